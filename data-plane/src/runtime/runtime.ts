@@ -1,0 +1,40 @@
+import type { CompiledGrant, DefinitionEntry, Era, LimitsDocument, PrincipalRecord, ServerDocument } from '@sallyport/schema';
+import type { SealingKey } from '@sallyport/schema/platform';
+
+/** A server with everything a decision about it needs, built once per configuration. */
+export interface ServerRuntime {
+  readonly document: ServerDocument;
+  readonly upstream: URL;
+  /** Eras the upstream was observed to speak. */
+  readonly eras: ReadonlySet<Era>;
+  readonly grants: readonly CompiledGrant[];
+  /** By `definitionKey(kind, name)`. */
+  readonly definitions: ReadonlyMap<string, DefinitionEntry>;
+  /** SHA-256 of the server and grants documents together: equal means every decision stays the same. */
+  readonly fingerprint: string;
+}
+
+export interface ApiKeyEntry {
+  readonly principal: PrincipalRecord;
+  readonly key: PrincipalRecord['keys'][number];
+}
+
+/**
+ * One whole configuration, indexed and immutable. A request pins the one it started with; a swap replaces the
+ * reference and never changes an object.
+ */
+export interface Runtime {
+  readonly historyId: string;
+  readonly revision: number;
+  readonly serverBySlug: ReadonlyMap<string, ServerRuntime>;
+  readonly serverById: ReadonlyMap<string, ServerRuntime>;
+  readonly principalById: ReadonlyMap<string, PrincipalRecord>;
+  /** By SHA-256 of the whole key, hex. */
+  readonly apiKeyByHash: ReadonlyMap<string, ApiKeyEntry>;
+  readonly limits: LimitsDocument;
+  readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };
+}
+
+export function definitionKey(kind: DefinitionEntry['kind'], name: string): string {
+  return `${kind}\n${name}`;
+}

@@ -1,0 +1,119 @@
+/**
+ * The audit record as nodes write it and the control plane stores it.
+ *
+ * A record is one line of a spool: `{"sequence":n,"previous":"<hex>","record":{…}}`. Its identity is (node, epoch,
+ * sequence); `previous` is the SHA-256 of the line before (of the epoch's id for the first), so that removal, change,
+ * insertion or reordering of any line is found offline.
+ *
+ * One exchange is one event: either `refused` alone, or `opened` (written before the call is forwarded) and `closed`
+ * (written when the last byte or the abort is known), which share `eventId` and are stored as one row. An event that
+ * was opened and never closed when its epoch ended has the outcome `unknown`.
+ */
+import { z } from 'zod';
+import { sha256 } from './canonical-json.ts';
+
+export const auditOutcomes = ['success', 'error', 'refused', 'malformed', 'upstreamFailure', 'aborted', 'unknown'] as const;
+export type AuditOutcome = (typeof auditOutcomes)[number];
+
+const instantMs = z.number().int().nonnegative();
+
+const request = {
+  eventId: z.string(),
+  /** When the request was received, in the control plane's estimated time. */
+  time: instantMs,
+  /** Null where authentication failed. */
+  principal: z
+    .strictObject({ id: z.string(), kind: z.enum(['user', 'serviceAccount']), name: z.string(), keyId: z.string() })
+    .nullable(),
+  client: z.strictObject({
+    address: z.string().nullable(),
+    userAgent: z.string().nullable(),
+    /** As the client says of itself: "name/version". */
+    info: z.string().nullable(),
+  }),
+  /** The slug asked for; id only where such a server exists. */
+  server: z.strictObject({ id: z.string().nullable(), slug: z.string() }).nullable(),
+  httpMethod: z.string(),
+  /** JSON-RPC method, or null where the body was not understood. */
+  method: z.string().nullable(),
+  target: z.strictObject({ kind: z.enum(['tool', 'prompt', 'resource']), name: z.string() }).nullable(),
+  protocolRevision: z.string().nullable(),
+  decision: z.strictObject({
+    effect: z.enum(['allow', 'deny', 'none']),
+    /** A DecisionReason or an ErrorCode. */
+    reason: z.string(),
+    grantIds: z.array(z.string()),
+  }),
+  config: z.strictObject({ historyId: z.string(), revision: z.number().int() }).nullable(),
+  /** SHA-256 of the raw `params` bytes, hex; never the arguments themselves. */
+  paramsDigest: z.string().nullable(),
+  requestBytes: z.number().int().nonnegative(),
+  traceId: z.string(),
+};
+
+const response = {
+  outcome: z.enum(auditOutcomes),
+  /** HTTP status sent to the client; null if it went away before. */
+  status: z.number().int().nullable(),
+  /** JSON-RPC error code of the answer, upstream's or ours. */
+  rpcErrorCode: z.number().int().nullable(),
+  /** Our catalogue code, where the failure is ours to name. */
+  errorCode: z.string().nullable(),
+  responseBytes: z.number().int().nonnegative(),
+  /** Milliseconds from receipt to the last byte, to the first, and spent waiting for the upstream's first byte. */
+  durationMs: z.number().nonnegative(),
+  firstByteMs: z.number().nonnegative().nullable(),
+  upstreamMs: z.number().nonnegative().nullable(),
+};
+
+export const auditRecordSchema = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('opened'), ...request }),
+  z.strictObject({ type: z.literal('closed'), eventId: z.string(), time: instantMs, ...response }),
+  z.strictObject({ type: z.literal('refused'), ...request, ...response }),
+  /** First line of each epoch: what process wrote it. */
+  z.strictObject({ type: z.literal('epochOpened'), time: instantMs, nodeId: z.string(), build: z.string() }),
+  /** Records that were shed because the disk was full; the only way a buffered node may lose any. */
+  z.strictObject({ type: z.literal('shed'), time: instantMs, count: z.number().int().positive() }),
+]);
+export type AuditRecord = z.infer<typeof auditRecordSchema>;
+export type OpenedRecord = Extract<AuditRecord, { type: 'opened' }>;
+export type ClosedRecord = Extract<AuditRecord, { type: 'closed' }>;
+export type RefusedRecord = Extract<AuditRecord, { type: 'refused' }>;
+
+/** What the first record of an epoch has as `previous`. */
+export function epochSeed(nodeId: string, epoch: string): string {
+  return sha256(`sallyport.audit.v1|${nodeId}|${epoch}`);
+}
+
+export interface ChainedLine {
+  readonly line: string;
+  readonly hash: string;
+}
+
+/** The spool line of a record and its hash. */
+export function chainLine(sequence: number, previous: string, record: AuditRecord): ChainedLine {
+  const line = `{"sequence":${sequence},"previous":"${previous}","record":${JSON.stringify(record)}}`;
+  return { line, hash: sha256(line) };
+}
+
+export const auditQueue = 'audit';
+export const metricsQueue = 'metrics';
+
+/** A job of the audit queue: lines `first`…`last` of one epoch, as they stand in the spool. */
+export const auditBatchSchema = z.strictObject({
+  nodeId: z.string(),
+  epoch: z.string(),
+  first: z.number().int().positive(),
+  last: z.number().int().positive(),
+  lines: z.array(z.string()).min(1).max(500),
+  /** The process ended (SIGTERM, or found ended at the next start): what is still open will never close. */
+  epochEnded: z.boolean(),
+  /** Ed25519 by a key registered for the node, over `batchSigningText`. */
+  publicKey: z.base64(),
+  signature: z.base64(),
+});
+export type AuditBatch = z.infer<typeof auditBatchSchema>;
+
+export function batchSigningText(batch: Pick<AuditBatch, 'nodeId' | 'epoch' | 'first' | 'last' | 'lines' | 'epochEnded'>): string {
+  return `sallyport.auditBatch.v1|${batch.nodeId}|${batch.epoch}|${batch.first}|${batch.last}|${batch.epochEnded}|${sha256(batch.lines.join('\n'))}`;
+}

@@ -1,0 +1,248 @@
+/**
+ * The configuration as nodes receive it: content-addressed documents and the manifest that names them.
+ * Parsing is strict: a field or kind a node does not know is a NACK, never skipped.
+ */
+import { z } from 'zod';
+import { canonicalJson, sha256 } from './canonical-json.ts';
+
+/** The format of the documents this build writes and reads. A node that cannot read it is told so at hello. */
+export const snapshotFormat = 1;
+
+/** Principals are spread over this many documents, so that one changed principal resends a small part. */
+export const principalShardCount = 256;
+
+const id = z.string().min(1).max(128);
+const instantMs = z.number().int().nonnegative();
+
+export const definitionKinds = ['tool', 'prompt', 'resource', 'resourceTemplate'] as const;
+export type DefinitionKind = (typeof definitionKinds)[number];
+export const definitionStates = ['approved', 'pending', 'drifted', 'quarantined'] as const;
+export type DefinitionState = (typeof definitionStates)[number];
+
+const definitionEntry = z.strictObject({
+  kind: z.enum(definitionKinds),
+  /** Name of a tool or prompt, URI of a resource, URI template of a resource template. */
+  name: z.string().min(1).max(2048),
+  /** Digests approved for this name; lists may vary by authorization, so there may be several. */
+  approvedDigests: z.array(z.string()),
+  state: z.enum(definitionStates),
+});
+export type DefinitionEntry = z.infer<typeof definitionEntry>;
+
+/** Lifecycle states that reach nodes; the others have no document. `deprecated` still serves. */
+const servedLifecycle = z.enum(['approved', 'deprecated']);
+
+export const serverDocumentSchema = z.strictObject({
+  kind: z.literal('server'),
+  id,
+  /** Names the endpoint on a node: `/mcp/<slug>`. */
+  slug: z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/),
+  lifecycle: servedLifecycle,
+  /** Absolute http(s) URL of the upstream's Streamable HTTP endpoint. */
+  url: z.url({ protocol: /^https?$/ }),
+  /** Protocol revisions observed at discovery, newest first; decides which eras the upstream can be spoken to in. */
+  protocolRevisions: z.array(z.string()).min(1),
+  labels: z.record(z.string(), z.string()),
+  definitions: z.array(definitionEntry),
+  /** `strict`: fsync of the audit record before forwarding; `buffered`: write(2). */
+  auditMode: z.enum(['buffered', 'strict']),
+  /** Refuse this server when the node has been without the control plane for longer. Null: the fleet's default. */
+  configStalenessMaxMs: z.number().int().positive().nullable(),
+});
+export type ServerDocument = z.infer<typeof serverDocumentSchema>;
+
+export const subjectKinds = ['user', 'group', 'serviceAccount', 'everyone'] as const;
+export type SubjectKind = (typeof subjectKinds)[number];
+const subject = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('everyone') }),
+  z.strictObject({ kind: z.enum(['user', 'group', 'serviceAccount']), id }),
+]);
+export type GrantSubject = z.infer<typeof subject>;
+
+const grantEntry = z.strictObject({
+  id,
+  subject,
+  effect: z.enum(['allow', 'deny']),
+  /** Exact names or globs; an empty list selects nothing of that kind. */
+  tools: z.array(z.string()),
+  prompts: z.array(z.string()),
+  resources: z.array(z.string()),
+  /** Milliseconds since the epoch, in the control plane's time; null is open-ended. `notAfter` is exclusive. */
+  notBefore: instantMs.nullable(),
+  notAfter: instantMs.nullable(),
+});
+export type GrantEntry = z.infer<typeof grantEntry>;
+
+export const grantsDocumentSchema = z.strictObject({
+  kind: z.literal('grants'),
+  serverId: id,
+  /** Sorted by id, so that equal sets give equal bytes. */
+  grants: z.array(grantEntry),
+});
+export type GrantsDocument = z.infer<typeof grantsDocumentSchema>;
+
+/** `mcp`: use granted tools through nodes. `api`: act on the control plane with the owner's roles. */
+export const apiKeyScopes = ['mcp', 'api'] as const;
+export type ApiKeyScope = (typeof apiKeyScopes)[number];
+
+const principalRecord = z.strictObject({
+  id,
+  kind: z.enum(['user', 'serviceAccount']),
+  /** Display name, for audit events. */
+  name: z.string(),
+  status: z.enum(['active', 'disabled']),
+  /** Ids of the groups it belongs to, sorted. */
+  groups: z.array(id),
+  /** Raised to void every session and token minted before. */
+  epoch: z.number().int().nonnegative(),
+  expiresAt: instantMs.nullable(),
+  keys: z.array(
+    z.strictObject({
+      id,
+      /** SHA-256 of the whole key, hex. */
+      hash: z.string().regex(/^[0-9a-f]{64}$/),
+      scopes: z.array(z.enum(apiKeyScopes)),
+      expiresAt: instantMs,
+    }),
+  ),
+});
+export type PrincipalRecord = z.infer<typeof principalRecord>;
+
+export const principalsDocumentSchema = z.strictObject({
+  kind: z.literal('principals'),
+  shard: z.number().int().min(0).max(principalShardCount - 1),
+  principals: z.array(principalRecord),
+});
+export type PrincipalsDocument = z.infer<typeof principalsDocumentSchema>;
+
+/** Fleet-wide settings that an administrator may change at run time. */
+export const limitsDocumentSchema = z.strictObject({
+  kind: z.literal('limits'),
+  requestBodyBytesMax: z.number().int().positive(),
+  responseBodyBytesMax: z.number().int().positive(),
+  sseEventBytesMax: z.number().int().positive(),
+  upstreamConnectTimeoutMs: z.number().int().positive(),
+  upstreamFirstByteTimeoutMs: z.number().int().positive(),
+  upstreamIdleTimeoutMs: z.number().int().positive(),
+  /** From the first byte of the request to the last of the response; listen and GET streams are exempt. */
+  exchangeTimeoutMs: z.number().int().positive(),
+  streamAgeMsMax: z.number().int().positive(),
+  exchangesPerPrincipalMax: z.number().int().positive(),
+  exchangesPerServerMax: z.number().int().positive(),
+  sessionTtlMs: z.number().int().positive(),
+  configStalenessMaxMs: z.number().int().positive(),
+});
+export type LimitsDocument = z.infer<typeof limitsDocumentSchema>;
+
+export const defaultLimits: LimitsDocument = {
+  kind: 'limits',
+  requestBodyBytesMax: 4 * 1024 * 1024,
+  responseBodyBytesMax: 16 * 1024 * 1024,
+  sseEventBytesMax: 1024 * 1024,
+  upstreamConnectTimeoutMs: 5_000,
+  upstreamFirstByteTimeoutMs: 60_000,
+  upstreamIdleTimeoutMs: 120_000,
+  exchangeTimeoutMs: 10 * 60_000,
+  streamAgeMsMax: 24 * 3_600_000,
+  exchangesPerPrincipalMax: 256,
+  exchangesPerServerMax: 4096,
+  sessionTtlMs: 24 * 3_600_000,
+  configStalenessMaxMs: 24 * 3_600_000,
+};
+
+/**
+ * Keys that seal what nodes hand to clients (legacy sessions). A new key is first published with `use: 'open'`, and
+ * becomes `seal` only after every live node acknowledged a manifest that has it; exactly one key seals.
+ */
+export const keysDocumentSchema = z.strictObject({
+  kind: z.literal('keys'),
+  sealing: z.array(
+    z.strictObject({ id: z.string().regex(/^[A-Za-z0-9]{1,16}$/), secret: z.base64(), use: z.enum(['open', 'seal']) }),
+  ),
+});
+export type KeysDocument = z.infer<typeof keysDocumentSchema>;
+
+export const documentSchema = z.discriminatedUnion('kind', [
+  serverDocumentSchema,
+  grantsDocumentSchema,
+  principalsDocumentSchema,
+  limitsDocumentSchema,
+  keysDocumentSchema,
+]);
+export type ConfigDocument = z.infer<typeof documentSchema>;
+
+/** The key a document has in the manifest. */
+export function documentKey(document: ConfigDocument): string {
+  switch (document.kind) {
+    case 'server':
+      return `server/${document.id}`;
+    case 'grants':
+      return `grants/${document.serverId}`;
+    case 'principals':
+      return `principals/${String(document.shard).padStart(3, '0')}`;
+    case 'limits':
+    case 'keys':
+      return document.kind;
+  }
+}
+
+/** Which principals document holds a principal: the first byte of the SHA-256 of its id. */
+export function principalShard(principalId: string): number {
+  return Number.parseInt(sha256(principalId).slice(0, 2), 16);
+}
+
+const documentHash = z.string().regex(/^[0-9a-f]{64}$/);
+const entries = z.record(z.string(), documentHash);
+
+/**
+ * A line of configurations. After a restore from backup the control plane starts a new one; nodes take it only when
+ * the fleet key signed it and it started later than every history they have seen.
+ */
+export const historySchema = z.strictObject({
+  id,
+  startedAt: instantMs,
+  /** Ed25519 by the fleet key over `historySigningText`. */
+  signature: z.base64(),
+});
+export type History = z.infer<typeof historySchema>;
+
+export function historySigningText(history: Pick<History, 'id' | 'startedAt'>): string {
+  return `sallyport.history.v1|${history.id}|${history.startedAt}`;
+}
+
+export const manifestSchema = z.strictObject({
+  history: historySchema,
+  revision: z.number().int().positive(),
+  /** `manifestHash(entries)`. */
+  hash: documentHash,
+  entries,
+});
+export type Manifest = z.infer<typeof manifestSchema>;
+
+export const manifestDeltaSchema = z.strictObject({
+  history: historySchema,
+  base: z.number().int().positive(),
+  revision: z.number().int().positive(),
+  /** Hash of the whole result, so a node proves that its merge is right. */
+  hash: documentHash,
+  changed: entries,
+  removed: z.array(z.string()),
+});
+export type ManifestDelta = z.infer<typeof manifestDeltaSchema>;
+
+/** SHA-256 over the canonical entries; equal content means equal hash whatever the revision. */
+export function manifestHash(manifestEntries: Readonly<Record<string, string>>): string {
+  return sha256(canonicalJson(manifestEntries));
+}
+
+export interface EncodedDocument {
+  readonly key: string;
+  readonly hash: string;
+  /** Canonical JSON; `hash` is its SHA-256. */
+  readonly body: string;
+}
+
+export function encodeDocument(document: ConfigDocument): EncodedDocument {
+  const body = canonicalJson(document);
+  return { key: documentKey(document), hash: sha256(body), body };
+}

@@ -1,0 +1,158 @@
+/**
+ * The messages between control plane and node over one WebSocket (docs/reference/config-sync.md).
+ *
+ * Order: control plane `challenge` → node `hello` → control plane `welcome` (or `refused` and close) →
+ * `manifest` → node `need` → `documents`… → node `ack` or `nack`. `ping`/`pong`, `watermark`, `discover` and
+ * `health` flow at any time after `welcome`. Each message is one JSON text frame; the WebSocket compresses.
+ */
+import { z } from 'zod';
+import { historySchema, manifestDeltaSchema, manifestSchema } from './snapshot.ts';
+
+export const syncPath = '/sync';
+/** Largest frame either side accepts, in bytes after decompression. */
+export const syncFrameBytesMax = 4 * 1024 * 1024;
+/** Documents are sent in messages of about this size, in bytes. */
+export const syncChunkBytes = 256 * 1024;
+export const heartbeatIntervalMs = 2_000;
+/** Without an answered heartbeat for this long a node is out of contact (unconverged). */
+export const contactLostAfterMs = 5_000;
+/** Unseen for this long, a node leaves the denominator as gone. */
+export const nodeGoneAfterMs = 60_000;
+
+const instantMs = z.number().int().nonnegative();
+const hash = z.string().regex(/^[0-9a-f]{64}$/);
+const problem = z.strictObject({ document: z.string(), path: z.string(), message: z.string() });
+export type ConfigProblem = z.infer<typeof problem>;
+
+/** Ed25519 public key, SPKI DER in base64. */
+const publicKey = z.base64().max(256);
+
+export const nodeHelloSchema = z.strictObject({
+  type: z.literal('hello'),
+  /** Proof of identity: a join token once, later the key registered before. Both register `publicKey` as the new key. */
+  auth: z.discriminatedUnion('kind', [
+    z.strictObject({ kind: z.literal('join'), token: z.string().max(256) }),
+    z.strictObject({
+      kind: z.literal('key'),
+      nodeId: z.string(),
+      /** Signature over `helloSigningText` by the key registered last. */
+      signature: z.base64(),
+    }),
+  ]),
+  publicKey,
+  name: z.string().max(128),
+  build: z.string().max(64),
+  /** Snapshot formats this node reads. */
+  formats: z.array(z.number().int()),
+  labels: z.record(z.string(), z.string()),
+  /** Where other nodes reach this one, or null. */
+  peerUrl: z.string().nullable(),
+  /** What it runs now, or null when it has nothing. */
+  applied: z.strictObject({ historyId: z.string(), revision: z.number().int().positive() }).nullable(),
+  /** This process's audit spool epoch and the older ones it still holds. */
+  spoolEpochs: z.array(z.string()),
+});
+
+export function helloSigningText(nonce: string, newPublicKey: string): string {
+  return `sallyport.hello.v1|${nonce}|${newPublicKey}`;
+}
+
+const healthObservation = z.strictObject({
+  serverId: z.string(),
+  state: z.enum(['healthy', 'unhealthy']),
+  observedAt: instantMs,
+  latencyMs: z.number().nonnegative().nullable(),
+  /** A catalogue code, never the upstream's text. */
+  problem: z.string().nullable(),
+});
+export type HealthObservation = z.infer<typeof healthObservation>;
+
+/** What discovery learnt of an upstream; `raw` objects are exactly as sent. */
+export const discoveryResultSchema = z.strictObject({
+  protocolRevisions: z.array(z.string()).min(1),
+  serverInfo: z.record(z.string(), z.unknown()).nullable(),
+  capabilities: z.record(z.string(), z.unknown()),
+  instructions: z.string().nullable(),
+  definitions: z.array(
+    z.strictObject({
+      kind: z.enum(['tool', 'prompt', 'resource', 'resourceTemplate']),
+      name: z.string(),
+      digest: z.string(),
+      raw: z.record(z.string(), z.unknown()),
+    }),
+  ),
+});
+export type DiscoveryResult = z.infer<typeof discoveryResultSchema>;
+
+export const nodeMessageSchema = z.discriminatedUnion('type', [
+  nodeHelloSchema,
+  z.strictObject({ type: z.literal('need'), nonce: z.string(), hashes: z.array(hash) }),
+  /** The node is not at the delta's base: send the whole manifest. */
+  z.strictObject({ type: z.literal('needWhole'), nonce: z.string() }),
+  z.strictObject({ type: z.literal('ack'), nonce: z.string(), revision: z.number().int().positive() }),
+  z.strictObject({
+    type: z.literal('nack'),
+    nonce: z.string(),
+    /** What it keeps serving. */
+    appliedRevision: z.number().int().positive().nullable(),
+    problems: z.array(problem).min(1),
+  }),
+  z.strictObject({
+    type: z.literal('pong'),
+    nonce: z.string(),
+    load: z.strictObject({
+      exchangesOpen: z.number().int().nonnegative(),
+      requestsPerSecond: z.number().nonnegative(),
+      eventLoopDelayP99Ms: z.number().nonnegative(),
+      residentBytes: z.number().int().nonnegative(),
+      spoolBytes: z.number().int().nonnegative(),
+      spoolRecordsUnconfirmed: z.number().int().nonnegative(),
+    }),
+  }),
+  z.strictObject({ type: z.literal('health'), observations: z.array(healthObservation) }),
+  z.strictObject({
+    type: z.literal('discovered'),
+    requestId: z.string(),
+    outcome: z.discriminatedUnion('ok', [
+      z.strictObject({ ok: z.literal(true), result: discoveryResultSchema }),
+      z.strictObject({ ok: z.literal(false), problem: z.string() }),
+    ]),
+  }),
+  /** Registers a fresh public key, signed by the one in force; sent well before the node key expires. */
+  z.strictObject({ type: z.literal('renew'), publicKey, signature: z.base64() }),
+  /** Something an operator must know: a refused manifest, a dropped spool, a key that does not open. */
+  z.strictObject({ type: z.literal('alarm'), code: z.string(), message: z.string() }),
+  /** The node is draining; it will close. */
+  z.strictObject({ type: z.literal('leaving') }),
+]);
+export type NodeMessage = z.infer<typeof nodeMessageSchema>;
+
+export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
+  z.strictObject({ type: z.literal('challenge'), nonce: z.string() }),
+  z.strictObject({
+    type: z.literal('welcome'),
+    nodeId: z.string(),
+    /** When the key of this hello stops being accepted. */
+    keyExpiresAt: instantMs,
+    time: instantMs,
+    fleetPublicKey: publicKey,
+    history: historySchema,
+  }),
+  z.strictObject({ type: z.literal('refused'), code: z.string(), message: z.string() }),
+  z.strictObject({ type: z.literal('manifest'), nonce: z.string(), whole: manifestSchema }),
+  z.strictObject({ type: z.literal('manifestDelta'), nonce: z.string(), delta: manifestDeltaSchema }),
+  z.strictObject({
+    type: z.literal('documents'),
+    nonce: z.string(),
+    documents: z.array(z.strictObject({ hash, body: z.string() })),
+  }),
+  z.strictObject({ type: z.literal('ping'), nonce: z.string(), time: instantMs }),
+  z.strictObject({ type: z.literal('renewed'), publicKey, keyExpiresAt: instantMs }),
+  /** Highest contiguous sequence stored for each spool epoch of this node; only up to it may the node trim. */
+  z.strictObject({
+    type: z.literal('watermark'),
+    epochs: z.array(z.strictObject({ epoch: z.string(), sequence: z.number().int().nonnegative() })),
+  }),
+  z.strictObject({ type: z.literal('discover'), requestId: z.string(), url: z.url({ protocol: /^https?$/ }) }),
+]);
+export type ControlPlaneMessage = z.infer<typeof controlPlaneMessageSchema>;
