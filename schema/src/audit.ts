@@ -12,7 +12,15 @@
 import { z } from 'zod';
 import { sha256 } from './canonical-json.ts';
 
-export const auditOutcomes = ['success', 'error', 'refused', 'malformed', 'upstreamFailure', 'aborted', 'unknown'] as const;
+export const auditOutcomes = [
+  'success',
+  'error',
+  'refused',
+  'malformed',
+  'upstreamFailure',
+  'aborted',
+  'unknown',
+] as const;
 export type AuditOutcome = (typeof auditOutcomes)[number];
 
 const instantMs = z.number().int().nonnegative();
@@ -114,6 +122,8 @@ export const auditBatchSchema = z.strictObject({
 });
 export type AuditBatch = z.infer<typeof auditBatchSchema>;
 
-export function batchSigningText(batch: Pick<AuditBatch, 'nodeId' | 'epoch' | 'first' | 'last' | 'lines' | 'epochEnded'>): string {
+export function batchSigningText(
+  batch: Pick<AuditBatch, 'nodeId' | 'epoch' | 'first' | 'last' | 'lines' | 'epochEnded'>,
+): string {
   return `sallyport.auditBatch.v1|${batch.nodeId}|${batch.epoch}|${batch.first}|${batch.last}|${batch.epochEnded}|${sha256(batch.lines.join('\n'))}`;
 }

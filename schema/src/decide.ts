@@ -14,7 +14,13 @@ export interface AccessTarget {
   readonly name: string;
 }
 
-export type DecisionReason = 'GRANTED' | 'DENIED_BY_GRANT' | 'NO_GRANT' | 'DEFINITION_NOT_APPROVED' | 'PRINCIPAL_DISABLED' | 'CONFIG_STALE';
+export type DecisionReason =
+  | 'GRANTED'
+  | 'DENIED_BY_GRANT'
+  | 'NO_GRANT'
+  | 'DEFINITION_NOT_APPROVED'
+  | 'PRINCIPAL_DISABLED'
+  | 'CONFIG_STALE';
 
 export interface Decision {
   readonly effect: 'allow' | 'deny';
@@ -39,7 +45,10 @@ export function compileGrant(entry: GrantEntry): CompiledGrant {
   };
 }
 
-export function subjectMatches(subject: GrantSubject, principal: Pick<PrincipalRecord, 'id' | 'kind' | 'groups'>): boolean {
+export function subjectMatches(
+  subject: GrantSubject,
+  principal: Pick<PrincipalRecord, 'id' | 'kind' | 'groups'>,
+): boolean {
   switch (subject.kind) {
     case 'everyone':
       return true;

@@ -32,7 +32,10 @@ export interface MethodRule {
   readonly message: 'request' | 'notification';
   readonly permission: MethodPermission;
   /** The member of `result` that is an array of definitions to filter, for list methods. */
-  readonly list?: { readonly member: 'tools' | 'prompts' | 'resources' | 'resourceTemplates'; readonly target: 'tool' | 'prompt' | 'resource' };
+  readonly list?: {
+    readonly member: 'tools' | 'prompts' | 'resources' | 'resourceTemplates';
+    readonly target: 'tool' | 'prompt' | 'resource';
+  };
 }
 
 const request = (permission: MethodPermission): MethodRule => ({ message: 'request', permission });
@@ -44,7 +47,11 @@ const both = {
   'prompts/list': { message: 'request', permission: 'server', list: { member: 'prompts', target: 'prompt' } },
   'prompts/get': request('prompt'),
   'resources/list': { message: 'request', permission: 'server', list: { member: 'resources', target: 'resource' } },
-  'resources/templates/list': { message: 'request', permission: 'server', list: { member: 'resourceTemplates', target: 'resource' } },
+  'resources/templates/list': {
+    message: 'request',
+    permission: 'server',
+    list: { member: 'resourceTemplates', target: 'resource' },
+  },
   'resources/read': request('resource'),
   'completion/complete': request('completion'),
   'notifications/cancelled': notification('server'),

@@ -29,12 +29,31 @@ export type Permission = (typeof permissions)[number];
 export const roles = ['owner', 'admin', 'editor', 'auditor', 'viewer', 'member'] as const;
 export type Role = (typeof roles)[number];
 
-const reading = ['server:read', 'group:read', 'user:read', 'serviceAccount:read', 'role:read', 'grant:read', 'node:read', 'traffic:read', 'settings:read'] as const satisfies readonly Permission[];
+const reading = [
+  'server:read',
+  'group:read',
+  'user:read',
+  'serviceAccount:read',
+  'role:read',
+  'grant:read',
+  'node:read',
+  'traffic:read',
+  'settings:read',
+] as const satisfies readonly Permission[];
 
 export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
   owner: permissions,
   admin: permissions.filter((permission) => permission !== 'role:assign'),
-  editor: ['server:read', 'server:write', 'group:read', 'user:read', 'serviceAccount:read', 'grant:read', 'node:read', 'traffic:read'],
+  editor: [
+    'server:read',
+    'server:write',
+    'group:read',
+    'user:read',
+    'serviceAccount:read',
+    'grant:read',
+    'node:read',
+    'traffic:read',
+  ],
   auditor: [...reading, 'apiKey:read', 'audit:read'],
   viewer: reading,
   member: [],

@@ -110,7 +110,11 @@ export type PrincipalRecord = z.infer<typeof principalRecord>;
 
 export const principalsDocumentSchema = z.strictObject({
   kind: z.literal('principals'),
-  shard: z.number().int().min(0).max(principalShardCount - 1),
+  shard: z
+    .number()
+    .int()
+    .min(0)
+    .max(principalShardCount - 1),
   principals: z.array(principalRecord),
 });
 export type PrincipalsDocument = z.infer<typeof principalsDocumentSchema>;

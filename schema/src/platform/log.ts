@@ -2,7 +2,20 @@ import { pino, type Logger } from 'pino';
 
 export type Log = Logger;
 
-const secretPaths = ['authorization', 'token', 'apiKey', 'secret', 'password', '*.authorization', '*.token', '*.apiKey', '*.secret', '*.password', 'headers.cookie', '*.headers.cookie'];
+const secretPaths = [
+  'authorization',
+  'token',
+  'apiKey',
+  'secret',
+  'password',
+  '*.authorization',
+  '*.token',
+  '*.apiKey',
+  '*.secret',
+  '*.password',
+  'headers.cookie',
+  '*.headers.cookie',
+];
 
 /**
  * Structured log: one JSON object a line on stderr, so stdout stays free for what a command prints. Known secret
@@ -10,7 +23,12 @@ const secretPaths = ['authorization', 'token', 'apiKey', 'secret', 'password', '
  */
 export function createLog(options: { readonly name: string; readonly level: string }): Log {
   return pino(
-    { name: options.name, level: options.level, redact: { paths: secretPaths, censor: '[redacted]' }, formatters: { level: (label) => ({ level: label }) } },
+    {
+      name: options.name,
+      level: options.level,
+      redact: { paths: secretPaths, censor: '[redacted]' },
+      formatters: { level: (label) => ({ level: label }) },
+    },
     pino.destination({ fd: 2, sync: true }),
   );
 }
