@@ -1,0 +1,72 @@
+import type { ApiKeyScope } from '@sallyport/schema';
+import { char, integer, pgTable, primaryKey, text, timestamp, uuid, type AnyPgColumn } from 'drizzle-orm/pg-core';
+
+const createdAt = timestamp('created_at', { withTimezone: true }).notNull().defaultNow();
+const updatedAt = timestamp('updated_at', { withTimezone: true }).notNull().defaultNow();
+const deletedAt = timestamp('deleted_at', { withTimezone: true });
+
+export const principals = pgTable('principals', {
+  id: uuid().primaryKey(),
+  kind: text({ enum: ['user', 'serviceAccount'] }).notNull(),
+  name: text().notNull(),
+  description: text().notNull().default(''),
+  status: text({ enum: ['active', 'disabled'] })
+    .notNull()
+    .default('active'),
+  epoch: integer().notNull().default(0),
+  expiresAt: timestamp('expires_at', { withTimezone: true }),
+  issuer: text(),
+  subject: text(),
+  email: text(),
+  ownerId: uuid('owner_id').references((): AnyPgColumn => principals.id),
+  revision: integer().notNull().default(1),
+  createdAt,
+  updatedAt,
+  deletedAt,
+});
+export type PrincipalRow = typeof principals.$inferSelect;
+
+export const groups = pgTable('groups', {
+  id: uuid().primaryKey(),
+  name: text().notNull(),
+  description: text().notNull().default(''),
+  revision: integer().notNull().default(1),
+  createdAt,
+  updatedAt,
+  deletedAt,
+});
+export type GroupRow = typeof groups.$inferSelect;
+
+export const groupMembers = pgTable(
+  'group_members',
+  {
+    groupId: uuid('group_id')
+      .notNull()
+      .references(() => groups.id),
+    principalId: uuid('principal_id')
+      .notNull()
+      .references(() => principals.id),
+    createdAt,
+  },
+  (table) => [primaryKey({ columns: [table.groupId, table.principalId] })],
+);
+
+export const apiKeys = pgTable('api_keys', {
+  id: uuid().primaryKey(),
+  principalId: uuid('principal_id')
+    .notNull()
+    .references(() => principals.id),
+  name: text().notNull(),
+  /** SHA-256 of the whole key, hex. */
+  hash: char({ length: 64 }).notNull(),
+  hint: text().notNull(),
+  scopes: text().array().$type<ApiKeyScope[]>().notNull(),
+  expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
+  revokedAt: timestamp('revoked_at', { withTimezone: true }),
+  lastUsedAt: timestamp('last_used_at', { withTimezone: true }),
+  successorOf: uuid('successor_of').references((): AnyPgColumn => apiKeys.id),
+  revision: integer().notNull().default(1),
+  createdAt,
+  updatedAt,
+});
+export type ApiKeyRow = typeof apiKeys.$inferSelect;
