@@ -1,6 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { migrate } from '@sallyport/control-plane/migrate';
 import postgres from 'postgres';
 import { inject } from 'vitest';
 
@@ -58,7 +59,7 @@ function templateName(): string {
 async function migrateTemplate(url: string): Promise<void> {
   const sql = postgres(url, { max: 1, onnotice: () => undefined });
   try {
-    for (const file of migrationFiles()) await sql.unsafe(readFileSync(file, 'utf8')).simple();
+    await migrate(sql);
   } finally {
     await sql.end();
   }
