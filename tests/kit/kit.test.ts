@@ -20,12 +20,12 @@ describe('the test databases', () => {
   });
 
   test('an empty database has no table', async () => {
-    const { url, drop } = await createEmptyDatabase();
-    const sql = postgres(url, { max: 1 });
+    const database = await createEmptyDatabase();
+    const sql = postgres(database.url, { max: 1 });
     const tables = await sql`select tablename from pg_tables where schemaname = 'public'`;
     await sql.end();
     expect(tables).toHaveLength(0);
-    await drop();
+    await database.drop();
   });
 });
 
