@@ -1,0 +1,98 @@
+import {
+  bigint,
+  doublePrecision,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uuid,
+} from 'drizzle-orm/pg-core';
+import { definitionKinds, definitionStates } from '@sallyport/schema';
+
+export const lifecycles = ['draft', 'pending', 'approved', 'deprecated', 'disabled'] as const;
+export type Lifecycle = (typeof lifecycles)[number];
+export const auditModes = ['buffered', 'strict'] as const;
+export type AuditMode = (typeof auditModes)[number];
+export const discoverers = ['controlPlane', 'node'] as const;
+export type Discoverer = (typeof discoverers)[number];
+
+const instant = (name: string) => timestamp(name, { withTimezone: true });
+
+export const servers = pgTable('servers', {
+  id: uuid().primaryKey(),
+  slug: text().notNull(),
+  slugKey: text('slug_key').notNull(),
+  title: text().notNull(),
+  description: text().notNull(),
+  url: text().notNull(),
+  lifecycle: text({ enum: lifecycles }).notNull(),
+  labels: jsonb().$type<Record<string, string>>().notNull(),
+  auditMode: text('audit_mode', { enum: auditModes }).notNull(),
+  configStalenessMaxMs: bigint('config_staleness_max_ms', { mode: 'number' }),
+  discoveredBy: text('discovered_by', { enum: discoverers }).notNull(),
+  protocolRevisions: text('protocol_revisions').array().notNull().default([]),
+  capabilities: jsonb().$type<Record<string, unknown>>().notNull().default({}),
+  serverInfo: jsonb('server_info').$type<Record<string, unknown>>(),
+  instructions: text(),
+  discoveredAt: instant('discovered_at'),
+  discoveryAttemptedAt: instant('discovery_attempted_at'),
+  discoveryProblem: text('discovery_problem'),
+  discoveryNotes: jsonb('discovery_notes').$type<string[]>().notNull().default([]),
+  revision: integer().notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+  deletedAt: instant('deleted_at'),
+});
+export type ServerRow = typeof servers.$inferSelect;
+
+export const definitions = pgTable('definitions', {
+  id: uuid().primaryKey(),
+  serverId: uuid('server_id')
+    .notNull()
+    .references(() => servers.id),
+  kind: text({ enum: definitionKinds }).notNull(),
+  name: text().notNull(),
+  digest: text().notNull(),
+  state: text({ enum: definitionStates }).notNull(),
+  approvedDigests: text('approved_digests').array().notNull().default([]),
+  firstSeenAt: instant('first_seen_at').notNull(),
+  lastSeenAt: instant('last_seen_at').notNull(),
+  removedAt: instant('removed_at'),
+  revision: integer().notNull().default(1),
+  createdAt: instant('created_at').notNull().defaultNow(),
+  updatedAt: instant('updated_at').notNull().defaultNow(),
+});
+export type DefinitionRow = typeof definitions.$inferSelect;
+
+/** Canonical JSON of what the upstream sent, by digest. */
+export const definitionBodies = pgTable(
+  'definition_bodies',
+  {
+    serverId: uuid('server_id')
+      .notNull()
+      .references(() => servers.id),
+    digest: text().notNull(),
+    raw: text().notNull(),
+    createdAt: instant('created_at').notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.serverId, table.digest] })],
+);
+
+export const serverHealth = pgTable(
+  'server_health',
+  {
+    serverId: uuid('server_id')
+      .notNull()
+      .references(() => servers.id),
+    /** `controlPlane` or the id of a node. */
+    observer: text().notNull(),
+    state: text({ enum: ['healthy', 'unhealthy'] }).notNull(),
+    observedAt: instant('observed_at').notNull(),
+    latencyMs: doublePrecision('latency_ms'),
+    problem: text(),
+  },
+  (table) => [primaryKey({ columns: [table.serverId, table.observer] })],
+);
+export type HealthRow = typeof serverHealth.$inferSelect;
