@@ -27,6 +27,31 @@ export type ConfigProblem = z.infer<typeof problem>;
 /** Ed25519 public key, SPKI DER in base64. */
 const publicKey = z.base64().max(256);
 
+/**
+ * What the fleet key says of a node key. A control plane restored from an older backup does not know the keys that were
+ * registered since; with the certificate it can accept them, which a copy of an older key cannot have.
+ */
+const nodeCertificate = z.strictObject({
+  issuedAt: instantMs,
+  /** Ed25519 by the fleet key over `nodeCertificateText`. */
+  signature: z.base64().max(256),
+});
+export type NodeCertificate = z.infer<typeof nodeCertificate>;
+
+export function nodeCertificateText(nodeId: string, nodePublicKey: string, issuedAt: number): string {
+  return `sallyport.nodeCertificate.v1|${nodeId}|${nodePublicKey}|${issuedAt}`;
+}
+
+const nodeLoad = z.strictObject({
+  exchangesOpen: z.number().int().nonnegative(),
+  requestsPerSecond: z.number().nonnegative(),
+  eventLoopDelayP99Ms: z.number().nonnegative(),
+  residentBytes: z.number().int().nonnegative(),
+  spoolBytes: z.number().int().nonnegative(),
+  spoolRecordsUnconfirmed: z.number().int().nonnegative(),
+});
+export type NodeLoad = z.infer<typeof nodeLoad>;
+
 export const nodeHelloSchema = z.strictObject({
   type: z.literal('hello'),
   /** Proof of identity: a join token once, later the key registered before. Both register `publicKey` as the new key. */
@@ -34,9 +59,13 @@ export const nodeHelloSchema = z.strictObject({
     z.strictObject({ kind: z.literal('join'), token: z.string().max(256) }),
     z.strictObject({
       kind: z.literal('key'),
-      nodeId: z.string(),
-      /** Signature over `helloSigningText` by the key registered last. */
-      signature: z.base64(),
+      nodeId: z.string().max(128),
+      /** The key that signs: the one registered last. */
+      publicKey,
+      /** Signature over `helloSigningText` by that key. */
+      signature: z.base64().max(256),
+      /** Of that key, as the control plane gave it. */
+      certificate: nodeCertificate,
     }),
   ]),
   publicKey,
@@ -100,14 +129,7 @@ export const nodeMessageSchema = z.discriminatedUnion('type', [
   z.strictObject({
     type: z.literal('pong'),
     nonce: z.string(),
-    load: z.strictObject({
-      exchangesOpen: z.number().int().nonnegative(),
-      requestsPerSecond: z.number().nonnegative(),
-      eventLoopDelayP99Ms: z.number().nonnegative(),
-      residentBytes: z.number().int().nonnegative(),
-      spoolBytes: z.number().int().nonnegative(),
-      spoolRecordsUnconfirmed: z.number().int().nonnegative(),
-    }),
+    load: nodeLoad,
   }),
   z.strictObject({ type: z.literal('health'), observations: z.array(healthObservation) }),
   z.strictObject({
@@ -134,6 +156,7 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
     nodeId: z.string(),
     /** When the key of this hello stops being accepted. */
     keyExpiresAt: instantMs,
+    certificate: nodeCertificate,
     time: instantMs,
     fleetPublicKey: publicKey,
     history: historySchema,
@@ -147,7 +170,7 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
     documents: z.array(z.strictObject({ hash, body: z.string() })),
   }),
   z.strictObject({ type: z.literal('ping'), nonce: z.string(), time: instantMs }),
-  z.strictObject({ type: z.literal('renewed'), publicKey, keyExpiresAt: instantMs }),
+  z.strictObject({ type: z.literal('renewed'), publicKey, keyExpiresAt: instantMs, certificate: nodeCertificate }),
   /** Highest contiguous sequence stored for each spool epoch of this node; only up to it may the node trim. */
   z.strictObject({
     type: z.literal('watermark'),

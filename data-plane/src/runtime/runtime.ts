@@ -1,4 +1,11 @@
-import type { CompiledGrant, DefinitionEntry, Era, LimitsDocument, PrincipalRecord, ServerDocument } from '@sallyport/schema';
+import type {
+  CompiledGrant,
+  DefinitionEntry,
+  Era,
+  LimitsDocument,
+  PrincipalRecord,
+  ServerDocument,
+} from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
 
 /** A server with everything a decision about it needs, built once per configuration. */

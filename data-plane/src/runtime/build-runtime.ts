@@ -1,0 +1,318 @@
+import {
+  compileGrant,
+  type ConfigDocument,
+  type ConfigProblem,
+  type DefinitionEntry,
+  documentKey,
+  documentSchema,
+  encodeDocument,
+  type Era,
+  eraOf,
+  globProblem,
+  type GrantEntry,
+  isProtocolRevision,
+  type KeysDocument,
+  type LimitsDocument,
+  type Manifest,
+  manifestHash,
+  principalShard,
+  type PrincipalsDocument,
+  type ServerDocument,
+} from '@sallyport/schema';
+import { sha256 } from '@sallyport/schema';
+import type { SealingKey } from '@sallyport/schema/platform';
+import { type ApiKeyEntry, definitionKey, type Runtime, type ServerRuntime } from './runtime.ts';
+
+/** Most problems one NACK names; one broken kind of document would otherwise name every document. */
+const problemsMax = 50;
+const sealingSecretBytes = 32;
+
+interface ServerPart {
+  readonly kind: 'server';
+  readonly document: ServerDocument;
+  readonly upstream: URL;
+  readonly eras: ReadonlySet<Era>;
+  readonly definitions: ReadonlyMap<string, DefinitionEntry>;
+}
+interface GrantsPart {
+  readonly kind: 'grants';
+  readonly serverId: string;
+  readonly grants: ServerRuntime['grants'];
+}
+interface PrincipalsPart {
+  readonly kind: 'principals';
+  readonly document: PrincipalsDocument;
+}
+interface LimitsPart {
+  readonly kind: 'limits';
+  readonly document: LimitsDocument;
+}
+interface KeysPart {
+  readonly kind: 'keys';
+  readonly sealing: Runtime['sealing'];
+}
+type Part = (ServerPart | GrantsPart | PrincipalsPart | LimitsPart | KeysPart) & { readonly hash: string };
+
+/** A runtime with what the next build may share: one compiled part per document. */
+export interface BuiltConfiguration {
+  readonly manifest: Manifest;
+  readonly runtime: Runtime;
+  readonly parts: ReadonlyMap<string, Part>;
+}
+
+export type BuildResult =
+  | { readonly ok: true; readonly built: BuiltConfiguration }
+  | { readonly ok: false; readonly problems: readonly ConfigProblem[] };
+
+class Problems {
+  readonly found: ConfigProblem[] = [];
+  add(document: string, path: string, message: string): void {
+    if (this.found.length < problemsMax) this.found.push({ document, path, message });
+  }
+}
+
+/** The document hashes that a build of `entries` needs bodies for: what `previous` does not hold compiled. */
+export function missingHashes(
+  entries: Readonly<Record<string, string>>,
+  previous: BuiltConfiguration | undefined,
+): ReadonlySet<string> {
+  const missing = new Set<string>();
+  for (const [key, hash] of Object.entries(entries)) {
+    if (previous?.parts.get(key)?.hash !== hash) missing.add(hash);
+  }
+  return missing;
+}
+
+/**
+ * Builds the runtime of a manifest beside the running one. Strict: a hash that does not match, an unknown field or
+ * kind, a dangling reference or a pattern that does not compile refuses the whole configuration, with every problem
+ * named. Parts whose document did not change are shared with `previous`, as are indexes none of whose parts changed.
+ * @param body gives the text of a document by its hash; asked only for hashes of `missingHashes`
+ */
+export function buildRuntime(
+  manifest: Manifest,
+  body: (hash: string) => string | undefined,
+  previous?: BuiltConfiguration,
+): BuildResult {
+  const problems = new Problems();
+  if (manifestHash(manifest.entries) !== manifest.hash) {
+    problems.add('manifest', 'hash', 'does not match the entries');
+    return { ok: false, problems: problems.found };
+  }
+  const parts = new Map<string, Part>();
+  for (const [key, hash] of Object.entries(manifest.entries)) {
+    const shared = previous?.parts.get(key);
+    const part = shared?.hash === hash ? shared : readPart(key, hash, body(hash), problems);
+    if (part !== undefined) parts.set(key, part);
+  }
+  if (problems.found.length > 0) return { ok: false, problems: problems.found };
+  const limits = parts.get('limits');
+  const keys = parts.get('keys');
+  if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
+  if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
+  const servers = indexServers(parts, previous, problems);
+  const principals = indexPrincipals(parts, previous, problems);
+  if (problems.found.length > 0 || limits?.kind !== 'limits' || keys?.kind !== 'keys') {
+    return { ok: false, problems: problems.found };
+  }
+  const runtime: Runtime = {
+    historyId: manifest.history.id,
+    revision: manifest.revision,
+    ...servers,
+    ...principals,
+    limits: limits.document,
+    sealing: keys.sealing,
+  };
+  return { ok: true, built: { manifest, runtime, parts } };
+}
+
+/** Builds straight from documents, as tests and tools have them; throws on a problem. */
+export function buildFromDocuments(
+  documents: readonly ConfigDocument[],
+  options: { readonly historyId?: string; readonly revision?: number; readonly previous?: BuiltConfiguration } = {},
+): BuiltConfiguration {
+  const encoded = documents.map(encodeDocument);
+  const entries = Object.fromEntries(encoded.map(({ key, hash }) => [key, hash]));
+  const bodies = new Map(encoded.map(({ hash, body }) => [hash, body]));
+  const manifest: Manifest = {
+    history: { id: options.historyId ?? 'local', startedAt: 0, signature: '' },
+    revision: options.revision ?? 1,
+    hash: manifestHash(entries),
+    entries,
+  };
+  const result = buildRuntime(manifest, (hash) => bodies.get(hash), options.previous);
+  if (!result.ok) throw new Error(JSON.stringify(result.problems));
+  return result.built;
+}
+
+function readPart(key: string, hash: string, text: string | undefined, problems: Problems): Part | undefined {
+  if (text === undefined || sha256(text) !== hash) {
+    problems.add(key, '', text === undefined ? 'the document is missing' : 'the document does not match its hash');
+    return undefined;
+  }
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    problems.add(key, '', 'the document is not valid JSON');
+    return undefined;
+  }
+  const parsed = documentSchema.safeParse(value);
+  if (!parsed.success) {
+    for (const issue of parsed.error.issues) problems.add(key, issue.path.join('.'), issue.message);
+    return undefined;
+  }
+  if (documentKey(parsed.data) !== key) {
+    problems.add(key, '', `the document says that it is ${documentKey(parsed.data)}`);
+    return undefined;
+  }
+  return compilePart(key, hash, parsed.data, problems);
+}
+
+function compilePart(key: string, hash: string, document: ConfigDocument, problems: Problems): Part | undefined {
+  switch (document.kind) {
+    case 'server':
+      return compileServer(key, hash, document, problems);
+    case 'grants':
+      checkPatterns(key, document.grants, problems);
+      return { kind: 'grants', hash, serverId: document.serverId, grants: document.grants.map(compileGrant) };
+    case 'principals':
+      document.principals.forEach((principal, index) => {
+        if (principalShard(principal.id) !== document.shard) {
+          problems.add(key, `principals.${index}.id`, 'belongs to another shard');
+        }
+      });
+      return { kind: 'principals', hash, document };
+    case 'limits':
+      return { kind: 'limits', hash, document };
+    case 'keys':
+      return compileKeys(key, hash, document, problems);
+    default:
+      return document satisfies never;
+  }
+}
+
+function compileServer(key: string, hash: string, document: ServerDocument, problems: Problems): Part | undefined {
+  const definitions = new Map<string, DefinitionEntry>();
+  document.definitions.forEach((definition, index) => {
+    const name = definitionKey(definition.kind, definition.name);
+    if (definitions.has(name)) problems.add(key, `definitions.${index}.name`, 'occurs twice');
+    definitions.set(name, definition);
+  });
+  const upstream = URL.parse(document.url);
+  if (upstream === null) {
+    problems.add(key, 'url', 'is not a URL');
+    return undefined;
+  }
+  const eras = new Set(document.protocolRevisions.filter(isProtocolRevision).map(eraOf));
+  return { kind: 'server', hash, document, upstream, eras, definitions };
+}
+
+function checkPatterns(key: string, grants: readonly GrantEntry[], problems: Problems): void {
+  grants.forEach((grant, index) => {
+    for (const selector of ['tools', 'prompts', 'resources'] as const) {
+      grant[selector].forEach((pattern, at) => {
+        const problem = globProblem(pattern);
+        if (problem !== undefined) problems.add(key, `grants.${index}.${selector}.${at}`, problem);
+      });
+    }
+  });
+}
+
+function compileKeys(key: string, hash: string, document: KeysDocument, problems: Problems): Part | undefined {
+  const open = new Map<string, SealingKey>();
+  let seal: SealingKey | undefined;
+  document.sealing.forEach((entry, index) => {
+    const secret = Buffer.from(entry.secret, 'base64');
+    const sealingKey = { id: entry.id, secret };
+    if (secret.length !== sealingSecretBytes) problems.add(key, `sealing.${index}.secret`, 'is not 32 bytes');
+    if (open.has(entry.id)) problems.add(key, `sealing.${index}.id`, 'occurs twice');
+    if (entry.use === 'seal' && seal !== undefined) problems.add(key, `sealing.${index}.use`, 'a second key seals');
+    open.set(entry.id, sealingKey);
+    if (entry.use === 'seal') seal = sealingKey;
+  });
+  if (seal === undefined) {
+    problems.add(key, 'sealing', 'no key seals');
+    return undefined;
+  }
+  return { kind: 'keys', hash, sealing: { seal, open } };
+}
+
+/** Whether every part under this prefix is the same object in both. */
+function unchanged(
+  prefixes: readonly string[],
+  parts: ReadonlyMap<string, Part>,
+  previous: ReadonlyMap<string, Part>,
+): boolean {
+  const concerned = (key: string): boolean => prefixes.some((prefix) => key.startsWith(prefix));
+  for (const [key, part] of parts) if (concerned(key) && previous.get(key) !== part) return false;
+  for (const key of previous.keys()) if (concerned(key) && !parts.has(key)) return false;
+  return true;
+}
+
+function indexServers(
+  parts: ReadonlyMap<string, Part>,
+  previous: BuiltConfiguration | undefined,
+  problems: Problems,
+): Pick<Runtime, 'serverById' | 'serverBySlug'> {
+  if (previous !== undefined && unchanged(['server/', 'grants/'], parts, previous.parts)) {
+    return { serverById: previous.runtime.serverById, serverBySlug: previous.runtime.serverBySlug };
+  }
+  const serverById = new Map<string, ServerRuntime>();
+  const serverBySlug = new Map<string, ServerRuntime>();
+  for (const [key, part] of parts) {
+    if (part.kind === 'grants' && parts.get(`server/${part.serverId}`)?.kind !== 'server') {
+      problems.add(key, 'serverId', 'names a server that has no document');
+    }
+    if (part.kind !== 'server') continue;
+    const grants = parts.get(`grants/${part.document.id}`);
+    const fingerprint = sha256(`${part.hash}|${grants?.hash ?? ''}`);
+    const before = previous?.runtime.serverById.get(part.document.id);
+    const server: ServerRuntime =
+      before?.fingerprint === fingerprint
+        ? before
+        : {
+            document: part.document,
+            upstream: part.upstream,
+            eras: part.eras,
+            grants: grants?.kind === 'grants' ? grants.grants : [],
+            definitions: part.definitions,
+            fingerprint,
+          };
+    if (serverBySlug.has(part.document.slug)) problems.add(key, 'slug', 'is used by two servers');
+    serverBySlug.set(part.document.slug, server);
+    serverById.set(part.document.id, server);
+  }
+  return { serverById, serverBySlug };
+}
+
+function indexPrincipals(
+  parts: ReadonlyMap<string, Part>,
+  previous: BuiltConfiguration | undefined,
+  problems: Problems,
+): Pick<Runtime, 'principalById' | 'apiKeyByHash'> {
+  if (previous !== undefined && unchanged(['principals/'], parts, previous.parts)) {
+    return { principalById: previous.runtime.principalById, apiKeyByHash: previous.runtime.apiKeyByHash };
+  }
+  const principalById = new Map(previous?.runtime.principalById);
+  const apiKeyByHash = new Map<string, ApiKeyEntry>(previous?.runtime.apiKeyByHash);
+  for (const [key, part] of previous?.parts ?? []) {
+    if (part.kind !== 'principals' || parts.get(key) === part) continue;
+    for (const principal of part.document.principals) {
+      principalById.delete(principal.id);
+      for (const apiKey of principal.keys) apiKeyByHash.delete(apiKey.hash);
+    }
+  }
+  for (const [key, part] of parts) {
+    if (part.kind !== 'principals' || previous?.parts.get(key) === part) continue;
+    part.document.principals.forEach((principal, index) => {
+      if (principalById.has(principal.id)) problems.add(key, `principals.${index}.id`, 'occurs twice');
+      principalById.set(principal.id, principal);
+      principal.keys.forEach((apiKey, at) => {
+        if (apiKeyByHash.has(apiKey.hash)) problems.add(key, `principals.${index}.keys.${at}.hash`, 'occurs twice');
+        apiKeyByHash.set(apiKey.hash, { principal, key: apiKey });
+      });
+    });
+  }
+  return { principalById, apiKeyByHash };
+}

@@ -1,0 +1,104 @@
+import { type Manifest, manifestSchema, sha256 } from '@sallyport/schema';
+import { z } from 'zod';
+import { buildRuntime, type BuiltConfiguration } from './build-runtime.ts';
+import type { SavedContact } from './runtime-store.ts';
+import type { SealedFiles } from './sealed-files.ts';
+
+/** Documents written (each with an fsync) at the same time. */
+const writesAtOnceMax = 16;
+
+const manifestFile = 'manifest';
+const contactFile = 'contact';
+const documentName = /^[0-9a-f]{64}$/;
+
+const contactSchema = z.strictObject({
+  controlPlaneTimeMs: z.number(),
+  ageMs: z.number(),
+  localTimeMs: z.number(),
+});
+
+export type LoadResult =
+  | { readonly state: 'absent' }
+  | { readonly state: 'unusable'; readonly problem: string }
+  | { readonly state: 'loaded'; readonly built: BuiltConfiguration; readonly contact: SavedContact };
+
+/**
+ * The last configuration that was applied, on disk: one file per document named by its hash, the manifest, and what is
+ * known of the control plane's time. The manifest is written last, so that it never names a document that is not there.
+ */
+export class LastKnownGood {
+  readonly #files: SealedFiles;
+  /** Hashes known to be on disk. */
+  readonly #stored = new Set<string>();
+  #contactWrite: Promise<void> = Promise.resolve();
+
+  constructor(files: SealedFiles) {
+    this.#files = files;
+  }
+
+  /** Reads and builds what an earlier process applied. A damaged part makes the whole unusable, never a part of it. */
+  load(): LoadResult {
+    const manifestText = this.#files.read(manifestFile);
+    if (manifestText.state === 'absent') return { state: 'absent' };
+    const contactText = this.#files.read(contactFile);
+    if (manifestText.state !== 'read' || contactText.state !== 'read') {
+      return { state: 'unusable', problem: 'the files do not open with this node secret' };
+    }
+    let manifest: Manifest;
+    let contact: SavedContact;
+    try {
+      manifest = manifestSchema.parse(JSON.parse(manifestText.text));
+      contact = contactSchema.parse(JSON.parse(contactText.text));
+    } catch (error) {
+      return { state: 'unusable', problem: error instanceof Error ? error.message : String(error) };
+    }
+    const result = buildRuntime(manifest, (hash) => {
+      const document = this.#files.read(hash);
+      return document.state === 'read' ? document.text : undefined;
+    });
+    if (!result.ok) return { state: 'unusable', problem: JSON.stringify(result.problems.slice(0, 3)) };
+    for (const hash of Object.values(manifest.entries)) this.#stored.add(hash);
+    return { state: 'loaded', built: result.built, contact };
+  }
+
+  /**
+   * Makes the configuration durable; documents first, the manifest last. Then removes what no longer belongs to it.
+   * @param bodies the documents that the configuration has and the one before had not, by hash
+   */
+  async save(manifest: Manifest, bodies: ReadonlyMap<string, string>, contact: SavedContact): Promise<void> {
+    const wanted = new Set(Object.values(manifest.entries));
+    const toWrite = [...bodies].filter(([hash]) => wanted.has(hash) && !this.#stored.has(hash));
+    for (let from = 0; from < toWrite.length; from += writesAtOnceMax) {
+      const batch = toWrite.slice(from, from + writesAtOnceMax);
+      await Promise.all(batch.map(([hash, body]) => this.#files.write(hash, body)));
+    }
+    if (toWrite.length > 0) await this.#files.syncDirectory();
+    for (const [hash] of toWrite) this.#stored.add(hash);
+    const absent = [...wanted].find((hash) => !this.#stored.has(hash));
+    if (absent !== undefined) throw new Error(`document ${absent} is not on disk`);
+    await this.saveContact(contact);
+    await this.#files.write(manifestFile, JSON.stringify(manifest));
+    await this.#files.syncDirectory();
+    await this.#prune(wanted);
+  }
+
+  /** Remembers the control plane's time; called every now and then, so that a restart knows how old its contact is. */
+  saveContact(contact: SavedContact): Promise<void> {
+    const write = this.#contactWrite.then(() => this.#files.write(contactFile, JSON.stringify(contact)));
+    this.#contactWrite = write.catch(() => undefined);
+    return write;
+  }
+
+  async #prune(wanted: ReadonlySet<string>): Promise<void> {
+    for (const name of await this.#files.names()) {
+      if (!documentName.test(name) || wanted.has(name)) continue;
+      await this.#files.remove(name);
+      this.#stored.delete(name);
+    }
+  }
+}
+
+/** Whether the body is what its hash says. */
+export function matchesHash(hash: string, body: string): boolean {
+  return sha256(body) === hash;
+}
