@@ -42,17 +42,12 @@ async function administer<T>(work: (sql: postgres.Sql, administrator: string) =>
   }
 }
 
-function migrationFiles(): readonly string[] {
-  return readdirSync(migrationsFolder)
-    .filter((name) => name.endsWith('.sql'))
-    .sort()
-    .map((name) => join(migrationsFolder, name));
-}
-
 /** Named by what the migrations say, so that an edit in watch mode gives a fresh one. */
 function templateName(): string {
   const hash = createHash('sha256');
-  for (const file of migrationFiles()) hash.update(readFileSync(file));
+  for (const name of readdirSync(migrationsFolder).sort()) {
+    hash.update(name).update(readFileSync(join(migrationsFolder, name)));
+  }
   return `template_${hash.digest('hex').slice(0, 16)}`;
 }
 
