@@ -29,8 +29,6 @@ async function ask(method: string, params: Record<string, unknown> = {}): Promis
   return response.json();
 }
 
-const firstText = (text: string) => ({ result: { content: [{ type: 'text', text }] } });
-
 test('three tools, a prompt and a resource are offered', async () => {
   expect(await ask('tools/list')).toMatchObject({
     result: { tools: [{ name: 'time' }, { name: 'convert_units' }, { name: 'count_words' }] },
@@ -43,7 +41,8 @@ test('three tools, a prompt and a resource are offered', async () => {
 
 test('the time is told in the time zone asked for', async () => {
   const answer = await ask('tools/call', { name: 'time', arguments: { timeZone: 'Europe/Vienna' } });
-  expect(answer).toMatchObject(firstText('Thursday 1 January 1970 at 01:00:00 CET (1970-01-01T00:00:00.000Z)'));
+  const text: unknown = expect.stringMatching(/1 January 1970 .*01:00:00.*\(1970-01-01T00:00:00\.000Z\)$/);
+  expect(answer).toMatchObject({ result: { content: [{ type: 'text', text }] } });
 });
 
 test('a conversion answers with text and with structured content', async () => {
@@ -55,7 +54,9 @@ test('a conversion answers with text and with structured content', async () => {
 
 test('words are counted', async () => {
   const answer = await ask('tools/call', { name: 'count_words', arguments: { text: 'One two. Three!' } });
-  expect(answer).toMatchObject(firstText('3 words, 2 sentences, 15 characters'));
+  expect(answer).toMatchObject({
+    result: { content: [{ type: 'text', text: '3 words, 2 sentences, 15 characters' }] },
+  });
 });
 
 test('a client of an older revision is told which one is spoken', async () => {

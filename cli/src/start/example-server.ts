@@ -82,11 +82,10 @@ function registerWords(server: McpServer): void {
       annotations: { ...readOnly, idempotentHint: true },
     },
     ({ text: counted }) => {
-      const count = (granularity: 'word' | 'sentence'): number =>
-        [...new Intl.Segmenter('en', { granularity }).segment(counted)].filter(({ isWordLike, segment }) =>
-          granularity === 'word' ? isWordLike === true : segment.trim() !== '',
-        ).length;
-      const counts = `${count('word')} words, ${count('sentence')} sentences, ${[...counted].length} characters`;
+      const count = (granularity: 'grapheme' | 'word' | 'sentence'): number =>
+        [...new Intl.Segmenter('en', { granularity }).segment(counted)].filter(({ isWordLike }) => isWordLike !== false)
+          .length;
+      const counts = `${count('word')} words, ${count('sentence')} sentences, ${count('grapheme')} characters`;
       return { content: [{ type: 'text', text: counts }] };
     },
   );
