@@ -76,17 +76,39 @@ const response = {
 
 export const auditRecordSchema = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('opened'), ...request }),
+  /** `time` is that of the `opened` record, when the request was received: (time, eventId) is the key of the row. */
   z.strictObject({ type: z.literal('closed'), eventId: z.string(), time: instantMs, ...response }),
   z.strictObject({ type: z.literal('refused'), ...request, ...response }),
   /** First line of each epoch: what process wrote it. */
   z.strictObject({ type: z.literal('epochOpened'), time: instantMs, nodeId: z.string(), build: z.string() }),
   /** Records that were shed because the disk was full; the only way a buffered node may lose any. */
   z.strictObject({ type: z.literal('shed'), time: instantMs, count: z.number().int().positive() }),
+  /** Something done in the control plane: a change (`grant.create`) or a read that must be known (`audit.export`). */
+  z.strictObject({
+    type: z.literal('control'),
+    eventId: z.string(),
+    time: instantMs,
+    kind: z.enum(['configuration', 'access']),
+    actor: z.strictObject({
+      id: z.string(),
+      kind: z.enum(['user', 'serviceAccount', 'system']),
+      name: z.string(),
+      keyId: z.string().nullable(),
+    }),
+    action: z.string(),
+    object: z.strictObject({ kind: z.string(), id: z.string() }),
+    before: z.unknown(),
+    after: z.unknown(),
+  }),
 ]);
 export type AuditRecord = z.infer<typeof auditRecordSchema>;
 export type OpenedRecord = Extract<AuditRecord, { type: 'opened' }>;
 export type ClosedRecord = Extract<AuditRecord, { type: 'closed' }>;
 export type RefusedRecord = Extract<AuditRecord, { type: 'refused' }>;
+export type ControlRecord = Extract<AuditRecord, { type: 'control' }>;
+
+/** Stands for the control plane where the chains of nodes have the node's id. */
+export const controlPlaneNodeId = 'control-plane';
 
 /** What the first record of an epoch has as `previous`. */
 export function epochSeed(nodeId: string, epoch: string): string {
