@@ -302,7 +302,7 @@ describe('the check of a URL', () => {
       'https://100.63.255.255/',
       'https://172.32.0.1/',
     ]) {
-      expect(await egress.check(url), url).toBeUndefined();
+      expect([url, await egress.check(url)]).toEqual([url, undefined]);
     }
   });
 

@@ -1,5 +1,6 @@
 import { lookup as systemLookup, type LookupAddress } from 'node:dns';
 import { isIP, type LookupFunction } from 'node:net';
+import { callbackify } from 'node:util';
 import { buildConnector, fetch as undiciFetch, Pool } from 'undici';
 import { AppError } from '../errors.ts';
 import {
@@ -181,16 +182,18 @@ type Settings = Required<EgressOptions>;
 
 /** Resolves and checks in place of the plain look-up, so that what was checked is what is dialled: no second answer. */
 function guardedLookup(port: number, settings: Settings): LookupFunction {
+  const look = callbackify((hostname: string) => checkedAddresses(hostname, port, settings));
   return (hostname, lookupOptions, callback) => {
-    const fail = (error: unknown): void => {
-      const internal = `cannot look up ${hostname}: ${error instanceof Error ? error.message : String(error)}`;
-      callback(error instanceof AppError ? error : unreachable(internal, error), '', 0);
-    };
-    checkedAddresses(hostname, port, settings).then((checked) => {
+    look(hostname, (error, checked) => {
+      if (error !== null) {
+        const internal = `cannot look up ${hostname}: ${error.message}`;
+        callback(error instanceof AppError ? error : unreachable(internal, error), '', 0);
+        return;
+      }
       const [first] = checked;
       if (lookupOptions.all === true) callback(null, [...checked]);
       else if (first !== undefined) callback(null, first.address, first.family);
-    }, fail);
+    });
   };
 }
 
