@@ -1,9 +1,9 @@
 /**
- * The pieces every slice's GraphQL types share: scalars, mutation inputs, and Relay connections over keyset cursors.
+ * The pieces every slice's GraphQL types share: scalars, enums, mutation inputs, and Relay connections over keyset cursors.
  */
 import { AppError } from '@sallyport/schema';
 import { GraphQLDateTimeISO, GraphQLJSON } from 'graphql-scalars';
-import { ArgsType, type ClassType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
+import { ArgsType, type ClassType, Field, ID, InputType, Int, ObjectType, registerEnumType } from 'type-graphql';
 import { isUuid } from './database/mutation.ts';
 
 /** An instant, ISO 8601 with milliseconds and offset. */
@@ -14,6 +14,27 @@ export const Json = GraphQLJSON;
 export const pageSizeDefault = 50;
 export const pageSizeMax = 200;
 const cursorLengthMax = 1024;
+
+/**
+ * A GraphQL enum over string literals: `serviceAccount` is SERVICE_ACCOUNT to callers and stays `serviceAccount` inside.
+ * @param values each literal with its description
+ */
+export function graphqlEnum<Value extends string>(
+  name: string,
+  description: string,
+  values: Readonly<Record<Value, string>>,
+): Readonly<Record<string, string>> {
+  const nameOf = (value: string): string => value.replace(/([a-z0-9])([A-Z])/g, '$1_$2').toUpperCase();
+  const members = Object.fromEntries(Object.keys(values).map((value) => [nameOf(value), value]));
+  registerEnumType(members, {
+    name,
+    description,
+    valuesConfig: Object.fromEntries(
+      Object.entries<string>(values).map(([value, text]) => [nameOf(value), { description: text }]),
+    ),
+  });
+  return members;
+}
 
 @InputType({ description: 'Inherited by the inputs of mutations.' })
 export abstract class MutationInput {

@@ -1,0 +1,249 @@
+import { type ApiKeyScope, AppError, apiKeyScopes, sha256 } from '@sallyport/schema';
+import { randomSecret, uuidv7 } from '@sallyport/schema/platform';
+import { and, asc, eq, gt, isNull } from 'drizzle-orm';
+import type { RoleService } from '../access/role.service.ts';
+import { recordMutation } from '../audit/audit.service.ts';
+import type { Context } from '../context.ts';
+import type { Database, Reader, Transaction } from '../database/client.ts';
+import { bumpConfigGeneration } from '../database/config-generation.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { nameLengthMax, Violations } from '../database/violations.ts';
+import { type ApiKeyRow, apiKeys, principals } from './identity.tables.ts';
+import { isUsable } from './principal.service.ts';
+
+export const apiKeyPrefix = 'sp_';
+export const apiKeyLifetimeMsMax = 366 * 86_400_000;
+/** Keys of one principal that are neither revoked nor expired. */
+export const apiKeysPerPrincipalMax = 50;
+export const rotationOverlapSecondsDefault = 24 * 3600;
+export const rotationOverlapSecondsMax = 30 * 24 * 3600;
+const hintLength = 9;
+
+interface MutationOptions {
+  readonly dryRun?: boolean | null | undefined;
+}
+interface ChangeOptions extends MutationOptions {
+  readonly id: string;
+  readonly expectedRevision?: number | null | undefined;
+}
+export interface CreateApiKey extends MutationOptions {
+  readonly idempotencyKey?: string | null | undefined;
+  readonly principalId: string;
+  readonly name: string;
+  readonly scopes: readonly ApiKeyScope[];
+  readonly expiresAt: Date;
+}
+export interface RotateApiKey extends ChangeOptions {
+  readonly expiresAt: Date;
+  readonly overlapSeconds?: number | null | undefined;
+}
+/** The only moment at which a key's secret exists outside its holder. */
+export interface IssuedApiKey {
+  readonly apiKey: ApiKeyRow;
+  /** Null on a dry run, and when a repeated create found the key made before: it cannot be shown twice. */
+  readonly secret: string | null;
+}
+
+/** What audit events and logs may hold of a key. */
+function visible(row: ApiKeyRow): Omit<ApiKeyRow, 'hash'> {
+  const { hash: _hash, ...rest } = row;
+  return rest;
+}
+
+export class ApiKeyService {
+  private readonly database: Database;
+  private readonly roles: RoleService;
+
+  constructor(database: Database, roles: RoleService) {
+    this.database = database;
+    this.roles = roles;
+  }
+
+  async get(ctx: Context, id: string): Promise<ApiKeyRow> {
+    ctx.authorize('apiKey:read');
+    return this.find(this.database.db, id);
+  }
+
+  async list(
+    ctx: Context,
+    filter: { readonly principalId?: string | null | undefined },
+    page: { readonly limit: number; readonly after: readonly string[] | undefined },
+  ): Promise<ApiKeyRow[]> {
+    ctx.authorize('apiKey:read');
+    const { principalId } = filter;
+    if (typeof principalId === 'string' && !isUuid(principalId)) return [];
+    const [after] = page.after ?? [];
+    return this.database.db
+      .select()
+      .from(apiKeys)
+      .where(
+        and(
+          typeof principalId === 'string' ? eq(apiKeys.principalId, principalId) : undefined,
+          after === undefined ? undefined : gt(apiKeys.id, after),
+        ),
+      )
+      .orderBy(asc(apiKeys.id))
+      .limit(page.limit + 1);
+  }
+
+  async create(ctx: Context, input: CreateApiKey): Promise<IssuedApiKey> {
+    ctx.authorize('apiKey:write');
+    return mutate(this.database, input, async (tx) => {
+      if (isUuid(input.principalId)) await this.roles.assertMayManage(ctx, tx, input.principalId);
+      return this.insert(tx, ctx, input);
+    });
+  }
+
+  /** Also used by the bootstrap, whose actor manages nobody. */
+  async insert(tx: Transaction, ctx: Context, input: CreateApiKey): Promise<IssuedApiKey> {
+    const now = ctx.clock.now();
+    const found = new Violations();
+    found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+    found.text('input.name', input.name, 1, nameLengthMax);
+    found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
+    if (input.scopes.length === 0) found.add('input.scopes', `must name at least one of ${apiKeyScopes.join(', ')}`);
+    await this.checkHolder(tx, found, input.principalId, now);
+    found.assertNone();
+    const id = uuidv7(now);
+    const create = { actorId: ctx.actor.principalId, operation: 'createApiKey', key: input.idempotencyKey, input };
+    const earlier = await claimIdempotencyKey(tx, create, id, now);
+    if (earlier !== undefined) return { apiKey: await this.find(tx, earlier), secret: null };
+    const scopes = apiKeyScopes.filter((scope) => input.scopes.includes(scope));
+    const issued = await this.issue(tx, now, {
+      id,
+      principalId: input.principalId,
+      name: input.name,
+      scopes,
+      expiresAt: input.expiresAt,
+    });
+    await recordMutation(tx, ctx, {
+      action: 'apiKey.create',
+      object: { kind: 'apiKey', id },
+      after: visible(issued.apiKey),
+    });
+    await bumpConfigGeneration(tx);
+    return input.dryRun === true ? { ...issued, secret: null } : issued;
+  }
+
+  /** Issues a successor with the same holder and scopes; the old key ends after the overlap, or earlier if it would. */
+  async rotate(ctx: Context, input: RotateApiKey): Promise<IssuedApiKey> {
+    ctx.authorize('apiKey:write');
+    const now = ctx.clock.now();
+    const overlapSeconds = input.overlapSeconds ?? rotationOverlapSecondsDefault;
+    return mutate(this.database, input, async (tx) => {
+      const before = await this.find(tx, input.id, true);
+      await this.roles.assertMayManage(ctx, tx, before.principalId);
+      assertRevision(before, input.expectedRevision);
+      const found = new Violations();
+      found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
+      if (overlapSeconds < 0 || overlapSeconds > rotationOverlapSecondsMax) {
+        found.add('input.overlapSeconds', `must be between 0 and ${rotationOverlapSecondsMax}`);
+      }
+      if (before.revokedAt !== null) found.add('input.id', 'the key was revoked; create a new one');
+      await this.checkHolder(tx, found, before.principalId, now);
+      found.assertNone();
+      const overlapEnd = Math.min(before.expiresAt.getTime(), now + overlapSeconds * 1000);
+      const [ending] = await tx
+        .update(apiKeys)
+        .set({ expiresAt: new Date(overlapEnd), revision: before.revision + 1, updatedAt: new Date(now) })
+        .where(eq(apiKeys.id, before.id))
+        .returning();
+      if (ending === undefined) throw new AppError('INTERNAL', { internal: 'key vanished under its lock' });
+      const { principalId, name, scopes } = before;
+      const id = uuidv7(now);
+      const issued = await this.issue(tx, now, {
+        id,
+        principalId,
+        name,
+        scopes,
+        expiresAt: input.expiresAt,
+        successorOf: before.id,
+      });
+      await recordMutation(tx, ctx, {
+        action: 'apiKey.rotate',
+        object: { kind: 'apiKey', id: before.id },
+        before: visible(before),
+        after: { ending: visible(ending), successor: visible(issued.apiKey) },
+      });
+      await bumpConfigGeneration(tx);
+      return input.dryRun === true ? { ...issued, secret: null } : issued;
+    });
+  }
+
+  /** Ends the key now. Revoking a revoked key changes nothing. */
+  async revoke(ctx: Context, input: ChangeOptions): Promise<ApiKeyRow> {
+    ctx.authorize('apiKey:write');
+    const now = new Date(ctx.clock.now());
+    return mutate(this.database, input, async (tx) => {
+      const before = await this.find(tx, input.id, true);
+      await this.roles.assertMayManage(ctx, tx, before.principalId);
+      assertRevision(before, input.expectedRevision);
+      if (before.revokedAt !== null) return before;
+      const [row] = await tx
+        .update(apiKeys)
+        .set({ revokedAt: now, revision: before.revision + 1, updatedAt: now })
+        .where(eq(apiKeys.id, before.id))
+        .returning();
+      if (row === undefined) throw new AppError('INTERNAL', { internal: 'key vanished under its lock' });
+      await recordMutation(tx, ctx, {
+        action: 'apiKey.revoke',
+        object: { kind: 'apiKey', id: row.id },
+        before: visible(before),
+        after: visible(row),
+      });
+      await bumpConfigGeneration(tx);
+      return row;
+    });
+  }
+
+  private async issue(
+    tx: Transaction,
+    nowMs: number,
+    values: Pick<ApiKeyRow, 'id' | 'principalId' | 'name' | 'scopes' | 'expiresAt'> & { successorOf?: string },
+  ): Promise<{ apiKey: ApiKeyRow; secret: string }> {
+    const secret = randomSecret(apiKeyPrefix);
+    const [apiKey] = await tx
+      .insert(apiKeys)
+      .values({
+        ...values,
+        hash: sha256(secret),
+        hint: secret.slice(0, hintLength),
+        createdAt: new Date(nowMs),
+        updatedAt: new Date(nowMs),
+      })
+      .returning();
+    if (apiKey === undefined) throw new AppError('INTERNAL', { internal: 'key was not inserted' });
+    return { apiKey, secret };
+  }
+
+  /** The holder must exist, be able to act, and have room for one more key. Locks it against deletion. */
+  private async checkHolder(tx: Transaction, found: Violations, principalId: string, nowMs: number): Promise<void> {
+    const [holder] = isUuid(principalId)
+      ? await tx.select().from(principals).where(eq(principals.id, principalId)).for('share')
+      : [];
+    if (holder === undefined || holder.deletedAt !== null) {
+      found.add('input.principalId', 'there is no such principal');
+      return;
+    }
+    if (!isUsable(holder, nowMs)) found.add('input.principalId', 'the principal is disabled or has expired');
+    const live = await tx
+      .select({ id: apiKeys.id })
+      .from(apiKeys)
+      .where(
+        and(eq(apiKeys.principalId, principalId), isNull(apiKeys.revokedAt), gt(apiKeys.expiresAt, new Date(nowMs))),
+      )
+      .limit(apiKeysPerPrincipalMax);
+    if (live.length >= apiKeysPerPrincipalMax) {
+      found.add('input.principalId', `has ${apiKeysPerPrincipalMax} keys already: revoke some first`);
+    }
+  }
+
+  private async find(reader: Reader, id: string, lock = false): Promise<ApiKeyRow> {
+    if (!isUuid(id)) throw new AppError('NOT_FOUND');
+    const query = reader.select().from(apiKeys).where(eq(apiKeys.id, id));
+    const [row] = lock ? await query.for('update') : await query;
+    if (row === undefined) throw new AppError('NOT_FOUND');
+    return row;
+  }
+}
