@@ -129,23 +129,35 @@ export function chainLine(sequence: number, previous: string, record: AuditRecor
 export const auditQueue = 'audit';
 export const metricsQueue = 'metrics';
 
+/** Records in one job: enough to be cheap per record, few enough to be one insert. */
+export const auditBatchLinesMax = 500;
+
 /** A job of the audit queue: lines `first`…`last` of one epoch, as they stand in the spool. */
 export const auditBatchSchema = z.strictObject({
+  /** Whose records they are: part of the chain's seed. */
   nodeId: z.string(),
   epoch: z.string(),
   first: z.number().int().positive(),
   last: z.number().int().positive(),
-  lines: z.array(z.string()).min(1).max(500),
-  /** The process ended (SIGTERM, or found ended at the next start): what is still open will never close. */
+  /**
+   * Lines from here to `first` - 1 are not in the spool any more: confirmed and trimmed, or destroyed. A control plane
+   * that lacks them (restored from a backup) records a gap instead of waiting for ever. Equal to `first` otherwise.
+   */
+  undeliverableFrom: z.number().int().positive(),
+  lines: z.array(z.string()).min(1).max(auditBatchLinesMax),
+  /** The process ended (SIGTERM, or found ended at the next start): `last` is its last line, what is open never closes. */
   epochEnded: z.boolean(),
-  /** Ed25519 by a key registered for the node, over `batchSigningText`. */
+  /** The node that ships; another than `nodeId` where a node lost its identity and joined anew over its old spool. */
+  signedBy: z.string(),
+  /** Ed25519 by a key registered for `signedBy`, over `batchSigningText`. */
   publicKey: z.base64(),
   signature: z.base64(),
 });
 export type AuditBatch = z.infer<typeof auditBatchSchema>;
 
-export function batchSigningText(
-  batch: Pick<AuditBatch, 'nodeId' | 'epoch' | 'first' | 'last' | 'lines' | 'epochEnded'>,
-): string {
-  return `sallyport.auditBatch.v1|${batch.nodeId}|${batch.epoch}|${batch.first}|${batch.last}|${batch.epochEnded}|${sha256(batch.lines.join('\n'))}`;
+/** The lines are in it by their digest, and the key by its text: a batch cannot be signed again by another. */
+export function batchSigningText(batch: Omit<AuditBatch, 'signature'>): string {
+  const { nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey, lines } = batch;
+  const parts = [nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey];
+  return `sallyport.auditBatch.v1|${parts.join('|')}|${sha256(lines.join('\n'))}`;
 }

@@ -6,5 +6,6 @@ export * from './errors.ts';
 export * from './glob.ts';
 export * from './mcp-methods.ts';
 export * from './permissions.ts';
+export * from './sketch.ts';
 export * from './snapshot.ts';
 export * from './sync.ts';

@@ -174,7 +174,14 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
   /** Highest contiguous sequence stored for each spool epoch of this node; only up to it may the node trim. */
   z.strictObject({
     type: z.literal('watermark'),
-    epochs: z.array(z.strictObject({ epoch: z.string(), sequence: z.number().int().nonnegative() })),
+    epochs: z.array(
+      z.strictObject({
+        epoch: z.string(),
+        sequence: z.number().int().nonnegative(),
+        /** The end of the epoch is stored too: the node may forget it. */
+        ended: z.boolean(),
+      }),
+    ),
   }),
   z.strictObject({ type: z.literal('discover'), requestId: z.string(), url: z.url({ protocol: /^https?$/ }) }),
 ]);
