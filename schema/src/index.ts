@@ -1,6 +1,7 @@
 export * from './audit.ts';
 export * from './canonical-json.ts';
 export * from './decide.ts';
+export * from './definition-check.ts';
 export * from './definition-digest.ts';
 export * from './errors.ts';
 export * from './glob.ts';

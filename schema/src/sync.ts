@@ -96,7 +96,10 @@ const healthObservation = z.strictObject({
 });
 export type HealthObservation = z.infer<typeof healthObservation>;
 
-/** What discovery learnt of an upstream; `raw` objects are exactly as sent. */
+/**
+ * What discovery learnt of an upstream; `raw` objects are exactly as sent. One name may come with several digests: an
+ * upstream of both eras may word it differently in each.
+ */
 export const discoveryResultSchema = z.strictObject({
   protocolRevisions: z.array(z.string()).min(1),
   serverInfo: z.record(z.string(), z.unknown()).nullable(),
@@ -110,6 +113,8 @@ export const discoveryResultSchema = z.strictObject({
       raw: z.record(z.string(), z.unknown()),
     }),
   ),
+  /** What was left out of `definitions`, each with its reason, in our words. */
+  notes: z.array(z.string()),
 });
 export type DiscoveryResult = z.infer<typeof discoveryResultSchema>;
 

@@ -1,4 +1,5 @@
 export * from './clock.ts';
+export * from './discover.ts';
 export * from './guarded-egress.ts';
 export * from './identifiers.ts';
 export * from './log.ts';
