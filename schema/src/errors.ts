@@ -218,6 +218,13 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'The answer of the MCP server is larger than allowed.',
   },
+  UPSTREAM_REFUSED: {
+    owner: 'config',
+    http: 502,
+    jsonRpc: 1034,
+    retryable: false,
+    publicMessage: 'The MCP server did not accept the gateway.',
+  },
   OVERLOADED: {
     owner: 'capacity',
     http: 503,

@@ -1,0 +1,84 @@
+import { AppError } from '@sallyport/schema';
+import { scanJson, type JsonProblem, type Range } from './json-scanner.ts';
+
+export type JsonObject = Readonly<Record<string, unknown>>;
+
+/** A JSON-RPC message as it came: what decisions need, and where in the bytes it stands. */
+export interface Message {
+  readonly kind: 'request' | 'notification' | 'response';
+  /** Of a request or response; keeps its JSON type, so `1` and `"1"` stay two ids. */
+  readonly id: string | number | null;
+  /** The id as it was written, for echoing. */
+  readonly idText: string | null;
+  /** Null for a response. */
+  readonly method: string | null;
+  readonly params: JsonObject;
+  readonly paramsRange: Range | null;
+}
+
+const problemTexts: Readonly<Record<JsonProblem, string>> = {
+  notUtf8: 'The body is not valid UTF-8.',
+  syntax: 'The body is not valid JSON.',
+  duplicateKey: 'The body has an object with the same key twice.',
+  tooDeep: 'The body is nested too deeply.',
+  tooManyNodes: 'The body has too many values.',
+};
+
+export function isObject(value: unknown): value is JsonObject {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/**
+ * Reads one JSON-RPC 2.0 message out of a body.
+ * @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where they are no single message
+ */
+export function parseMessage(bytes: Buffer): Message {
+  const scan = scanJson(bytes);
+  if (!scan.ok) {
+    const broken = scan.problem === 'notUtf8' || scan.problem === 'syntax';
+    throw new AppError(broken ? 'PARSE_ERROR' : 'INVALID_REQUEST', { publicMessage: problemTexts[scan.problem] });
+  }
+  const value: unknown = JSON.parse(bytes.toString('utf8', scan.root.start, scan.root.end));
+  if (Array.isArray(value)) {
+    throw new AppError('INVALID_REQUEST', {
+      publicMessage: 'JSON-RPC batches are not supported: send one message per request.',
+    });
+  }
+  if (!isObject(value) || value['jsonrpc'] !== '2.0') throw new AppError('INVALID_REQUEST');
+  const id = scan.members.get('id');
+  const idText = id === undefined ? null : bytes.toString('utf8', id.start, id.end);
+  return 'method' in value
+    ? parseCall(value, idText, scan.members.get('params') ?? null)
+    : parseResponse(value, idText);
+}
+
+function parseCall(value: JsonObject, idText: string | null, paramsRange: Range | null): Message {
+  const { method, params } = value;
+  if (typeof method !== 'string' || 'result' in value || 'error' in value) throw new AppError('INVALID_REQUEST');
+  if (params !== undefined && !isObject(params)) throw new AppError('INVALID_REQUEST');
+  const known = { method, params: params ?? {}, paramsRange };
+  if (idText === null) return { kind: 'notification', id: null, idText: null, ...known };
+  return { kind: 'request', id: requestId(value['id']), idText, ...known };
+}
+
+function parseResponse(value: JsonObject, idText: string | null): Message {
+  const answers = Number(isObject(value['result'])) + Number(isObject(value['error']));
+  if (answers !== 1 || ('result' in value && 'error' in value)) throw new AppError('INVALID_REQUEST');
+  return { kind: 'response', id: requestId(value['id']), idText, method: null, params: {}, paramsRange: null };
+}
+
+function requestId(id: unknown): string | number {
+  if (typeof id === 'string' || (typeof id === 'number' && Number.isInteger(id))) return id;
+  throw new AppError('INVALID_REQUEST', { publicMessage: 'The id of a message is a string or an integer.' });
+}
+
+/** A string member, or undefined where it is absent or of another type. */
+export function stringMember(object: JsonObject, key: string): string | undefined {
+  const value = Object.hasOwn(object, key) ? object[key] : undefined;
+  return typeof value === 'string' ? value : undefined;
+}
+
+export function objectMember(object: JsonObject, key: string): JsonObject | undefined {
+  const value = Object.hasOwn(object, key) ? object[key] : undefined;
+  return isObject(value) ? value : undefined;
+}

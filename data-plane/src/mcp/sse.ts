@@ -1,0 +1,127 @@
+import { AppError } from '@sallyport/schema';
+
+const lineFeed = 0x0a;
+const carriageReturn = 0x0d;
+const colon = 0x3a;
+const space = 0x20;
+
+/** One event of a stream, or a block of comments alone. */
+export interface SseEvent {
+  /** As received, the blank line that ends it included. */
+  readonly raw: Buffer;
+  /** The joined `data` lines, or null where the event has none. */
+  readonly data: string | null;
+  /** The `id` field; empty text is an id too. */
+  readonly id: string | null;
+}
+
+/**
+ * Cuts a byte stream into events, whatever the chunks (WHATWG HTML §9.2): lines end with LF, CR or CR LF, data may
+ * span lines, a byte order mark may stand first. The concatenation of all `raw` is the stream itself, but for an
+ * unfinished event at its end, which by the standard is none.
+ */
+export class SseParser {
+  readonly #eventBytesMax: number;
+  #pending: Buffer = Buffer.alloc(0);
+  /** Where the line under way starts, and how far the search for its end got; both within `#pending`. */
+  #lineStart = 0;
+  #searched = 0;
+  #atStart = true;
+  #afterCarriageReturn = false;
+
+  /** @param eventBytesMax most bytes one event may have */
+  constructor(eventBytesMax: number) {
+    this.#eventBytesMax = eventBytesMax;
+  }
+
+  /** @throws AppError UPSTREAM_RESPONSE_TOO_LARGE where an event exceeds its limit */
+  push(chunk: Buffer): SseEvent[] {
+    const events: SseEvent[] = [];
+    let bytes = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    let at = this.#searched;
+    let eventStart = 0;
+    while (at < bytes.length) {
+      const byte = bytes[at];
+      if (this.#afterCarriageReturn) {
+        this.#afterCarriageReturn = false;
+        if (byte === lineFeed && at === this.#lineStart) {
+          // The second half of CR LF: belongs to the line before, so no new line is counted.
+          this.#lineStart = at + 1;
+          at++;
+          continue;
+        }
+      }
+      if (byte !== lineFeed && byte !== carriageReturn) {
+        at++;
+        continue;
+      }
+      const blank = at === this.#lineStart;
+      this.#afterCarriageReturn = byte === carriageReturn;
+      at++;
+      this.#lineStart = at;
+      if (!blank) continue;
+      if (this.#afterCarriageReturn && bytes[at] === lineFeed) {
+        at++;
+        this.#lineStart = at;
+        this.#afterCarriageReturn = false;
+      }
+      events.push(this.#event(bytes.subarray(eventStart, at)));
+      eventStart = at;
+    }
+    if (bytes.length - eventStart > this.#eventBytesMax) throw new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
+    this.#lineStart -= eventStart;
+    this.#searched = at - eventStart;
+    // A copy: the rest must not keep a whole chunk of the socket alive.
+    this.#pending = Buffer.from(bytes.subarray(eventStart));
+    return events;
+  }
+
+  #event(raw: Buffer): SseEvent {
+    if (raw.length > this.#eventBytesMax) throw new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
+    let at = 0;
+    if (this.#atStart) {
+      this.#atStart = false;
+      if (raw[0] === 0xef && raw[1] === 0xbb && raw[2] === 0xbf) at = 3;
+    }
+    let data: string | null = null;
+    let id: string | null = null;
+    while (at < raw.length) {
+      let end = at;
+      while (end < raw.length && raw[end] !== lineFeed && raw[end] !== carriageReturn) end++;
+      const field = fieldOf(raw, at, end);
+      if (field?.name === 'data') data = data === null ? field.value : `${data}\n${field.value}`;
+      else if (field?.name === 'id' && !field.value.includes('\0')) id = field.value;
+      at = raw[end] === carriageReturn && raw[end + 1] === lineFeed ? end + 2 : end + 1;
+    }
+    return { raw, data, id };
+  }
+}
+
+function fieldOf(raw: Buffer, start: number, end: number): { name: string; value: string } | undefined {
+  if (start === end || raw[start] === colon) return undefined;
+  const found = raw.indexOf(colon, start);
+  const nameEnd = found < 0 || found > end ? end : found;
+  const name = raw.toString('latin1', start, nameEnd);
+  if (name !== 'data' && name !== 'id') return undefined;
+  let valueStart = Math.min(nameEnd + 1, end);
+  if (valueStart < end && raw[valueStart] === space) valueStart++;
+  return { name, value: raw.toString('utf8', valueStart, end) };
+}
+
+/** The event with other data; its other fields (`id`, `event`, `retry`, comments) stay. */
+export function withData(event: SseEvent, data: string): Buffer {
+  const kept = event.raw
+    .toString('utf8')
+    .replace(/^\uFEFF/, '')
+    .split(/\r\n|\r|\n/)
+    .filter((line) => line !== '' && line !== 'data' && !line.startsWith('data:'));
+  return Buffer.from([...kept, ...data.split('\n').map((line) => `data: ${line}`), '', ''].join('\n'));
+}
+
+/** An event of our own that carries one JSON-RPC message. */
+export function messageEvent(json: string): Buffer {
+  return Buffer.from(`event: message\ndata: ${json}\n\n`);
+}
+
+/** A comment that keeps intermediaries from closing a quiet stream. */
+export const keepAliveComment = Buffer.from(':\n\n');

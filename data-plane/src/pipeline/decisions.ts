@@ -1,0 +1,220 @@
+import {
+  applicableGrants,
+  compileGlob,
+  decide,
+  decideServer,
+  type AccessTarget,
+  type CompiledGrant,
+  type Decision,
+  type Matcher,
+  type PrincipalRecord,
+} from '@sallyport/schema';
+import { definitionKey, type ApiKeyEntry, type ServerRuntime } from '../runtime/runtime.ts';
+
+/** Memory for remembered decisions, in bytes (estimated). */
+export const decisionCacheBytesMax = 64 * 1024 * 1024;
+/** Decisions remembered per set; names come from callers, so their number must not be theirs to choose. */
+const targetsPerSetMax = 4096;
+/** Longer names are decided anew each time, in characters. */
+const rememberedNameLengthMax = 256;
+/** What an entry costs besides its text, in bytes: measured roughly, on the high side. */
+const entryBytes = 256;
+
+/** Whether a key may be used now: active principal, nothing expired, made for calling tools. */
+export function mayCall(entry: ApiKeyEntry, nowMs: number): boolean {
+  const { principal, key } = entry;
+  return (
+    principal.status === 'active' &&
+    (principal.expiresAt === null || nowMs < principal.expiresAt) &&
+    nowMs < key.expiresAt &&
+    key.scopes.includes('mcp')
+  );
+}
+
+/** What of a server's configuration decisions need, besides the grants; made once per server and configuration. */
+interface ServerIndex {
+  /** `kind:id` of principals that a grant names directly. */
+  readonly principals: ReadonlySet<string>;
+  readonly groups: ReadonlySet<string>;
+  /** Instants at which some grant begins or ends, ascending. */
+  readonly boundaries: readonly number[];
+  readonly approvedTemplates: readonly Matcher[];
+  readonly withheldTemplates: readonly Matcher[];
+}
+
+/**
+ * The decisions for one set of grant subjects on one server, each made on first use. Valid while no grant of the
+ * server begins or ends; the cache makes another set then.
+ */
+export class DecisionSet {
+  /** Whether the principal may know of the server at all. */
+  readonly server: Decision;
+  readonly #applicable: readonly CompiledGrant[];
+  readonly #definitions: ServerRuntime['definitions'];
+  readonly #index: ServerIndex;
+  readonly #nowMs: number;
+  readonly #decided = new Map<string, Decision>();
+  readonly #grew: (bytes: number) => void;
+
+  constructor(
+    server: ServerRuntime,
+    index: ServerIndex,
+    principal: PrincipalRecord,
+    nowMs: number,
+    grew: (bytes: number) => void,
+  ) {
+    this.#applicable = applicableGrants(server.grants, principal);
+    this.#definitions = server.definitions;
+    this.#index = index;
+    this.#nowMs = nowMs;
+    this.#grew = grew;
+    this.server = decideServer(this.#applicable, nowMs);
+  }
+
+  decide(target: AccessTarget): Decision {
+    const key = `${target.kind}\n${target.name}`;
+    const known = this.#decided.get(key);
+    if (known !== undefined) return known;
+    const decision = this.#make(target);
+    if (key.length <= rememberedNameLengthMax && this.#decided.size < targetsPerSetMax) {
+      this.#decided.set(key, decision);
+      this.#grew(entryBytes + 2 * key.length);
+    }
+    return decision;
+  }
+
+  #make(target: AccessTarget): Decision {
+    const decision = decide(this.#applicable, target, this.#nowMs);
+    if (decision.effect === 'deny' || this.#isApproved(target)) return decision;
+    return { effect: 'deny', reason: 'DEFINITION_NOT_APPROVED', grantIds: decision.grantIds };
+  }
+
+  /** A tool or prompt must be approved; a resource must not be one that was withheld, itself or by its template. */
+  #isApproved({ kind, name }: AccessTarget): boolean {
+    if (kind !== 'resource') return this.#definitions.get(definitionKey(kind, name))?.state === 'approved';
+    const resource = this.#definitions.get(definitionKey('resource', name));
+    const template = this.#definitions.get(definitionKey('resourceTemplate', name));
+    if (resource !== undefined || template !== undefined) {
+      return (resource?.state ?? 'approved') === 'approved' && (template?.state ?? 'approved') === 'approved';
+    }
+    const matches = (matcher: Matcher): boolean => matcher(name);
+    return !this.#index.withheldTemplates.some(matches) || this.#index.approvedTemplates.some(matches);
+  }
+}
+
+interface CacheEntry {
+  readonly set: DecisionSet;
+  /** Control-plane time in which the set holds: `fromMs` inclusive, `untilMs` exclusive. */
+  readonly fromMs: number;
+  readonly untilMs: number;
+  bytes: number;
+}
+
+/**
+ * Decision sets by (grant subjects, server fingerprint): principals whom the same grants concern share one, and what a
+ * configuration change did not touch survives it. Least recently used sets go when the memory bound is reached.
+ */
+export class DecisionCache {
+  readonly #bytesMax: number;
+  readonly #entries = new Map<string, CacheEntry>();
+  readonly #indexes = new WeakMap<ServerRuntime, ServerIndex>();
+  #bytes = 0;
+
+  constructor(options: { readonly bytesMax: number }) {
+    this.#bytesMax = options.bytesMax;
+  }
+
+  get bytes(): number {
+    return this.#bytes;
+  }
+
+  /** @param nowMs the control plane's time, in milliseconds since the epoch */
+  get(server: ServerRuntime, principal: PrincipalRecord, nowMs: number): DecisionSet {
+    const index = this.#index(server);
+    const key = cacheKey(server, index, principal);
+    const found = this.#entries.get(key);
+    if (found !== undefined) {
+      // Re-inserted: the order of a Map is the order of use.
+      this.#entries.delete(key);
+      if (found.fromMs <= nowMs && nowMs < found.untilMs) {
+        this.#entries.set(key, found);
+        return found.set;
+      }
+      this.#bytes -= found.bytes;
+    }
+    return this.#add(key, server, index, principal, nowMs);
+  }
+
+  #add(key: string, server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord, nowMs: number): DecisionSet {
+    const grew = (bytes: number): void => {
+      // A set that was evicted while a request still holds it no longer counts.
+      if (this.#entries.get(key) !== entry) return;
+      entry.bytes += bytes;
+      this.#bytes += bytes;
+      this.#evict();
+    };
+    const set = new DecisionSet(server, index, principal, nowMs, grew);
+    const entry: CacheEntry = {
+      set,
+      fromMs: index.boundaries.findLast((instant) => instant <= nowMs) ?? Number.NEGATIVE_INFINITY,
+      untilMs: index.boundaries.find((instant) => instant > nowMs) ?? Number.POSITIVE_INFINITY,
+      bytes: entryBytes + 2 * key.length,
+    };
+    this.#entries.set(key, entry);
+    this.#bytes += entry.bytes;
+    this.#evict();
+    return set;
+  }
+
+  #evict(): void {
+    for (const [key, entry] of this.#entries) {
+      if (this.#bytes <= this.#bytesMax) return;
+      this.#entries.delete(key);
+      this.#bytes -= entry.bytes;
+    }
+  }
+
+  #index(server: ServerRuntime): ServerIndex {
+    let index = this.#indexes.get(server);
+    if (index === undefined) {
+      index = indexServer(server);
+      this.#indexes.set(server, index);
+    }
+    return index;
+  }
+}
+
+function cacheKey(server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord): string {
+  const self = `${principal.kind}:${principal.id}`;
+  const subjects = principal.groups.filter((group) => index.groups.has(group));
+  return [server.fingerprint, index.principals.has(self) ? self : '', ...subjects].join('\n');
+}
+
+function indexServer(server: ServerRuntime): ServerIndex {
+  const principals = new Set<string>();
+  const groups = new Set<string>();
+  const boundaries = new Set<number>();
+  for (const { entry } of server.grants) {
+    if (entry.subject.kind === 'group') groups.add(entry.subject.id);
+    else if (entry.subject.kind !== 'everyone') principals.add(`${entry.subject.kind}:${entry.subject.id}`);
+    for (const instant of [entry.notBefore, entry.notAfter]) if (instant !== null) boundaries.add(instant);
+  }
+  const templates = [...server.definitions.values()].filter(({ kind }) => kind === 'resourceTemplate');
+  const matchersOf = (approved: boolean): Matcher[] =>
+    templates.filter(({ state }) => (state === 'approved') === approved).map(({ name }) => templateMatcher(name));
+  return {
+    principals,
+    groups,
+    boundaries: [...boundaries].sort((a, b) => a - b),
+    approvedTemplates: matchersOf(true),
+    withheldTemplates: matchersOf(false),
+  };
+}
+
+/**
+ * Whether a URI may come from a URI template (RFC 6570): each expression matches any text, which is wider than the
+ * standard and so errs towards treating a URI as the template's.
+ */
+function templateMatcher(template: string): Matcher {
+  return compileGlob(template.replace(/\{[^{}]*\}/g, '*'));
+}

@@ -1,0 +1,110 @@
+import { AppError, isProtocolRevision, protocolRevisions } from '@sallyport/schema';
+import { objectMember } from '../mcp/envelope.ts';
+import { forwardedHeaders } from '../mcp/headers.ts';
+import { memberRange, applyEdits, removeMembers, type Range } from '../mcp/json-scanner.ts';
+import { clientCapabilitiesKey, tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Connections } from '../upstream/connections.ts';
+import {
+  isOpenEnded,
+  type Authorized,
+  type Forwarded,
+  type Inspected,
+  type Routed,
+  type RuntimeSource,
+} from './exchange.ts';
+
+export interface ForwardContext {
+  readonly connections: Connections;
+  readonly runtimes: Pick<RuntimeSource, 'current'>;
+  readonly clock: { monotonic(): number };
+  /** Decides again under another configuration. */
+  readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
+  /** Writes the record that the call is about to be made; nothing is sent before it is done. */
+  readonly writeOpened: () => Promise<void> | undefined;
+}
+
+/**
+ * Sends the exchange to its upstream. The decision is made again if the configuration changed since, the record is
+ * written first, and only what the protocol needs of the client's headers goes along.
+ * @throws AppError of authorize, UNSUPPORTED_PROTOCOL_REVISION, AUDIT_UNAVAILABLE, UPSTREAM_…
+ */
+export async function forward(inspected: Inspected, context: ForwardContext): Promise<Forwarded> {
+  const running = context.runtimes.current;
+  const before = inspected.authorized;
+  const authorized =
+    running === undefined || running === before.routed.runtime ? before : context.reauthorize(before, running);
+  const { routed } = authorized;
+  const { exchange } = routed.received;
+  exchange.runtime = routed.runtime;
+  checkEra(routed);
+  const written = context.writeOpened();
+  if (written !== undefined) await written;
+  const sentAt = context.clock.monotonic();
+  try {
+    const response = await send(inspected, routed, context, sentAt);
+    return { inspected, authorized, response };
+  } finally {
+    exchange.upstreamMs = context.clock.monotonic() - sentAt;
+  }
+}
+
+/** Translation between eras is not offered: a client of the other era is told what the upstream speaks. */
+function checkEra({ server, received }: Routed): void {
+  if (server.eras.has(received.era)) return;
+  const spoken = server.document.protocolRevisions.filter(isProtocolRevision);
+  throw unsupportedRevision(received.statedRevision, spoken.length > 0 ? spoken : protocolRevisions);
+}
+
+async function send(inspected: Inspected, routed: Routed, context: ForwardContext, nowMs: number) {
+  const { received, runtime, server, session } = routed;
+  const { request, exchange, era, kind } = received;
+  const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
+  const headers = forwardedHeaders(request.headers, era, method);
+  headers.push('traceparent', exchange.traceparent);
+  const tracestate = request.headers.get('tracestate');
+  if (tracestate !== undefined && request.headers.has('traceparent')) headers.push('tracestate', tracestate);
+  if (session !== null) headers.push('mcp-session-id', session.upstreamSessionId);
+  const { limits } = runtime;
+  return await context.connections.send(
+    {
+      url: server.upstream,
+      method,
+      headers,
+      body:
+        kind === 'message'
+          ? withoutTasks(inspected.body, received.message?.params, received.message?.paramsRange)
+          : null,
+      firstByteTimeoutMs: limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
+      totalTimeoutMs: isOpenEnded(routed.received)
+        ? limits.streamAgeMsMax
+        : Math.max(1, limits.exchangeTimeoutMs - (nowMs - exchange.startedAt)),
+    },
+    // 2025-11-25 basic/transports: a disconnect is no cancellation; since 2026-07-28 it is one.
+    era === 'modern' || kind !== 'message' ? request.signal : null,
+  );
+}
+
+/**
+ * Takes the tasks extension out of what the client declares: the gateway refuses `tasks/*`, so a server must not
+ * answer with a task that the client could never ask about. Any other byte stays.
+ */
+function withoutTasks(
+  body: Buffer,
+  params: Readonly<Record<string, unknown>> | undefined,
+  range: Range | null | undefined,
+): Buffer {
+  const meta = params === undefined ? undefined : objectMember(params, '_meta');
+  const capabilities = meta === undefined ? undefined : objectMember(meta, clientCapabilitiesKey);
+  const extensions = capabilities === undefined ? undefined : objectMember(capabilities, 'extensions');
+  if (extensions === undefined || !Object.hasOwn(extensions, tasksExtension)) return body;
+  let at = range ?? undefined;
+  for (const key of ['_meta', clientCapabilitiesKey, 'extensions']) {
+    if (at !== undefined) at = memberRange(body, at, key);
+  }
+  if (at === undefined) throw new AppError('INTERNAL', { internal: 'a parsed member was not found in the bytes' });
+  return applyEdits(
+    body,
+    removeMembers(body, at, (key) => key === tasksExtension),
+  );
+}

@@ -1,0 +1,145 @@
+import { AppError } from '@sallyport/schema';
+import { sealSession } from '../bridge/sealed-session.ts';
+import { isEventStream, isJson } from '../mcp/headers.ts';
+import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Authorized, Forwarded, ProxyResponse } from './exchange.ts';
+import type { OpenStreams } from './open-streams.ts';
+import { reviewMessage, type Reviewed } from './review-message.ts';
+import { SseRelay } from './sse-relay.ts';
+
+export interface InspectResponseContext {
+  readonly streams: OpenStreams;
+  /** The control plane's time, milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+/** A response before someone follows it to its end. */
+export type Answer = Omit<ProxyResponse, 'follower'>;
+
+const noStore: readonly string[] = ['cache-control', 'no-store'];
+
+/**
+ * Turns the upstream's response into the client's: lists filtered, capabilities honest, the session sealed, streams
+ * relayed event by event; every other body byte for byte. Of the headers only the content type and what the protocol
+ * needs go on.
+ * @throws AppError UPSTREAM_…, UNSUPPORTED_PROTOCOL_REVISION
+ */
+export async function inspectResponse(forwarded: Forwarded, context: InspectResponseContext): Promise<Answer> {
+  const { response, authorized } = forwarded;
+  const { status } = response;
+  if (status === 401 || status === 403) {
+    throw discard(response, new AppError('UPSTREAM_REFUSED', { internal: `the upstream answered ${status}` }));
+  }
+  if (status >= 300 && status < 400) {
+    throw discard(response, new AppError('UPSTREAM_PROTOCOL', { internal: `redirects are not followed (${status})` }));
+  }
+  const encoding = response.header('content-encoding');
+  if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
+    throw discard(
+      response,
+      new AppError('UPSTREAM_PROTOCOL', { internal: `content-encoding ${encoding} was not asked for` }),
+    );
+  }
+  if (status === 200 && isEventStream(response.header('content-type'))) return await streamed(forwarded, context);
+  const { limits } = authorized.routed.runtime;
+  const body = await response.collect({
+    bytesMax: limits.responseBodyBytesMax,
+    idleTimeoutMs: limits.upstreamIdleTimeoutMs,
+  });
+  return whole(body, response, authorized, context);
+}
+
+function discard(response: UpstreamResponse, error: AppError): AppError {
+  response.abort(error);
+  return error;
+}
+
+async function streamed({ response, authorized }: Forwarded, context: InspectResponseContext): Promise<Answer> {
+  const { received, runtime } = authorized.routed;
+  if (received.kind === 'endSession' || (received.message !== null && received.message.kind !== 'request')) {
+    throw discard(response, new AppError('UPSTREAM_PROTOCOL', { internal: 'an event stream where none belongs' }));
+  }
+  const relay: SseRelay = new SseRelay({
+    response,
+    authorized,
+    eventBytesMax: runtime.limits.sseEventBytesMax,
+    onEnd: () => context.streams.remove(relay),
+  });
+  context.streams.add(relay);
+  const headers = ['content-type', 'text/event-stream', ...noStore, 'x-accel-buffering', 'no'];
+  if (received.message?.method === 'initialize') {
+    // The session's header goes out first, and what it seals stands in the answer.
+    await relay.untilAnswered();
+    headers.push(...sessionHeaders(response, authorized, relay.negotiated, context));
+  }
+  return { status: 200, headers, body: relay };
+}
+
+function whole(
+  body: Buffer,
+  response: UpstreamResponse,
+  authorized: Authorized,
+  context: InspectResponseContext,
+): Answer {
+  const { status } = response;
+  const { received } = authorized.routed;
+  const { exchange, message } = received;
+  if (isJson(response.header('content-type')) && body.length > 0) {
+    if (message?.kind !== 'request') {
+      exchange.outcome = status < 400 ? 'success' : 'error';
+      return { status, headers: ['content-type', 'application/json', ...noStore, ...retryAfter(response)], body };
+    }
+    const reviewed = reviewMessage(body, authorized);
+    if (!reviewed.isAnswer || reviewed.bytes === null) {
+      throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
+    }
+    exchange.outcome = reviewed.isError ? 'error' : 'success';
+    exchange.rpcErrorCode = reviewed.rpcErrorCode;
+    const headers = ['content-type', 'application/json', ...noStore, ...retryAfter(response)];
+    if (message.method === 'initialize')
+      headers.push(...sessionHeaders(response, authorized, reviewed.negotiated, context));
+    return { status, headers, body: reviewed.bytes };
+  }
+  if (status === 404 && received.era === 'legacy' && authorized.routed.session !== null) {
+    throw new AppError('SESSION_NOT_FOUND', { internal: 'the upstream does not know the session' });
+  }
+  if (message?.kind === 'request' || status >= 500) {
+    throw new AppError('UPSTREAM_PROTOCOL', {
+      internal: `status ${status} with ${response.header('content-type') ?? 'no body'}`,
+    });
+  }
+  if (received.kind === 'stream' && status < 300) {
+    throw new AppError('UPSTREAM_PROTOCOL', { internal: `status ${status} and no event stream` });
+  }
+  // A notification, a response, the end of a session, or a stream that is not offered: the status says it all.
+  exchange.outcome = status < 400 ? 'success' : 'error';
+  const allow = response.header('allow');
+  return { status, headers: [...noStore, ...(allow === undefined ? [] : ['allow', allow])], body: null };
+}
+
+function retryAfter(response: UpstreamResponse): string[] {
+  const value = response.header('retry-after');
+  return value !== undefined && /^[\x20-\x7e]{1,64}$/.test(value) ? ['retry-after', value] : [];
+}
+
+/** The client's `Mcp-Session-Id`; none where the upstream keeps no session. */
+function sessionHeaders(
+  response: UpstreamResponse,
+  { routed }: Authorized,
+  negotiated: Reviewed['negotiated'],
+  context: InspectResponseContext,
+): string[] {
+  const upstreamSessionId = response.header('mcp-session-id');
+  if (upstreamSessionId === undefined || negotiated === null || routed.received.era !== 'legacy') return [];
+  const { principal } = routed.authenticated;
+  const token = sealSession(routed.runtime, {
+    upstreamSessionId,
+    principalId: principal.id,
+    principalEpoch: principal.epoch,
+    serverId: routed.server.document.id,
+    protocolRevision: negotiated,
+    clientInfo: routed.received.exchange.clientInfo,
+    expiresAt: context.now() + routed.runtime.limits.sessionTtlMs,
+  });
+  return ['mcp-session-id', token];
+}

@@ -1,0 +1,98 @@
+import { AppError } from '@sallyport/schema';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import { corsHeaders, isAllowedOrigin, preflightHeaders } from '../mcp/origin.ts';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { Connections } from '../upstream/connections.ts';
+import { admit, type ExchangeSlots } from './admit.ts';
+import { authenticate } from './authenticate.ts';
+import { authorize, reauthorize, type AuthorizeContext } from './authorize.ts';
+import type { DecisionCache } from './decisions.ts';
+import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
+import { forward } from './forward.ts';
+import { inspectRequest } from './inspect-request.ts';
+import { inspectResponse } from './inspect-response.ts';
+import { OpenStreams } from './open-streams.ts';
+import { receive, type ReceiveSettings } from './receive.ts';
+import { openRecord, type RecordContext } from './record.ts';
+import { route } from './route.ts';
+
+export interface PipelineOptions {
+  readonly runtimes: RuntimeSource;
+  readonly audit: RecordContext['audit'];
+  readonly metrics: RecordContext['metrics'];
+  readonly connections: Connections;
+  readonly decisions: DecisionCache;
+  readonly slots: ExchangeSlots;
+  readonly receive: ReceiveSettings;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What a request passes on its way through the node, in the order that the types enforce. */
+export class Pipeline {
+  readonly streams: OpenStreams;
+  readonly #options: PipelineOptions;
+  readonly #authorizing: AuthorizeContext;
+  readonly #now: () => number;
+
+  constructor(options: PipelineOptions) {
+    this.#options = options;
+    this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
+    this.#now = () => options.runtimes.now();
+    this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
+  }
+
+  readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized =>
+    reauthorize(authorized, runtime, this.#authorizing);
+
+  /** Answers a request. Never rejects. */
+  async handle(request: ProxyRequest): Promise<ProxyResponse> {
+    const { runtimes, connections, clock } = this.#options;
+    const preflight = this.#preflight(request);
+    if (preflight !== undefined) return preflight;
+    const entry = openRecord(request, { ...this.#options, now: this.#now });
+    const { exchange } = entry;
+    try {
+      const runtime = runtimes.current;
+      if (runtime === undefined) throw new AppError('NOT_READY');
+      exchange.runtime = runtime;
+      const received = await receive(exchange, runtime.limits, this.#options.receive);
+      const nowMs = runtimes.now();
+      const authenticated = authenticate(received, runtime, nowMs);
+      const routed = route(authenticated, runtime, this.#options.decisions, nowMs);
+      const authorized = authorize(routed, this.#authorizing);
+      const admitted = admit(authorized, this.#options.slots);
+      entry.onEnd(admitted.release);
+      const inspected = inspectRequest(admitted);
+      const forwarded = await forward(inspected, {
+        connections,
+        runtimes,
+        clock,
+        reauthorize: this.#reauthorize,
+        writeOpened: () => entry.writeOpened(),
+      });
+      const answer = await inspectResponse(forwarded, { streams: this.streams, now: this.#now });
+      return this.#readableFor(request, await entry.follow(answer));
+    } catch (error) {
+      return this.#readableFor(request, await entry.fail(error));
+    }
+  }
+
+  /** A browser's question whether it may ask; only of an origin that may. Anything else goes through the stages. */
+  #preflight(request: ProxyRequest): ProxyResponse | undefined {
+    const origin = request.headers.get('origin');
+    if (request.method !== 'OPTIONS' || origin === undefined) return undefined;
+    if (!request.headers.has('access-control-request-method')) return undefined;
+    if (request.repeatedHeaders.includes('origin') || !isAllowedOrigin(this.#options.receive.access, origin)) {
+      return undefined;
+    }
+    const headers = preflightHeaders(origin, request.headers.get('access-control-request-headers'));
+    return { status: 204, headers, body: null, follower: null };
+  }
+
+  #readableFor(request: ProxyRequest, response: ProxyResponse): ProxyResponse {
+    const origin = request.headers.get('origin');
+    if (origin === undefined || !isAllowedOrigin(this.#options.receive.access, origin)) return response;
+    return { ...response, headers: [...response.headers, ...corsHeaders(origin)] };
+  }
+}

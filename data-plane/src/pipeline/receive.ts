@@ -1,0 +1,100 @@
+import { hash } from 'node:crypto';
+import { AppError, type LimitsDocument } from '@sallyport/schema';
+import { objectMember, parseMessage, stringMember, type Message } from '../mcp/envelope.ts';
+import { accepts, isJson, mustBeSingle } from '../mcp/headers.ts';
+import { checkOrigin, type AccessRules } from '../mcp/origin.ts';
+import { classifyBodiless, classifyMessage, clientInfoKey } from '../mcp/revision.ts';
+import type { Exchange, Received } from './exchange.ts';
+
+export interface ReceiveSettings {
+  readonly access: AccessRules;
+  /** How long a body may take to arrive, in milliseconds. */
+  readonly requestBodyTimeoutMs: number;
+}
+
+const endpointForm = /^\/mcp\/([a-z0-9-]{1,64})$/;
+/** What is kept of a client's name for itself, in characters. */
+const clientInfoLengthMax = 128;
+const empty = Buffer.alloc(0);
+
+/**
+ * Takes a request in: refuses what a web page or a misread header smuggled, reads the body within its limits, parses
+ * the JSON-RPC message once, decides the era from its shape and compares mirrored headers with the body.
+ * Whom it comes from and what it may do is not looked at.
+ */
+export async function receive(
+  exchange: Exchange,
+  limits: LimitsDocument,
+  settings: ReceiveSettings,
+): Promise<Received> {
+  const { request } = exchange;
+  const slug = endpointForm.exec(request.path)?.[1];
+  exchange.slug = slug ?? null;
+  checkOrigin(settings.access, request.headers);
+  const repeated = request.repeatedHeaders.find(mustBeSingle);
+  if (repeated !== undefined) {
+    throw new AppError('INVALID_REQUEST', { publicMessage: `The header ${repeated} must be sent once.` });
+  }
+  if (slug === undefined) throw new AppError('NOT_FOUND');
+  switch (request.method) {
+    case 'POST':
+      return await receiveMessage(exchange, slug, limits, settings);
+    case 'GET':
+      if (!accepts(request.headers.get('accept'), 'text/event-stream')) throw new AppError('NOT_ACCEPTABLE');
+      return receiveBodiless(exchange, slug, 'stream');
+    case 'DELETE':
+      return receiveBodiless(exchange, slug, 'endSession');
+    default:
+      throw new AppError('METHOD_NOT_ALLOWED');
+  }
+}
+
+function receiveBodiless(exchange: Exchange, slug: string, kind: 'stream' | 'endSession'): Received {
+  const { request } = exchange;
+  const { era, revision } = classifyBodiless(request.headers);
+  exchange.era = era;
+  exchange.protocolRevision = revision;
+  return { exchange, request, kind, slug, era, statedRevision: revision, message: null, body: empty };
+}
+
+async function receiveMessage(
+  exchange: Exchange,
+  slug: string,
+  limits: LimitsDocument,
+  settings: ReceiveSettings,
+): Promise<Received> {
+  const { request } = exchange;
+  const { headers } = request;
+  if (
+    (headers.get('content-encoding') ?? 'identity').toLowerCase() !== 'identity' ||
+    !isJson(headers.get('content-type'))
+  ) {
+    throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+  }
+  const accept = headers.get('accept');
+  if (!accepts(accept, 'application/json') || !accepts(accept, 'text/event-stream'))
+    throw new AppError('NOT_ACCEPTABLE');
+  const body = await request.readBody(limits.requestBodyBytesMax, settings.requestBodyTimeoutMs);
+  exchange.requestBytes = body.length;
+  const message = parseMessage(body);
+  exchange.message = message;
+  exchange.clientInfo = clientInfoOf(message);
+  if (message.paramsRange !== null) {
+    exchange.paramsDigest = hash('sha256', body.subarray(message.paramsRange.start, message.paramsRange.end));
+  }
+  const { era, revision } = classifyMessage(message, headers);
+  exchange.era = era;
+  exchange.protocolRevision = revision;
+  return { exchange, request, kind: 'message', slug, era, statedRevision: revision, message, body };
+}
+
+/** "name/version" as the client says: in `_meta` of a modern request, in `params` of a legacy `initialize`. */
+function clientInfoOf(message: Message): string | null {
+  const meta = objectMember(message.params, '_meta');
+  const info =
+    (meta === undefined ? undefined : objectMember(meta, clientInfoKey)) ??
+    (message.method === 'initialize' ? objectMember(message.params, 'clientInfo') : undefined);
+  if (info === undefined) return null;
+  const text = `${stringMember(info, 'name') ?? ''}/${stringMember(info, 'version') ?? ''}`;
+  return text.slice(0, clientInfoLengthMax);
+}

@@ -1,0 +1,288 @@
+import { randomBytes } from 'node:crypto';
+import { AppError, toAppError, type AuditOutcome, type AuditRecord, type ErrorCode } from '@sallyport/schema';
+import { uuidv7, type Clock, type Log } from '@sallyport/schema/platform';
+import { errorResponse } from '../mcp/error-response.ts';
+import { parseTraceparent } from '../mcp/headers.ts';
+import { eraOfHeaders } from '../mcp/revision.ts';
+import type { AuditSpool } from '../telemetry/audit-spool.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { ByteStream, Exchange, Follower, ProxyRequest, ProxyResponse } from './exchange.ts';
+import type { Answer } from './inspect-response.ts';
+
+/** Longest text of a caller kept in a record, in characters; the digest covers the whole. */
+const recordedTextLengthMax = 2048;
+const userAgentLengthMax = 256;
+const methodLengthMax = 128;
+
+export interface RecordContext {
+  readonly audit: Pick<AuditSpool, 'append' | 'appendDurable'>;
+  readonly metrics: Pick<Metrics, 'exchangeClosed'>;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** The control plane's time, milliseconds since the epoch. */
+  readonly now: () => number;
+}
+
+interface Ending {
+  readonly status: number | null;
+  readonly responseBytes: number;
+  readonly firstByteAt: number | null;
+}
+
+/** Starts the record of an exchange, before anything is read of it. */
+export function openRecord(request: ProxyRequest, context: RecordContext): Entry {
+  const trace = parseTraceparent(request.headers.get('traceparent'));
+  const random = randomBytes(24);
+  const traceId = trace?.traceId ?? random.toString('hex', 0, 16);
+  const receivedAt = context.now();
+  const exchange: Exchange = {
+    request,
+    eventId: uuidv7(receivedAt),
+    traceId,
+    traceparent: `00-${traceId}-${random.toString('hex', 16)}-${trace?.flags ?? '01'}`,
+    receivedAt,
+    startedAt: context.clock.monotonic(),
+    era: eraOfHeaders(request.headers),
+    slug: null,
+    message: null,
+    protocolRevision: null,
+    clientInfo: null,
+    requestBytes: 0,
+    paramsDigest: null,
+    runtime: null,
+    principal: null,
+    keyId: null,
+    server: null,
+    target: null,
+    decision: null,
+    forwarded: false,
+    upstreamMs: null,
+    outcome: null,
+    rpcErrorCode: null,
+    errorCode: null,
+  };
+  return new Entry(exchange, context);
+}
+
+/**
+ * The record of one exchange. Ends in exactly one of: `refused`, for what was never forwarded, or `opened` and
+ * `closed`, which share the event's id.
+ */
+export class Entry implements Follower {
+  readonly exchange: Exchange;
+  readonly #context: RecordContext;
+  readonly #releases: (() => void)[] = [];
+  #status: number | null = null;
+  #closed = false;
+
+  constructor(exchange: Exchange, context: RecordContext) {
+    this.exchange = exchange;
+    this.#context = context;
+  }
+
+  /** To be run when the exchange has ended, in whatever way. */
+  onEnd(release: () => void): void {
+    this.#releases.push(release);
+  }
+
+  /** Writes that the call is about to be made; where the server's audit is strict, resolves once it is on disk. */
+  writeOpened(): Promise<void> | undefined {
+    const { exchange } = this;
+    const record: AuditRecord = { type: 'opened', ...this.#request() };
+    if (this.#isStrict) {
+      return this.#context.audit.appendDurable(record).then(() => {
+        exchange.forwarded = true;
+      });
+    }
+    this.#context.audit.append(record);
+    exchange.forwarded = true;
+    return undefined;
+  }
+
+  /** The response on its way; the record closes with its last byte, or when the client is gone. */
+  async follow(answer: Answer): Promise<ProxyResponse> {
+    this.#status = answer.status;
+    if (!this.#isStrict) return { ...answer, follower: this };
+    if (answer.body !== null && !Buffer.isBuffer(answer.body)) {
+      return { ...answer, body: new DurablyClosed(answer.body, (bytes) => this.#close(bytes)), follower: this };
+    }
+    await this.#close(answer.body?.length ?? 0);
+    return { ...answer, follower: this };
+  }
+
+  /** The answer to a failure; what was never forwarded is recorded before the caller learns of it. */
+  async fail(thrown: unknown): Promise<ProxyResponse> {
+    let error = toAppError(thrown);
+    const { exchange } = this;
+    if (error.code === 'INTERNAL') {
+      this.#context.log.error({ err: error.cause ?? error, traceId: exchange.traceId }, 'an exchange failed');
+    }
+    exchange.errorCode = error.code;
+    exchange.outcome = exchange.request.signal.aborted ? 'aborted' : outcomeOf(error);
+    exchange.rpcErrorCode = error.entry.jsonRpc;
+    let response = errorResponse(error, exchange.era, exchange.message);
+    if (!exchange.forwarded) {
+      try {
+        await this.#writeRefused(exchange.request.signal.aborted ? null : response.status, response.body.length);
+      } catch (unrecorded) {
+        error = toAppError(unrecorded);
+        this.#context.log.error({ err: unrecorded, traceId: exchange.traceId }, 'a refusal could not be recorded');
+        response = errorResponse(new AppError('AUDIT_UNAVAILABLE'), exchange.era, exchange.message);
+      }
+      return { ...response, follower: this };
+    }
+    return await this.follow(response);
+  }
+
+  ended(complete: boolean, responseBytes: number, firstByteAt: number | null): void {
+    if (!this.#closed && this.exchange.forwarded) {
+      this.#closed = true;
+      if (!complete && this.exchange.era === 'modern') this.exchange.outcome = 'aborted';
+      const ending = { status: complete ? this.#status : null, responseBytes, firstByteAt };
+      try {
+        this.#context.audit.append(this.#closedRecord(ending));
+      } catch (unrecorded) {
+        // Its `opened` is on disk and stands for the call; nothing more can be told to the client.
+        this.#context.log.error({ err: unrecorded, traceId: this.exchange.traceId }, 'an end could not be recorded');
+      }
+      this.#count();
+    }
+    for (const release of this.#releases.splice(0)) release();
+  }
+
+  get #isStrict(): boolean {
+    return this.exchange.server?.document.auditMode === 'strict';
+  }
+
+  /** Strict: on disk before the client can have seen the end. */
+  async #close(responseBytes: number): Promise<void> {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#count();
+    const ending = { status: this.#status, responseBytes, firstByteAt: null };
+    await this.#context.audit.appendDurable(this.#closedRecord(ending));
+  }
+
+  async #writeRefused(status: number | null, responseBytes: number): Promise<void> {
+    this.#closed = true;
+    this.#count();
+    const record: AuditRecord = {
+      type: 'refused',
+      ...this.#request(),
+      ...this.#response({ status, responseBytes, firstByteAt: null }),
+    };
+    if (this.#isStrict) await this.#context.audit.appendDurable(record);
+    else this.#context.audit.append(record);
+  }
+
+  #closedRecord(ending: Ending): AuditRecord {
+    return { type: 'closed', eventId: this.exchange.eventId, time: this.#context.now(), ...this.#response(ending) };
+  }
+
+  #request() {
+    const { exchange } = this;
+    const { request, principal, keyId, server, slug, target, decision, runtime } = exchange;
+    return {
+      eventId: exchange.eventId,
+      time: exchange.receivedAt,
+      principal:
+        principal === null || keyId === null
+          ? null
+          : { id: principal.id, kind: principal.kind, name: principal.name, keyId },
+      client: {
+        address: request.remoteAddress,
+        userAgent: request.headers.get('user-agent')?.slice(0, userAgentLengthMax) ?? null,
+        info: exchange.clientInfo,
+      },
+      server: slug === null ? null : { id: server?.document.id ?? null, slug },
+      httpMethod: request.method,
+      method: exchange.message?.method?.slice(0, methodLengthMax) ?? null,
+      target: target === null ? null : { kind: target.kind, name: target.name.slice(0, recordedTextLengthMax) },
+      protocolRevision: exchange.protocolRevision,
+      decision:
+        decision === null
+          ? { effect: 'none' as const, reason: exchange.errorCode ?? 'INTERNAL', grantIds: [] }
+          : { effect: decision.effect, reason: decision.reason, grantIds: [...decision.grantIds] },
+      config: runtime === null ? null : { historyId: runtime.historyId, revision: runtime.revision },
+      paramsDigest: exchange.paramsDigest,
+      requestBytes: exchange.requestBytes,
+      traceId: exchange.traceId,
+    };
+  }
+
+  #response({ status, responseBytes, firstByteAt }: Ending) {
+    const { exchange } = this;
+    return {
+      outcome: exchange.outcome ?? ('success' as const),
+      status,
+      rpcErrorCode: exchange.rpcErrorCode,
+      errorCode: exchange.errorCode,
+      responseBytes,
+      durationMs: this.#elapsedMs(),
+      firstByteMs: firstByteAt === null ? null : firstByteAt - exchange.startedAt,
+      upstreamMs: exchange.upstreamMs,
+    };
+  }
+
+  #elapsedMs(): number {
+    return this.#context.clock.monotonic() - this.exchange.startedAt;
+  }
+
+  #count(): void {
+    const { server, slug, message, target, outcome, upstreamMs } = this.exchange;
+    this.#context.metrics.exchangeClosed({
+      serverId: server?.document.id ?? null,
+      slug,
+      target,
+      method: message?.method ?? null,
+      outcome: outcome ?? 'success',
+      durationMs: this.#elapsedMs(),
+      upstreamMs,
+    });
+  }
+}
+
+/** Holds back the end of a stream until the record of it is on disk. */
+class DurablyClosed implements ByteStream {
+  readonly #stream: ByteStream;
+  readonly #close: (bytes: number) => Promise<void>;
+  #bytes = 0;
+  #cancelled = false;
+
+  constructor(stream: ByteStream, close: (bytes: number) => Promise<void>) {
+    this.#stream = stream;
+    this.#close = close;
+  }
+
+  async next(): Promise<Buffer | undefined> {
+    const chunk = await this.#stream.next();
+    if (chunk !== undefined) this.#bytes += chunk.length;
+    else if (!this.#cancelled) await this.#close(this.#bytes);
+    return chunk;
+  }
+
+  cancel(): Promise<void> {
+    this.#cancelled = true;
+    return this.#stream.cancel();
+  }
+}
+
+/** Failures of form, as against of right or of capacity. */
+const malformed: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'BODY_TOO_LARGE',
+  'HEADERS_TOO_LARGE',
+  'HEADER_MISMATCH',
+  'INVALID_PARAMS',
+  'INVALID_REQUEST',
+  'METHOD_NOT_ALLOWED',
+  'NOT_ACCEPTABLE',
+  'PARSE_ERROR',
+  'REQUEST_TIMEOUT',
+  'UNSUPPORTED_MEDIA_TYPE',
+]);
+
+function outcomeOf(error: AppError): AuditOutcome {
+  if (malformed.has(error.code)) return 'malformed';
+  if (error.entry.owner === 'upstream' || error.code === 'UPSTREAM_REFUSED') return 'upstreamFailure';
+  return error.code === 'INTERNAL' ? 'error' : 'refused';
+}

@@ -1,0 +1,198 @@
+import {
+  AppError,
+  isProtocolRevision,
+  legacyRevisions,
+  type AccessTarget,
+  type MethodRule,
+  type ProtocolRevision,
+} from '@sallyport/schema';
+import { isObject, stringMember } from '../mcp/envelope.ts';
+import {
+  applyEdits,
+  arrayElements,
+  keepElements,
+  memberRange,
+  parseRange,
+  removeMembers,
+  scanJson,
+  type Edit,
+  type Range,
+} from '../mcp/json-scanner.ts';
+import { tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
+import type { Authorized, IsAllowed } from './exchange.ts';
+
+type ListRule = NonNullable<MethodRule['list']>;
+
+/** Every list there is: a resumed stream may bring the answer to any request. */
+const allLists: readonly ListRule[] = [
+  { member: 'tools', target: 'tool' },
+  { member: 'prompts', target: 'prompt' },
+  { member: 'resources', target: 'resource' },
+  { member: 'resourceTemplates', target: 'resource' },
+];
+
+/** The member of a list's element that a grant names. */
+const nameMembers = { tools: 'name', prompts: 'name', resources: 'uri', resourceTemplates: 'uriTemplate' } as const;
+
+/** What was learnt of a message from the upstream, and the bytes that may go to the client. */
+export interface Reviewed {
+  /** Null: the client must not see the message at all. */
+  readonly bytes: Buffer | null;
+  /** Whether it answers the exchange's request. */
+  readonly isAnswer: boolean;
+  readonly isError: boolean;
+  readonly rpcErrorCode: number | null;
+  /** Of a successful `initialize`. */
+  readonly negotiated: ProtocolRevision | null;
+}
+
+const passed: Omit<Reviewed, 'bytes'> = { isAnswer: false, isError: false, rpcErrorCode: null, negotiated: null };
+
+/**
+ * Looks at one JSON-RPC message on its way to the client: lists lose what the principal may not use, capabilities
+ * lose what the gateway refuses, updates of resources that are no longer granted are dropped. Everything else passes
+ * with its very bytes.
+ * @throws AppError UPSTREAM_PROTOCOL where it is no message; UNSUPPORTED_PROTOCOL_REVISION where a legacy handshake
+ *   agreed on a revision the gateway does not know
+ */
+export function reviewMessage(bytes: Buffer, authorized: Authorized): Reviewed {
+  const value = parse(bytes);
+  if (!isObject(value)) throw notAMessage('not an object');
+  if (typeof value['method'] === 'string') {
+    const uri = value['method'] === 'notifications/resources/updated' ? updatedUri(value['params']) : undefined;
+    const withheld = uri !== undefined && !authorized.isAllowed({ kind: 'resource', name: uri });
+    return { ...passed, bytes: withheld ? null : bytes };
+  }
+  const { message } = authorized.routed.received;
+  if (isObject(value['error'])) {
+    const code = value['error']['code'];
+    // An upstream that could not read the id answers with null (JSON-RPC 2.0 §5).
+    const isAnswer =
+      message?.kind === 'request' && (value['id'] === message.id || value['id'] === null || value['id'] === undefined);
+    return {
+      ...passed,
+      bytes,
+      isAnswer,
+      isError: true,
+      rpcErrorCode: typeof code === 'number' && Number.isInteger(code) ? code : null,
+    };
+  }
+  if (!isObject(value['result'])) throw notAMessage('neither method, result nor error');
+  if (message === null) return { ...passed, bytes: filterLists(bytes, allLists, authorized.isAllowed) };
+  // The answer to another request does not belong on this one's stream, and was not decided here.
+  if (message.kind !== 'request' || value['id'] !== message.id) return { ...passed, bytes: null };
+  return reviewAnswer(bytes, value['result'], authorized);
+}
+
+function parse(bytes: Buffer): unknown {
+  try {
+    return JSON.parse(bytes.toString('utf8'));
+  } catch (cause) {
+    throw new AppError('UPSTREAM_PROTOCOL', { internal: 'not JSON', cause });
+  }
+}
+
+function notAMessage(internal: string): AppError {
+  return new AppError('UPSTREAM_PROTOCOL', { internal: `not a JSON-RPC message: ${internal}` });
+}
+
+function updatedUri(params: unknown): string | undefined {
+  return isObject(params) ? (stringMember(params, 'uri') ?? '') : '';
+}
+
+function reviewAnswer(bytes: Buffer, result: Readonly<Record<string, unknown>>, authorized: Authorized): Reviewed {
+  const answer = { ...passed, isAnswer: true, isError: result['isError'] === true };
+  const { rule, routed } = authorized;
+  if (rule?.list !== undefined) return { ...answer, bytes: reviewList(bytes, result, rule.list, authorized) };
+  switch (routed.received.message?.method) {
+    case 'initialize':
+      return { ...answer, ...reviewInitialize(bytes, result) };
+    case 'server/discover':
+      return { ...answer, bytes: edit(bytes, (scanned) => discoverEdits(bytes, scanned)) };
+    case 'resources/read':
+      return {
+        ...answer,
+        bytes: result['cacheScope'] === 'public' ? edit(bytes, (scanned) => privateEdits(bytes, scanned)) : bytes,
+      };
+    default:
+      return { ...answer, bytes };
+  }
+}
+
+function reviewList(
+  bytes: Buffer,
+  result: Readonly<Record<string, unknown>>,
+  list: ListRule,
+  { routed, isAllowed }: Authorized,
+): Buffer {
+  return edit(bytes, (scanned) => [
+    ...listEdits(bytes, scanned, list, isAllowed),
+    // What one principal may see is no public truth (2026-07-28 server/utilities/caching).
+    ...(routed.received.era === 'modern' && result['cacheScope'] !== 'private' ? privateEdits(bytes, scanned) : []),
+  ]);
+}
+
+/** Edits the `result` of a message; the strict scan comes first, since what two parsers read differently cannot be cut. */
+function edit(bytes: Buffer, edits: (result: Range) => Edit[]): Buffer {
+  const scan = scanJson(bytes);
+  if (!scan.ok) throw new AppError('UPSTREAM_PROTOCOL', { internal: `answer refused: ${scan.problem}` });
+  const result = scan.members.get('result');
+  if (result === undefined) throw notAMessage('no result');
+  return applyEdits(bytes, edits(result));
+}
+
+function filterLists(bytes: Buffer, lists: readonly ListRule[], isAllowed: IsAllowed): Buffer {
+  return edit(bytes, (result) => lists.flatMap((list) => listEdits(bytes, result, list, isAllowed)));
+}
+
+function listEdits(bytes: Buffer, result: Range, list: ListRule, isAllowed: IsAllowed): Edit[] {
+  const range = memberRange(bytes, result, list.member);
+  if (range === undefined) return [];
+  const elements = arrayElements(bytes, range);
+  if (elements === undefined) throw new AppError('UPSTREAM_PROTOCOL', { internal: `${list.member} is not a list` });
+  const kept = elements.filter((element) => {
+    const nameRange = memberRange(bytes, element, nameMembers[list.member]);
+    const name = nameRange === undefined ? undefined : parseRange(bytes, nameRange);
+    return typeof name === 'string' && isAllowed({ kind: list.target, name } satisfies AccessTarget);
+  });
+  return keepElements(bytes, elements, kept);
+}
+
+function privateEdits(bytes: Buffer, result: Range): Edit[] {
+  const scope = memberRange(bytes, result, 'cacheScope');
+  if (scope !== undefined) return [{ ...scope, replacement: '"private"' }];
+  const isEmpty = /^\{\s*\}$/.test(bytes.toString('latin1', result.start, Math.min(result.end, result.start + 64)));
+  return [
+    { start: result.start + 1, end: result.start + 1, replacement: `"cacheScope":"private"${isEmpty ? '' : ','}` },
+  ];
+}
+
+function reviewInitialize(
+  bytes: Buffer,
+  result: Readonly<Record<string, unknown>>,
+): Pick<Reviewed, 'bytes' | 'negotiated'> {
+  const negotiated = result['protocolVersion'];
+  if (!isProtocolRevision(negotiated) || !(legacyRevisions as readonly string[]).includes(negotiated)) {
+    throw unsupportedRevision(null, legacyRevisions);
+  }
+  const withoutTasks = edit(bytes, (scanned) => {
+    const capabilities = memberRange(bytes, scanned, 'capabilities');
+    return capabilities === undefined ? [] : removeMembers(bytes, capabilities, (key) => key === 'tasks');
+  });
+  return { bytes: withoutTasks, negotiated };
+}
+
+/** Nothing is advertised that the gateway does not carry (2026-07-28 server/discover). */
+function discoverEdits(bytes: Buffer, result: Range): Edit[] {
+  const edits: Edit[] = [];
+  const revisions = memberRange(bytes, result, 'supportedVersions');
+  const elements = revisions === undefined ? undefined : arrayElements(bytes, revisions);
+  if (elements !== undefined) {
+    const known = elements.filter((element) => isProtocolRevision(parseRange(bytes, element)));
+    edits.push(...keepElements(bytes, elements, known));
+  }
+  const capabilities = memberRange(bytes, result, 'capabilities');
+  const extensions = capabilities === undefined ? undefined : memberRange(bytes, capabilities, 'extensions');
+  if (extensions !== undefined) edits.push(...removeMembers(bytes, extensions, (key) => key === tasksExtension));
+  return edits;
+}

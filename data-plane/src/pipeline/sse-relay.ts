@@ -1,0 +1,209 @@
+import { AppError, toAppError } from '@sallyport/schema';
+import { errorMessage } from '../mcp/error-response.ts';
+import { keepAliveComment, messageEvent, SseParser, withData, type SseEvent } from '../mcp/sse.ts';
+import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Authorized, ByteStream, Exchange } from './exchange.ts';
+import { reviewMessage, type Reviewed } from './review-message.ts';
+
+/** A stream that carried nothing for this long gets a comment, in milliseconds. */
+export const keepAliveIntervalMs = 15_000;
+
+/**
+ * An upstream's event stream on its way to the client, event by event: each is looked at and leaves as it came, unless
+ * something in it had to go. It reads on only when the client took what it has. It can be ended from outside: by a
+ * revoked grant, a deadline or the node's own end.
+ */
+export class SseRelay implements ByteStream {
+  readonly #response: UpstreamResponse;
+  readonly #exchange: Exchange;
+  readonly #parser: SseParser;
+  readonly #queue: Buffer[] = [];
+  readonly #onEnd: () => void;
+  /** As decided last; replaced when the configuration changes. */
+  authorized: Authorized;
+  #negotiated: Reviewed['negotiated'] = null;
+  #answered = false;
+  /** An event had an id: the client may take up the stream elsewhere (2025-11-25, Resumability). */
+  #resumable = false;
+  #ended = false;
+  #cancelled = false;
+  #reading: Promise<void> | undefined;
+  #wake: (() => void) | undefined;
+  #keepAlive: NodeJS.Timeout | undefined;
+
+  constructor(options: {
+    readonly response: UpstreamResponse;
+    readonly authorized: Authorized;
+    readonly eventBytesMax: number;
+    /** Called once, when the stream has ended in whatever way. */
+    readonly onEnd: () => void;
+  }) {
+    this.#response = options.response;
+    this.authorized = options.authorized;
+    this.#exchange = options.authorized.routed.received.exchange;
+    this.#parser = new SseParser(options.eventBytesMax);
+    this.#onEnd = options.onEnd;
+  }
+
+  /** The revision a legacy `initialize` on this stream agreed on. */
+  get negotiated(): Reviewed['negotiated'] {
+    return this.#negotiated;
+  }
+
+  /** Reads on until the answer is here (and queued) or the stream is over. */
+  async untilAnswered(): Promise<void> {
+    while (!this.#answered && !this.#ended) await this.#read();
+  }
+
+  async next(): Promise<Buffer | undefined> {
+    while (!this.#cancelled) {
+      const event = this.#take();
+      if (event !== undefined) return event;
+      if (this.#ended) {
+        clearTimeout(this.#keepAlive);
+        return undefined;
+      }
+      const woken = new Promise<void>((resolve) => {
+        this.#wake = resolve;
+      });
+      if (this.#keepAlive === undefined) this.#keepAlive = setTimeout(this.#onQuiet, keepAliveIntervalMs);
+      else this.#keepAlive.refresh();
+      void this.#read();
+      await woken;
+    }
+    return undefined;
+  }
+
+  async cancel(): Promise<void> {
+    this.#cancelled = true;
+    clearTimeout(this.#keepAlive);
+    this.#wake?.();
+    const { era, kind } = this.authorized.routed.received;
+    if (this.#ended) return;
+    if (era === 'modern' || kind !== 'message' || this.#resumable) {
+      this.#exchange.outcome ??= 'aborted';
+      this.#finish();
+      this.#response.abort(new AppError('UPSTREAM_UNREACHABLE', { internal: 'the client went away' }));
+      return;
+    }
+    // The call goes on without its client, within the exchange's deadline, and its outcome is recorded.
+    while (!this.#ended) {
+      await this.#read();
+      this.#queue.length = 0;
+    }
+  }
+
+  /** Ends the stream from outside, with an error where a request waits for its answer. */
+  end(error: AppError): void {
+    if (this.#ended) return;
+    this.#fail(error);
+    this.#response.abort(error);
+    this.#wake?.();
+  }
+
+  /** Ends a stream of subscriptions the way its server would (2026-07-28 basic/patterns/subscriptions). */
+  endGracefully(): void {
+    if (this.#ended) return;
+    const { message } = this.authorized.routed.received;
+    if (message?.kind === 'request' && !this.#answered) {
+      const id = message.idText ?? 'null';
+      this.#queue.push(
+        messageEvent(
+          `{"jsonrpc":"2.0","id":${id},"result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":${id}}}}`,
+        ),
+      );
+      this.#answered = true;
+    }
+    this.#exchange.outcome ??= 'success';
+    this.#finish();
+    this.#response.abort(new AppError('NOT_READY', { internal: 'draining' }));
+    this.#wake?.();
+  }
+
+  readonly #onQuiet = (): void => {
+    if (this.#ended) return;
+    this.#queue.push(keepAliveComment);
+    this.#wake?.();
+  };
+
+  /** Everything queued in one chunk: it becomes one write. */
+  #take(): Buffer | undefined {
+    if (this.#queue.length === 0) return undefined;
+    const events = this.#queue.splice(0);
+    const [only] = events;
+    return only !== undefined && events.length === 1 ? only : Buffer.concat(events);
+  }
+
+  /** One read at a time, shared by whoever waits for it. Never rejects: a failure ends the stream. */
+  #read(): Promise<void> {
+    this.#reading ??= this.#readChunk().finally(() => {
+      this.#reading = undefined;
+      this.#wake?.();
+    });
+    return this.#reading;
+  }
+
+  async #readChunk(): Promise<void> {
+    try {
+      const chunk = await this.#response.next();
+      if (this.#ended) return;
+      if (chunk === undefined) this.#upstreamEnded();
+      else for (const event of this.#parser.push(chunk)) this.#relay(event);
+    } catch (thrown) {
+      if (this.#ended) return;
+      const error = toAppError(thrown);
+      if (this.#resumable && error.code === 'UPSTREAM_UNREACHABLE') this.#upstreamEnded();
+      else this.#fail(error);
+      this.#response.abort(error);
+    }
+  }
+
+  #relay(event: SseEvent): void {
+    if (event.id !== null) this.#resumable = true;
+    if (event.data === null || event.data === '') {
+      this.#queue.push(event.raw);
+      return;
+    }
+    const data = Buffer.from(event.data);
+    const reviewed = reviewMessage(data, this.authorized);
+    if (reviewed.isAnswer) {
+      this.#answered = true;
+      this.#negotiated = reviewed.negotiated;
+      this.#exchange.outcome = reviewed.isError ? 'error' : 'success';
+      this.#exchange.rpcErrorCode = reviewed.rpcErrorCode;
+    }
+    if (reviewed.bytes === data) this.#queue.push(event.raw);
+    else if (reviewed.bytes !== null) this.#queue.push(withData(event, reviewed.bytes.toString('utf8')));
+  }
+
+  /** Without its answer a request would wait for ever, unless the client can resume the stream. */
+  #upstreamEnded(): void {
+    const { message } = this.authorized.routed.received;
+    if (message?.kind === 'request' && !this.#answered && !this.#resumable) {
+      this.#fail(new AppError('UPSTREAM_PROTOCOL', { internal: 'the stream ended without an answer' }));
+      return;
+    }
+    this.#exchange.outcome ??= 'success';
+    this.#finish();
+  }
+
+  #fail(error: AppError): void {
+    const { message } = this.authorized.routed.received;
+    if (!this.#answered) {
+      if (message?.kind === 'request') {
+        this.#queue.push(messageEvent(errorMessage(error, message)));
+        this.#exchange.rpcErrorCode = error.entry.jsonRpc;
+      }
+      this.#exchange.outcome = error.entry.owner === 'upstream' ? 'upstreamFailure' : 'refused';
+      this.#exchange.errorCode = error.code;
+    }
+    this.#finish();
+  }
+
+  #finish(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    clearTimeout(this.#keepAlive);
+    this.#onEnd();
+  }
+}

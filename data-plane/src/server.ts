@@ -1,0 +1,291 @@
+import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import { createServer as createHttpsServer } from 'node:https';
+import { BlockList, isIP, type AddressInfo, type Socket } from 'node:net';
+import { AppError, ERRORS, type ErrorCode } from '@sallyport/schema';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import { errorResponse } from './mcp/error-response.ts';
+import type { ByteStream, ProxyRequest, ProxyResponse } from './pipeline/exchange.ts';
+
+export interface ListenerLimits {
+  /** Header block of a request, in bytes. */
+  readonly requestHeaderBytesMax: number;
+  readonly requestHeadersTimeoutMs: number;
+  readonly requestBodyTimeoutMs: number;
+  /** Request bodies held at once on this node, in bytes. */
+  readonly requestBodiesBytesMax: number;
+  readonly connectionsMax: number;
+  readonly connectionIdleTimeoutMs: number;
+}
+
+export interface ListenerOptions {
+  readonly host: string;
+  readonly port: number;
+  readonly tls: { readonly cert: Buffer; readonly key: Buffer } | null;
+  readonly limits: ListenerLimits;
+  /** Proxies whose `X-Forwarded-For` is believed. */
+  readonly trustedProxies: BlockList;
+  readonly handle: (request: ProxyRequest) => Promise<ProxyResponse>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/**
+ * The edge towards clients: node:http on one side, the pipeline's request and response on the other. All it knows of
+ * the protocol is how to read and write bytes within limits.
+ */
+export class Listener {
+  readonly #options: ListenerOptions;
+  readonly #server: Server;
+  #bodyBytes = 0;
+  #open = 0;
+  #idle: (() => void) | undefined;
+  #draining = false;
+
+  constructor(options: ListenerOptions) {
+    this.#options = options;
+    const { limits, tls } = options;
+    const settings = {
+      maxHeaderSize: limits.requestHeaderBytesMax,
+      headersTimeout: limits.requestHeadersTimeoutMs,
+      // Bodies have their own timeout in `readBody`; this is the net beneath it, for bodies nobody reads.
+      requestTimeout: limits.requestHeadersTimeoutMs + limits.requestBodyTimeoutMs,
+      keepAliveTimeout: limits.connectionIdleTimeoutMs,
+      connectionsCheckingInterval: 5_000,
+      noDelay: true,
+    };
+    const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse): void =>
+      void this.#serve(incoming, outgoing);
+    this.#server =
+      tls === null ? createHttpServer(settings, onRequest) : createHttpsServer({ ...settings, ...tls }, onRequest);
+    this.#server.maxConnections = limits.connectionsMax;
+    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => this.#refuseUnread(error, socket));
+  }
+
+  /** @returns the port listened on */
+  async listen(): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(this.#options.port, this.#options.host, resolve);
+    });
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** Exchanges under way. */
+  get open(): number {
+    return this.#open;
+  }
+
+  /** Takes no new connection, and closes each one after the exchange under way on it. */
+  stopAccepting(): void {
+    this.#draining = true;
+    this.#server.close();
+    this.#server.closeIdleConnections();
+  }
+
+  /** Resolves true when no exchange is under way any more, false after `timeoutMs` milliseconds. */
+  async idle(timeoutMs: number): Promise<boolean> {
+    if (this.#open === 0) return true;
+    return await new Promise((resolve) => {
+      const timer = setTimeout(() => resolve(false), timeoutMs);
+      this.#idle = () => {
+        clearTimeout(timer);
+        resolve(true);
+      };
+    });
+  }
+
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+
+  async #serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    this.#open++;
+    const aborted = new AbortController();
+    const onClose = (): void => {
+      if (!outgoing.writableFinished) aborted.abort();
+    };
+    outgoing.once('close', onClose);
+    // A reset while writing is seen by 'close'; without a listener it would end the process.
+    outgoing.on('error', () => undefined);
+    try {
+      const response = await this.#options.handle(this.#request(incoming, aborted.signal));
+      await this.#write(incoming, outgoing, response);
+    } catch (error) {
+      this.#options.log.error({ err: error }, 'a response could not be written');
+      outgoing.destroy();
+    } finally {
+      this.#open--;
+      if (this.#open === 0) this.#idle?.();
+    }
+  }
+
+  #request(incoming: IncomingMessage, signal: AbortSignal): ProxyRequest {
+    const { headers, repeated } = readHeaders(incoming.rawHeaders);
+    const target = incoming.url ?? '/';
+    const query = target.indexOf('?');
+    return {
+      method: incoming.method ?? '',
+      path: query < 0 ? target : target.slice(0, query),
+      headers,
+      repeatedHeaders: repeated,
+      remoteAddress: this.#clientAddress(incoming.socket.remoteAddress, headers.get('x-forwarded-for')),
+      signal,
+      readBody: (bytesMax, timeoutMs) => this.#readBody(incoming, bytesMax, timeoutMs),
+    };
+  }
+
+  /** The last hop that is no trusted proxy; what a stranger claims of itself counts for nothing. */
+  #clientAddress(peer: string | undefined, forwardedFor: string | undefined): string | null {
+    const { trustedProxies } = this.#options;
+    const isTrusted = (address: string): boolean => {
+      const family = isIP(address);
+      return family !== 0 && trustedProxies.check(address, family === 6 ? 'ipv6' : 'ipv4');
+    };
+    let address = plainAddress(peer ?? '');
+    for (const hop of (forwardedFor ?? '').split(',').reverse()) {
+      if (!isTrusted(address)) break;
+      const candidate = plainAddress(hop.trim());
+      if (isIP(candidate) === 0) break;
+      address = candidate;
+    }
+    return address === '' ? null : address;
+  }
+
+  #readBody(incoming: IncomingMessage, bytesMax: number, timeoutMs: number): Promise<Buffer> {
+    const { requestBodiesBytesMax } = this.#options.limits;
+    const declared = Number(incoming.headers['content-length'] ?? 0);
+    if (declared > bytesMax) return Promise.reject(new AppError('BODY_TOO_LARGE'));
+    return new Promise((resolve, reject) => {
+      const chunks: Buffer[] = [];
+      let length = 0;
+      const finish = (error: AppError | null): void => {
+        clearTimeout(timer);
+        incoming.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
+        this.#bodyBytes -= length;
+        if (error === null) {
+          const [only] = chunks;
+          resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length));
+        } else {
+          incoming.pause();
+          reject(error);
+        }
+      };
+      const onData = (chunk: Buffer): void => {
+        length += chunk.length;
+        this.#bodyBytes += chunk.length;
+        if (length > bytesMax) finish(new AppError('BODY_TOO_LARGE'));
+        else if (this.#bodyBytes > requestBodiesBytesMax) finish(new AppError('OVERLOADED'));
+        else chunks.push(chunk);
+      };
+      const onEnd = (): void => finish(null);
+      const onClose = (): void => finish(new AppError('INVALID_REQUEST', { internal: 'the body broke off' }));
+      const timer = setTimeout(() => finish(new AppError('REQUEST_TIMEOUT')), timeoutMs);
+      incoming.on('data', onData).once('end', onEnd).once('close', onClose).once('error', onClose);
+    });
+  }
+
+  async #write(incoming: IncomingMessage, outgoing: ServerResponse, response: ProxyResponse): Promise<void> {
+    const { body, follower } = response;
+    if (outgoing.destroyed) {
+      if (body !== null && !Buffer.isBuffer(body)) await body.cancel();
+      follower?.ended(false, 0, null);
+      return;
+    }
+    const headers = [...response.headers];
+    // What was not read of the request cannot be told from the next one.
+    if (this.#draining || !incoming.complete) headers.push('connection', 'close');
+    const firstByteAt = this.#options.clock.monotonic();
+    if (body !== null && !Buffer.isBuffer(body)) {
+      outgoing.writeHead(response.status, headers);
+      outgoing.flushHeaders();
+      let sourceDone: Promise<void> | undefined;
+      const onClose = (): void => {
+        if (!outgoing.writableFinished) sourceDone = body.cancel();
+      };
+      outgoing.once('close', onClose);
+      const bytes = await stream(outgoing, body);
+      await finished(outgoing);
+      const complete = outgoing.writableFinished;
+      await sourceDone;
+      follower?.ended(complete, bytes, firstByteAt);
+      return;
+    }
+    const length = body?.length ?? 0;
+    if (response.status !== 204) headers.push('content-length', String(length));
+    outgoing.writeHead(response.status, headers);
+    if (body === null) outgoing.end();
+    else outgoing.end(body);
+    await finished(outgoing);
+    follower?.ended(outgoing.writableFinished, length, firstByteAt);
+  }
+
+  /** What node:http could not read as a request: no exchange, so one line of log and a status. */
+  #refuseUnread(error: NodeJS.ErrnoException, socket: Socket): void {
+    if (error.code === 'ECONNRESET' || !socket.writable) {
+      socket.destroy();
+      return;
+    }
+    const code: ErrorCode =
+      error.code === 'HPE_HEADER_OVERFLOW'
+        ? 'HEADERS_TOO_LARGE'
+        : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+          ? 'REQUEST_TIMEOUT'
+          : 'INVALID_REQUEST';
+    this.#options.log.info({ code, reason: error.code, address: socket.remoteAddress }, 'unreadable request refused');
+    const { body } = errorResponse(new AppError(code), 'modern', null);
+    const { http } = ERRORS[code];
+    socket.end(
+      `HTTP/1.1 ${http} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body.toString()}`,
+    );
+  }
+}
+
+function readHeaders(raw: readonly string[]): { headers: Map<string, string>; repeated: string[] } {
+  const headers = new Map<string, string>();
+  const repeated: string[] = [];
+  for (let at = 0; at + 1 < raw.length; at += 2) {
+    const name = (raw[at] ?? '').toLowerCase();
+    if (headers.has(name)) repeated.push(name);
+    else headers.set(name, raw[at + 1] ?? '');
+  }
+  return { headers, repeated };
+}
+
+/** An IPv4 address as such where the socket shows it mapped into IPv6. */
+function plainAddress(address: string): string {
+  return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address;
+}
+
+/** Writes until the stream or the client ends; reads on only when the client took what was written. */
+async function stream(outgoing: ServerResponse, body: ByteStream): Promise<number> {
+  let bytes = 0;
+  while (!outgoing.destroyed) {
+    const chunk = await body.next();
+    if (chunk === undefined) break;
+    bytes += chunk.length;
+    if (!outgoing.destroyed && !outgoing.write(chunk)) await drained(outgoing);
+  }
+  if (!outgoing.destroyed) outgoing.end();
+  return bytes;
+}
+
+/** Resolves when the client took what was written, or is gone. */
+function drained(outgoing: ServerResponse): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      outgoing.off('drain', done).off('close', done);
+      resolve();
+    };
+    outgoing.once('drain', done).once('close', done);
+  });
+}
+
+/** Resolves when the response was handed to the system, or its connection closed. */
+function finished(outgoing: ServerResponse): Promise<void> {
+  if (outgoing.writableFinished || outgoing.destroyed) return Promise.resolve();
+  return new Promise((resolve) => {
+    outgoing.once('finish', resolve);
+    outgoing.once('close', resolve);
+  });
+}

@@ -1,0 +1,234 @@
+import type { Dispatcher } from 'undici';
+import { AppError } from '@sallyport/schema';
+
+/** Bytes read ahead of a slow reader before the upstream's connection is paused. */
+const readAheadBytesMax = 64 * 1024;
+/** Attempts per request; another is made only where nothing of the one before was sent. */
+const attemptsMax = 2;
+
+/** Where connections come from: the guarded egress, which checks every address it dials. */
+export interface EgressPools {
+  pool(origin: URL): Pick<Dispatcher, 'dispatch'>;
+}
+
+export interface UpstreamRequest {
+  readonly url: URL;
+  readonly method: 'GET' | 'POST' | 'DELETE';
+  /** Name, value, name, value, … */
+  readonly headers: readonly string[];
+  readonly body: Buffer | null;
+  /** Milliseconds from now to the response's headers, connecting included. */
+  readonly firstByteTimeoutMs: number;
+  /** Milliseconds from now to the end of the response. */
+  readonly totalTimeoutMs: number;
+}
+
+/** The client side of the node: sends requests over pooled, guarded connections; never follows a redirect. */
+export class Connections {
+  readonly #egress: EgressPools;
+
+  constructor(egress: EgressPools) {
+    this.#egress = egress;
+  }
+
+  /**
+   * @throws AppError UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL
+   * @param cancelled aborting it closes the connection, also while the body is read
+   */
+  async send(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
+    for (let attempt = 1; ; attempt++) {
+      const call = new UpstreamCall(request, cancelled);
+      try {
+        return await call.start(this.#egress.pool(request.url));
+      } catch (error) {
+        if (attempt >= attemptsMax || call.wasSent || cancelled?.aborted === true || error instanceof AppError)
+          throw asUpstreamError(error);
+      }
+    }
+  }
+}
+
+function asUpstreamError(error: unknown): AppError {
+  if (error instanceof AppError) return error;
+  return new AppError('UPSTREAM_UNREACHABLE', {
+    internal: error instanceof Error ? error.message : String(error),
+    cause: error,
+  });
+}
+
+export interface UpstreamResponse {
+  readonly status: number;
+  /** A response header by lower-case name; several are joined by ", ". */
+  header(name: string): string | undefined;
+  /** The next chunk, or undefined at the end. */
+  next(): Promise<Buffer | undefined>;
+  /** The whole body; the connection is closed where it exceeds a limit. */
+  collect(limits: { readonly bytesMax: number; readonly idleTimeoutMs: number }): Promise<Buffer>;
+  /** Closes the connection; a reader that waits gets the error. */
+  abort(error: AppError): void;
+}
+
+/**
+ * One request on one connection: undici's handler on one side, a reader on the other. Its timers are its own because
+ * undici's are fixed before the kind of response is known, and a quiet event stream is no fault.
+ */
+class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
+  readonly #request: UpstreamRequest;
+  readonly #cancelled: AbortSignal | null;
+  readonly #onCancelled = (): void => this.abort(new AppError('UPSTREAM_UNREACHABLE', { internal: 'cancelled' }));
+  readonly #onTimeout = (): void => this.abort(new AppError('UPSTREAM_TIMEOUT'));
+  #controller: Dispatcher.DispatchController | undefined;
+  #started: { resolve: (response: UpstreamResponse) => void; reject: (error: unknown) => void } | undefined;
+  /** Of the wait under way: first the headers, then, where a body is collected, its next chunk. */
+  #timer: NodeJS.Timeout | undefined;
+  #totalTimer: NodeJS.Timeout | undefined;
+  #headers: Readonly<Record<string, string | string[] | undefined>> = {};
+  #chunks: Buffer[] = [];
+  #chunkBytes = 0;
+  #reader: { resolve: (chunk: Buffer | undefined) => void; reject: (error: unknown) => void } | undefined;
+  #ended = false;
+  #error: unknown;
+  status = 0;
+  wasSent = false;
+
+  constructor(request: UpstreamRequest, cancelled: AbortSignal | null) {
+    this.#request = request;
+    this.#cancelled = cancelled;
+  }
+
+  start(pool: Pick<Dispatcher, 'dispatch'>): Promise<UpstreamResponse> {
+    return new Promise((resolve, reject) => {
+      this.#started = { resolve, reject };
+      if (this.#cancelled?.aborted === true) {
+        this.#onCancelled();
+        return;
+      }
+      this.#cancelled?.addEventListener('abort', this.#onCancelled, { once: true });
+      const { url, method, headers, body, firstByteTimeoutMs, totalTimeoutMs } = this.#request;
+      this.#timer = setTimeout(this.#onTimeout, firstByteTimeoutMs);
+      this.#totalTimer = setTimeout(this.#onTimeout, totalTimeoutMs);
+      pool.dispatch(
+        {
+          origin: url.origin,
+          path: `${url.pathname}${url.search}`,
+          method,
+          headers: headers as string[],
+          body,
+          // Both are watched here.
+          headersTimeout: 0,
+          bodyTimeout: 0,
+        },
+        this,
+      );
+    });
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller;
+    this.wasSent = true;
+    if (this.#error !== undefined) controller.abort(errorOf(this.#error));
+  }
+
+  onResponseStart(
+    _controller: Dispatcher.DispatchController,
+    statusCode: number,
+    headers: Readonly<Record<string, string | string[] | undefined>>,
+  ): void {
+    if (statusCode < 200) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.status = statusCode;
+    this.#headers = headers;
+    this.#started?.resolve(this);
+    this.#started = undefined;
+  }
+
+  onResponseData(controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#timer?.refresh();
+    const reader = this.#reader;
+    if (reader !== undefined) {
+      this.#reader = undefined;
+      reader.resolve(chunk);
+      return;
+    }
+    this.#chunks.push(chunk);
+    this.#chunkBytes += chunk.length;
+    if (this.#chunkBytes > readAheadBytesMax) controller.pause();
+  }
+
+  onResponseEnd(): void {
+    this.#finish();
+    this.#reader?.resolve(undefined);
+    this.#reader = undefined;
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.#fail(this.#error ?? error);
+  }
+
+  header(name: string): string | undefined {
+    const value = this.#headers[name];
+    return Array.isArray(value) ? value.join(', ') : value;
+  }
+
+  async next(): Promise<Buffer | undefined> {
+    const chunk = this.#chunks.shift();
+    if (chunk !== undefined) {
+      this.#chunkBytes -= chunk.length;
+      if (this.#controller?.paused === true && this.#chunkBytes <= readAheadBytesMax / 2) this.#controller.resume();
+      return chunk;
+    }
+    if (this.#error !== undefined) throw asUpstreamError(this.#error);
+    if (this.#ended) return undefined;
+    return new Promise((resolve, reject) => {
+      this.#reader = { resolve, reject: (error) => reject(asUpstreamError(error)) };
+    });
+  }
+
+  async collect(limits: { readonly bytesMax: number; readonly idleTimeoutMs: number }): Promise<Buffer> {
+    const declared = Number(this.header('content-length') ?? 0);
+    if (!this.#ended) this.#timer = setTimeout(this.#onTimeout, limits.idleTimeoutMs);
+    const chunks: Buffer[] = [];
+    let length = 0;
+    for (;;) {
+      if (length > limits.bytesMax || declared > limits.bytesMax) {
+        const error = new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
+        this.abort(error);
+        throw error;
+      }
+      const chunk = await this.next();
+      if (chunk === undefined) break;
+      chunks.push(chunk);
+      length += chunk.length;
+    }
+    clearTimeout(this.#timer);
+    const [only] = chunks;
+    return only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length);
+  }
+
+  abort(error: AppError): void {
+    if (this.#ended || this.#error !== undefined) return;
+    this.#controller?.abort(error);
+    this.#fail(error);
+  }
+
+  #fail(error: unknown): void {
+    this.#error ??= error;
+    this.#finish();
+    this.#started?.reject(this.#error);
+    this.#started = undefined;
+    this.#reader?.reject(this.#error);
+    this.#reader = undefined;
+  }
+
+  #finish(): void {
+    this.#ended = true;
+    clearTimeout(this.#timer);
+    clearTimeout(this.#totalTimer);
+    this.#cancelled?.removeEventListener('abort', this.#onCancelled);
+  }
+}
+
+function errorOf(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown));
+}
