@@ -56,15 +56,12 @@ export const tablesFence: ImportRule = (file, { target }) => {
 export const layerFence: ImportRule = (file, { specifier, target, isTypeOnly }) => {
   const from = inControlPlane(file.path);
   const to = inControlPlane(target);
-  if (from === undefined || file.isTest) return undefined;
-  if (
-    from.local.endsWith('.resolver.ts') &&
-    (to?.local.endsWith('.tables.ts') || specifier.startsWith('drizzle-orm'))
-  ) {
-    return 'a resolver goes through its service';
-  }
+  // A row's type may pass through; its queries may not.
+  if (from === undefined || file.isTest || isTypeOnly) return undefined;
+  const reachesTables = to?.local.endsWith('.tables.ts') === true || specifier.startsWith('drizzle-orm');
+  if (from.local.endsWith('.resolver.ts') && reachesTables) return 'a resolver goes through its service';
   const isBelow = from.local.endsWith('.service.ts') || from.local.endsWith('.tables.ts');
-  if (isBelow && (to?.local.endsWith('.resolver.ts') || to?.local.endsWith('.graphql.ts'))) {
+  if (isBelow && (to?.local.endsWith('.resolver.ts') === true || to?.local.endsWith('.graphql.ts') === true)) {
     return 'a service knows nothing of GraphQL';
   }
   return undefined;
