@@ -127,7 +127,6 @@ export function chainLine(sequence: number, previous: string, record: AuditRecor
 }
 
 export const auditQueue = 'audit';
-export const metricsQueue = 'metrics';
 
 /** Records in one job: enough to be cheap per record, few enough to be one insert. */
 export const auditBatchLinesMax = 500;

@@ -6,6 +6,7 @@ export * from './definition-digest.ts';
 export * from './errors.ts';
 export * from './glob.ts';
 export * from './mcp-methods.ts';
+export * from './metrics.ts';
 export * from './permissions.ts';
 export * from './sketch.ts';
 export * from './snapshot.ts';

@@ -1,0 +1,245 @@
+import { type AuditBatch, batchSigningText } from '@sallyport/schema';
+import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
+import type { AuditSpool } from './audit-spool.ts';
+import type { SpoolEpoch, SpoolRange } from './spool-epoch.ts';
+
+/** The node's current key. `SyncClient.signer` is one. */
+export interface BatchSigner {
+  readonly nodeId: string;
+  /** SPKI DER in base64. */
+  readonly publicKey: string;
+  /** Ed25519 in base64. */
+  sign(text: string): string;
+}
+
+/** Of one epoch, as the control plane reports it over the sync socket. */
+export interface EpochWatermark {
+  readonly epoch: string;
+  readonly sequence: number;
+  readonly ended: boolean;
+}
+
+export interface AuditShipperOptions {
+  readonly spool: AuditSpool;
+  readonly queue: QueueProducer;
+  /** Asked at each batch: the key is renewed while the node runs. */
+  readonly signer: () => BatchSigner;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** What `drain` could not bring home. */
+export interface DrainResult {
+  readonly recordsUnconfirmed: number;
+}
+
+const batchLinesWanted = 100;
+const batchBytesMax = 1024 * 1024;
+/** A batch smaller than wanted is shipped when its first line has waited this long. */
+const batchWaitMs = 500;
+const batchesInFlightMax = 8;
+/** Without a watermark that covers it, a batch is added again; its job id keeps it from being there twice. */
+const resendAfterMs = 5_000;
+const resendAfterMsMax = 60_000;
+const retryAfterMs = 500;
+const tickMs = 100;
+
+interface Flight {
+  readonly range: SpoolRange;
+  readonly ended: boolean;
+  attempts: number;
+  /** Monotonic time of the next attempt. */
+  dueAt: number;
+}
+
+interface EpochState {
+  readonly epoch: SpoolEpoch;
+  confirmed: number;
+  endConfirmed: boolean;
+  /** Next sequence to put into a batch. */
+  next: number;
+  flights: Flight[];
+  /** Since when there are lines for the next batch. */
+  waitingSince: number | undefined;
+}
+
+/**
+ * Brings the spool's lines to the control plane through the queue, oldest epoch first, and trims the spool by what the
+ * control plane confirms. A batch keeps its bounds until it is confirmed, so that repeating it is always the same job.
+ */
+export class AuditShipper {
+  readonly #options: AuditShipperOptions;
+  readonly #states: EpochState[];
+  #timer: NodeJS.Timeout | undefined;
+  #working: Promise<void> = Promise.resolve();
+  #busy = false;
+  #stopped = false;
+  #draining = false;
+  readonly #unsubscribe: () => void;
+
+  constructor(options: AuditShipperOptions) {
+    this.#options = options;
+    this.#states = options.spool.epochs.map((epoch) => ({
+      epoch,
+      confirmed: 0,
+      endConfirmed: false,
+      next: epoch.first,
+      flights: [],
+      waitingSince: undefined,
+    }));
+    this.#unsubscribe = options.spool.onSynced(() => this.#kick());
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => this.#kick(), tickMs).unref();
+  }
+
+  /** The epochs the spool holds, for the sync hello. */
+  get epochs(): readonly string[] {
+    return this.#states.map((state) => state.epoch.epoch);
+  }
+
+  get recordsUnconfirmed(): number {
+    return this.#states.reduce(
+      (sum, { epoch, confirmed }) => sum + epoch.last - Math.max(confirmed, epoch.first - 1),
+      0,
+    );
+  }
+
+  /** To be called with each watermark message. Epochs it does not name are left as they are. */
+  onWatermark(watermarks: readonly EpochWatermark[]): void {
+    for (const { epoch, sequence, ended } of watermarks) {
+      const state = this.#states.find((candidate) => candidate.epoch.epoch === epoch);
+      if (state === undefined) continue;
+      // A control plane that came back from a backup knows less than it did: what is still here is shipped again.
+      if (sequence < state.confirmed) {
+        this.#options.log.warn({ epoch, from: state.confirmed, to: sequence }, 'the audit watermark went back');
+        state.flights = [];
+        state.next = sequence + 1;
+        state.endConfirmed = false;
+      }
+      state.confirmed = sequence;
+      state.endConfirmed ||= ended;
+      state.flights = state.flights.filter(
+        (flight) => flight.range.last > sequence || (flight.ended && !state.endConfirmed),
+      );
+      state.next = Math.max(state.next, sequence + 1);
+    }
+    this.#kick();
+  }
+
+  /**
+   * Call after the spool is closed: ships all that is left and waits until the control plane has confirmed it, or the
+   * deadline. What is left then stays on disk and is shipped at the next start.
+   */
+  async drain(deadlineMs: number): Promise<DrainResult> {
+    this.#draining = true;
+    const { clock, log } = this.#options;
+    const end = clock.monotonic() + deadlineMs;
+    while (this.#states.length > 0 && clock.monotonic() < end) {
+      this.#kick();
+      await new Promise((resolve) => setTimeout(resolve, tickMs / 4));
+    }
+    await this.stop();
+    const { recordsUnconfirmed } = this;
+    if (this.#states.length > 0) {
+      log.warn({ recordsUnconfirmed, epochs: this.epochs }, 'the spool keeps what the control plane has not confirmed');
+    }
+    return { recordsUnconfirmed };
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#timer);
+    this.#unsubscribe();
+    await this.#working;
+  }
+
+  /** One pass at a time; a kick during a pass is served by the next tick. */
+  #kick(): void {
+    if (this.#busy || this.#stopped) return;
+    this.#busy = true;
+    this.#working = this.#pass()
+      .catch((error: unknown) => this.#options.log.error({ error }, 'shipping the audit spool failed'))
+      .finally(() => (this.#busy = false));
+  }
+
+  async #pass(): Promise<void> {
+    for (const state of [...this.#states]) {
+      await this.#settle(state);
+      await this.#collect(state);
+      for (const flight of [...state.flights]) {
+        if (flight.dueAt <= this.#options.clock.monotonic()) await this.#send(state, flight);
+      }
+    }
+  }
+
+  /** Trims what is confirmed; an epoch that is confirmed with its end is forgotten. */
+  async #settle(state: EpochState): Promise<void> {
+    await state.epoch.trim(state.confirmed);
+    const isHome = state.epoch.ended && state.endConfirmed && state.confirmed >= state.epoch.last;
+    if (!isHome && !(state.epoch.ended && state.epoch.last === 0)) return;
+    await state.epoch.remove();
+    this.#states.splice(this.#states.indexOf(state), 1);
+    const { epochs } = this.#options.spool;
+    epochs.splice(epochs.indexOf(state.epoch), 1);
+  }
+
+  async #collect(state: EpochState): Promise<void> {
+    const { epoch } = state;
+    while (state.flights.length < batchesInFlightMax && !this.#stopped) {
+      const available = Math.min(epoch.synced, epoch.last) - state.next + 1;
+      if (available <= 0) return this.#collectEnd(state);
+      const now = this.#options.clock.monotonic();
+      state.waitingSince ??= now;
+      const isWorthwhile = available >= batchLinesWanted || epoch.ended || this.#draining;
+      if (!isWorthwhile && now - state.waitingSince < batchWaitMs) return;
+      const range = await epoch.rangeFrom(state.next, batchBytesMax);
+      if (range === undefined) return;
+      state.next = range.last + 1;
+      state.waitingSince = undefined;
+      state.flights.push({ range, ended: epoch.ended && range.last === epoch.last, attempts: 0, dueAt: 0 });
+    }
+  }
+
+  /** An epoch whose lines are all shipped without its end being said yet: its last lines go again, with the end. */
+  async #collectEnd(state: EpochState): Promise<void> {
+    const { epoch } = state;
+    state.waitingSince = undefined;
+    if (!epoch.ended || state.endConfirmed || epoch.synced < epoch.last) return;
+    if (state.flights.some((flight) => flight.ended)) return;
+    const range = await epoch.rangeFrom(epoch.last, batchBytesMax);
+    if (range !== undefined) state.flights.push({ range, ended: true, attempts: 0, dueAt: 0 });
+  }
+
+  async #send(state: EpochState, flight: Flight): Promise<void> {
+    const { clock, log, queue } = this.#options;
+    try {
+      const { jobId, batch } = await this.#batch(state.epoch, flight);
+      await queue.add(jobId, batch);
+      flight.dueAt = clock.monotonic() + Math.min(resendAfterMs * 2 ** flight.attempts, resendAfterMsMax);
+      flight.attempts += 1;
+    } catch (error) {
+      log.debug({ error, epoch: state.epoch.epoch, first: flight.range.first }, 'a batch waits for the queue');
+      flight.dueAt = clock.monotonic() + retryAfterMs;
+    }
+  }
+
+  async #batch(epoch: SpoolEpoch, flight: Flight): Promise<{ readonly jobId: string; readonly batch: AuditBatch }> {
+    const { first, last, undeliverableFrom } = flight.range;
+    const signer = this.#options.signer();
+    const unsigned = {
+      nodeId: epoch.nodeId,
+      epoch: epoch.epoch,
+      first,
+      last,
+      undeliverableFrom,
+      lines: [...(await epoch.read(flight.range))],
+      epochEnded: flight.ended,
+      signedBy: signer.nodeId,
+      publicKey: signer.publicKey,
+    };
+    const jobId = `${epoch.nodeId}.${epoch.epoch}.${first}-${last}${flight.ended ? '.end' : ''}`;
+    return { jobId, batch: { ...unsigned, signature: signer.sign(batchSigningText(unsigned)) } };
+  }
+}

@@ -1,0 +1,334 @@
+import {
+  closeSync,
+  constants,
+  fdatasync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  writeSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { promisify } from 'node:util';
+import { AppError, type AuditRecord, chainLine, epochSeed } from '@sallyport/schema';
+import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
+import { type Segment, SpoolEpoch, syncDirectory } from './spool-epoch.ts';
+
+const syncData = promisify(fdatasync);
+const segmentBytesMax = 4 * 1024 * 1024;
+/** A line above this is written with its longest strings cut: what a client sends must not fill the spool. */
+const lineBytesMax = 64 * 1024;
+const clippedCharacters = 1024;
+/** Share of the spool kept free for closing what was opened. */
+const closeReserveFraction = 0.02;
+/** Unsynced lines wait at most this long for their fsync. */
+const syncIntervalMs = 200;
+
+export interface AuditSpoolOptions {
+  /** Survives the process: the one place of a node that holds what cannot be lost. Created when missing. */
+  readonly directory: string;
+  readonly nodeId: string;
+  readonly build: string;
+  readonly auditSpoolBytesMax: number;
+  readonly clock: Clock;
+  /** The control plane's time, in milliseconds. */
+  readonly now: () => number;
+  readonly log: Log;
+  /** Something an operator must know; called at most once per occasion. */
+  readonly onAlarm: (code: string, message: string) => void;
+}
+
+/** A waiter for the fsync of its line. */
+interface Waiter {
+  readonly sequence: number;
+  readonly resolve: () => void;
+  readonly reject: (error: Error) => void;
+}
+
+/**
+ * The audit trail of this process until the control plane has it: append-only files with a hash chain, one epoch per
+ * process start. `append` survives the death of the process, `appendDurable` the loss of power. Appending is
+ * synchronous, so records of one exchange stand in the order in which they were written.
+ */
+export class AuditSpool {
+  /** Epochs of earlier processes first, this one's last. */
+  readonly epochs: SpoolEpoch[];
+  readonly #options: AuditSpoolOptions;
+  readonly #live: SpoolEpoch;
+  #segment: Segment;
+  #descriptor: number;
+  /** Full segments that await their last fsync. */
+  readonly #retired: number[] = [];
+  #previous: string;
+  #waiters: Waiter[] = [];
+  #syncing: Promise<void> | undefined;
+  #syncTimer: NodeJS.Timeout | undefined;
+  readonly #shed: ShedCount;
+  #alarmed = false;
+  /** After a failed fsync a later one may succeed though the bytes are lost: from then on nothing counts as synced. */
+  #syncFailed = false;
+  #closed = false;
+  readonly #syncListeners = new Set<() => void>();
+
+  private constructor(options: AuditSpoolOptions, older: readonly SpoolEpoch[], live: SpoolEpoch, shed: ShedCount) {
+    this.#options = options;
+    this.#live = live;
+    this.epochs = [...older, live];
+    this.#shed = shed;
+    this.#previous = epochSeed(options.nodeId, live.epoch);
+    this.#segment = live.addSegment(1);
+    this.#descriptor = openSync(this.#segment.path, 'wx', 0o600);
+    syncDirectory(live.directory);
+  }
+
+  /** Takes up what earlier processes left and opens this process's epoch. Only one process may use a directory. */
+  static open(options: AuditSpoolOptions): AuditSpool {
+    mkdirSync(options.directory, { recursive: true, mode: 0o700 });
+    const older: SpoolEpoch[] = [];
+    const names = readdirSync(options.directory, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('unreadable-'))
+      .map((entry) => entry.name);
+    for (const name of names.sort()) {
+      const recovered = SpoolEpoch.recover(options.directory, name);
+      if (recovered === undefined) {
+        renameSync(join(options.directory, name), join(options.directory, `unreadable-${name}`));
+        options.onAlarm('SPOOL_EPOCH_UNREADABLE', `the spool epoch ${name} has no readable identity and is set aside`);
+        continue;
+      }
+      if (recovered.cutBytes > 0) options.log.warn({ epoch: name, bytes: recovered.cutBytes }, 'cut a torn spool end');
+      older.push(recovered.epoch);
+    }
+    const epoch = uuidv7(Math.floor(options.clock.now()));
+    const identity = { nodeId: options.nodeId, epoch, build: options.build };
+    const live = SpoolEpoch.create(options.directory, identity);
+    const spool = new AuditSpool(options, older, live, new ShedCount(join(options.directory, 'shed')));
+    spool.append({ type: 'epochOpened', time: spool.#time(), nodeId: options.nodeId, build: options.build });
+    return spool;
+  }
+
+  /** Of this process. */
+  get epoch(): string {
+    return this.#live.epoch;
+  }
+
+  get bytes(): number {
+    return this.epochs.reduce((sum, epoch) => sum + epoch.bytes, 0);
+  }
+
+  /** Records shed since the last one was written. */
+  get shedCount(): number {
+    return this.#shed.count;
+  }
+
+  /**
+   * Writes the record; on return the kernel has it. When the spool is full or the disk refuses, the record is counted
+   * as shed, which is itself recorded as soon as there is room, and an alarm is raised.
+   */
+  append(record: AuditRecord): void {
+    this.#assertOpen();
+    try {
+      this.#write(record);
+    } catch (error) {
+      this.#shed.add(1);
+      this.#alarm(
+        'AUDIT_SPOOL_SHEDDING',
+        'the audit spool is full or its disk refuses: records are shed and counted',
+        error,
+      );
+    }
+  }
+
+  /**
+   * Writes the record and resolves when it survives power loss.
+   * @throws AppError AUDIT_UNAVAILABLE when it cannot; then the exchange must not go on.
+   */
+  async appendDurable(record: AuditRecord): Promise<void> {
+    this.#assertOpen();
+    if (this.#syncFailed) throw new AppError('AUDIT_UNAVAILABLE', { internal: 'an fsync of the audit spool failed' });
+    try {
+      this.#write(record);
+    } catch (error) {
+      this.#alarm('AUDIT_SPOOL_REFUSING', 'the audit spool is full or its disk refuses: strict servers refuse', error);
+      throw new AppError('AUDIT_UNAVAILABLE', { internal: 'the audit spool does not take the record', cause: error });
+    }
+    try {
+      await this.#synced(this.#live.last);
+    } catch (error) {
+      throw new AppError('AUDIT_UNAVAILABLE', { internal: 'fsync of the audit spool failed', cause: error });
+    }
+  }
+
+  /** Told after each fsync: there may be something to ship. */
+  onSynced(listener: () => void): () => void {
+    this.#syncListeners.add(listener);
+    return () => this.#syncListeners.delete(listener);
+  }
+
+  /** Ends this process's epoch: everything written is synced, and nothing can be appended. */
+  async close(): Promise<void> {
+    if (this.#closed) return;
+    try {
+      this.#recordShed();
+    } catch (error) {
+      this.#options.log.error({ error, count: this.#shed.count }, 'records were shed and there is no room to say so');
+    }
+    this.#closed = true;
+    clearTimeout(this.#syncTimer);
+    await this.#syncing?.catch(() => undefined);
+    await this.#sync().catch((error: unknown) => this.#options.log.error({ error }, 'the spool could not be synced'));
+    this.#live.ended = true;
+    for (const descriptor of [...this.#retired, this.#descriptor]) closeSync(descriptor);
+    this.#shed.close();
+  }
+
+  #time(): number {
+    return Math.max(0, Math.floor(this.#options.now()));
+  }
+
+  #assertOpen(): void {
+    if (this.#closed) throw new AppError('AUDIT_UNAVAILABLE', { internal: 'the audit spool is closed' });
+  }
+
+  #write(record: AuditRecord): void {
+    if (record.type !== 'shed' && record.type !== 'epochOpened') this.#recordShed();
+    const sequence = this.#live.last + 1;
+    let chained = chainLine(sequence, this.#previous, record);
+    if (chained.line.length > lineBytesMax) chained = chainLine(sequence, this.#previous, clipped(record));
+    const content = Buffer.from(`${chained.line}\n`);
+    const limit = this.#options.auditSpoolBytesMax;
+    const mayUseReserve = record.type === 'closed' || record.type === 'shed';
+    if (this.bytes + content.length > (mayUseReserve ? limit : limit * (1 - closeReserveFraction))) {
+      throw new Error('the audit spool has reached its size');
+    }
+    if (this.#segment.bytes >= segmentBytesMax) this.#rotate(sequence);
+    writeFully(this.#descriptor, content, this.#segment.bytes);
+    this.#segment.bytes += content.length;
+    this.#segment.last = sequence;
+    this.#previous = chained.hash;
+    this.#syncTimer ??= setTimeout(() => this.#startSync(), syncIntervalMs).unref();
+  }
+
+  #recordShed(): void {
+    const count = this.#shed.count;
+    if (count === 0) return;
+    this.#write({ type: 'shed', time: this.#time(), count });
+    // Only now: a process that dies in between counts twice rather than not at all.
+    this.#shed.clear();
+    this.#alarmed = false;
+  }
+
+  #rotate(first: number): void {
+    const descriptor = openSync(join(this.#live.directory, `${String(first).padStart(16, '0')}.jsonl`), 'wx', 0o600);
+    syncDirectory(this.#live.directory);
+    this.#retired.push(this.#descriptor);
+    this.#descriptor = descriptor;
+    this.#segment = this.#live.addSegment(first);
+  }
+
+  #synced(sequence: number): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      this.#waiters.push({ sequence, resolve, reject });
+      this.#startSync();
+    });
+  }
+
+  /** One fsync at a time; whoever comes meanwhile shares the next one. */
+  #startSync(): void {
+    if (this.#syncing !== undefined || this.#closed || this.#syncFailed) return;
+    this.#syncing = this.#sync()
+      .catch((error: unknown) => this.#alarm('AUDIT_SPOOL_SYNC_FAILED', 'fsync of the audit spool failed', error))
+      .finally(() => {
+        this.#syncing = undefined;
+        if (this.#waiters.length > 0) this.#startSync();
+      });
+  }
+
+  async #sync(): Promise<void> {
+    clearTimeout(this.#syncTimer);
+    this.#syncTimer = undefined;
+    const upTo = this.#live.last;
+    const retired = [...this.#retired];
+    const waiters = this.#waiters;
+    this.#waiters = [];
+    try {
+      for (const descriptor of [...retired, this.#descriptor]) await syncData(descriptor);
+    } catch (error) {
+      this.#syncFailed = true;
+      const reason = error instanceof Error ? error : new Error(String(error));
+      for (const waiter of waiters) waiter.reject(reason);
+      throw error;
+    }
+    for (const descriptor of this.#retired.splice(0, retired.length)) closeSync(descriptor);
+    this.#live.synced = upTo;
+    for (const waiter of waiters) waiter.resolve();
+    for (const listener of this.#syncListeners) listener();
+  }
+
+  #alarm(code: string, message: string, error: unknown): void {
+    this.#options.log.error({ error, code }, message);
+    if (this.#alarmed) return;
+    this.#alarmed = true;
+    this.#options.onAlarm(code, message);
+  }
+}
+
+/** Writes at a fixed position, so that what a failed write left behind is overwritten by the next one. */
+function writeFully(descriptor: number, content: Buffer, position: number): void {
+  let done = 0;
+  try {
+    while (done < content.length) {
+      done += writeSync(descriptor, content, done, content.length - done, position + done);
+    }
+  } catch (error) {
+    // A disk that is full still lets a file be cut; if not, recovery cuts the torn line.
+    if (done > 0) ftruncateSync(descriptor, position);
+    throw error;
+  }
+}
+
+/** The record with its long strings cut; digests and ids are short and stay whole. */
+function clipped(record: AuditRecord): AuditRecord {
+  const text = JSON.stringify(record, (_, value: unknown) =>
+    typeof value === 'string' && value.length > clippedCharacters ? `${value.slice(0, clippedCharacters)}…` : value,
+  );
+  return JSON.parse(text) as AuditRecord;
+}
+
+/**
+ * How many records were shed and not yet recorded, in a file of fixed size: writing it needs no room on a full disk,
+ * and it survives the death of the process.
+ */
+class ShedCount {
+  readonly #descriptor: number;
+  #count: number;
+
+  constructor(path: string) {
+    this.#descriptor = openSync(path, constants.O_RDWR | constants.O_CREAT, 0o600);
+    this.#count = Number(readFileSync(path, 'latin1')) || 0;
+    this.#store();
+  }
+
+  get count(): number {
+    return this.#count;
+  }
+
+  add(count: number): void {
+    this.#count += count;
+    this.#store();
+  }
+
+  clear(): void {
+    this.#count = 0;
+    this.#store();
+  }
+
+  close(): void {
+    closeSync(this.#descriptor);
+  }
+
+  #store(): void {
+    writeSync(this.#descriptor, String(this.#count).padStart(16, '0'), 0, 'latin1');
+  }
+}

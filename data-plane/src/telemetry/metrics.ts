@@ -1,0 +1,213 @@
+import {
+  type AuditOutcome,
+  type MetricsRow,
+  type MetricsWindow,
+  metricsSigningText,
+  metricsTargetCharactersMax,
+  Sketch,
+} from '@sallyport/schema';
+import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import type { BatchSigner } from './audit-shipper.ts';
+
+export const metricsWindowMs = 10_000;
+/** Distinct (server, target, outcome) of one window; what comes after is counted without its target. */
+const windowRowsMax = 5_000;
+/** Windows kept while the queue is away, about half an hour. Metrics may be lost, audit events may not. */
+const windowsPendingMax = 180;
+/** Outcomes of exchanges that reached an upstream. Other targets are named by the client at will and are not counted. */
+const reachedUpstream: ReadonlySet<AuditOutcome> = new Set(['success', 'error', 'upstreamFailure', 'aborted']);
+
+export interface ClosedExchange {
+  readonly serverId: string | null;
+  readonly slug: string | null;
+  readonly target: { readonly kind: 'tool' | 'prompt' | 'resource'; readonly name: string } | null;
+  /** JSON-RPC method; null for a listening stream and for what was not understood. */
+  readonly method: string | null;
+  readonly outcome: AuditOutcome;
+  readonly durationMs: number;
+  readonly upstreamMs: number | null;
+}
+
+export interface MetricsOptions {
+  /** Of the audit spool: with the node it makes a window's identity. */
+  readonly epoch: string;
+  readonly signer: BatchSigner;
+  readonly queue: QueueProducer;
+  readonly registry: Registry;
+  readonly clock: Clock;
+  /** The control plane's time, in milliseconds. */
+  readonly now: () => number;
+  readonly log: Log;
+}
+
+interface Row {
+  readonly exchange: Pick<ClosedExchange, 'slug' | 'target' | 'outcome'> & { readonly serverId: string };
+  readonly sketch: Sketch;
+  durationMsSum: number;
+}
+
+/** Counts exchanges: for Prometheus with few labels, and for the control plane in windows of 10 s with sketches. */
+export class Metrics {
+  readonly #options: MetricsOptions;
+  readonly #calls: Counter<'server' | 'outcome'>;
+  readonly #duration: Histogram;
+  readonly #overhead: Histogram;
+  #windowStart: number;
+  #rows = new Map<string, Row>();
+  readonly #pending: MetricsWindow[] = [];
+  #timer: NodeJS.Timeout | undefined;
+  #sending: Promise<void> = Promise.resolve();
+
+  constructor(options: MetricsOptions) {
+    this.#options = options;
+    const registers = [options.registry];
+    this.#calls = new Counter({
+      name: 'sallyport_exchanges_total',
+      help: 'Exchanges closed, by server and outcome.',
+      labelNames: ['server', 'outcome'],
+      registers,
+    });
+    const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
+    this.#duration = new Histogram({
+      name: 'sallyport_exchange_duration_seconds',
+      help: 'From receipt of a request to the last byte of its answer.',
+      buckets,
+      registers,
+    });
+    this.#overhead = new Histogram({
+      name: 'sallyport_gateway_overhead_seconds',
+      help: 'Duration of exchanges that reached an upstream, less the wait for its first byte.',
+      buckets,
+      registers,
+    });
+    this.#windowStart = this.#currentWindow();
+  }
+
+  start(): void {
+    this.#timer ??= setInterval(() => {
+      if (this.#currentWindow() > this.#windowStart) this.flush();
+    }, metricsWindowMs / 2).unref();
+  }
+
+  exchangeClosed(exchange: ClosedExchange): void {
+    // A server that does not exist has a name the client made up: no label, no row of its own.
+    this.#calls.inc({ server: exchange.serverId === null ? '' : (exchange.slug ?? ''), outcome: exchange.outcome });
+    if (isStream(exchange)) return;
+    this.#duration.observe(exchange.durationMs / 1000);
+    if (exchange.upstreamMs !== null) {
+      this.#overhead.observe(Math.max(0, exchange.durationMs - exchange.upstreamMs) / 1000);
+    }
+    if (exchange.serverId === null) return;
+    if (this.#currentWindow() > this.#windowStart) this.flush();
+    const row = this.#rowOf(exchange, exchange.serverId);
+    row.sketch.add(exchange.durationMs);
+    row.durationMsSum += exchange.durationMs;
+  }
+
+  /** Ends the current window and sends what is pending; what cannot be sent waits for the next time. */
+  flush(): void {
+    if (this.#rows.size > 0) this.#pending.push(this.#windowOf(this.#windowStart));
+    // Never the same start twice, also where the estimate of time is corrected backwards: it would count once.
+    this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + 1);
+    this.#rows = new Map();
+    if (this.#pending.length > windowsPendingMax) {
+      const dropped = this.#pending.splice(0, this.#pending.length - windowsPendingMax);
+      this.#options.log.warn({ windows: dropped.length }, 'metrics were dropped: the queue is away for too long');
+    }
+    this.#sending = this.#sending.then(() => this.#send());
+  }
+
+  async close(): Promise<void> {
+    clearInterval(this.#timer);
+    this.flush();
+    await this.#sending;
+  }
+
+  async #send(): Promise<void> {
+    for (let window = this.#pending[0]; window !== undefined; window = this.#pending[0]) {
+      try {
+        await this.#options.queue.add(`${window.nodeId}.${window.epoch}.${window.windowStart}`, window);
+      } catch (error) {
+        this.#options.log.debug({ error }, 'metrics wait for the queue');
+        return;
+      }
+      this.#pending.shift();
+    }
+  }
+
+  #currentWindow(): number {
+    const now = this.#options.now();
+    return Math.max(0, now - (now % metricsWindowMs));
+  }
+
+  #rowOf(exchange: ClosedExchange, serverId: string): Row {
+    const wanted = reachedUpstream.has(exchange.outcome) ? bounded(exchange.target) : null;
+    let key = rowKey(serverId, wanted, exchange.outcome);
+    let target = wanted;
+    if (!this.#rows.has(key) && this.#rows.size >= windowRowsMax) {
+      target = null;
+      key = rowKey(serverId, null, exchange.outcome);
+    }
+    const existing = this.#rows.get(key);
+    if (existing !== undefined) return existing;
+    const { slug, outcome } = exchange;
+    const row: Row = { exchange: { serverId, slug, target, outcome }, sketch: new Sketch(), durationMsSum: 0 };
+    this.#rows.set(key, row);
+    return row;
+  }
+
+  #windowOf(windowStart: number): MetricsWindow {
+    const { signer, epoch } = this.#options;
+    const rows = [...this.#rows.values()].map(
+      ({ exchange, sketch, durationMsSum }): MetricsRow => ({
+        serverId: exchange.serverId,
+        slug: exchange.slug ?? '',
+        target: exchange.target,
+        outcome: exchange.outcome,
+        durationMsSum,
+        sketch: sketch.serialize(),
+      }),
+    );
+    const window = { nodeId: signer.nodeId, epoch, windowStart, rows, publicKey: signer.publicKey };
+    return { ...window, signature: signer.sign(metricsSigningText(window)) };
+  }
+}
+
+function bounded(target: ClosedExchange['target']): ClosedExchange['target'] {
+  return target === null ? null : { kind: target.kind, name: target.name.slice(0, metricsTargetCharactersMax) };
+}
+
+function isStream(exchange: ClosedExchange): boolean {
+  const listens = exchange.method === null || exchange.method === 'subscriptions/listen';
+  return listens && reachedUpstream.has(exchange.outcome);
+}
+
+function rowKey(serverId: string, target: ClosedExchange['target'], outcome: AuditOutcome): string {
+  return `${serverId}\n${outcome}\n${target?.kind ?? ''}\n${target?.name ?? ''}`;
+}
+
+/** What the node's spool says of itself at each scrape. */
+export function registerSpoolGauges(
+  registry: Registry,
+  spool: { readonly bytes: number; readonly shedCount: number },
+  recordsUnconfirmed: () => number,
+): void {
+  const gauge = (name: string, help: string, value: () => number): void => {
+    new Gauge({
+      name,
+      help,
+      registers: [registry],
+      collect() {
+        this.set(value());
+      },
+    });
+  };
+  gauge('sallyport_audit_spool_bytes', 'Size of the audit spool.', () => spool.bytes);
+  gauge('sallyport_audit_spool_shed_records', 'Records shed and not yet recorded as such.', () => spool.shedCount);
+  gauge(
+    'sallyport_audit_spool_unconfirmed_records',
+    'Records the control plane has not confirmed.',
+    recordsUnconfirmed,
+  );
+}

@@ -1,0 +1,36 @@
+/** What nodes report of their traffic: one job per window of 10 s, counted once by (node, epoch, window). */
+import { z } from 'zod';
+import { auditOutcomes } from './audit.ts';
+import { canonicalJson, sha256 } from './canonical-json.ts';
+
+export const metricsQueue = 'metrics';
+/** A target that is longer than this is counted under its beginning. */
+export const metricsTargetCharactersMax = 256;
+
+const metricsRowSchema = z.strictObject({
+  serverId: z.string(),
+  slug: z.string(),
+  target: z.strictObject({ kind: z.enum(['tool', 'prompt', 'resource']), name: z.string() }).nullable(),
+  outcome: z.enum(auditOutcomes),
+  durationMsSum: z.number().nonnegative(),
+  /** A serialized `Sketch` of durations in milliseconds; its count is the number of calls. */
+  sketch: z.string(),
+});
+export type MetricsRow = z.infer<typeof metricsRowSchema>;
+
+export const metricsWindowSchema = z.strictObject({
+  nodeId: z.string(),
+  epoch: z.string(),
+  /** Milliseconds since the epoch, in the control plane's estimated time. */
+  windowStart: z.number().int().nonnegative(),
+  rows: z.array(metricsRowSchema).max(20_000),
+  /** Ed25519 by a key registered for the node, over `metricsSigningText`. */
+  publicKey: z.base64(),
+  signature: z.base64(),
+});
+export type MetricsWindow = z.infer<typeof metricsWindowSchema>;
+
+export function metricsSigningText(window: Omit<MetricsWindow, 'signature'>): string {
+  const { nodeId, epoch, windowStart, publicKey, rows } = window;
+  return `sallyport.metrics.v1|${nodeId}|${epoch}|${windowStart}|${publicKey}|${sha256(canonicalJson(rows))}`;
+}
