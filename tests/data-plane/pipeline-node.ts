@@ -1,0 +1,190 @@
+import { BlockList } from 'node:net';
+import {
+  buildFromDocuments,
+  Connections,
+  DecisionCache,
+  decisionCacheBytesMax,
+  ExchangeSlots,
+  Listener,
+  Pipeline,
+  RuntimeStore,
+} from '@sallyport/data-plane';
+import {
+  type AuditRecord,
+  type ConfigDocument,
+  defaultLimits,
+  type DefinitionEntry,
+  type GrantEntry,
+  type LimitsDocument,
+  principalShard,
+  protocolRevisions,
+  sha256,
+} from '@sallyport/schema';
+import { createEgress, createLog, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
+
+export const testKey = 'sp_test_key_of_the_first_principal';
+export const otherKey = 'sp_test_key_of_another_principal';
+const sealingSecret = Buffer.alloc(32, 7).toString('base64');
+
+export interface TestServer {
+  readonly slug: string;
+  readonly url: string;
+  readonly protocolRevisions?: readonly string[];
+  /** Approved definitions, by kind. */
+  readonly tools?: readonly string[];
+  readonly prompts?: readonly string[];
+  readonly definitions?: readonly DefinitionEntry[];
+  readonly auditMode?: 'buffered' | 'strict';
+  readonly configStalenessMaxMs?: number;
+}
+
+export interface TestGrant extends Partial<Omit<GrantEntry, 'id'>> {
+  readonly server: string;
+}
+
+export interface TestConfiguration {
+  readonly servers: readonly TestServer[];
+  readonly grants: readonly TestGrant[];
+  readonly limits?: Partial<LimitsDocument>;
+  readonly principals?: readonly { id: string; key: string; epoch?: number; status?: 'active' | 'disabled' }[];
+  readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
+  readonly revision?: number;
+}
+
+function approved(kind: DefinitionEntry['kind'], name: string): DefinitionEntry {
+  return { kind, name, approvedDigests: [], state: 'approved' };
+}
+
+function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
+  const documents: ConfigDocument[] = [
+    { ...defaultLimits, ...configuration.limits },
+    { kind: 'keys', sealing: [...(configuration.sealing ?? [{ id: 'k1', secret: sealingSecret, use: 'seal' }])] },
+  ];
+  for (const server of configuration.servers) {
+    const id = `server-${server.slug}`;
+    documents.push({
+      kind: 'server',
+      id,
+      slug: server.slug,
+      lifecycle: 'approved',
+      url: server.url,
+      protocolRevisions: [...(server.protocolRevisions ?? protocolRevisions)],
+      labels: {},
+      definitions: [
+        ...(server.tools ?? []).map((name) => approved('tool', name)),
+        ...(server.prompts ?? []).map((name) => approved('prompt', name)),
+        ...(server.definitions ?? []),
+      ],
+      auditMode: server.auditMode ?? 'buffered',
+      configStalenessMaxMs: server.configStalenessMaxMs ?? null,
+    });
+    const grants = configuration.grants
+      .filter((grant) => grant.server === server.slug)
+      .map(
+        ({ server: _server, ...grant }, index): GrantEntry => ({
+          subject: { kind: 'everyone' },
+          effect: 'allow',
+          tools: [],
+          prompts: [],
+          resources: [],
+          notBefore: null,
+          notAfter: null,
+          ...grant,
+          id: `grant-${server.slug}-${index}`,
+        }),
+      );
+    documents.push({ kind: 'grants', serverId: id, grants });
+  }
+  const principals = configuration.principals ?? [
+    { id: 'first', key: testKey },
+    { id: 'another', key: otherKey },
+  ];
+  const shards = Map.groupBy(principals, ({ id }) => principalShard(id));
+  for (const [shard, members] of shards) {
+    documents.push({
+      kind: 'principals',
+      shard,
+      principals: members.map(({ id, key, epoch, status }) => ({
+        id,
+        kind: 'serviceAccount',
+        name: id,
+        status: status ?? 'active',
+        groups: [],
+        epoch: epoch ?? 0,
+        expiresAt: null,
+        keys: [{ id: `key-of-${id}`, hash: sha256(key), scopes: ['mcp'], expiresAt: Date.UTC(2100, 0) }],
+      })),
+    });
+  }
+  return documents;
+}
+
+/** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
+export async function startPipelineNode(configuration: TestConfiguration) {
+  const clock = systemClock;
+  const log = createLog({ name: 'node', level: 'silent' });
+  const store = new RuntimeStore({ clock });
+  const configure = (next: TestConfiguration): void =>
+    store.swap(buildFromDocuments(documentsOf(next), { revision: next.revision ?? 1 }));
+  store.contact(clock.now());
+  configure(configuration);
+  const egress = createEgress({
+    allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow,
+    connectionsPerOriginMax: 1024,
+  });
+  const records: AuditRecord[] = [];
+  const pipeline = new Pipeline({
+    runtimes: store,
+    audit: {
+      append: (record) => void records.push(record),
+      appendDurable: (record) => {
+        records.push(record);
+        return Promise.resolve();
+      },
+    },
+    metrics: { exchangeClosed: () => undefined },
+    connections: new Connections(egress),
+    decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
+    slots: new ExchangeSlots({ exchangesMax: 1000 }),
+    receive: {
+      access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
+      requestBodyTimeoutMs: 5_000,
+    },
+    clock,
+    log,
+  });
+  const listener = new Listener({
+    host: '127.0.0.1',
+    port: 0,
+    tls: null,
+    limits: {
+      requestHeaderBytesMax: 32 * 1024,
+      requestHeadersTimeoutMs: 10_000,
+      requestBodyTimeoutMs: 5_000,
+      requestBodiesBytesMax: 64 * 1024 * 1024,
+      connectionsMax: 1000,
+      connectionIdleTimeoutMs: 5_000,
+    },
+    trustedProxies: new BlockList(),
+    handle: (request) => pipeline.handle(request),
+    clock,
+    log,
+  });
+  const port = await listener.listen();
+  return {
+    records,
+    store,
+    configure,
+    pipeline,
+    listener,
+    port,
+    url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
+    stop: async () => {
+      pipeline.streams.close();
+      listener.close();
+      await egress.close();
+    },
+  };
+}
+
+export type PipelineNode = Awaited<ReturnType<typeof startPipelineNode>>;
