@@ -22,10 +22,14 @@ create table servers (
   discovered_at timestamptz,
   -- The last attempt, successful or not: the timer goes by it.
   discovery_attempted_at timestamptz,
-  -- A code of the error catalogue; null when the last attempt succeeded.
+  -- A code of the error catalogue with its public text; null when the last attempt succeeded.
   discovery_problem text,
+  discovery_problem_message text,
   -- Definitions the last discovery left out, each with its reason.
   discovery_notes jsonb not null default '[]' check (jsonb_typeof(discovery_notes) = 'array'),
+  -- The process that is discovering it now; ends by itself, so that a killed one blocks nobody.
+  discovery_lease uuid,
+  discovery_lease_until timestamptz,
   revision integer not null default 1,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
@@ -39,8 +43,9 @@ create table definitions (
   server_id uuid not null references servers,
   kind text not null check (kind in ('tool', 'prompt', 'resource', 'resourceTemplate')),
   name text not null,
-  -- Of the object seen last; `approved_digests` holds what may be served.
-  digest text not null,
+  -- Of the objects seen last, the one of the newest protocol revision first: an upstream of two eras may word one
+  -- definition in two ways. `approved_digests` holds what may be served.
+  digests text[] not null check (cardinality(digests) > 0),
   state text not null check (state in ('approved', 'pending', 'drifted', 'quarantined')),
   approved_digests text[] not null default '{}',
   first_seen_at timestamptz not null,
@@ -49,7 +54,7 @@ create table definitions (
   revision integer not null default 1,
   created_at timestamptz not null default now(),
   updated_at timestamptz not null default now(),
-  constraint approved_is_what_was_seen check (state <> 'approved' or digest = any (approved_digests))
+  constraint approved_is_what_was_seen check (state <> 'approved' or digests <@ approved_digests)
 );
 -- By hash: a resource's URI may be longer than an entry of an index can be.
 create unique index definitions_name on definitions (server_id, kind, md5(name));

@@ -1,0 +1,72 @@
+import type { DefinitionKind, DefinitionState, DiscoveryResult } from '@sallyport/schema';
+import type { DefinitionRow } from './catalog.tables.ts';
+
+/** A definition as the last discovery saw it, in all its wordings, that of the newest protocol revision first. */
+export interface SeenDefinition {
+  readonly kind: DefinitionKind;
+  readonly name: string;
+  readonly digests: readonly string[];
+}
+
+export interface DefinitionChanges {
+  readonly added: readonly SeenDefinition[];
+  /** Rows whose digests, state or presence changed, with what they become. */
+  readonly changed: readonly {
+    readonly row: DefinitionRow;
+    readonly digests: readonly string[];
+    readonly state: DefinitionState;
+  }[];
+  readonly removed: readonly DefinitionRow[];
+}
+
+/**
+ * The state of a definition that is served in these wordings. All of them must be approved, since which one a client
+ * gets is the upstream's choice. Quarantine ends only by hand.
+ */
+export function stateOf(
+  held: Pick<DefinitionRow, 'state' | 'approvedDigests'>,
+  digests: readonly string[],
+): DefinitionState {
+  if (held.state === 'quarantined') return 'quarantined';
+  if (digests.every((digest) => held.approvedDigests.includes(digest))) return 'approved';
+  return held.approvedDigests.length > 0 ? 'drifted' : 'pending';
+}
+
+function keyOf(definition: Pick<SeenDefinition, 'kind' | 'name'>): string {
+  return `${definition.kind} ${definition.name}`;
+}
+
+export function seenDefinitions(found: DiscoveryResult['definitions']): readonly SeenDefinition[] {
+  const seen = new Map<string, { kind: DefinitionKind; name: string; digests: string[] }>();
+  for (const { kind, name, digest } of found) {
+    const entry = seen.get(keyOf({ kind, name })) ?? { kind, name, digests: [] };
+    if (!entry.digests.includes(digest)) entry.digests.push(digest);
+    seen.set(keyOf(entry), entry);
+  }
+  return [...seen.values()];
+}
+
+function sameDigests(left: readonly string[], right: readonly string[]): boolean {
+  return left.length === right.length && left.every((digest, index) => digest === right[index]);
+}
+
+/** What a discovery changes in the catalog. New definitions are always `pending`: nothing is served unseen. */
+export function planDefinitionChanges(
+  held: readonly DefinitionRow[],
+  seen: readonly SeenDefinition[],
+): DefinitionChanges {
+  const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
+  const seenKeys = new Set(seen.map(keyOf));
+  const changed = seen.flatMap((definition) => {
+    const row = heldByKey.get(keyOf(definition));
+    if (row === undefined) return [];
+    const state = stateOf(row, definition.digests);
+    const same = row.removedAt === null && row.state === state && sameDigests(row.digests, definition.digests);
+    return same ? [] : [{ row, digests: definition.digests, state }];
+  });
+  return {
+    added: seen.filter((definition) => !heldByKey.has(keyOf(definition))),
+    changed,
+    removed: held.filter((row) => row.removedAt === null && !seenKeys.has(keyOf(row))),
+  };
+}
