@@ -63,6 +63,7 @@ create table join_tokens (
   uses integer not null default 0,
   expires_at timestamptz not null,
   revoked_at timestamptz,
+  revision integer not null default 1,
   created_at timestamptz not null default now(),
   check (uses_max is null or uses <= uses_max)
 );
@@ -120,6 +121,8 @@ create table sealing_keys (
   sealed_secret text not null,
   use text not null check (use in ('open', 'seal')),
   created_at timestamptz not null,
+  -- First revision that had it: it may seal when every live node has that one.
+  published_revision bigint,
   sealing_since timestamptz,
   -- Set when another key took over; it opens until this has passed.
   retires_at timestamptz

@@ -68,6 +68,7 @@ export const joinTokens = pgTable('join_tokens', {
   uses: integer().notNull().default(0),
   expiresAt: instant('expires_at').notNull(),
   revokedAt: instant('revoked_at'),
+  revision: integer().notNull().default(1),
   createdAt: instant('created_at').notNull().defaultNow(),
 });
 export type JoinTokenRow = typeof joinTokens.$inferSelect;
@@ -122,6 +123,7 @@ export const sealingKeys = pgTable('sealing_keys', {
   sealedSecret: text('sealed_secret').notNull(),
   use: text({ enum: ['open', 'seal'] }).notNull(),
   createdAt: instant('created_at').notNull(),
+  publishedRevision: bigint('published_revision', { mode: 'number' }),
   sealingSince: instant('sealing_since'),
   retiresAt: instant('retires_at'),
 });

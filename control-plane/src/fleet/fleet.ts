@@ -1,0 +1,64 @@
+import type { Clock, Log } from '@sallyport/schema/platform';
+import type { Database } from '../database/client.ts';
+import { type FleetKey, FleetVault, openFleet } from './fleet-keys.ts';
+import { JoinTokenService } from './join-token.service.ts';
+import { ManifestFeed } from './manifest-feed.ts';
+import { NodeAdmission } from './node-admission.ts';
+import type { ConnectionDependencies } from './node-connection.ts';
+import { NodeReports } from './node-reports.ts';
+import { NodeService } from './node.service.ts';
+import { SnapshotPublisher } from './publish-snapshot.ts';
+import { SyncServer } from './sync-server.ts';
+
+export interface FleetOptions
+  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth'> {
+  readonly database: Database;
+  /** SALLYPORT_SECRET_KEY. */
+  readonly secretKey: string;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+export interface Fleet {
+  readonly fleetKey: FleetKey;
+  readonly publisher: SnapshotPublisher;
+  readonly syncServer: SyncServer;
+  readonly nodes: NodeService;
+  readonly joinTokens: JoinTokenService;
+  stop(): Promise<void>;
+}
+
+/** Starts the configuration push: the reconciler, and the server that nodes connect to. */
+export async function startFleet(options: FleetOptions): Promise<Fleet> {
+  const { database, clock, log } = options;
+  const vault = new FleetVault(options.secretKey);
+  const fleetKey = await openFleet(database, vault, clock);
+  const publisher = new SnapshotPublisher({ database, vault, clock, log });
+  const feed = new ManifestFeed({ database, vault, log });
+  const syncServer = new SyncServer({
+    admission: new NodeAdmission({ database, fleetKey, clock, log }),
+    reports: new NodeReports({ database, clock }),
+    feed,
+    fleetKey,
+    clock,
+    log,
+    watermarksOf: options.watermarksOf,
+    spoolEpochsReported: options.spoolEpochsReported,
+    recordHealth: options.recordHealth,
+  });
+  await feed.start();
+  await publisher.start();
+  syncServer.start();
+  return {
+    fleetKey,
+    publisher,
+    syncServer,
+    nodes: new NodeService(database, vault),
+    joinTokens: new JoinTokenService(database),
+    stop: async () => {
+      await publisher.stop();
+      await syncServer.stop();
+      await feed.stop();
+    },
+  };
+}

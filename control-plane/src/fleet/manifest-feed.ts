@@ -1,0 +1,222 @@
+import { type History, type Manifest, type ManifestDelta, manifestHash, syncChunkBytes } from '@sallyport/schema';
+import type { Log } from '@sallyport/schema/platform';
+import { and, asc, desc, eq, gte, inArray, lte } from 'drizzle-orm';
+import type { Database, Transaction } from '../database/client.ts';
+import { listen } from '../database/listen.ts';
+import { currentHistory, documentPurpose, type FleetVault, manifestChannel } from './fleet-keys.ts';
+import { configDocuments, configEntries, configManifests, type ManifestRow } from './fleet.tables.ts';
+
+/** Changes folded into one delta; a node further behind gets the whole. */
+const changesPerDeltaMax = 1_000;
+/** Documents read from the database with one query. */
+const documentsPerQueryMax = 64;
+const retryDelayMs = 500;
+
+export interface ManifestFeedOptions {
+  readonly database: Database;
+  readonly vault: FleetVault;
+  readonly log: Log;
+}
+
+/** The published configuration as this process sends it to nodes: the newest whole one, and how others lead to it. */
+export class ManifestFeed {
+  readonly #options: ManifestFeedOptions;
+  #current: Manifest | undefined;
+  #history: History | undefined;
+  #unlisten: (() => Promise<void>) | undefined;
+  #refreshing: Promise<void> | undefined;
+  #again = false;
+  #stopped = false;
+  readonly #listeners = new Set<() => void>();
+
+  constructor(options: ManifestFeedOptions) {
+    this.#options = options;
+  }
+
+  /** Undefined until something was published. */
+  get current(): Manifest | undefined {
+    return this.#current;
+  }
+
+  /** The history in force; known before anything is published. */
+  get history(): History | undefined {
+    return this.#history;
+  }
+
+  onPublished(listener: () => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  async start(): Promise<void> {
+    this.#unlisten = await listen(this.#options.database, manifestChannel, () => this.#refresh());
+    await this.#load();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    await this.#unlisten?.();
+    await this.#refreshing;
+  }
+
+  #refresh(): void {
+    this.#again = true;
+    if (this.#refreshing !== undefined || this.#stopped) return;
+    this.#again = false;
+    this.#refreshing = this.#load()
+      .catch(async (error: unknown) => {
+        this.#options.log.error({ err: error }, 'reading the published configuration failed; it is tried again');
+        await new Promise((resolve) => setTimeout(resolve, retryDelayMs));
+        this.#again = true;
+      })
+      .finally(() => {
+        this.#refreshing = undefined;
+        if (this.#again) this.#refresh();
+      });
+  }
+
+  async #load(): Promise<void> {
+    const { history, manifest: loaded } = await this.#options.database.db.transaction(
+      (tx) => readManifest(tx, this.#current),
+      { isolationLevel: 'repeatable read', accessMode: 'read only' },
+    );
+    this.#history = history;
+    if (loaded === undefined) return;
+    const before = this.#current;
+    this.#current = loaded;
+    if (before?.history.id === loaded.history.id && before.revision === loaded.revision) return;
+    for (const listener of this.#listeners) listener();
+  }
+
+  /** What leads from a revision to the current one; undefined where only the whole can. */
+  async deltaFrom(base: { readonly historyId: string; readonly revision: number }): Promise<ManifestDelta | undefined> {
+    const current = this.#current;
+    if (current === undefined || base.historyId !== current.history.id || base.revision >= current.revision) {
+      return undefined;
+    }
+    if (current.revision - base.revision > changesPerDeltaMax) return undefined;
+    const rows = await readChanges(this.#options.database.db, current.history.id, base.revision, current.revision);
+    // The base itself must be one that was published in this history, and every step after it must still be known.
+    if (rows.length !== current.revision - base.revision + 1) return undefined;
+    const folded = foldChanges(rows.slice(1));
+    return {
+      history: current.history,
+      base: base.revision,
+      revision: current.revision,
+      hash: current.hash,
+      changed: Object.fromEntries(folded.changed),
+      removed: [...folded.removed].sort(),
+    };
+  }
+
+  /**
+   * The bodies of documents, in messages of about `syncChunkBytes`. Ends early, with `complete: false`, at a hash that
+   * is not stored (any more) or does not open.
+   */
+  async *documents(
+    hashes: readonly string[],
+  ): AsyncGenerator<{ readonly complete: boolean; readonly documents: { hash: string; body: string }[] }> {
+    let chunk: { hash: string; body: string }[] = [];
+    let chunkBytes = 0;
+    for (let from = 0; from < hashes.length; from += documentsPerQueryMax) {
+      const batch = hashes.slice(from, from + documentsPerQueryMax);
+      const rows = await this.#options.database.db
+        .select()
+        .from(configDocuments)
+        .where(inArray(configDocuments.hash, batch));
+      for (const row of rows) {
+        const body = row.sealed ? this.#options.vault.open(documentPurpose(row.hash), row.body) : row.body;
+        if (body === undefined) return yield { complete: false, documents: [] };
+        if (chunk.length > 0 && chunkBytes + body.length > syncChunkBytes) {
+          yield { complete: true, documents: chunk };
+          chunk = [];
+          chunkBytes = 0;
+        }
+        chunk.push({ hash: row.hash, body });
+        chunkBytes += body.length;
+      }
+      if (rows.length < new Set(batch).size) return yield { complete: false, documents: [] };
+    }
+    if (chunk.length > 0) yield { complete: true, documents: chunk };
+  }
+}
+
+/** The current manifest: what is held, brought forward by the changes since, or read whole. */
+async function readManifest(
+  tx: Transaction,
+  held: Manifest | undefined,
+): Promise<{ readonly history: History; readonly manifest: Manifest | undefined }> {
+  const history = await currentHistory(tx);
+  const newest = (
+    await tx
+      .select({ revision: configManifests.revision, hash: configManifests.hash })
+      .from(configManifests)
+      .where(eq(configManifests.historyId, history.id))
+      .orderBy(desc(configManifests.revision))
+      .limit(1)
+  )[0];
+  if (newest === undefined) return { history, manifest: undefined };
+  if (held?.history.id === history.id && held.revision === newest.revision) return { history, manifest: held };
+  const forwarded = await bringForward(tx, held, history, newest);
+  if (forwarded !== undefined) return { history, manifest: forwarded };
+  const entries: Record<string, string> = {};
+  for (const row of await tx.select().from(configEntries)) entries[row.key] = row.hash;
+  return { history, manifest: { history, ...newest, entries } };
+}
+
+async function bringForward(
+  tx: Transaction,
+  held: Manifest | undefined,
+  history: History,
+  newest: { readonly revision: number; readonly hash: string },
+): Promise<Manifest | undefined> {
+  if (held?.history.id !== history.id || newest.revision - held.revision > changesPerDeltaMax) return undefined;
+  const rows = await readChanges(tx, history.id, held.revision, newest.revision);
+  if (rows.length !== newest.revision - held.revision + 1) return undefined;
+  const { changed, removed } = foldChanges(rows.slice(1));
+  const entries: Record<string, string> = { ...held.entries, ...Object.fromEntries(changed) };
+  for (const key of removed) delete entries[key];
+  if (manifestHash(entries) !== newest.hash) return undefined;
+  return { history, revision: newest.revision, hash: newest.hash, entries };
+}
+
+type ChangeRow = Pick<ManifestRow, 'changed' | 'removed'>;
+
+function readChanges(
+  reader: Database['db'] | Transaction,
+  historyId: string,
+  from: number,
+  to: number,
+): Promise<ChangeRow[]> {
+  return reader
+    .select({ changed: configManifests.changed, removed: configManifests.removed })
+    .from(configManifests)
+    .where(
+      and(
+        eq(configManifests.historyId, historyId),
+        gte(configManifests.revision, from),
+        lte(configManifests.revision, to),
+      ),
+    )
+    .orderBy(asc(configManifests.revision));
+}
+
+/** Several changes, one after the other, as one. */
+export function foldChanges(rows: readonly ChangeRow[]): {
+  readonly changed: ReadonlyMap<string, string>;
+  readonly removed: ReadonlySet<string>;
+} {
+  const changed = new Map<string, string>();
+  const removed = new Set<string>();
+  for (const row of rows) {
+    for (const [key, hash] of Object.entries(row.changed)) {
+      changed.set(key, hash);
+      removed.delete(key);
+    }
+    for (const key of row.removed) {
+      changed.delete(key);
+      removed.add(key);
+    }
+  }
+  return { changed, removed };
+}

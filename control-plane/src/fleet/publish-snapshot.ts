@@ -1,0 +1,303 @@
+import { type EncodedDocument, manifestHash } from '@sallyport/schema';
+import { type Clock, type Log } from '@sallyport/schema/platform';
+import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
+import type { Database, Transaction } from '../database/client.ts';
+import { configChannel } from '../database/config-generation.ts';
+import { listen } from '../database/listen.ts';
+import { configGeneration } from '../database/settings.tables.ts';
+import { compileSnapshot, indispensableKeys, type ObjectProblem } from './compile-snapshot.ts';
+import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
+import {
+  configDocuments,
+  configEntries,
+  configManifests,
+  configProblems,
+  sealingKeys,
+  type SealingKeyRow,
+} from './fleet.tables.ts';
+import { readConfiguration } from './read-configuration.ts';
+import { rotateSealingKeys } from './sealing-keys.ts';
+
+/** Signals that come within this time of the first are answered by one compile. */
+const coalesceMs = 50;
+/** Also without a signal: a window ends, a key expires, a signal was lost. */
+const reconcileIntervalMs = 30_000;
+const retryDelayMs = 1_000;
+/** How far back a returning node may be and still receive only what changed. */
+const manifestsKept = 1_000;
+/** Documents out of use stay this long, so that a node fetching an older configuration finishes undisturbed. */
+const documentsKeptMs = 10 * 60_000;
+/** Rows written with one statement. */
+const rowsAtOnceMax = 500;
+
+export interface Publication {
+  readonly historyId: string;
+  readonly revision: number;
+  /** False when the compile gave what is published already. */
+  readonly published: boolean;
+}
+
+export interface SnapshotPublisherOptions {
+  readonly database: Database;
+  readonly vault: FleetVault;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/**
+ * The reconciler from rows to a published configuration. Woken by a signal without payload and by a timer; it always
+ * reads everything, so a signal that is lost or comes twice changes nothing. At most one compile is in flight here,
+ * and the fleet lock keeps it to one among all replicas.
+ */
+export class SnapshotPublisher {
+  readonly #options: SnapshotPublisherOptions;
+  #unlisten: (() => Promise<void>) | undefined;
+  #interval: NodeJS.Timeout | undefined;
+  #scheduled: NodeJS.Timeout | undefined;
+  #running: Promise<void> | undefined;
+  #dirty = false;
+  #stopped = false;
+  #compiledGeneration: number | undefined;
+
+  constructor(options: SnapshotPublisherOptions) {
+    this.#options = options;
+  }
+
+  async start(): Promise<void> {
+    this.#unlisten = await listen(this.#options.database, configChannel, () => this.signal());
+    this.#interval = setInterval(() => this.reconcile(), reconcileIntervalMs);
+    this.signal();
+  }
+
+  async stop(): Promise<void> {
+    this.#stopped = true;
+    clearInterval(this.#interval);
+    clearTimeout(this.#scheduled);
+    await this.#unlisten?.();
+    await this.#running;
+  }
+
+  /** Something may have changed. */
+  signal(): void {
+    this.#dirty = true;
+    if (this.#scheduled !== undefined || this.#running !== undefined || this.#stopped) return;
+    this.#scheduled = setTimeout(() => this.#run(), coalesceMs);
+  }
+
+  /** Compiles soon even where no transaction said that anything changed: time passed, or nodes acknowledged. */
+  reconcile(): void {
+    this.#compiledGeneration = undefined;
+    this.signal();
+  }
+
+  #run(): void {
+    this.#scheduled = undefined;
+    this.#dirty = false;
+    this.#running = this.publish()
+      .then(() => undefined)
+      .catch((error: unknown) => {
+        this.#options.log.error({ err: error }, 'publishing the configuration failed; it is tried again');
+        this.#dirty = true;
+        return new Promise<void>((resolve) => setTimeout(resolve, this.#stopped ? 0 : retryDelayMs));
+      })
+      .finally(() => {
+        this.#running = undefined;
+        if (this.#dirty) this.signal();
+      });
+  }
+
+  /** Compiles and publishes now; undefined when no transaction has bumped the generation since the last compile. */
+  async publish(): Promise<Publication | undefined> {
+    const { database, vault, clock, log } = this.#options;
+    const generation = await readGeneration(database);
+    if (generation === this.#compiledGeneration) return undefined;
+    return withFleetLock(database, async () => {
+      await rotateSealingKeys(database, clock);
+      const result = await database.db.transaction((tx) => publishIn(tx, vault, clock), {
+        isolationLevel: 'repeatable read',
+      });
+      this.#compiledGeneration = result.generation;
+      if (result.published) {
+        log.info({ revision: result.revision, changed: result.changed, removed: result.removed }, 'published');
+        await collectGarbage(database, clock);
+      }
+      for (const problem of result.problems) log.error({ problem }, 'an object cannot be published and is withheld');
+      return { historyId: result.historyId, revision: result.revision, published: result.published };
+    });
+  }
+}
+
+async function readGeneration(database: Database): Promise<number> {
+  const rows = await database.db.select().from(configGeneration).where(eq(configGeneration.id, 1));
+  return rows[0]?.generation ?? 0;
+}
+
+interface PublishResult extends Publication {
+  readonly generation: number;
+  readonly changed: number;
+  readonly removed: number;
+  readonly problems: readonly ObjectProblem[];
+}
+
+async function publishIn(tx: Transaction, vault: FleetVault, clock: Clock): Promise<PublishResult> {
+  const rows = await readConfiguration(tx, clock.now());
+  const { documents, problems } = compileSnapshot(rows, (row) => vault.openSealingKey(row));
+  const published = new Map((await tx.select().from(configEntries)).map((entry) => [entry.key, entry.hash]));
+  const entries = new Map(documents.map((document) => [document.key, document.hash]));
+  for (const key of indispensableKeys) {
+    const before = published.get(key);
+    if (!entries.has(key) && before !== undefined) entries.set(key, before);
+  }
+  const history = await currentHistory(tx);
+  const newest = await newestManifest(tx, history.id);
+  const hash = manifestHash(Object.fromEntries(entries));
+  await writeProblems(tx, problems, clock);
+  const complete = indispensableKeys.every((key) => entries.has(key));
+  if (!complete || newest?.hash === hash) {
+    if (newest?.hash === hash) await confirmManifest(tx, history.id, newest.revision, rows.generation);
+    const summary = { generation: rows.generation, changed: 0, removed: 0, problems };
+    return { historyId: history.id, revision: newest?.revision ?? 0, published: false, ...summary };
+  }
+  const changed = new Map([...entries].filter(([key, value]) => published.get(key) !== value));
+  const removed = [...published.keys()].filter((key) => !entries.has(key)).sort();
+  const revision = (await highestRevision(tx)) + 1;
+  await writeDocuments(tx, documents, changed, vault);
+  await writeEntries(tx, changed, removed);
+  await tx.insert(configManifests).values({
+    historyId: history.id,
+    revision,
+    hash,
+    generation: rows.generation,
+    changed: Object.fromEntries(changed),
+    removed,
+    publishedAt: new Date(clock.now()),
+  });
+  await markKeysPublished(tx, rows.sealingKeys, revision);
+  await notifyManifest(tx);
+  const summary = { generation: rows.generation, changed: changed.size, removed: removed.length, problems };
+  return { historyId: history.id, revision, published: true, ...summary };
+}
+
+async function newestManifest(
+  tx: Transaction,
+  historyId: string,
+): Promise<{ readonly revision: number; readonly hash: string } | undefined> {
+  const rows = await tx
+    .select({ revision: configManifests.revision, hash: configManifests.hash })
+    .from(configManifests)
+    .where(eq(configManifests.historyId, historyId))
+    .orderBy(desc(configManifests.revision))
+    .limit(1);
+  return rows[0];
+}
+
+/** The newest manifest already says what the rows say now. */
+async function confirmManifest(
+  tx: Transaction,
+  historyId: string,
+  revision: number,
+  generation: number,
+): Promise<void> {
+  await tx
+    .update(configManifests)
+    .set({ generation })
+    .where(
+      and(
+        eq(configManifests.historyId, historyId),
+        eq(configManifests.revision, revision),
+        lt(configManifests.generation, generation),
+      ),
+    );
+}
+
+/** Over all histories: revisions go on rising, so that "412" names one configuration in every log. */
+async function highestRevision(tx: Transaction): Promise<number> {
+  const rows = await tx
+    .select({ revision: sql<string>`coalesce(max(${configManifests.revision}), 0)` })
+    .from(configManifests);
+  return Number(rows[0]?.revision ?? 0);
+}
+
+async function writeDocuments(
+  tx: Transaction,
+  documents: readonly EncodedDocument[],
+  changed: ReadonlyMap<string, string>,
+  vault: FleetVault,
+): Promise<void> {
+  const rows = documents
+    .filter((document) => changed.has(document.key))
+    .map(({ key, hash, body }) => {
+      const sealed = key === 'keys';
+      return { hash, body: sealed ? vault.seal(documentPurpose(hash), body) : body, sealed };
+    });
+  for (const batch of batches(rows)) await tx.insert(configDocuments).values(batch).onConflictDoNothing();
+}
+
+async function writeEntries(
+  tx: Transaction,
+  changed: ReadonlyMap<string, string>,
+  removed: readonly string[],
+): Promise<void> {
+  for (const batch of batches([...changed].map(([key, hash]) => ({ key, hash })))) {
+    await tx
+      .insert(configEntries)
+      .values(batch)
+      .onConflictDoUpdate({ target: configEntries.key, set: { hash: sql`excluded.hash` } });
+  }
+  for (const batch of batches(removed)) await tx.delete(configEntries).where(inArray(configEntries.key, batch));
+}
+
+async function markKeysPublished(tx: Transaction, rows: readonly SealingKeyRow[], revision: number): Promise<void> {
+  const ids = rows.filter((row) => row.publishedRevision === null).map((row) => row.id);
+  if (ids.length === 0) return;
+  await tx
+    .update(sealingKeys)
+    .set({ publishedRevision: revision })
+    .where(and(inArray(sealingKeys.id, ids), isNull(sealingKeys.publishedRevision)));
+}
+
+/** The problems as they are now; one that lasts keeps the time since when. */
+async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[], clock: Clock): Promise<void> {
+  const identity = (problem: Pick<ObjectProblem, 'objectKind' | 'objectId' | 'path'>): string =>
+    `${problem.objectKind}\n${problem.objectId}\n${problem.path}`;
+  const current = new Map(problems.map((problem) => [identity(problem), problem]));
+  const stored = await tx.select().from(configProblems);
+  for (const row of stored) {
+    const key = `${row.objectKind}\n${row.objectId}\n${row.path}`;
+    if (current.get(key)?.message === row.message) {
+      current.delete(key);
+      continue;
+    }
+    await tx
+      .delete(configProblems)
+      .where(
+        and(
+          eq(configProblems.objectKind, row.objectKind),
+          eq(configProblems.objectId, row.objectId),
+          eq(configProblems.path, row.path),
+        ),
+      );
+  }
+  const since = new Date(clock.now());
+  for (const batch of batches([...current.values()])) {
+    await tx.insert(configProblems).values(batch.map((problem) => ({ ...problem, since })));
+  }
+}
+
+async function collectGarbage(database: Database, clock: Clock): Promise<void> {
+  const before = new Date(clock.now() - documentsKeptMs).toISOString();
+  await database.db.execute(sql`
+    delete from config_manifests m using (
+      select history_id, revision from config_manifests order by revision desc offset ${manifestsKept}
+    ) old where m.history_id = old.history_id and m.revision = old.revision`);
+  await database.db.execute(sql`
+    delete from config_documents d where d.created_at < ${before}
+      and not exists (select 1 from config_entries e where e.hash = d.hash)
+      and not exists (
+        select 1 from config_manifests m, jsonb_each_text(m.changed) c where m.published_at >= ${before} and c.value = d.hash
+      )`);
+}
+
+function* batches<Item>(items: readonly Item[]): Generator<Item[]> {
+  for (let from = 0; from < items.length; from += rowsAtOnceMax) yield items.slice(from, from + rowsAtOnceMax);
+}
