@@ -4,7 +4,6 @@ import {
   isProtocolRevision,
   legacyRevisions,
   modernRevisions,
-  protocolRevisions,
   type Era,
   type ProtocolRevision,
 } from '@sallyport/schema';
@@ -78,7 +77,7 @@ export function classifyMessage(message: Message, headers: Headers): Classificat
 
 function legacy(header: string | undefined): Classification {
   if (header === undefined) return { era: 'legacy', revision: null };
-  if (!isProtocolRevision(header)) throw unsupportedRevision(header, protocolRevisions);
+  if (!isProtocolRevision(header)) throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
   return { era: 'legacy', revision: header };
 }
 
@@ -115,7 +114,7 @@ function classifyRequest(message: Message, headers: Headers): Classification {
   }
   checkMethodHeader(message, headers);
   if (!isProtocolRevision(revision) || eraOf(revision) !== 'modern')
-    throw unsupportedRevision(revision, protocolRevisions);
+    throw unsupportedRevision(revision, modernRevisions);
   if (header === undefined) throw headerMismatch('MCP-Protocol-Version is required.');
   if (!headers.has('mcp-method')) throw headerMismatch('Mcp-Method is required.');
   checkNameHeader(message, headers);
@@ -128,7 +127,7 @@ function classifyNotification(message: Message, headers: Headers): Classificatio
   if (meta === undefined || !Object.hasOwn(meta, protocolVersionKey)) {
     if (!namesModern(header)) return legacy(header);
     checkMethodHeader(message, headers);
-    if (!isProtocolRevision(header)) throw unsupportedRevision(header, protocolRevisions);
+    if (!isProtocolRevision(header)) throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
     return { era: 'modern', revision: header };
   }
   const claim = claimOf(meta);
@@ -137,7 +136,7 @@ function classifyNotification(message: Message, headers: Headers): Classificatio
     throw headerMismatch('MCP-Protocol-Version does not equal the protocol version in _meta.');
   }
   checkMethodHeader(message, headers);
-  if (!isProtocolRevision(claim) || eraOf(claim) !== 'modern') throw unsupportedRevision(claim, protocolRevisions);
+  if (!isProtocolRevision(claim) || eraOf(claim) !== 'modern') throw unsupportedRevision(claim, modernRevisions);
   return { era: 'modern', revision: claim };
 }
 

@@ -176,7 +176,7 @@ export class Entry implements Follower {
   }
 
   #closedRecord(ending: Ending): AuditRecord {
-    return { type: 'closed', eventId: this.exchange.eventId, time: this.#context.now(), ...this.#response(ending) };
+    return { type: 'closed', eventId: this.exchange.eventId, time: this.exchange.receivedAt, ...this.#response(ending) };
   }
 
   #request() {
