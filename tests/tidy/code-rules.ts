@@ -161,6 +161,8 @@ const machinePath = /['"`\s(](\/(work|root|home|Users|tmp)\/[\w.-]+)/g;
 const inventedHome = /^\/(home|Users)\/ann\b/;
 
 export function machinePaths(file: SourceFile): string[] {
+  // The test of this rule has to write one down.
+  if (file.path.startsWith('tests/tidy/')) return [];
   return [...file.text.matchAll(machinePath)]
     .filter(([, path]) => path !== undefined && !inventedHome.test(path))
     .map(({ index, 1: path }) => `${file.path}:${file.lineOf(index)} ${path ?? ''}`);

@@ -3,7 +3,7 @@ import { basename, join, posix } from 'node:path';
 import { parseSync } from 'oxc-parser';
 import { z } from 'zod';
 
-export const root = join(import.meta.dirname, '../..');
+const root = join(import.meta.dirname, '../..');
 const packages = ['schema', 'control-plane', 'data-plane', 'cli', 'tests'];
 const notOurs = new Set(['node_modules', 'dist', 'generated', 'coverage', 'console']);
 
@@ -66,8 +66,8 @@ function lineFinder(text: string): (offset: number) => number {
   };
 }
 
-function parse(path: string): SourceFile {
-  const text = readFileSync(join(root, path), 'utf8');
+/** @param path from the root; nothing is read from there */
+export function parseSource(path: string, text: string): SourceFile {
   const { program, module: moduleRecord, comments, errors } = parseSync(path, text);
   if (errors.length > 0) throw new Error(`${path} does not parse: ${errors[0]?.message ?? ''}`);
   const lineOf = lineFinder(text);
@@ -118,5 +118,5 @@ export function readSourceTree(): { readonly files: readonly SourceFile[]; reado
   const files: string[] = [];
   const folders: Folder[] = [];
   for (const name of packages) collect(name, files, folders);
-  return { files: files.sort().map(parse), folders };
+  return { files: files.sort().map((path) => parseSource(path, readFileSync(join(root, path), 'utf8'))), folders };
 }
