@@ -11,18 +11,29 @@ export interface CliEnvironment {
   readonly databaseUrl: string | undefined;
   /** A Redis for the queues; without one they lie in PostgreSQL. */
   readonly redisUrl: string | undefined;
-  /** Handed on to our own programs, so that their other settings can be tried with `start` too. */
+  /** Handed on to our own programs: proxies, certificates, the log level; no other setting of ours. */
   readonly inherited: Readonly<Record<string, string | undefined>>;
 }
 
-/** @throws Error that names every variable that is not valid. */
-export function readCliEnvironment(env: Readonly<Record<string, string | undefined>> = process.env): CliEnvironment {
+/**
+ * @param overrides variables that options of the command line stand for.
+ * @throws Error that names every variable that is not valid.
+ */
+export function readCliEnvironment(
+  overrides: Readonly<Record<string, string | undefined>> = {},
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): CliEnvironment {
   // An empty variable is how shells and compose files say "not set".
-  const set = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== ''));
+  const set = Object.fromEntries(
+    Object.entries({ ...env, ...overrides }).filter(([, value]) => value !== undefined && value !== ''),
+  );
+  const inherited = Object.fromEntries(
+    Object.entries(set).filter(([name]) => !name.startsWith('SALLYPORT_') || name === 'SALLYPORT_LOG_LEVEL'),
+  );
   const parsed = Environment.safeParse(set);
   if (!parsed.success) {
     const problems = parsed.error.issues.map(({ path, message }) => `${path.join('.')}: ${message}`);
     throw new Error(`The environment is not valid. ${problems.join('; ')}`);
   }
-  return { databaseUrl: parsed.data.DATABASE_URL, redisUrl: parsed.data.REDIS_URL, inherited: set };
+  return { databaseUrl: parsed.data.DATABASE_URL, redisUrl: parsed.data.REDIS_URL, inherited };
 }

@@ -8,6 +8,7 @@ process.once('disconnect', () => process.exit(0));
 process.once('SIGTERM', () => process.exit(0));
 
 const loopback = '127.0.0.1';
+// oxlint-disable-next-line typescript/unbound-method -- called with its own `this` below
 const listen = Server.prototype.listen;
 
 function listenOnLoopback(this: Server, port: unknown, ...rest: readonly unknown[]): Server {

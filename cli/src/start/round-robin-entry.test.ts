@@ -87,7 +87,13 @@ test('Host, repeated fields, status and path pass unchanged, and connection fiel
         port: entry.port,
         host: entry.hostname,
         path: '/mcp/a%2Fb?q=1',
-        headers: { host: 'gateway.example', connection: 'x-hop', 'x-hop': '1', 'mcp-name': 'echo' },
+        headers: {
+          host: 'gateway.example',
+          connection: 'x-hop',
+          'x-hop': '1',
+          'mcp-name': 'echo',
+          'x-forwarded-for': '192.0.2.7',
+        },
       },
       (response) => {
         let body = '';
@@ -106,6 +112,7 @@ test('Host, repeated fields, status and path pass unchanged, and connection fiel
   expect(answer).toMatchObject({ status: 418, cookies: ['a=1', 'b=2'], body: '/mcp/a%2Fb?q=1' });
   expect(answer.echo).toContain('host|gateway.example');
   expect(answer.echo).toContain('mcp-name|echo');
+  expect(answer.echo).toContain('X-Forwarded-For|192.0.2.7, 127.0.0.1');
   expect(answer.echo).not.toContain('x-hop');
 });
 

@@ -115,10 +115,20 @@ function requestOptions(incoming: IncomingMessage, node: URL): RequestOptions {
     port: node.port,
     method: incoming.method,
     path: incoming.url,
-    headers: passedFields(incoming.rawHeaders),
+    headers: [...withoutForwarded(passedFields(incoming.rawHeaders)), 'X-Forwarded-For', forwardedFor(incoming)],
     setHost: false,
     agent: false,
   };
+}
+
+/** The addresses that were named before, and the client's as seen here: the node believes this entry alone. */
+function forwardedFor(incoming: IncomingMessage): string {
+  const before = incoming.headersDistinct['x-forwarded-for'] ?? [];
+  return [...before, incoming.socket.remoteAddress ?? ''].filter((address) => address !== '').join(', ');
+}
+
+function withoutForwarded(fields: readonly string[]): readonly string[] {
+  return fields.filter((_, at) => fields[at - (at % 2)]?.toLowerCase() !== 'x-forwarded-for');
 }
 
 /** Name, value, name, value, … without the fields of one connection. */

@@ -28,8 +28,8 @@ afterEach(() => rmSync(parent, { recursive: true, force: true }));
 test('secrets are made once, differ, and are readable by the owner alone', () => {
   const secrets = ensureSecrets(directory, 2);
   expect(ensureSecrets(directory, 2)).toEqual(secrets);
-  const all = [secrets.secretKey, ...secrets.nodeSecrets, secrets.queuePassword, secrets.bootstrapToken];
-  expect(new Set(all).size).toBe(5);
+  const all = [secrets.secretKey, ...secrets.nodeSecrets, secrets.queuePassword];
+  expect(new Set(all).size).toBe(4);
   expect(statSync(directory.secretsFile).mode & 0o777).toBe(0o600);
 });
 

@@ -39,7 +39,6 @@ const Secrets = z.strictObject({
   /** One per node: seals its last-known-good configuration, so it lies outside the node's data directory. */
   nodeSecrets: z.array(z.string()),
   queuePassword: z.string(),
-  bootstrapToken: z.string(),
 });
 export type Secrets = z.infer<typeof Secrets>;
 
@@ -50,7 +49,6 @@ export function ensureSecrets(directory: StateDirectory, nodeCount: number): Sec
     secretKey: randomSecret('sk_'),
     nodeSecrets: Array.from({ length: nodeCount }, () => randomSecret('ns_')),
     queuePassword: randomSecret('pg_'),
-    bootstrapToken: randomSecret('sb_'),
   };
   writePrivateJson(directory.secretsFile, secrets);
   return secrets;
@@ -65,6 +63,8 @@ const State = z.strictObject({
   /** Keys are shown once by the API, so `start` keeps the ones it prints again. */
   ownerKey: StoredKey.optional(),
   clientKey: StoredKey.optional(),
+  /** Ids of the example servers by slug, once they were registered and granted: from then on they are the admin's. */
+  exampleServers: z.record(z.string(), z.string()).optional(),
 });
 export type State = z.infer<typeof State>;
 

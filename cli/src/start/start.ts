@@ -1,0 +1,181 @@
+import { join } from 'node:path';
+import type { Clock } from '@sallyport/schema/platform';
+import type { CliEnvironment } from '../config.ts';
+import { choosePorts, type Ports } from './choose-ports.ts';
+import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
+import { createStep, type Step, type Terminal } from './progress.ts';
+import { bootstrapTokenFor, type Memory } from './issue-keys.ts';
+import { issueJoinToken, prepareOwner, provision } from './provision.ts';
+import { formatReport } from './report.ts';
+import { type RoundRobinEntry, startRoundRobinEntry } from './round-robin-entry.ts';
+import {
+  claimDirectory,
+  createStateDirectory,
+  ensureSecrets,
+  readState,
+  recordChildren,
+  releaseDirectory,
+  type StateDirectory,
+  stateDirectory,
+  writeState,
+} from './state-directory.ts';
+import { endLeftovers, Supervisor } from './supervise.ts';
+import {
+  controlPlaneProgram,
+  entryUrlOf,
+  examplePrograms,
+  graphqlUrlOf,
+  loopback,
+  nodeNames,
+  nodeProgram,
+  nodeUrls,
+  type Topology,
+} from './topology.ts';
+
+export interface StartOptions {
+  /** Holds `.sallyport`. */
+  readonly directory: string;
+  readonly port: number | undefined;
+  readonly apiPort: number | undefined;
+  readonly environment: CliEnvironment;
+  readonly terminal: Terminal;
+  readonly clock: Clock;
+}
+
+const entryDrainTimeoutMs = 3_000;
+
+/**
+ * Brings everything up, prints the report, and stays until a signal or until a part keeps failing.
+ * @returns 0 after a signal, 1 after a failure that was printed.
+ */
+export async function start(options: StartOptions): Promise<number> {
+  const directory = stateDirectory(options.directory);
+  createStateDirectory(directory);
+  const leftovers = claimDirectory(directory);
+  try {
+    if (leftovers.length > 0) {
+      options.terminal.write('Stopping what a killed start left behind.\n');
+      await endLeftovers(leftovers, options.clock);
+    }
+    return await new Start(directory, options).run();
+  } finally {
+    releaseDirectory(directory);
+  }
+}
+
+/** One life of the whole, from the first program to the last one's end. */
+class Start {
+  readonly #directory: StateDirectory;
+  readonly #options: StartOptions;
+  readonly #supervisor: Supervisor;
+  readonly #step: Step;
+  readonly #ending = Promise.withResolvers<{ readonly failure: string | undefined }>();
+  #postgres: Promise<EmbeddedPostgres> | undefined;
+  #entry: RoundRobinEntry | undefined;
+  #signals = 0;
+
+  constructor(directory: StateDirectory, options: StartOptions) {
+    this.#directory = directory;
+    this.#options = options;
+    this.#step = createStep(options.terminal, options.clock);
+    this.#supervisor = new Supervisor({
+      logDirectory: directory.logs,
+      clock: options.clock,
+      record: (children) => recordChildren(directory, children),
+      notify: (line) => options.terminal.write(`${line}\n`),
+      giveUp: (reason) => this.#ending.resolve({ failure: reason }),
+    });
+  }
+
+  async run(): Promise<number> {
+    const { write } = this.#options.terminal;
+    const onSignal = () => this.#onSignal();
+    const signals = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+    for (const signal of signals) process.on(signal, onSignal);
+    try {
+      const up = this.#bringUp().then(
+        () => this.#ending.promise,
+        (error: unknown) => ({ failure: error instanceof Error ? error.message : String(error) }),
+      );
+      const { failure } = await Promise.race([this.#ending.promise, up]);
+      if (failure !== undefined) write(`\n${failure}\n`);
+      await this.#step(failure === undefined ? 'Stopped' : 'Stopped everything else', () => this.#takeDown());
+      return failure === undefined ? 0 : 1;
+    } finally {
+      for (const signal of signals) process.off(signal, onSignal);
+    }
+  }
+
+  async #bringUp(): Promise<{ readonly failure: string | undefined }> {
+    const { environment, terminal, clock } = this.#options;
+    const directory = this.#directory;
+    terminal.write(`Sallyport starts. Its data lies in ${directory.root}\n`);
+    const secrets = ensureSecrets(directory, nodeNames.length);
+    const memory = remember(directory);
+    const { ports, notices } = await choosePorts(
+      { entry: this.#options.port, api: this.#options.apiPort },
+      memory.state().ports,
+    );
+    for (const notice of notices) terminal.write(`  ${notice}\n`);
+    memory.save({ ports });
+    const databaseUrl = environment.databaseUrl ?? (await this.#startPostgres(ports));
+    const topology: Topology = { directory, ports, secrets, databaseUrl, environment };
+    const examples = this.#supervisor.start(examplePrograms(topology));
+    // Looked at below; until then its failure must not count as unhandled.
+    examples.catch(() => undefined);
+    const bootstrapToken = bootstrapTokenFor(memory, clock);
+    await this.#step('Control plane', () => this.#supervisor.start([controlPlaneProgram(topology, bootstrapToken)]));
+    await this.#step('Two example MCP servers', () => examples);
+    const graphqlUrl = graphqlUrlOf(ports);
+    const owner = await prepareOwner(graphqlUrl, bootstrapToken, memory, clock);
+    const joinToken = await issueJoinToken(owner, clock);
+    await this.#step('Two data-plane nodes', () =>
+      this.#supervisor.start([nodeProgram(topology, 0, joinToken), nodeProgram(topology, 1, joinToken)]),
+    );
+    const provisioned = await this.#step('Servers, group, service account, grants, key', () =>
+      provision(owner, ports, memory, clock),
+    );
+    this.#entry = await startRoundRobinEntry({ host: loopback, port: ports.entry, nodes: nodeUrls(ports), clock });
+    terminal.write(
+      formatReport({ directory: directory.root, entryUrl: entryUrlOf(ports), graphqlUrl, ...provisioned }),
+    );
+    return this.#ending.promise;
+  }
+
+  async #startPostgres(ports: Ports): Promise<string> {
+    const logFile = join(this.#directory.logs, 'postgres.log');
+    this.#postgres = startEmbeddedPostgres({ directory: this.#directory.postgres, port: ports.postgres, logFile });
+    const postgres = await this.#step('PostgreSQL', () => this.#postgres ?? Promise.reject(new Error('not started')));
+    void postgres.ended.then((reason) => this.#ending.resolve({ failure: reason }));
+    return postgres.url;
+  }
+
+  /** Clients first, then those who write, the database last. */
+  async #takeDown(): Promise<void> {
+    await this.#entry?.stop(entryDrainTimeoutMs);
+    await this.#supervisor.stop();
+    const postgres = await this.#postgres?.catch(() => undefined);
+    await postgres?.stop();
+  }
+
+  #onSignal(): void {
+    this.#signals += 1;
+    if (this.#signals === 1) {
+      this.#options.terminal.write('\nStopping. Once more to kill.\n');
+      this.#ending.resolve({ failure: undefined });
+    } else {
+      this.#supervisor.killAll();
+    }
+  }
+}
+
+function remember(directory: StateDirectory): Memory {
+  let state = readState(directory);
+  return {
+    state: () => state,
+    save: (changed) => {
+      state = { ...state, ...changed };
+      writeState(directory, state);
+    },
+  };
+}
