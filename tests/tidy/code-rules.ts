@@ -1,5 +1,5 @@
 import { z } from 'zod';
-import type { Folder, SourceFile, SyntaxNode } from './source-tree.ts';
+import { type Folder, readPackageEntries, type SourceFile, type SyntaxNode } from './source-tree.ts';
 
 const functionLinesMax = 70;
 const fileLinesMax = 500;
@@ -85,12 +85,12 @@ export function ambientTimeAndIdentity(file: SourceFile): string[] {
 const bannedFolders = new Set(['utils', 'util', 'helpers', 'helper', 'common', 'shared', 'lib', 'core', 'misc']);
 const bannedFiles = /^(types|utils?|helpers?|common|misc|constants|interfaces)\.ts$/;
 const kebabCase = /^[a-z0-9]+(-[a-z0-9]+)*(\.(service|resolver|graphql|tables|job|test|bench|golden))*\.[cm]?ts$/;
-const entryPoints = /^[\w-]+\/src\/(platform\/)?index\.ts$/;
+const packageEntries = readPackageEntries();
 
 export function badFileNames(file: SourceFile): string[] {
   if (bannedFiles.test(file.name)) return [`${file.path} does not say what is in it`];
   if (!kebabCase.test(file.name)) return [`${file.path} is not kebab-case TypeScript`];
-  if (file.name === 'index.ts' && !entryPoints.test(file.path)) return [`${file.path} is a barrel`];
+  if (file.name === 'index.ts' && !packageEntries.has(file.path)) return [`${file.path} is a barrel`];
   return [];
 }
 

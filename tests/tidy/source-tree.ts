@@ -7,9 +7,13 @@ const root = join(import.meta.dirname, '../..');
 const packages = ['schema', 'control-plane', 'data-plane', 'cli', 'tests'];
 const notOurs = new Set(['node_modules', 'dist', 'generated', 'coverage', 'console']);
 
-const nodeSchema = z.looseObject({ type: z.string(), start: z.number(), end: z.number() });
 /** A node of the syntax tree (ESTree), with its members unknown until looked at. */
-export type SyntaxNode = z.infer<typeof nodeSchema>;
+export interface SyntaxNode {
+  readonly type: string;
+  readonly start: number;
+  readonly end: number;
+  readonly [member: string]: unknown;
+}
 
 export interface Import {
   /** The specifier as written. */
@@ -40,14 +44,17 @@ export interface Folder {
   readonly entries: readonly string[];
 }
 
+function isSyntaxNode(value: object): value is SyntaxNode {
+  return 'type' in value && typeof value.type === 'string' && 'start' in value && typeof value.start === 'number';
+}
+
 function walkNode(value: unknown, visit: (node: SyntaxNode) => void): void {
   if (Array.isArray(value)) {
     for (const item of value) walkNode(item, visit);
     return;
   }
   if (typeof value !== 'object' || value === null) return;
-  const node = nodeSchema.safeParse(value);
-  if (node.success) visit(node.data);
+  if (isSyntaxNode(value)) visit(value);
   for (const member of Object.values(value)) walkNode(member, visit);
 }
 
@@ -111,6 +118,19 @@ function collect(path: string, files: string[], folders: Folder[]): void {
     if (entry.isDirectory()) collect(child, files, folders);
     else if (/\.[cm]?[jt]sx?$/.test(entry.name)) files.push(child);
   }
+}
+
+const manifestSchema = z.looseObject({
+  exports: z.record(z.string(), z.looseObject({ '@sallyport/source': z.string() })).optional(),
+});
+
+/** The sources behind the entries that the packages declare, as paths from the root. */
+export function readPackageEntries(): ReadonlySet<string> {
+  const entries = packages.flatMap((name) => {
+    const manifest = manifestSchema.parse(JSON.parse(readFileSync(join(root, name, 'package.json'), 'utf8')));
+    return Object.values(manifest.exports ?? {}).map((entry) => posix.join(name, entry['@sallyport/source']));
+  });
+  return new Set(entries);
 }
 
 /** Every source file and folder of the TypeScript packages. */
