@@ -50,3 +50,21 @@ export function systemContext(
   };
   return createContext(actor, deps);
 }
+
+const anonymousActorId = '00000000-0000-0000-0000-000000000001';
+
+/** A request without credentials: it reaches nothing but fields marked public, and may do nothing there by itself. */
+export function anonymousContext(deps: { readonly clock: Clock; readonly log: Log }): Context {
+  const actor: Actor = {
+    principalId: anonymousActorId,
+    name: 'anonymous',
+    kind: 'system',
+    keyId: null,
+    permissions: new Set(),
+  };
+  return createContext(actor, deps);
+}
+
+export function isAuthenticated(ctx: Pick<Context, 'actor'>): boolean {
+  return ctx.actor.principalId !== anonymousActorId;
+}

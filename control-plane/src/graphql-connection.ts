@@ -1,6 +1,8 @@
 /**
  * The pieces every slice's GraphQL types share: scalars, enums, mutation inputs, and Relay connections over keyset cursors.
  */
+// First: decorators need it, and every file with one imports this file.
+import 'reflect-metadata';
 import { AppError } from '@sallyport/schema';
 import { GraphQLDateTimeISO, GraphQLJSON } from 'graphql-scalars';
 import { ArgsType, type ClassType, Field, ID, InputType, Int, ObjectType, registerEnumType } from 'type-graphql';

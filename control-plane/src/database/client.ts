@@ -43,3 +43,27 @@ export function openDatabase(options: DatabaseOptions): Database {
     },
   };
 }
+
+const connectionCodes: ReadonlySet<unknown> = new Set([
+  'ECONNREFUSED',
+  'ECONNRESET',
+  'ENOTFOUND',
+  'ETIMEDOUT',
+  'EPIPE',
+  'CONNECT_TIMEOUT',
+  'CONNECTION_CLOSED',
+  'CONNECTION_ENDED',
+  'CONNECTION_DESTROYED',
+  // Starting up, shutting down, out of connections.
+  '57P01',
+  '57P02',
+  '57P03',
+  '53300',
+]);
+
+/** Whether the database was away, rather than the statement wrong: the same request may succeed later. */
+export function isConnectionFailure(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  if ('code' in thrown && connectionCodes.has(thrown.code)) return true;
+  return thrown.cause !== undefined && isConnectionFailure(thrown.cause);
+}

@@ -10,8 +10,7 @@ import type { Database, Reader, Transaction } from '../database/client.ts';
 import { mutate } from '../database/mutation.ts';
 import { settings } from '../database/settings.tables.ts';
 import { Violations } from '../database/violations.ts';
-import type { ApiKeyService, IssuedApiKey } from './api-key.service.ts';
-import type { PrincipalRow } from './identity.tables.ts';
+import type { ApiKeyService } from './api-key.service.ts';
 import type { PrincipalService } from './principal.service.ts';
 
 export const bootstrapTokenPrefix = 'spb_';
@@ -36,9 +35,12 @@ export interface Bootstrap {
   /** Of the service account and its key. */
   readonly expiresAt?: Date | null | undefined;
 }
-export interface Bootstrapped extends IssuedApiKey {
-  readonly user: PrincipalRow;
-  readonly serviceAccount: PrincipalRow;
+export interface Bootstrapped {
+  readonly userId: string;
+  readonly serviceAccountId: string;
+  readonly apiKeyId: string;
+  readonly expiresAt: Date;
+  readonly secret: string;
 }
 
 /**
@@ -113,7 +115,14 @@ export class BootstrapService {
         expiresAt,
       });
       await this.write(tx, ctx, { ...stored, consumed: true });
-      return { ...issued, user, serviceAccount };
+      if (issued.secret === null) throw new AppError('INTERNAL', { internal: 'the first key has no secret' });
+      return {
+        userId: user.id,
+        serviceAccountId: serviceAccount.id,
+        apiKeyId: issued.apiKey.id,
+        expiresAt,
+        secret: issued.secret,
+      };
     });
   }
 

@@ -1,4 +1,4 @@
-import { AppError } from '@sallyport/schema';
+import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
@@ -95,6 +95,7 @@ export class PrincipalService {
   private readonly grants: GrantService;
   /** A principal by id, deleted ones too, for the neighbours of a list; the caller has authorized. */
   readonly load: (id: string) => Promise<PrincipalRow | undefined>;
+  private readonly loadRoles: (id: string) => Promise<readonly Role[] | undefined>;
 
   constructor(database: Database, roles: RoleService, grants: GrantService) {
     this.database = database;
@@ -107,6 +108,12 @@ export class PrincipalService {
         .where(inArray(principals.id, [...ids]));
       return new Map(rows.map((row) => [row.id, row]));
     });
+    this.loadRoles = batched((ids) => roles.rolesOf(database.db, ids));
+  }
+
+  /** The roles of a principal at hand; the caller has authorized. */
+  async rolesOf(id: string): Promise<readonly Role[]> {
+    return (await this.loadRoles(id)) ?? [];
   }
 
   async get(ctx: Context, id: string, kind: Kind): Promise<PrincipalRow> {

@@ -1,0 +1,209 @@
+import { readFileSync } from 'node:fs';
+import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import { createServer as createTlsServer } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import type { Duplex } from 'node:stream';
+import { ERRORS, syncPath } from '@sallyport/schema';
+import { type Clock, type Log, startOperationsServer, systemClock } from '@sallyport/schema/platform';
+import { Registry } from 'prom-client';
+import type { ControlPlaneConfig } from './config.ts';
+import { systemContext } from './context.ts';
+import { type Database, openDatabase } from './database/client.ts';
+import { migrate } from './database/migrate.ts';
+import { type Fleet, startFleet } from './fleet/fleet.ts';
+import { createGraphqlEndpoint, type GraphqlEndpoint, graphqlPath } from './graphql.ts';
+import { buildApiSchema } from './graphql-schema.ts';
+import { createServices, type Services } from './services.ts';
+import { startJobs } from './jobs.ts';
+import { connectSignals, createSignals } from './signals.ts';
+
+const requestTimeoutMs = 30_000;
+const headersTimeoutMs = 10_000;
+const headerBytesMax = 16 * 1024;
+
+export interface ControlPlaneDependencies {
+  readonly log: Log;
+  readonly clock?: Clock;
+}
+
+export interface ControlPlane {
+  /** Where GraphQL is served; undefined for a process that is only a worker. */
+  readonly graphqlUrl: string | undefined;
+  /** The WebSocket URL that nodes connect to; undefined for a process that is only a worker. */
+  readonly syncUrl: string | undefined;
+  readonly operationsUrl: string;
+  /** A bootstrap token that was made by this start; also logged. */
+  readonly bootstrapToken: string | undefined;
+  /** Stops in reverse order of starting; lets requests end within the drain timeout. */
+  stop(): Promise<void>;
+}
+
+/** What was started, so that it can be stopped in reverse. */
+class Started {
+  private readonly stops: (() => Promise<void>)[] = [];
+
+  add(stop: () => Promise<void>): void {
+    this.stops.push(stop);
+  }
+
+  /** Stops all, last first; one that fails does not keep the others running. */
+  async stop(log: Log): Promise<void> {
+    for (const stop of this.stops.splice(0).reverse()) {
+      await stop().catch((error: unknown) => log.error({ err: error }, 'stopping failed'));
+    }
+  }
+}
+
+function listenUrl(server: Server, scheme: string, host: string): string {
+  const address = server.address() as AddressInfo;
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
+}
+
+function pathOf(request: IncomingMessage): string {
+  return (request.url ?? '').split('?')[0] ?? '';
+}
+
+function notFound(): string {
+  const error = { message: ERRORS.NOT_FOUND.publicMessage, extensions: { code: 'NOT_FOUND' } };
+  return JSON.stringify({ errors: [error] });
+}
+
+interface Endpoints {
+  readonly graphql: GraphqlEndpoint;
+  readonly sync: { handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void };
+}
+
+async function listen(config: ControlPlaneConfig, endpoints: Endpoints): Promise<Server> {
+  const limits = { requestTimeout: requestTimeoutMs, headersTimeout: headersTimeoutMs, maxHeaderSize: headerBytesMax };
+  const onRequest: RequestListener = (request, response) => {
+    if (pathOf(request) === graphqlPath) {
+      void endpoints.graphql.handle(request, response);
+      return;
+    }
+    response.writeHead(404, { 'content-type': 'application/json' });
+    response.end(notFound());
+  };
+  const server: Server =
+    config.tls === undefined
+      ? createHttpServer(limits, onRequest)
+      : createTlsServer(
+          { ...limits, cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
+          onRequest,
+        );
+  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
+    socket.on('error', () => socket.destroy());
+    const path = pathOf(request);
+    if (path === graphqlPath) endpoints.graphql.handleUpgrade(request, socket, head);
+    else if (path === syncPath) endpoints.sync.handleUpgrade(request, socket, head);
+    else socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(config.listen.port, config.listen.host, resolve);
+  });
+  return server;
+}
+
+/** Takes no new requests, waits for the open ones, cuts what is left at the deadline. */
+async function closeHttp(server: Server, drainTimeoutMs: number): Promise<void> {
+  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
+  server.closeIdleConnections();
+  const deadline = setTimeout(() => server.closeAllConnections(), drainTimeoutMs);
+  await closed;
+  clearTimeout(deadline);
+}
+
+async function armBootstrap(services: Services, config: ControlPlaneConfig, clock: Clock, log: Log) {
+  const ctx = systemContext('startup', [], { clock, log });
+  const token = await services.bootstrap.arm(ctx, config.bootstrapToken);
+  if (token !== undefined) log.warn(`There is no owner yet. Bootstrap token, once and for 24 hours: ${token}`);
+  return token;
+}
+
+/** Starts the roles that the configuration names. Nothing is left running if a part of it fails to start. */
+export async function startControlPlane(
+  config: ControlPlaneConfig,
+  dependencies: ControlPlaneDependencies,
+): Promise<ControlPlane> {
+  const started = new Started();
+  try {
+    return await start(config, dependencies, started);
+  } catch (error) {
+    await started.stop(dependencies.log);
+    throw error;
+  }
+}
+
+async function start(
+  config: ControlPlaneConfig,
+  dependencies: ControlPlaneDependencies,
+  started: Started,
+): Promise<ControlPlane> {
+  const { log, clock = systemClock } = dependencies;
+  const database = openDatabase({ url: config.databaseUrl, connectionsMax: config.databaseConnectionsMax });
+  started.add(() => database.close());
+  const applied = await migrate(database.raw);
+  if (applied.length > 0) log.info({ applied }, 'database migrated');
+  const services = createServices({ database, clock, log });
+  const bootstrapToken = await armBootstrap(services, config, clock, log);
+  const fleet = await startFleet({
+    database,
+    secretKey: config.secretKey,
+    clock,
+    log,
+    watermarksOf: () => Promise.resolve([]),
+    spoolEpochsReported: () => Promise.resolve(),
+    recordHealth: () => Promise.resolve(),
+  });
+  started.add(() => fleet.stop());
+  const operations = await startOperationsServer({
+    ...config.operations,
+    registry: new Registry(),
+    ready: () => readiness(database),
+  });
+  started.add(() => operations.close());
+  if (config.roles.includes('worker')) {
+    const jobs = await startJobs({ database, clock, log });
+    started.add(() => jobs.stop());
+  }
+  const urls = config.roles.includes('api')
+    ? await startApi(config, { database, services, fleet, clock, log, started })
+    : { graphqlUrl: undefined, syncUrl: undefined };
+  return { ...urls, operationsUrl: operations.url, bootstrapToken, stop: () => started.stop(log) };
+}
+
+interface ApiParts {
+  readonly database: Database;
+  readonly services: Services;
+  readonly fleet: Fleet;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly started: Started;
+}
+
+async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
+  const { database, services, fleet, clock, log, started } = parts;
+  const signals = createSignals();
+  started.add(await connectSignals(database, signals));
+  const schema = buildApiSchema({ resolvers: services.resolvers, signals });
+  const authenticate = (apiKey: string) => services.authenticate.actorFor(apiKey);
+  const graphql = await createGraphqlEndpoint({ schema, authenticate, clock, log });
+  const server = await listen(config, { graphql, sync: fleet.syncServer });
+  started.add(() => closeHttp(server, config.drainTimeoutMs));
+  // Before the server is closed: an open subscription would hold it until the deadline.
+  started.add(() => graphql.stop());
+  const secure = config.tls !== undefined;
+  return {
+    graphqlUrl: `${listenUrl(server, secure ? 'https' : 'http', config.listen.host)}${graphqlPath}`,
+    syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${syncPath}`,
+  };
+}
+
+async function readiness(database: Database): Promise<{ ready: boolean; reasons: string[] }> {
+  try {
+    await database.raw`select 1`;
+    return { ready: true, reasons: [] };
+  } catch {
+    return { ready: false, reasons: ['the database does not answer'] };
+  }
+}

@@ -1,0 +1,179 @@
+import { existsSync } from 'node:fs';
+import { parseEgressAllowList } from '@sallyport/schema/platform';
+import { z } from 'zod';
+
+const truth = z.enum(['true', 'false']).transform((text) => text === 'true');
+const port = z.coerce.number().int().min(0).max(65_535);
+const databaseUrl = z.string().regex(/^postgres(ql)?:\/\/\S+$/, 'must be a postgres:// URL');
+const readableFile = z.string().refine((path) => existsSync(path), 'names a file that does not exist');
+const processRoles = ['api', 'worker'] as const;
+
+/** Every variable of the environment, in the order `--help` prints them. */
+const environment = z.object({
+  DATABASE_URL: databaseUrl.describe('PostgreSQL 15 or newer, as postgres://user:password@host:port/database.'),
+  REDIS_URL: z
+    .string()
+    .regex(/^rediss?:\/\/\S+$/, 'must be a redis:// or rediss:// URL')
+    .optional()
+    .describe('Redis 6.2 or newer for the queues; without it they live in PostgreSQL.'),
+  SALLYPORT_SECRET_KEY: z
+    .string()
+    .min(32, 'must have at least 32 characters')
+    .describe('Seals keys at rest: at least 32 characters, kept outside the database and its backups.'),
+  SALLYPORT_ROLES: z
+    .string()
+    .default('api,worker')
+    .transform((text) => text.split(',').map((role) => role.trim()))
+    .pipe(z.array(z.enum(processRoles)).min(1))
+    .describe('What this process does: api, worker, or both (api,worker).'),
+  SALLYPORT_LISTEN_HOST: z.string().min(1).default('127.0.0.1').describe('Address of GraphQL and node sync.'),
+  SALLYPORT_LISTEN_PORT: port.default(4000).describe('Port of GraphQL and node sync; 0 for any free one.'),
+  SALLYPORT_TLS_CERT_FILE: readableFile.optional().describe('Certificate chain, PEM.'),
+  SALLYPORT_TLS_KEY_FILE: readableFile.optional().describe('Private key of the certificate, PEM.'),
+  SALLYPORT_TLS_TERMINATED_BY_PROXY: truth
+    .default(false)
+    .describe('true: a proxy in front speaks TLS, so plain HTTP may be served on other addresses than loopback.'),
+  SALLYPORT_OPERATIONS_HOST: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address of /metrics, /healthz and /readyz.'),
+  SALLYPORT_OPERATIONS_PORT: port.default(4001).describe('Port of /metrics, /healthz and /readyz; 0 for any.'),
+  SALLYPORT_BOOTSTRAP_TOKEN: z
+    .string()
+    .min(32, 'must have at least 32 characters')
+    .optional()
+    .describe(
+      'Opens the bootstrap mutation once, within 24 hours of the first start with it, while there is no owner. ' +
+        'Without it a token is made and logged.',
+    ),
+  SALLYPORT_EGRESS_ALLOW: z
+    .string()
+    .default('')
+    .describe('Private addresses that may be dialled: CIDR and port, comma-separated, such as 10.1.0.0/16:443.'),
+  SALLYPORT_DATABASE_CONNECTIONS_MAX: z.coerce
+    .number()
+    .int()
+    .min(2)
+    .max(500)
+    .default(10)
+    .describe('Connections per pool; a process has two pools.'),
+  SALLYPORT_DRAIN_TIMEOUT_MS: z.coerce
+    .number()
+    .int()
+    .min(0)
+    .max(600_000)
+    .default(15_000)
+    .describe('How long a stopping process lets requests end, in milliseconds.'),
+  SALLYPORT_LOG_LEVEL: z
+    .enum(['trace', 'debug', 'info', 'warn', 'error', 'fatal'])
+    .default('info')
+    .describe('trace, debug, info, warn, error or fatal.'),
+});
+
+export interface ControlPlaneConfig {
+  readonly databaseUrl: string;
+  readonly databaseConnectionsMax: number;
+  readonly redisUrl: string | undefined;
+  readonly secretKey: string;
+  readonly roles: readonly (typeof processRoles)[number][];
+  readonly listen: { readonly host: string; readonly port: number };
+  readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
+  readonly operations: { readonly host: string; readonly port: number };
+  readonly bootstrapToken: string | undefined;
+  readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
+  readonly drainTimeoutMs: number;
+  readonly logLevel: string;
+}
+
+export type ParsedConfig =
+  | { readonly ok: true; readonly config: ControlPlaneConfig }
+  | { readonly ok: false; readonly problems: readonly string[] };
+
+export function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);
+}
+
+/** Problems between variables, which only show when each is right in itself. */
+function crossProblems(env: z.infer<typeof environment>): string[] {
+  const problems: string[] = [];
+  const hasCert = env.SALLYPORT_TLS_CERT_FILE !== undefined;
+  if (hasCert !== (env.SALLYPORT_TLS_KEY_FILE !== undefined)) {
+    problems.push('SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE belong together: set both or none');
+  }
+  if (!isLoopback(env.SALLYPORT_LISTEN_HOST) && !hasCert && !env.SALLYPORT_TLS_TERMINATED_BY_PROXY) {
+    problems.push(
+      `SALLYPORT_LISTEN_HOST: ${env.SALLYPORT_LISTEN_HOST} is not loopback, so TLS is needed: set ` +
+        'SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE, or SALLYPORT_TLS_TERMINATED_BY_PROXY=true',
+    );
+  }
+  for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).problems) {
+    problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
+  }
+  return problems;
+}
+
+/** Reads the configuration, or says everything that is wrong with it at once. Values never appear in problems. */
+export function parseConfig(env: Readonly<Record<string, string | undefined>>): ParsedConfig {
+  // An empty variable is how many orchestrators write "not set".
+  const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
+  const parsed = environment.safeParse(given);
+  const problems = parsed.success
+    ? crossProblems(parsed.data)
+    : parsed.error.issues.map((issue) => {
+        const name = String(issue.path[0]);
+        return given[name] === undefined ? `${name}: is required` : `${name}: ${issue.message}`;
+      });
+  if (!parsed.success || problems.length > 0) return { ok: false, problems };
+  const data = parsed.data;
+  const { SALLYPORT_TLS_CERT_FILE: certFile, SALLYPORT_TLS_KEY_FILE: keyFile } = data;
+  const config: ControlPlaneConfig = {
+    databaseUrl: data.DATABASE_URL,
+    databaseConnectionsMax: data.SALLYPORT_DATABASE_CONNECTIONS_MAX,
+    redisUrl: data.REDIS_URL,
+    secretKey: data.SALLYPORT_SECRET_KEY,
+    roles: data.SALLYPORT_ROLES,
+    listen: { host: data.SALLYPORT_LISTEN_HOST, port: data.SALLYPORT_LISTEN_PORT },
+    tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
+    operations: { host: data.SALLYPORT_OPERATIONS_HOST, port: data.SALLYPORT_OPERATIONS_PORT },
+    bootstrapToken: data.SALLYPORT_BOOTSTRAP_TOKEN,
+    egressAllow: parseEgressAllowList(data.SALLYPORT_EGRESS_ALLOW).allow,
+    drainTimeoutMs: data.SALLYPORT_DRAIN_TIMEOUT_MS,
+    logLevel: data.SALLYPORT_LOG_LEVEL,
+  };
+  return { ok: true, config: Object.freeze(config) };
+}
+
+/** The configuration of this process's environment. */
+export function readConfig(): ParsedConfig {
+  return parseConfig(process.env);
+}
+
+function withoutPassword(url: string): string {
+  const parsed = new URL(url);
+  if (parsed.password !== '') parsed.password = 'redacted';
+  return parsed.href;
+}
+
+/** The configuration as it may be logged. */
+export function redactedConfig(config: ControlPlaneConfig): Record<string, unknown> {
+  return {
+    ...config,
+    databaseUrl: withoutPassword(config.databaseUrl),
+    redisUrl: config.redisUrl === undefined ? undefined : withoutPassword(config.redisUrl),
+    secretKey: '[redacted]',
+    bootstrapToken: config.bootstrapToken === undefined ? undefined : '[redacted]',
+  };
+}
+
+/** What `--help` prints: each variable, what it means, and its default. */
+export function configHelp(): string {
+  const lines = Object.entries(environment.shape).map(([name, schema]) => {
+    const absent = schema.safeParse(undefined);
+    const value = absent.success ? absent.data : undefined;
+    const fallback = Array.isArray(value) ? value.join(',') : value === undefined ? '' : String(value);
+    const need = absent.success ? (fallback === '' ? 'optional' : `default ${fallback}`) : 'required';
+    return `  ${name} (${need})\n      ${schema.description ?? ''}`;
+  });
+  return `The Sallyport control plane. It is configured by environment variables:\n\n${lines.join('\n')}\n`;
+}

@@ -1,0 +1,303 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Duplex } from 'node:stream';
+import { ApolloServer, type ApolloServerPlugin, HeaderMap } from '@apollo/server';
+import { AppError, type ErrorCode, ERRORS, toAppError } from '@sallyport/schema';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import {
+  type ExecutionArgs,
+  getOperationAST,
+  GraphQLError,
+  type GraphQLFormattedError,
+  type GraphQLSchema,
+  parse,
+  specifiedRules,
+  validate,
+} from 'graphql';
+import { handleProtocols, type SubscribePayload } from 'graphql-ws';
+import { type Extra, useServer } from 'graphql-ws/use/ws';
+import { type WebSocket, WebSocketServer } from 'ws';
+import { type Actor, anonymousContext, type Context, createContext } from './context.ts';
+import { isConnectionFailure } from './database/client.ts';
+import { graphqlErrorOf } from './graphql-errors.ts';
+import { assertWithinLimits, queryTokensMax } from './graphql-limits.ts';
+
+export const graphqlPath = '/graphql';
+const requestBodyBytesMax = 1024 * 1024;
+const socketFrameBytesMax = 256 * 1024;
+const socketsMax = 1_000;
+const subscriptionsPerSocketMax = 50;
+const connectionInitTimeoutMs = 5_000;
+const keepAliveIntervalMs = 12_000;
+/** How soon an open socket of a revoked key, or of an actor whose roles changed, is closed. */
+const reauthenticateIntervalMs = 5_000;
+const closedForReauthentication = 4403;
+
+export interface GraphqlOptions {
+  readonly schema: GraphQLSchema;
+  /** The actor of a presented API key; throws UNAUTHENTICATED. */
+  readonly authenticate: (apiKey: string) => Promise<Actor>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** The GraphQL API on an HTTP server of the caller: POST for queries and mutations, WebSocket for subscriptions. */
+export interface GraphqlEndpoint {
+  handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
+  handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  stop(): Promise<void>;
+}
+
+function bearerOf(header: string | undefined): string | undefined {
+  if (header === undefined) return undefined;
+  const match = /^Bearer +(\S+)$/i.exec(header);
+  if (match?.[1] === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'not a bearer token' });
+  return match[1];
+}
+
+async function contextFor(options: GraphqlOptions, key: string | undefined): Promise<Context> {
+  if (key === undefined) return anonymousContext(options);
+  return createContext(await options.authenticate(key), options);
+}
+
+async function readBody(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > requestBodyBytesMax) throw new AppError('BODY_TOO_LARGE');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+/** Only JSON: a browser cannot send it across origins without asking first, so no form can act for a user. */
+function assertJsonPost(request: IncomingMessage): void {
+  if (request.method !== 'POST') throw new AppError('METHOD_NOT_ALLOWED');
+  const type = request.headers['content-type']?.split(';')[0]?.trim().toLowerCase();
+  if (type !== 'application/json' || request.headers['content-encoding'] !== undefined) {
+    throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+  }
+}
+
+function answerFailure(response: ServerResponse, thrown: unknown, log: Log): void {
+  const error = isConnectionFailure(thrown) ? new AppError('NOT_READY', { cause: thrown }) : toAppError(thrown);
+  if (error.entry.owner === 'platform') log.error({ err: error.cause ?? error }, 'API failure');
+  if (response.headersSent) {
+    response.destroy();
+    return;
+  }
+  const { code, publicMessage, violations, entry } = error;
+  const extensions = { code, retryable: entry.retryable, ...(violations === undefined ? {} : { violations }) };
+  response.writeHead(entry.http, {
+    'content-type': 'application/json; charset=utf-8',
+    'cache-control': 'no-store',
+    ...(entry.http === 401 ? { 'www-authenticate': 'Bearer' } : {}),
+    ...(entry.http === 405 ? { allow: 'POST' } : {}),
+    // What is left of a body that was refused is not read.
+    ...(entry.http === 413 ? { connection: 'close' } : {}),
+  });
+  response.end(JSON.stringify({ errors: [{ message: publicMessage, extensions }] }));
+}
+
+function limitsPlugin(): ApolloServerPlugin<Context> {
+  return {
+    requestDidStart: async () => ({
+      didResolveOperation: async ({ schema, document, operation, request }) => {
+        if (operation === undefined) return;
+        try {
+          assertWithinLimits(schema, document, operation, request.variables ?? {});
+        } catch (error) {
+          const original = toAppError(error);
+          const extensions = { http: { status: original.entry.http } };
+          throw new GraphQLError(original.publicMessage, { originalError: original, extensions });
+        }
+      },
+    }),
+  };
+}
+
+function createApollo(options: GraphqlOptions): ApolloServer<Context> {
+  const { log } = options;
+  return new ApolloServer<Context>({
+    schema: options.schema,
+    introspection: true,
+    persistedQueries: false,
+    includeStacktraceInErrorResponses: false,
+    stopOnTerminationSignals: false,
+    nodeEnv: 'production',
+    parseOptions: { maxTokens: queryTokensMax },
+    formatError: (formatted, thrown) => graphqlErrorOf(formatted, thrown, log),
+    plugins: [limitsPlugin()],
+    logger: {
+      debug: () => {},
+      info: () => {},
+      warn: (message: unknown) => log.warn({ message }, 'apollo'),
+      error: (message: unknown) => log.error({ message }, 'apollo'),
+    },
+  });
+}
+
+async function serveHttp(
+  apollo: ApolloServer<Context>,
+  options: GraphqlOptions,
+  request: IncomingMessage,
+  response: ServerResponse,
+): Promise<void> {
+  try {
+    assertJsonPost(request);
+    const context = await contextFor(options, bearerOf(request.headers.authorization));
+    const text = await readBody(request);
+    let body: unknown;
+    try {
+      body = JSON.parse(text);
+    } catch {
+      throw new AppError('PARSE_ERROR');
+    }
+    const headers = new HeaderMap();
+    headers.set('content-type', 'application/json');
+    const accept = request.headers.accept;
+    if (accept !== undefined) headers.set('accept', accept);
+    const result = await apollo.executeHTTPGraphQLRequest({
+      httpGraphQLRequest: { method: 'POST', headers, search: '', body },
+      context: () => Promise.resolve(context),
+    });
+    for (const [name, value] of result.headers) response.setHeader(name, value);
+    response.setHeader('cache-control', 'no-store');
+    response.statusCode = result.status ?? 200;
+    if (result.body.kind === 'complete') {
+      response.end(result.body.string);
+      return;
+    }
+    for await (const chunk of result.body.asyncIterator) response.write(chunk);
+    response.end();
+  } catch (error) {
+    answerFailure(response, error, options.log);
+  }
+}
+
+interface SocketState extends Record<PropertyKey, unknown> {
+  context?: Context;
+  apiKey?: string;
+  reauthentication?: NodeJS.Timeout;
+}
+type SocketExtra = Extra & Partial<SocketState>;
+
+function keyOfParameters(parameters: Readonly<Record<string, unknown>> | undefined): string {
+  const value = parameters?.['authorization'] ?? parameters?.['Authorization'];
+  const key = typeof value === 'string' ? bearerOf(value) : undefined;
+  if (key === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'no authorization in connectionParams' });
+  return key;
+}
+
+function sameActor(a: Actor, b: Actor): boolean {
+  return (
+    a.principalId === b.principalId &&
+    a.permissions.size === b.permissions.size &&
+    [...a.permissions].every((permission) => b.permissions.has(permission))
+  );
+}
+
+/** Closes the socket once its key no longer opens, or opens less or more than when it was opened. */
+async function reauthenticate(options: GraphqlOptions, extra: SocketExtra): Promise<void> {
+  const { context, apiKey, socket } = extra;
+  if (context === undefined || apiKey === undefined) return;
+  try {
+    if (sameActor(await options.authenticate(apiKey), context.actor)) return;
+  } catch (error) {
+    // The database being away says nothing about the key.
+    if (!(error instanceof AppError)) return;
+  }
+  socket.close(closedForReauthentication, 'Forbidden');
+}
+
+/** Checks a subscription as Apollo checks a query: parse, validate, limits. */
+function prepare(
+  options: GraphqlOptions,
+  payload: SubscribePayload,
+  contextValue: Context,
+): ExecutionArgs | readonly GraphQLError[] {
+  const { schema } = options;
+  try {
+    const document = parse(payload.query, { maxTokens: queryTokensMax });
+    const problems = validate(schema, document, specifiedRules);
+    if (problems.length > 0) return problems;
+    const operation = getOperationAST(document, payload.operationName ?? undefined);
+    if (operation === undefined || operation === null) {
+      return [new GraphQLError('The document does not name the operation to run.', { source: undefined, nodes: [] })];
+    }
+    if (operation.operation !== 'subscription') {
+      return [new GraphQLError('Send queries and mutations by POST.', { nodes: operation })];
+    }
+    assertWithinLimits(schema, document, operation, payload.variables ?? {});
+    return {
+      schema,
+      document,
+      contextValue,
+      ...(payload.operationName ? { operationName: payload.operationName } : {}),
+      ...(payload.variables ? { variableValues: payload.variables } : {}),
+    };
+  } catch (error) {
+    if (error instanceof GraphQLError) return [error];
+    const original = toAppError(error);
+    return [new GraphQLError(original.publicMessage, { originalError: original })];
+  }
+}
+
+function serveSockets(options: GraphqlOptions, server: WebSocketServer): { dispose(): void | Promise<void> } {
+  const formatted = (errors: readonly GraphQLError[]): GraphQLFormattedError[] =>
+    errors.map((error) => graphqlErrorOf(error.toJSON(), error, options.log));
+  return useServer<Record<string, unknown>, SocketState>(
+    {
+      connectionInitWaitTimeout: connectionInitTimeoutMs,
+      onConnect: async ({ connectionParams, extra }) => {
+        try {
+          const apiKey = keyOfParameters(connectionParams);
+          extra.context = createContext(await options.authenticate(apiKey), options);
+          extra.apiKey = apiKey;
+        } catch (error) {
+          options.log.debug({ err: error }, 'subscription socket refused');
+          return false;
+        }
+        extra.reauthentication = setInterval(() => void reauthenticate(options, extra), reauthenticateIntervalMs);
+        extra.reauthentication.unref();
+        return true;
+      },
+      onClose: ({ extra }) => clearInterval(extra.reauthentication),
+      onSubscribe: ({ extra, subscriptions }, _id, payload) => {
+        if (extra.context === undefined) return [appGraphqlError('UNAUTHENTICATED')];
+        if (Object.keys(subscriptions).length > subscriptionsPerSocketMax) return [appGraphqlError('OVERLOADED')];
+        return prepare(options, payload, extra.context);
+      },
+      onError: (_ctx, _id, _payload, errors) => formatted(errors),
+      onNext: (_ctx, _id, _payload, _args, { errors, data }) =>
+        errors === undefined ? undefined : { ...(data === undefined ? {} : { data }), errors: formatted(errors) },
+    },
+    server,
+    keepAliveIntervalMs,
+  );
+}
+
+function appGraphqlError(code: ErrorCode): GraphQLError {
+  return new GraphQLError(ERRORS[code].publicMessage, { originalError: new AppError(code) });
+}
+
+export async function createGraphqlEndpoint(options: GraphqlOptions): Promise<GraphqlEndpoint> {
+  const apollo = createApollo(options);
+  await apollo.start();
+  const server = new WebSocketServer({ noServer: true, maxPayload: socketFrameBytesMax, handleProtocols });
+  const sockets = serveSockets(options, server);
+  return {
+    handle: (request, response) => serveHttp(apollo, options, request, response),
+    handleUpgrade: (request, socket, head) => {
+      if (server.clients.size >= socketsMax) {
+        socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
+        return;
+      }
+      server.handleUpgrade(request, socket, head, (client: WebSocket) => server.emit('connection', client, request));
+    },
+    stop: async () => {
+      await sockets.dispose();
+      await apollo.stop();
+    },
+  };
+}

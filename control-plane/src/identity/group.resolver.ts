@@ -1,0 +1,84 @@
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import type { Context } from '../context.ts';
+import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
+import type { GroupService } from './group.service.ts';
+import {
+  CreateGroupInput,
+  DeleteGroupInput,
+  Group,
+  GroupConnection,
+  GroupMembersInput,
+  PrincipalConnection,
+  UpdateGroupInput,
+} from './identity.graphql.ts';
+import type { GroupRow, PrincipalRow } from './identity.tables.ts';
+
+@Resolver(() => Group)
+export class GroupResolver {
+  private readonly service: GroupService;
+
+  constructor(service: GroupService) {
+    this.service = service;
+  }
+
+  @Query(() => Group, { description: 'A group by its id.' })
+  group(@Ctx() ctx: Context, @Arg('id', () => ID, { description: 'Id of the group.' }) id: string): Promise<GroupRow> {
+    return this.service.get(ctx, id);
+  }
+
+  @Query(() => GroupConnection, { description: 'Groups, oldest first.' })
+  async groups(@Ctx() ctx: Context, @Args(() => PageArguments) args: PageArguments): Promise<ConnectionOf<GroupRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.service.list(ctx, page), page, (row) => [row.id]);
+  }
+
+  @Mutation(() => Group, { description: 'Makes a group.' })
+  createGroup(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateGroupInput, { description: 'The group.' }) input: CreateGroupInput,
+  ): Promise<GroupRow> {
+    return this.service.create(ctx, input);
+  }
+
+  @Mutation(() => Group, { description: 'Changes the name or description of a group.' })
+  updateGroup(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateGroupInput, { description: 'The changes.' }) input: UpdateGroupInput,
+  ): Promise<GroupRow> {
+    return this.service.update(ctx, input);
+  }
+
+  @Mutation(() => Group, { description: 'Deletes a group, with the grants that name it.' })
+  deleteGroup(
+    @Ctx() ctx: Context,
+    @Arg('input', () => DeleteGroupInput, { description: 'The group.' }) input: DeleteGroupInput,
+  ): Promise<GroupRow> {
+    return this.service.delete(ctx, input);
+  }
+
+  @Mutation(() => Group, { description: 'Adds principals to a group; those that belong already stay.' })
+  addGroupMembers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => GroupMembersInput, { description: 'The group and the principals.' }) input: GroupMembersInput,
+  ): Promise<GroupRow> {
+    return this.service.addMembers(ctx, input);
+  }
+
+  @Mutation(() => Group, { description: 'Removes principals from a group; others are passed over.' })
+  removeGroupMembers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => GroupMembersInput, { description: 'The group and the principals.' }) input: GroupMembersInput,
+  ): Promise<GroupRow> {
+    return this.service.removeMembers(ctx, input);
+  }
+
+  @FieldResolver(() => PrincipalConnection, { description: 'The principals that belong to it.' })
+  async members(
+    @Ctx() ctx: Context,
+    @Root() row: GroupRow,
+    @Args(() => PageArguments) args: PageArguments,
+  ): Promise<ConnectionOf<PrincipalRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.service.members(ctx, row.id, page), page, (principal) => [principal.id]);
+  }
+}

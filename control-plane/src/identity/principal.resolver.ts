@@ -1,0 +1,182 @@
+import type { Role } from '@sallyport/schema';
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import { RoleEnum } from '../access/access.graphql.ts';
+import type { Context } from '../context.ts';
+import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
+import type { GroupService } from './group.service.ts';
+import {
+  CreateServiceAccountInput,
+  CreateUserInput,
+  DeleteServiceAccountInput,
+  DeleteUserInput,
+  GroupConnection,
+  Me,
+  ServiceAccount,
+  ServiceAccountConnection,
+  UpdateServiceAccountInput,
+  UpdateUserInput,
+  User,
+  UserConnection,
+} from './identity.graphql.ts';
+import type { GroupRow, PrincipalRow } from './identity.tables.ts';
+import type { PrincipalService } from './principal.service.ts';
+
+interface Services {
+  readonly principals: PrincipalService;
+  readonly groups: GroupService;
+}
+
+async function groupsOf(
+  services: Services,
+  ctx: Context,
+  row: PrincipalRow,
+  args: PageArguments,
+): Promise<ConnectionOf<GroupRow>> {
+  const page = pageOf(args);
+  return connectionFrom(await services.groups.groupsOf(ctx, row.id, page), page, (group) => [group.id]);
+}
+
+@Resolver(() => User)
+export class UserResolver {
+  private readonly services: Services;
+
+  constructor(services: Services) {
+    this.services = services;
+  }
+
+  @Query(() => Me, { description: 'Who is asking, and what it may do.' })
+  me(@Ctx() ctx: Context): Me {
+    const { actor } = ctx;
+    return {
+      id: actor.principalId,
+      name: actor.name,
+      kind: actor.kind === 'user' ? 'user' : 'serviceAccount',
+      apiKeyId: actor.keyId,
+      permissions: [...actor.permissions].sort(),
+    };
+  }
+
+  @Query(() => User, { description: 'A user by its id.' })
+  user(
+    @Ctx() ctx: Context,
+    @Arg('id', () => ID, { description: 'Id of the user.' }) id: string,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.get(ctx, id, 'user');
+  }
+
+  @Query(() => UserConnection, { description: 'Users, oldest first.' })
+  async users(
+    @Ctx() ctx: Context,
+    @Args(() => PageArguments) args: PageArguments,
+  ): Promise<ConnectionOf<PrincipalRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.services.principals.list(ctx, 'user', page), page, (row) => [row.id]);
+  }
+
+  @Mutation(() => User, { description: 'Makes a local user.' })
+  createUser(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateUserInput, { description: 'The user.' }) input: CreateUserInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.createUser(ctx, input);
+  }
+
+  @Mutation(() => User, { description: 'Changes, disables or enables a user.' })
+  updateUser(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateUserInput, { description: 'The changes.' }) input: UpdateUserInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.update(ctx, 'user', input);
+  }
+
+  @Mutation(() => User, { description: 'Deletes a user, with its keys, memberships and grants.' })
+  deleteUser(
+    @Ctx() ctx: Context,
+    @Arg('input', () => DeleteUserInput, { description: 'The user.' }) input: DeleteUserInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.delete(ctx, 'user', input);
+  }
+
+  @FieldResolver(() => [RoleEnum], { description: 'Its roles in the control plane.' })
+  roles(@Root() row: PrincipalRow): Promise<readonly Role[]> {
+    return this.services.principals.rolesOf(row.id);
+  }
+
+  @FieldResolver(() => GroupConnection, { description: 'The groups it belongs to.' })
+  groups(
+    @Ctx() ctx: Context,
+    @Root() row: PrincipalRow,
+    @Args(() => PageArguments) args: PageArguments,
+  ): Promise<ConnectionOf<GroupRow>> {
+    return groupsOf(this.services, ctx, row, args);
+  }
+}
+
+@Resolver(() => ServiceAccount)
+export class ServiceAccountResolver {
+  private readonly services: Services;
+
+  constructor(services: Services) {
+    this.services = services;
+  }
+
+  @Query(() => ServiceAccount, { description: 'A service account by its id.' })
+  serviceAccount(
+    @Ctx() ctx: Context,
+    @Arg('id', () => ID, { description: 'Id of the service account.' }) id: string,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.get(ctx, id, 'serviceAccount');
+  }
+
+  @Query(() => ServiceAccountConnection, { description: 'Service accounts, oldest first.' })
+  async serviceAccounts(
+    @Ctx() ctx: Context,
+    @Args(() => PageArguments) args: PageArguments,
+  ): Promise<ConnectionOf<PrincipalRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.services.principals.list(ctx, 'serviceAccount', page), page, (row) => [row.id]);
+  }
+
+  @Mutation(() => ServiceAccount, { description: 'Makes a service account.' })
+  createServiceAccount(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateServiceAccountInput, { description: 'The account.' }) input: CreateServiceAccountInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.createServiceAccount(ctx, input);
+  }
+
+  @Mutation(() => ServiceAccount, { description: 'Changes, prolongs, disables or enables a service account.' })
+  updateServiceAccount(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateServiceAccountInput, { description: 'The changes.' }) input: UpdateServiceAccountInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.update(ctx, 'serviceAccount', input);
+  }
+
+  @Mutation(() => ServiceAccount, { description: 'Deletes a service account, with its keys, memberships and grants.' })
+  deleteServiceAccount(
+    @Ctx() ctx: Context,
+    @Arg('input', () => DeleteServiceAccountInput, { description: 'The account.' }) input: DeleteServiceAccountInput,
+  ): Promise<PrincipalRow> {
+    return this.services.principals.delete(ctx, 'serviceAccount', input);
+  }
+
+  @FieldResolver(() => User, { description: 'The user who answers for it.' })
+  owner(@Root() row: PrincipalRow): Promise<PrincipalRow | undefined> {
+    return this.services.principals.load(row.ownerId ?? '');
+  }
+
+  @FieldResolver(() => [RoleEnum], { description: 'Its roles in the control plane.' })
+  roles(@Root() row: PrincipalRow): Promise<readonly Role[]> {
+    return this.services.principals.rolesOf(row.id);
+  }
+
+  @FieldResolver(() => GroupConnection, { description: 'The groups it belongs to.' })
+  groups(
+    @Ctx() ctx: Context,
+    @Root() row: PrincipalRow,
+    @Args(() => PageArguments) args: PageArguments,
+  ): Promise<ConnectionOf<GroupRow>> {
+    return groupsOf(this.services, ctx, row, args);
+  }
+}

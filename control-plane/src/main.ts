@@ -1,0 +1,48 @@
+import { createLog } from '@sallyport/schema/platform';
+import { startControlPlane } from './app.ts';
+import { configHelp, readConfig, redactedConfig } from './config.ts';
+
+/** A second signal, or a stop that takes longer than the drain and this, ends the process at once. */
+const stopGraceMs = 10_000;
+
+async function run(): Promise<void> {
+  const parsed = readConfig();
+  if (!parsed.ok) {
+    console.error(`The control plane cannot start:\n${parsed.problems.map((problem) => `  ${problem}`).join('\n')}`);
+    console.error('Run with --help for what each variable means.');
+    process.exitCode = 1;
+    return;
+  }
+  const { config } = parsed;
+  const log = createLog({ name: 'control-plane', level: config.logLevel });
+  log.info({ config: redactedConfig(config) }, 'control plane starts');
+  const controlPlane = await startControlPlane(config, { log });
+  const { graphqlUrl, syncUrl, operationsUrl } = controlPlane;
+  log.info({ graphqlUrl, syncUrl, operationsUrl }, 'control plane is up');
+  process.send?.({ type: 'ready', graphqlUrl, syncUrl, operationsUrl, bootstrapToken: controlPlane.bootstrapToken });
+
+  let stopping = false;
+  const stop = (why: string): void => {
+    if (stopping) process.exit(1);
+    stopping = true;
+    log.info({ why }, 'control plane stops');
+    setTimeout(() => process.exit(1), config.drainTimeoutMs + stopGraceMs).unref();
+    controlPlane.stop().then(
+      () => process.exit(0),
+      () => process.exit(1),
+    );
+  };
+  process.on('SIGTERM', () => stop('SIGTERM'));
+  process.on('SIGINT', () => stop('SIGINT'));
+  // Started by another program over IPC: without it nobody would end this one.
+  if (process.connected) process.on('disconnect', () => stop('the parent process went away'));
+}
+
+if (process.argv.includes('--help')) {
+  console.log(configHelp());
+} else {
+  run().catch((error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  });
+}

@@ -1,0 +1,47 @@
+import postgres from 'postgres';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { askGraphql, startTestControlPlane, testBootstrapToken, type TestControlPlane } from '../kit/control-plane.ts';
+
+let plane: TestControlPlane;
+let sql: postgres.Sql;
+
+const bootstrap = `mutation ($token: String!) { bootstrap(input: { token: $token }) { secret apiKeyId } }`;
+
+beforeAll(async () => {
+  plane = await startTestControlPlane({ bootstrap: false });
+  sql = postgres(plane.databaseUrl);
+});
+afterAll(async () => {
+  await sql.end();
+  await plane.stop();
+});
+
+test('a wrong bootstrap token opens nothing', async () => {
+  const answer = await askGraphql(plane.graphqlUrl, bootstrap, { token: 'a token that nobody has ever given out' });
+  expect(answer.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+  expect(await sql`select 1 from principals`).toHaveLength(0);
+});
+
+test('the bootstrap token opens once, also when used twice at the same time', async () => {
+  const answers = await Promise.all(
+    [1, 2, 3].map(() => askGraphql(plane.graphqlUrl, bootstrap, { token: testBootstrapToken })),
+  );
+  const opened = answers.filter((answer) => answer.errors.length === 0);
+  expect(opened).toHaveLength(1);
+  const secret: string = opened[0]?.data.bootstrap.secret;
+  expect(secret).toMatch(/^sp_/);
+  const me = await plane.ask('{ me { kind permissions } }', {}, secret);
+  expect(me.data.me.permissions).toContain('role:assign');
+});
+
+test('the bootstrap key is stored as its digest only', async () => {
+  const [row] = await sql<{ hash: string; all: string }[]>`select hash, api_keys::text as all from api_keys`;
+  expect(row?.hash).toMatch(/^[0-9a-f]{64}$/);
+  expect(row?.all).not.toMatch(/sp_[A-Za-z0-9_-]{20}/);
+});
+
+test('after all owners are gone a used token stays closed', async () => {
+  await sql`update principals set status = 'disabled'`;
+  const answer = await askGraphql(plane.graphqlUrl, bootstrap, { token: testBootstrapToken });
+  expect(answer.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+});
