@@ -50,6 +50,8 @@ create table audit_events (
   object_id text,
   before_json text,
   after_json text,
+  -- For the live tail, which follows arrival and not time.
+  stored_at timestamptz not null default clock_timestamp(),
   primary key (time, id)
 ) partition by range (time);
 create table audit_events_default partition of audit_events default;
@@ -57,6 +59,7 @@ create index audit_events_by_principal on audit_events (principal_id, time, id);
 create index audit_events_by_server on audit_events (server_id, time, id);
 create index audit_events_by_target on audit_events (target_name, time, id);
 create index audit_events_by_object on audit_events (object_id, time, id) where object_id is not null;
+create index audit_events_by_arrival on audit_events using brin (stored_at);
 -- What becomes `unknown` when its epoch ends.
 create index audit_events_open on audit_events (node_id, epoch) where outcome is null;
 
@@ -64,6 +67,8 @@ create index audit_events_open on audit_events (node_id, epoch) where outcome is
 create table audit_epochs (
   node_id text not null,
   epoch text not null,
+  -- The node that ships it; another where a node lost its identity and joined anew over its old spool.
+  shipped_by text not null,
   -- Highest sequence stored, without a gap below it but those in `gaps`; a node trims its spool up to here.
   watermark bigint not null default 0,
   -- Hash of the line at the watermark; the seed of the epoch at 0.
@@ -78,6 +83,7 @@ create table audit_epochs (
   updated_at timestamptz not null default now(),
   primary key (node_id, epoch)
 );
+create index audit_epochs_by_shipper on audit_epochs (shipped_by, opened_at);
 create index audit_epochs_running on audit_epochs (updated_at) where ended_at is null;
 
 create table audit_lines (

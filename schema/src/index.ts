@@ -1,3 +1,4 @@
+export * from './audit-export.ts';
 export * from './audit.ts';
 export * from './canonical-json.ts';
 export * from './decide.ts';

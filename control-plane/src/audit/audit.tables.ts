@@ -1,3 +1,4 @@
+import { sql } from 'drizzle-orm';
 import type { AuditOutcome } from '@sallyport/schema';
 import { bigint, char, doublePrecision, integer, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
@@ -44,6 +45,7 @@ export const auditEvents = pgTable(
     objectId: text('object_id'),
     beforeJson: text('before_json'),
     afterJson: text('after_json'),
+    storedAt: timestamp('stored_at', { withTimezone: true }).notNull().default(sql`clock_timestamp()`),
   },
   (table) => [primaryKey({ columns: [table.time, table.id] })],
 );

@@ -176,7 +176,12 @@ export class Entry implements Follower {
   }
 
   #closedRecord(ending: Ending): AuditRecord {
-    return { type: 'closed', eventId: this.exchange.eventId, time: this.exchange.receivedAt, ...this.#response(ending) };
+    return {
+      type: 'closed',
+      eventId: this.exchange.eventId,
+      time: this.exchange.receivedAt,
+      ...this.#response(ending),
+    };
   }
 
   #request() {

@@ -1,0 +1,109 @@
+import type { Clock, Log } from '@sallyport/schema/platform';
+import type { Database, RawSql } from '../database/client.ts';
+
+type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+
+const dayMs = 86_400_000;
+const daysAhead = 7;
+/** Late events of these days get a partition too; older ones stay in the default partition. */
+const daysBack = 2;
+export const retentionDaysDefault = 400;
+/** Any constant shared by all control-plane processes: one of them maintains. */
+const maintenanceLock = 0x5350_0006;
+/** Partitioned tables and the column they go by. */
+const partitioned = [
+  ['audit_events', 'time'],
+  ['audit_lines', 'stored_at'],
+] as const;
+
+/** Keeps a partition for each day ahead, and drops those past the retention of the setting `audit`. */
+export class PartitionService {
+  readonly #database: Database;
+  readonly #clock: Clock;
+  readonly #log: Log;
+
+  constructor(options: { readonly database: Database; readonly clock: Clock; readonly log: Log }) {
+    this.#database = options.database;
+    this.#clock = options.clock;
+    this.#log = options.log;
+  }
+
+  /** Idempotent; another process that is at it makes this a no-op. */
+  async maintain(): Promise<void> {
+    const today = Math.floor(this.#clock.now() / dayMs);
+    await this.#database.raw.begin(async (sql) => {
+      const [lock] = await sql<{ held: boolean }[]>`select pg_try_advisory_xact_lock(${maintenanceLock}) as held`;
+      if (lock?.held !== true) return;
+      const retentionDays = await readRetentionDays(sql);
+      for (const [table, column] of partitioned) {
+        const existing = await partitionsOf(sql, table);
+        for (let day = today - daysBack; day <= today + daysAhead; day++) {
+          if (!existing.has(day)) await createPartition(sql, table, column, day);
+        }
+        for (const day of existing) {
+          if (day >= today - retentionDays) continue;
+          await sql.unsafe(`drop table ${partitionName(table, day)}`);
+          this.#log.info({ table, day: isoDay(day) }, 'dropped a partition past its retention');
+        }
+        const cutoff = isoDay(today - retentionDays);
+        await sql.unsafe(`delete from ${table}_default where ${column} < $1::date`, [cutoff]);
+      }
+      await forgetOld(sql, retentionDays);
+    });
+  }
+}
+
+function isoDay(day: number): string {
+  return new Date(day * dayMs).toISOString().slice(0, 10);
+}
+
+function partitionName(table: string, day: number): string {
+  return `${table}_${isoDay(day).replaceAll('-', '')}`;
+}
+
+async function readRetentionDays(sql: RawTransaction): Promise<number> {
+  const [row] = await sql<{ days: number | null }[]>`
+    select (value ->> 'retentionDays')::integer as days from settings where key = 'audit'`;
+  return Math.max(1, row?.days ?? retentionDaysDefault);
+}
+
+/** The days that have a partition. */
+async function partitionsOf(sql: RawTransaction, table: string): Promise<ReadonlySet<number>> {
+  const rows = await sql<{ name: string }[]>`
+    select c.relname as name from pg_inherits i
+    join pg_class c on c.oid = i.inhrelid join pg_class p on p.oid = i.inhparent
+    where p.relname = ${table} and p.relnamespace = 'public'::regnamespace`;
+  const days = rows.flatMap(({ name }) => {
+    const match = /_(\d{4})(\d{2})(\d{2})$/.exec(name);
+    return match === null ? [] : [Date.UTC(Number(match[1]), Number(match[2]) - 1, Number(match[3])) / dayMs];
+  });
+  return new Set(days);
+}
+
+/** Rows that came before their partition are moved out of the default one, which must not hold any when it is attached. */
+async function createPartition(sql: RawTransaction, table: string, column: string, day: number): Promise<void> {
+  const name = partitionName(table, day);
+  const from = isoDay(day);
+  const to = isoDay(day + 1);
+  await sql.unsafe(`create table ${name} (like ${table} including defaults including constraints)`);
+  await sql.unsafe(
+    `with moved as (
+       delete from ${table}_default where ${column} >= '${from}T00:00:00Z' and ${column} < '${to}T00:00:00Z' returning *
+     ) insert into ${name} select * from moved`,
+  );
+  await sql.unsafe(
+    `alter table ${table} attach partition ${name} for values from ('${from}T00:00:00Z') to ('${to}T00:00:00Z')`,
+  );
+}
+
+async function forgetOld(sql: RawTransaction, retentionDays: number): Promise<void> {
+  await sql`delete from traffic_windows where window_start < now() - interval '2 days'`;
+  await sql`delete from traffic_minutes where minute < now() - make_interval(days => ${retentionDays})`;
+  await sql`delete from audit_quarantine where stored_at < now() - make_interval(days => ${retentionDays})`;
+  // A node that never came back: its open calls are shown as what they are. A close that comes later still wins.
+  await sql`
+    update audit_events e set outcome = 'unknown'
+    from audit_epochs p
+    where e.node_id = p.node_id and e.epoch = p.epoch and e.outcome is null
+      and p.updated_at < now() - interval '1 day' and e.time < now() - interval '1 day'`;
+}

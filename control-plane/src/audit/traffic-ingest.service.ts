@@ -1,0 +1,124 @@
+import { createPublicKey, verify } from 'node:crypto';
+import { metricsSigningText, type MetricsWindow, metricsWindowSchema, Sketch } from '@sallyport/schema';
+import type { Log } from '@sallyport/schema/platform';
+import type { Database, RawSql } from '../database/client.ts';
+import type { NodeKeys } from './ingest.service.ts';
+import { storableText } from './storable-text.ts';
+
+type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+
+const minuteMs = 60_000;
+/** With the minute it makes the lock of one minute's rows. */
+const trafficLock = 0x5350_0007;
+
+interface StoredRow {
+  readonly server_id: string;
+  readonly server_slug: string;
+  readonly target_kind: string;
+  readonly target_name: string;
+  readonly outcome: string;
+  readonly calls: number;
+  readonly duration_ms_sum: number;
+  readonly sketch: string;
+}
+
+/** Adds up what nodes count, by the minute. */
+export class TrafficIngestService {
+  readonly #database: Database;
+  readonly #keys: NodeKeys;
+  readonly #log: Log;
+
+  constructor(options: { readonly database: Database; readonly keys: NodeKeys; readonly log: Log }) {
+    this.#database = options.database;
+    this.#keys = options.keys;
+    this.#log = options.log;
+  }
+
+  /** Counts a window once, however often it comes. */
+  async ingest(data: unknown): Promise<void> {
+    const parsed = metricsWindowSchema.safeParse(data);
+    if (!parsed.success || !isSigned(parsed.data)) return this.#log.warn('a metrics window was refused');
+    const window = parsed.data;
+    if (!(await this.#keys.accepts(window.nodeId, window.publicKey))) {
+      return this.#log.warn({ nodeId: window.nodeId }, 'a metrics window was refused: its key is not registered');
+    }
+    await this.#database.raw.begin((sql) => this.#count(sql, window));
+  }
+
+  async #count(sql: RawTransaction, window: MetricsWindow): Promise<void> {
+    const windowStart = new Date(window.windowStart).toISOString();
+    const first = await sql`
+      insert into traffic_windows (node_id, epoch, window_start)
+      values (${window.nodeId}, ${storableText(window.epoch)}, ${windowStart}) on conflict do nothing`;
+    if (first.count === 0) return;
+    const minuteNumber = Math.floor(window.windowStart / minuteMs);
+    const minute = new Date(minuteNumber * minuteMs).toISOString();
+    await sql`select pg_advisory_xact_lock(${trafficLock}, ${minuteNumber % 2 ** 31})`;
+    const keys = window.rows.map((row) => storableText(row.serverId));
+    const stored = await sql<StoredRow[]>`
+      select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
+        duration_ms_sum, sketch
+      from traffic_minutes where minute = ${minute} and server_id = any (${keys})`;
+    const before = new Map(stored.map((row) => [keyOf(row), row]));
+    const added = addedRows(window);
+    const rows = [...added.values()].map((row) => sumOf(row, before.get(keyOf(row))));
+    await sql`
+      insert into traffic_minutes
+        (minute, server_id, server_slug, target_kind, target_name, outcome, calls, duration_ms_sum, sketch)
+      select ${minute}, server_id, server_slug, target_kind, target_name, outcome, calls, duration_ms_sum, sketch
+      from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as x(server_id text, server_slug text,
+        target_kind text, target_name text, outcome text, calls bigint, duration_ms_sum double precision, sketch text)
+      on conflict (minute, server_id, target_kind, target_name, outcome) do update set
+        server_slug = excluded.server_slug, calls = excluded.calls,
+        duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
+    await sql`select pg_notify('sallyport_signal', 'traffic')`;
+  }
+}
+
+function keyOf(row: Pick<StoredRow, 'server_id' | 'target_kind' | 'target_name' | 'outcome'>): string {
+  return [row.server_id, row.target_kind, row.target_name, row.outcome].join('\n');
+}
+
+/** The window's rows; two that read the same once stored are one. A sketch that is none counts nothing. */
+function addedRows(window: MetricsWindow): ReadonlyMap<string, StoredRow> {
+  const rows = new Map<string, StoredRow>();
+  for (const row of window.rows) {
+    const sketch = Sketch.parse(row.sketch);
+    if (sketch === undefined || sketch.count === 0) continue;
+    const stored: StoredRow = {
+      server_id: storableText(row.serverId),
+      server_slug: storableText(row.slug),
+      target_kind: row.target?.kind ?? '',
+      target_name: storableText(row.target?.name ?? ''),
+      outcome: row.outcome,
+      calls: sketch.count,
+      duration_ms_sum: row.durationMsSum,
+      sketch: row.sketch,
+    };
+    rows.set(keyOf(stored), sumOf(stored, rows.get(keyOf(stored))));
+  }
+  return rows;
+}
+
+function sumOf(row: StoredRow, before: StoredRow | undefined): StoredRow {
+  const sketch = Sketch.parse(row.sketch);
+  const other = before === undefined ? undefined : Sketch.parse(before.sketch);
+  if (before === undefined || sketch === undefined || other === undefined) return row;
+  sketch.merge(other);
+  return {
+    ...row,
+    calls: row.calls + before.calls,
+    duration_ms_sum: row.duration_ms_sum + before.duration_ms_sum,
+    sketch: sketch.serialize(),
+  };
+}
+
+function isSigned(window: MetricsWindow): boolean {
+  try {
+    const key = createPublicKey({ key: Buffer.from(window.publicKey, 'base64'), format: 'der', type: 'spki' });
+    if (key.asymmetricKeyType !== 'ed25519') return false;
+    return verify(null, Buffer.from(metricsSigningText(window)), key, Buffer.from(window.signature, 'base64'));
+  } catch {
+    return false;
+  }
+}
