@@ -1,3 +1,5 @@
+export { type NodeDependencies, type RunningNode, startNode } from './app.ts';
+export { configHelp as nodeConfigHelp, type NodeConfig, parseConfig as parseNodeConfig } from './config.ts';
 export { ExchangeSlots } from './pipeline/admit.ts';
 export { DecisionCache, decisionCacheBytesMax } from './pipeline/decisions.ts';
 export { Pipeline, type PipelineOptions } from './pipeline/pipeline.ts';
@@ -5,3 +7,4 @@ export { buildFromDocuments } from './runtime/build-runtime.ts';
 export { RuntimeStore } from './runtime/runtime-store.ts';
 export { Listener, type ListenerLimits } from './server.ts';
 export { Connections } from './upstream/connections.ts';
+export { ObservedHealth } from './upstream/observed-health.ts';

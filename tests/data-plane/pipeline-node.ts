@@ -6,6 +6,7 @@ import {
   decisionCacheBytesMax,
   ExchangeSlots,
   Listener,
+  ObservedHealth,
   Pipeline,
   RuntimeStore,
 } from '@sallyport/data-plane';
@@ -132,6 +133,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow,
     connectionsPerOriginMax: 1024,
   });
+  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
   const records: AuditRecord[] = [];
   const pipeline = new Pipeline({
     runtimes: store,
@@ -144,6 +146,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     },
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections(egress),
+    health,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
     receive: {
@@ -181,6 +184,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
     stop: async () => {
       pipeline.streams.close();
+      health.close();
       listener.close();
       await egress.close();
     },

@@ -5,6 +5,7 @@ import { memberRange, applyEdits, removeMembers, type Range } from '../mcp/json-
 import { clientCapabilitiesKey, tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
+import type { ObservedHealth } from '../upstream/observed-health.ts';
 import {
   isOpenEnded,
   type Authorized,
@@ -16,6 +17,7 @@ import {
 
 export interface ForwardContext {
   readonly connections: Connections;
+  readonly health: Pick<ObservedHealth, 'answered' | 'failed'>;
   readonly runtimes: Pick<RuntimeSource, 'current'>;
   readonly clock: { monotonic(): number };
   /** Decides again under another configuration. */
@@ -41,9 +43,14 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   const written = context.writeOpened();
   if (written !== undefined) await written;
   const sentAt = context.clock.monotonic();
+  const serverId = routed.server.document.id;
   try {
     const response = await send(inspected, routed, context, sentAt);
+    context.health.answered(serverId, response.status, context.clock.monotonic() - sentAt);
     return { inspected, authorized, response };
+  } catch (error) {
+    if (!routed.received.request.signal.aborted) context.health.failed(serverId, error);
+    throw error;
   } finally {
     exchange.upstreamMs = context.clock.monotonic() - sentAt;
   }

@@ -3,6 +3,7 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
+import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, reauthorize, type AuthorizeContext } from './authorize.ts';
@@ -21,6 +22,7 @@ export interface PipelineOptions {
   readonly audit: RecordContext['audit'];
   readonly metrics: RecordContext['metrics'];
   readonly connections: Connections;
+  readonly health: ObservedHealth;
   readonly decisions: DecisionCache;
   readonly slots: ExchangeSlots;
   readonly receive: ReceiveSettings;
@@ -47,7 +49,7 @@ export class Pipeline {
 
   /** Answers a request. Never rejects. */
   async handle(request: ProxyRequest): Promise<ProxyResponse> {
-    const { runtimes, connections, clock } = this.#options;
+    const { runtimes, connections, health, clock } = this.#options;
     const preflight = this.#preflight(request);
     if (preflight !== undefined) return preflight;
     const entry = openRecord(request, { ...this.#options, now: this.#now });
@@ -66,6 +68,7 @@ export class Pipeline {
       const inspected = inspectRequest(admitted);
       const forwarded = await forward(inspected, {
         connections,
+        health,
         runtimes,
         clock,
         reauthorize: this.#reauthorize,

@@ -1,0 +1,285 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { monitorEventLoopDelay } from 'node:perf_hooks';
+import { auditQueue, metricsQueue, type NodeLoad } from '@sallyport/schema';
+import {
+  type Clock,
+  createEgress,
+  createQueues,
+  discoverUpstream,
+  type Egress,
+  type Log,
+  type OperationsServer,
+  type Queues,
+  startOperationsServer,
+  systemClock,
+} from '@sallyport/schema/platform';
+import { Registry } from 'prom-client';
+import type { NodeConfig } from './config.ts';
+import { ExchangeSlots } from './pipeline/admit.ts';
+import { DecisionCache } from './pipeline/decisions.ts';
+import { Pipeline } from './pipeline/pipeline.ts';
+import { RuntimeStore } from './runtime/runtime-store.ts';
+import { SyncClient } from './runtime/sync-client.ts';
+import { Listener } from './server.ts';
+import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
+import { AuditSpool } from './telemetry/audit-spool.ts';
+import { Metrics, registerSpoolGauges } from './telemetry/metrics.ts';
+import { Connections } from './upstream/connections.ts';
+import { ObservedHealth } from './upstream/observed-health.ts';
+
+/** Written into records and shown with the node. */
+const build = '0.1.0';
+const discoveryTimeoutMs = 60_000;
+/** Share of the drain time kept for bringing the audit spool home. */
+const spoolDrainShare = 0.3;
+
+export interface NodeDependencies {
+  readonly log: Log;
+  readonly clock?: Clock;
+}
+
+export interface RunningNode {
+  /** Where MCP endpoints are served: `<url>/mcp/<slug>`. */
+  readonly url: string;
+  readonly operationsUrl: string;
+  readonly nodeId: string;
+  readonly store: RuntimeStore;
+  /** Drains and stops: see `stopNode`. */
+  stop(): Promise<void>;
+}
+
+/** The audit trail and what is counted, once the node knows who it is. */
+interface Telemetry {
+  readonly spool: AuditSpool;
+  readonly shipper: AuditShipper;
+  readonly metrics: Metrics;
+}
+
+/**
+ * Starts a node: last known good configuration, control plane, spool, listener. Resolves when it listens, which on the
+ * very first start waits until the control plane let it join; `/readyz` says so meanwhile.
+ */
+export async function startNode(config: NodeConfig, dependencies: NodeDependencies): Promise<RunningNode> {
+  const { log, clock = systemClock } = dependencies;
+  const store = new RuntimeStore({ clock });
+  const now = (): number => store.now();
+  const registry = new Registry();
+  const egress = createEgress({ allow: config.egressAllow, connectionsPerOriginMax: config.upstreamConnectionsMax });
+  const queues = createQueues(config.queues, { log });
+  const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
+  const load = new LoadMeter(clock);
+  let telemetry: Telemetry | undefined;
+  let listening = false;
+  let draining = false;
+  const sync = new SyncClient({
+    url: config.syncUrl,
+    joinToken: config.joinToken,
+    dataDirectory: config.dataDirectory,
+    nodeSecret: config.nodeSecret,
+    name: config.name,
+    build,
+    labels: config.labels,
+    peerUrl: null,
+    store,
+    clock,
+    log,
+    spoolEpochs: () => telemetry?.shipper.epochs ?? [],
+    load: () => load.read(slots.total, telemetry),
+    discover: (url) =>
+      discoverUpstream({
+        url,
+        egress,
+        timeoutMs: discoveryTimeoutMs,
+        clientInfo: { name: 'sallyport', version: build },
+      }),
+  });
+  const operations = await startOperationsServer({
+    ...config.operations,
+    registry,
+    ready: () => {
+      const reasons = [
+        ...(draining ? ['draining'] : []),
+        ...(store.current === undefined ? ['no configuration yet'] : []),
+        ...(listening ? [] : ['not listening yet']),
+      ];
+      return { ready: reasons.length === 0, reasons };
+    },
+  });
+  const openHere = (nodeId: string): Telemetry =>
+    openTelemetry({ config, nodeId, sync, queues, registry, clock, log, now });
+  // The spool's epochs belong into the first hello, where the node knows its id from an earlier start.
+  if (sync.signer !== undefined) telemetry = openHere(sync.signer.nodeId);
+  sync.start();
+  const nodeId = await sync.joined();
+  telemetry ??= openHere(nodeId);
+  const { shipper, spool, metrics } = telemetry;
+  sync.onWatermark((epochs) => shipper.onWatermark(epochs));
+  shipper.start();
+  metrics.start();
+  const health = new ObservedHealth({ now, report: (observations) => sync.reportHealth(observations) });
+  const pipeline = new Pipeline({
+    runtimes: store,
+    audit: spool,
+    metrics,
+    connections: new Connections(egress),
+    health,
+    decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
+    slots,
+    receive: { access: config.access, requestBodyTimeoutMs: config.listener.requestBodyTimeoutMs },
+    clock,
+    log,
+  });
+  const listener = new Listener({
+    ...config.listen,
+    tls:
+      config.tls === undefined
+        ? null
+        : { cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
+    limits: config.listener,
+    trustedProxies: config.trustedProxies,
+    handle: (request) => {
+      load.requests++;
+      return pipeline.handle(request);
+    },
+    clock,
+    log,
+  });
+  const port = await listener.listen();
+  listening = true;
+  const host = config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host;
+  const parts: Parts = { config, log, sync, egress, operations, telemetry, health, pipeline, listener, load };
+  let stopping: Promise<void> | undefined;
+  return {
+    url: `${config.tls === undefined ? 'http' : 'https'}://${host}:${port}`,
+    operationsUrl: operations.url,
+    nodeId,
+    store,
+    stop: () => {
+      draining = true;
+      stopping ??= stopNode(parts);
+      return stopping;
+    },
+  };
+}
+
+interface Parts {
+  readonly config: NodeConfig;
+  readonly log: Log;
+  readonly sync: SyncClient;
+  readonly egress: Egress;
+  readonly operations: OperationsServer;
+  readonly telemetry: Telemetry;
+  readonly health: ObservedHealth;
+  readonly pipeline: Pipeline;
+  readonly listener: Listener;
+  readonly load: LoadMeter;
+}
+
+/**
+ * Stops without losing anything: not ready, no new connections, subscriptions ended the way their servers would, calls
+ * under way until the deadline, then the spool until the control plane has it or the time is up.
+ */
+async function stopNode(parts: Parts): Promise<void> {
+  const { config, log, pipeline, listener, telemetry } = parts;
+  const spoolTimeoutMs = config.drainTimeoutMs * spoolDrainShare;
+  listener.stopAccepting();
+  pipeline.streams.endSubscriptions();
+  if (!(await listener.idle(config.drainTimeoutMs - spoolTimeoutMs))) {
+    log.warn({ exchanges: listener.open }, 'the drain time is up: exchanges under way are ended');
+    pipeline.streams.endAll();
+    await listener.idle(1_000);
+  }
+  listener.close();
+  pipeline.streams.close();
+  parts.health.close();
+  await telemetry.metrics.close();
+  await telemetry.spool.close();
+  const { recordsUnconfirmed } = await telemetry.shipper.drain(spoolTimeoutMs);
+  log.info({ recordsUnconfirmed }, 'the node stops');
+  await parts.sync.stop();
+  await parts.egress.close();
+  await parts.operations.close();
+  parts.load.close();
+}
+
+function openTelemetry(options: {
+  readonly config: NodeConfig;
+  readonly nodeId: string;
+  readonly sync: SyncClient;
+  readonly queues: Queues;
+  readonly registry: Registry;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly now: () => number;
+}): Telemetry {
+  const { config, nodeId, sync, queues, registry, clock, log, now } = options;
+  const spool = AuditSpool.open({
+    directory: join(config.dataDirectory, 'spool'),
+    nodeId,
+    build,
+    auditSpoolBytesMax: config.auditSpoolBytesMax,
+    clock,
+    now,
+    log,
+    onAlarm: (code, message) => sync.alarm(code, message),
+  });
+  const signer = (): BatchSigner => {
+    if (sync.signer === undefined) throw new Error('a node that has a spool has joined');
+    return sync.signer;
+  };
+  const shipper = new AuditShipper({ spool, queue: queues.producer(auditQueue), signer, clock, log });
+  const metrics = new Metrics({
+    epoch: spool.epoch,
+    signer: {
+      nodeId,
+      // The key is renewed while the node runs.
+      get publicKey() {
+        return signer().publicKey;
+      },
+      sign: (text) => signer().sign(text),
+    },
+    queue: queues.producer(metricsQueue),
+    registry,
+    clock,
+    now,
+    log,
+  });
+  registerSpoolGauges(registry, spool, () => shipper.recordsUnconfirmed);
+  return { spool, shipper, metrics };
+}
+
+/** How busy the node is, between two readings. */
+class LoadMeter {
+  readonly #clock: Clock;
+  readonly #delay = monitorEventLoopDelay({ resolution: 20 });
+  #since: number;
+  requests = 0;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#since = clock.monotonic();
+    this.#delay.enable();
+  }
+
+  read(exchangesOpen: number, telemetry: Telemetry | undefined): NodeLoad {
+    const at = this.#clock.monotonic();
+    const requestsPerSecond = (this.requests * 1000) / Math.max(1, at - this.#since);
+    const eventLoopDelayP99Ms = Number.isFinite(this.#delay.mean) ? this.#delay.percentile(99) / 1e6 : 0;
+    this.#since = at;
+    this.requests = 0;
+    this.#delay.reset();
+    return {
+      exchangesOpen,
+      requestsPerSecond,
+      eventLoopDelayP99Ms,
+      residentBytes: process.memoryUsage.rss(),
+      spoolBytes: telemetry?.spool.bytes ?? 0,
+      spoolRecordsUnconfirmed: Math.max(0, telemetry?.shipper.recordsUnconfirmed ?? 0),
+    };
+  }
+
+  close(): void {
+    this.#delay.disable();
+  }
+}
