@@ -33,6 +33,8 @@ export interface DiscoverOptions {
   readonly clientInfo: { readonly name: string; readonly version: string };
   /** Canonical bytes of all definitions together; what a caller can carry on. */
   readonly definitionsBytesMax?: number;
+  /** Ends the discovery early; its reason is what is thrown. */
+  readonly signal?: AbortSignal;
 }
 
 const pagesMax = 100;
@@ -128,10 +130,15 @@ class Attempt {
     this.#timer = setTimeout(() => {
       this.#abort.abort(new AppError('UPSTREAM_TIMEOUT', { internal: `discovery exceeded ${options.timeoutMs} ms` }));
     }, options.timeoutMs);
+    const { signal } = options;
+    if (signal?.aborted === true) this.#abort.abort(signal.reason);
+    else signal?.addEventListener('abort', () => this.#abort.abort(signal.reason), { signal: this.signal });
   }
 
+  /** Lets go of the timer, and of whatever connection is still open. */
   end(): void {
     clearTimeout(this.#timer);
+    this.#abort.abort();
   }
 
   note(text: string): void {

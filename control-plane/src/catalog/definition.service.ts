@@ -1,0 +1,215 @@
+import { AppError, type DefinitionKind, type DefinitionState } from '@sallyport/schema';
+import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
+import { recordMutation } from '../audit/audit.service.ts';
+import type { Context } from '../context.ts';
+import { batched } from '../database/batched.ts';
+import type { Database, Transaction } from '../database/client.ts';
+import { bumpConfigGeneration } from '../database/config-generation.ts';
+import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { Violations } from '../database/violations.ts';
+import type { Page } from '../graphql-connection.ts';
+import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
+import { isServed } from './lifecycle.ts';
+import { type ChangeServer, lockServer } from './server.service.ts';
+
+/** Definitions that one mutation may name. */
+export const definitionsPerMutationMax = 1_000;
+/** Digests approved for one name at a time. */
+export const approvedDigestsMax = 16;
+
+export interface DefinitionFilter {
+  readonly serverId?: string | null | undefined;
+  readonly kind?: DefinitionKind | null | undefined;
+  readonly state?: DefinitionState | null | undefined;
+  readonly name?: string | null | undefined;
+  readonly includeRemoved?: boolean | null | undefined;
+}
+
+/** Some definitions of one server; `id` and `expectedRevision` are the server's. */
+export interface ChangeDefinitions extends ChangeServer {
+  readonly definitionIds: readonly string[];
+}
+
+export interface ApproveDefinitions extends ChangeDefinitions {
+  /** Go on serving what was approved before as well, for upstreams whose instances or eras differ. */
+  readonly keepApproved?: boolean | null | undefined;
+}
+
+export interface DefinitionBody {
+  readonly digest: string;
+  readonly raw: unknown;
+}
+
+/** What upstreams define, and which wordings of it may be served. */
+export class DefinitionService {
+  private readonly database: Database;
+  private readonly load: (key: string) => Promise<string | undefined>;
+
+  constructor(database: Database) {
+    this.database = database;
+    this.load = batched(async (keys) => {
+      const pairs = keys.map((key) => ({ serverId: key.slice(0, 36), digest: key.slice(37) }));
+      const rows = await database.db
+        .select()
+        .from(definitionBodies)
+        .where(
+          and(
+            inArray(
+              definitionBodies.serverId,
+              pairs.map((pair) => pair.serverId),
+            ),
+            inArray(
+              definitionBodies.digest,
+              pairs.map((pair) => pair.digest),
+            ),
+          ),
+        );
+      return new Map(rows.map((row) => [`${row.serverId} ${row.digest}`, row.raw]));
+    });
+  }
+
+  async get(ctx: Context, id: string): Promise<DefinitionRow> {
+    ctx.authorize('server:read');
+    const [found] = isUuid(id)
+      ? await this.database.db
+          .select({ definition: definitions })
+          .from(definitions)
+          .innerJoin(servers, eq(servers.id, definitions.serverId))
+          .where(and(eq(definitions.id, id), isNull(servers.deletedAt)))
+      : [];
+    if (found === undefined) throw new AppError('NOT_FOUND');
+    return found.definition;
+  }
+
+  async list(ctx: Context, filter: DefinitionFilter, page: Page): Promise<DefinitionRow[]> {
+    ctx.authorize('server:read');
+    if (typeof filter.serverId === 'string' && !isUuid(filter.serverId)) return [];
+    const [after] = page.after ?? [];
+    const rows = await this.database.db
+      .select({ definition: definitions })
+      .from(definitions)
+      .innerJoin(servers, eq(servers.id, definitions.serverId))
+      .where(
+        and(
+          isNull(servers.deletedAt),
+          filter.serverId ? eq(definitions.serverId, filter.serverId) : undefined,
+          filter.kind ? eq(definitions.kind, filter.kind) : undefined,
+          filter.state ? eq(definitions.state, filter.state) : undefined,
+          typeof filter.name === 'string' ? eq(definitions.name, filter.name) : undefined,
+          filter.includeRemoved === true ? undefined : isNull(definitions.removedAt),
+          after === undefined ? undefined : gt(definitions.id, after),
+        ),
+      )
+      .orderBy(asc(definitions.id))
+      .limit(page.limit + 1);
+    return rows.map((row) => row.definition);
+  }
+
+  /** The objects of the given digests, as the upstream sent them, in the order asked for. */
+  async bodies(ctx: Context, serverId: string, digests: readonly string[]): Promise<DefinitionBody[]> {
+    ctx.authorize('server:read');
+    const texts = await Promise.all(digests.map((digest) => this.load(`${serverId} ${digest}`)));
+    return digests.flatMap((digest, index) => {
+      const text = texts[index];
+      return text === undefined ? [] : [{ digest, raw: JSON.parse(text) as unknown }];
+    });
+  }
+
+  /** Lets what was last seen of these definitions be served. Ends drift, and quarantine. */
+  async approve(ctx: Context, input: ApproveDefinitions): Promise<DefinitionRow[]> {
+    ctx.authorize('server:approve');
+    return this.change(ctx, input, 'definition.approve', (row, path, found) => {
+      if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
+      const kept = input.keepApproved === true ? row.approvedDigests : [];
+      const approvedDigests = [...new Set([...row.digests, ...kept])];
+      if (approvedDigests.length > approvedDigestsMax) {
+        found.add(path, `would have more than ${approvedDigestsMax} approved digests: approve without keepApproved`);
+      }
+      return { state: 'approved', approvedDigests };
+    });
+  }
+
+  /** Takes definitions out of service until they are approved by hand, whatever the upstream sends. */
+  async quarantine(ctx: Context, input: ChangeDefinitions): Promise<DefinitionRow[]> {
+    ctx.authorize('server:approve');
+    return this.change(ctx, input, 'definition.quarantine', () => ({ state: 'quarantined' }));
+  }
+
+  private async change(
+    ctx: Context,
+    input: ChangeDefinitions,
+    action: string,
+    values: (
+      row: DefinitionRow,
+      path: string,
+      found: Violations,
+    ) => Pick<DefinitionRow, 'state'> & Partial<DefinitionRow>,
+  ): Promise<DefinitionRow[]> {
+    const found = new Violations();
+    const ids = [...new Set(input.definitionIds)];
+    if (ids.length === 0) found.add('input.definitionIds', 'must name at least one definition');
+    if (ids.length > definitionsPerMutationMax) {
+      found.add('input.definitionIds', `must name at most ${definitionsPerMutationMax} definitions`);
+    }
+    found.assertNone();
+    return mutate(this.database, input, async (tx) => {
+      const server = await lockServer(tx, input.id);
+      assertRevision(server, input.expectedRevision);
+      const rows = await this.lockDefinitions(tx, server, ids);
+      const changes = ids.map((id, index) => {
+        const path = `input.definitionIds[${index}]`;
+        const row = rows.get(id.toLowerCase());
+        if (row === undefined) found.add(path, 'there is no such definition of this server');
+        return row === undefined ? undefined : { row, set: values(row, path, found) };
+      });
+      found.assertNone();
+      const results: DefinitionRow[] = [];
+      for (const change of changes) {
+        if (change !== undefined) results.push(await this.store(tx, ctx, action, change.row, change.set));
+      }
+      await this.touchServer(tx, ctx, server);
+      return results;
+    });
+  }
+
+  private async lockDefinitions(
+    tx: Transaction,
+    server: ServerRow,
+    ids: readonly string[],
+  ): Promise<ReadonlyMap<string, DefinitionRow>> {
+    const known = ids.filter(isUuid);
+    if (known.length === 0) return new Map();
+    const rows = await tx
+      .select()
+      .from(definitions)
+      .where(and(eq(definitions.serverId, server.id), inArray(definitions.id, known)))
+      .for('update');
+    return new Map(rows.map((row) => [row.id, row]));
+  }
+
+  private async store(
+    tx: Transaction,
+    ctx: Context,
+    action: string,
+    before: DefinitionRow,
+    set: Partial<DefinitionRow>,
+  ): Promise<DefinitionRow> {
+    const [row] = await tx
+      .update(definitions)
+      .set({ ...set, revision: sql`${definitions.revision} + 1`, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(definitions.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'definition vanished under its lock' });
+    await recordMutation(tx, ctx, { action, object: { kind: 'definition', id: row.id }, before, after: row });
+    return row;
+  }
+
+  /** The server's revision stands for its definitions too, so that approving can insist on what was looked at. */
+  private async touchServer(tx: Transaction, ctx: Context, server: ServerRow): Promise<void> {
+    await tx
+      .update(servers)
+      .set({ revision: server.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(servers.id, server.id));
+    if (isServed(server.lifecycle)) await bumpConfigGeneration(tx);
+  }
+}

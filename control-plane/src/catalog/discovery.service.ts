@@ -1,0 +1,234 @@
+import { AppError, canonicalJson, type DiscoveryResult } from '@sallyport/schema';
+import { uuidv7 } from '@sallyport/schema/platform';
+import { and, eq, inArray, sql } from 'drizzle-orm';
+import { recordMutation } from '../audit/audit.service.ts';
+import type { Context } from '../context.ts';
+import type { Database, Transaction } from '../database/client.ts';
+import { bumpConfigGeneration } from '../database/config-generation.ts';
+import { mutate } from '../database/mutation.ts';
+import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
+import { type DefinitionChanges, planDefinitionChanges, seenDefinitions } from './definition-changes.ts';
+import type { HealthService } from './health.service.ts';
+import { isServed } from './lifecycle.ts';
+import { lockServer } from './server.service.ts';
+
+/** Rows per statement, below PostgreSQL's bound on parameters. */
+const rowsPerStatement = 500;
+/** Vanished definitions that nobody ever approved, kept for each server: an upstream must not fill the database. */
+const removedKeptMax = 1_000;
+/** Names of each kind of change that the audit event lists. */
+const auditedNamesMax = 100;
+
+/** What the control plane itself saw of the upstream; null when it did not look. */
+export interface ControlPlaneSight {
+  readonly latencyMs: number | null;
+  /** A catalogue code; null when it found the upstream well. */
+  readonly problem: string | null;
+}
+
+export interface DiscoveryOutcome {
+  /** The URL that was discovered: if the server has another one by now, the outcome says nothing of it. */
+  readonly url: string;
+  readonly sight: ControlPlaneSight | null;
+  readonly result: DiscoveryResult | AppError;
+}
+
+export interface StoreOptions {
+  readonly dryRun?: boolean | null | undefined;
+  /** An actor asked for it, so it is on record also when nothing changed. */
+  readonly onDemand: boolean;
+}
+
+type ServerUpdate = Partial<typeof servers.$inferInsert>;
+
+function inChunks<Item>(items: readonly Item[]): readonly (readonly Item[])[] {
+  return Array.from({ length: Math.ceil(items.length / rowsPerStatement) }, (_, index) =>
+    items.slice(index * rowsPerStatement, (index + 1) * rowsPerStatement),
+  );
+}
+
+function observed(result: DiscoveryResult): ServerUpdate {
+  return {
+    protocolRevisions: result.protocolRevisions,
+    capabilities: result.capabilities,
+    serverInfo: result.serverInfo,
+    instructions: result.instructions,
+    discoveryNotes: result.notes,
+  };
+}
+
+function describesAnother(before: ServerRow, update: ServerUpdate): boolean {
+  return Object.entries(update).some(
+    ([member, value]) =>
+      canonicalJson(value) !== canonicalJson(Object.entries(before).find(([key]) => key === member)?.[1]),
+  );
+}
+
+function named(rows: readonly Pick<DefinitionRow, 'kind' | 'name'>[]): unknown {
+  return { count: rows.length, names: rows.slice(0, auditedNamesMax).map((row) => `${row.kind} ${row.name}`) };
+}
+
+function summary(changes: DefinitionChanges): unknown {
+  return {
+    added: named(changes.added),
+    changed: changes.changed
+      .slice(0, auditedNamesMax)
+      .map(({ row, digests, state }) => ({ kind: row.kind, name: row.name, digests, state, was: row.state })),
+    removed: named(changes.removed),
+  };
+}
+
+/** Puts what a discovery found, or that it failed, into the catalog. */
+export class DiscoveryService {
+  private readonly database: Database;
+  private readonly health: HealthService;
+
+  constructor(database: Database, health: HealthService) {
+    this.database = database;
+    this.health = health;
+  }
+
+  /** Bumps the generation and writes an audit event only when something changed. */
+  async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
+    return mutate(this.database, options, async (tx) => {
+      const before = await lockServer(tx, serverId);
+      if (before.url !== outcome.url) return before;
+      const now = ctx.clock.now();
+      if (outcome.sight !== null) {
+        const { latencyMs, problem } = outcome.sight;
+        const state = problem === null ? 'healthy' : 'unhealthy';
+        await this.health.observe(tx, { serverId, state, observedAt: now, latencyMs, problem });
+      }
+      if (outcome.result instanceof AppError) return this.storeFailure(tx, ctx, before, outcome.result, options);
+      return this.storeSuccess(tx, ctx, before, outcome.result, options);
+    });
+  }
+
+  private async storeFailure(
+    tx: Transaction,
+    ctx: Context,
+    before: ServerRow,
+    error: AppError,
+    options: StoreOptions,
+  ): Promise<ServerRow> {
+    const problem = { discoveryProblem: error.code, discoveryProblemMessage: error.publicMessage };
+    const row = await this.updateServer(tx, before, {
+      discoveryAttemptedAt: new Date(ctx.clock.now()),
+      ...problem,
+    });
+    if (options.onDemand) {
+      const object = { kind: 'server', id: row.id } as const;
+      await recordMutation(tx, ctx, { action: 'server.discover', object, after: problem });
+    }
+    return row;
+  }
+
+  private async storeSuccess(
+    tx: Transaction,
+    ctx: Context,
+    before: ServerRow,
+    result: DiscoveryResult,
+    options: StoreOptions,
+  ): Promise<ServerRow> {
+    const now = new Date(ctx.clock.now());
+    const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
+    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions));
+    const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
+    if (definitionsChanged) await this.storeDefinitions(tx, before, result, changes, now);
+    const update = observed(result);
+    const changed = definitionsChanged || describesAnother(before, update);
+    const row = await this.updateServer(tx, before, {
+      ...update,
+      discoveredAt: now,
+      discoveryAttemptedAt: now,
+      discoveryProblem: null,
+      discoveryProblemMessage: null,
+      ...(changed ? { revision: before.revision + 1, updatedAt: now } : {}),
+    });
+    if (changed || options.onDemand) {
+      const object = { kind: 'server', id: row.id } as const;
+      const after = { protocolRevisions: row.protocolRevisions, definitions: summary(changes) };
+      const was = { protocolRevisions: before.protocolRevisions };
+      await recordMutation(tx, ctx, { action: 'server.discover', object, before: was, after });
+    }
+    const nodesMustKnow = definitionsChanged || describesAnother(before, { protocolRevisions: row.protocolRevisions });
+    if (nodesMustKnow && isServed(before.lifecycle)) await bumpConfigGeneration(tx);
+    return row;
+  }
+
+  private async updateServer(tx: Transaction, before: ServerRow, set: ServerUpdate): Promise<ServerRow> {
+    const [row] = await tx.update(servers).set(set).where(eq(servers.id, before.id)).returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
+    return row;
+  }
+
+  private async storeDefinitions(
+    tx: Transaction,
+    server: ServerRow,
+    result: DiscoveryResult,
+    changes: DefinitionChanges,
+    now: Date,
+  ): Promise<void> {
+    const times = { createdAt: now, updatedAt: now };
+    const bodies = new Map(result.definitions.map(({ digest, raw }) => [digest, raw]));
+    for (const chunk of inChunks([...bodies])) {
+      await tx
+        .insert(definitionBodies)
+        .values(
+          chunk.map(([digest, raw]) => ({ serverId: server.id, digest, raw: canonicalJson(raw), createdAt: now })),
+        )
+        .onConflictDoNothing();
+    }
+    for (const chunk of inChunks(changes.added)) {
+      await tx.insert(definitions).values(
+        chunk.map(({ kind, name, digests }) => ({
+          id: uuidv7(now.getTime()),
+          serverId: server.id,
+          kind,
+          name,
+          digests: [...digests],
+          state: 'pending' as const,
+          firstSeenAt: now,
+          lastSeenAt: now,
+          ...times,
+        })),
+      );
+    }
+    const next = { revision: sql`${definitions.revision} + 1`, updatedAt: now };
+    for (const { row, digests, state } of changes.changed) {
+      await tx
+        .update(definitions)
+        .set({ digests: [...digests], state, removedAt: null, lastSeenAt: now, ...next })
+        .where(eq(definitions.id, row.id));
+    }
+    for (const chunk of inChunks(changes.removed)) {
+      const ids = chunk.map((row) => row.id);
+      const lastSeenAt = server.discoveredAt ?? now;
+      await tx
+        .update(definitions)
+        .set({ removedAt: now, lastSeenAt, ...next })
+        .where(inArray(definitions.id, ids));
+    }
+    await this.dropUnreferenced(tx, server.id);
+  }
+
+  /** Keeps what one upstream can make us store in bounds, however it changes from one discovery to the next. */
+  private async dropUnreferenced(tx: Transaction, serverId: string): Promise<void> {
+    await tx.execute(sql`
+      delete from definitions where id in (
+        select id from definitions
+        where server_id = ${serverId} and removed_at is not null and cardinality(approved_digests) = 0
+          and state <> 'quarantined'
+        order by removed_at desc, id desc offset ${removedKeptMax}
+      )`);
+    await tx.delete(definitionBodies).where(
+      and(
+        eq(definitionBodies.serverId, serverId),
+        sql`${definitionBodies.digest} not in (
+          select unnest(${definitions.digests} || ${definitions.approvedDigests}) from ${definitions}
+          where ${definitions.serverId} = ${serverId}
+        )`,
+      ),
+    );
+  }
+}
