@@ -3,4 +3,6 @@ export {
   type EmbeddedPostgresOptions,
   startEmbeddedPostgres,
 } from './start/embedded-postgres.ts';
+export { createGraphqlClient, type GraphqlClient, GraphqlError } from './start/graphql-client.ts';
 export { freePort } from './start/ports.ts';
+export { type RoundRobinEntry, startRoundRobinEntry } from './start/round-robin-entry.ts';

@@ -2,5 +2,7 @@
 export const testConfig = {
   /** Continuous integration: a test that lacks a program of the operating system fails instead of being skipped. */
   strict: process.env['SALLYPORT_TESTS_STRICT'] === '1',
+  /** Of the programs under test; `silent` unless someone is looking for something. */
+  logLevel: process.env['TEST_LOG_LEVEL'] ?? 'silent',
   path: process.env['PATH'] ?? '',
 } as const;

@@ -1,0 +1,135 @@
+/**
+ * The whole of Sallyport in one process for a test file: a control plane over a database of its own, nodes that joined
+ * it over the sync socket, and the round-robin entry before them. All on free loopback ports, all composed by the
+ * functions that the programs themselves use.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createGraphqlClient, startRoundRobinEntry } from '@sallyport/cli';
+import { type ControlPlane, parseConfig as parseControlPlaneConfig, startControlPlane } from '@sallyport/control-plane';
+import { parseNodeConfig, type RunningNode, startNode } from '@sallyport/data-plane';
+import { createLog, type Log, randomSecret, systemClock } from '@sallyport/schema/platform';
+import { z } from 'zod';
+import { Administrator } from './administrator.ts';
+import { testConfig } from './config.ts';
+import type { Endpoint } from './mcp-clients.ts';
+import { createMigratedDatabase } from './postgres.ts';
+
+export interface HarnessOptions {
+  /** URLs of upstreams on this machine, which the nodes and the control plane may dial. */
+  readonly upstreams: readonly string[];
+  readonly nodes?: number;
+  /** Default: the queues live in PostgreSQL. */
+  readonly redisUrl?: string;
+}
+
+export interface Harness {
+  readonly administrator: Administrator;
+  readonly controlPlane: ControlPlane;
+  readonly nodes: readonly RunningNode[];
+  /** Of the round-robin entry: each request goes to the next node. */
+  readonly entryOrigin: string;
+  readonly databaseUrl: string;
+  endpoint(slug: string, key: string): Endpoint;
+  stop(): Promise<void>;
+}
+
+const drainTimeoutMs = 2_000;
+
+/** The configuration, or everything that is wrong with the environment it was read from. */
+function accepted<T>(result: { ok: true; config: T } | { ok: false; problems: readonly string[] }): T {
+  if (!result.ok) throw new Error(`the harness is configured wrongly: ${result.problems.join('; ')}`);
+  return result.config;
+}
+
+interface Parts {
+  readonly options: HarnessOptions;
+  readonly databaseUrl: string;
+  readonly environment: Readonly<Record<string, string | undefined>>;
+  readonly log: Log;
+}
+
+async function startPlane({ databaseUrl, environment, log }: Parts, bootstrapToken: string): Promise<ControlPlane> {
+  const env = {
+    ...environment,
+    DATABASE_URL: databaseUrl,
+    SALLYPORT_SECRET_KEY: randomSecret('secret_'),
+    SALLYPORT_LISTEN_PORT: '0',
+    SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
+  };
+  return startControlPlane(accepted(parseControlPlaneConfig(env)), { log });
+}
+
+async function bootstrap(graphqlUrl: string, token: string): Promise<string> {
+  const input = { token, userName: 'Test owner', serviceAccountName: 'tests' };
+  const document = 'mutation ($input: BootstrapInput!) { bootstrap(input: $input) { secret } }';
+  const answer = z.object({ bootstrap: z.object({ secret: z.string() }) });
+  return (await createGraphqlClient(graphqlUrl, undefined).ask(document, { input }, answer)).bootstrap.secret;
+}
+
+async function joinNode(
+  { environment, databaseUrl, log }: Parts,
+  name: string,
+  syncUrl: string,
+  joinToken: string,
+): Promise<{ readonly node: RunningNode; readonly directory: string }> {
+  const directory = mkdtempSync(join(tmpdir(), `sallyport-${name}-`));
+  const env = {
+    ...environment,
+    // Without Redis a node reaches the queues in PostgreSQL.
+    DATABASE_URL: databaseUrl,
+    SALLYPORT_CONTROL_PLANE_URL: syncUrl,
+    SALLYPORT_JOIN_TOKEN: joinToken,
+    SALLYPORT_NODE_NAME: name,
+    SALLYPORT_NODE_SECRET: randomSecret('node_'),
+    SALLYPORT_DATA_DIRECTORY: directory,
+    SALLYPORT_LISTEN_PORT: '0',
+  };
+  return { node: await startNode(accepted(parseNodeConfig(env)), { log }), directory };
+}
+
+export async function startHarness(options: HarnessOptions): Promise<Harness> {
+  const database = await createMigratedDatabase();
+  const nodeCount = options.nodes ?? 2;
+  const log = createLog({ name: 'harness', level: testConfig.logLevel });
+  const environment = {
+    REDIS_URL: options.redisUrl,
+    SALLYPORT_OPERATIONS_PORT: '0',
+    SALLYPORT_EGRESS_ALLOW: options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
+    SALLYPORT_DRAIN_TIMEOUT_MS: String(drainTimeoutMs),
+  };
+  const parts: Parts = { options, databaseUrl: database.url, environment, log };
+  const bootstrapToken = randomSecret('spb_');
+  const controlPlane = await startPlane(parts, bootstrapToken);
+  const { graphqlUrl = '', syncUrl = '' } = controlPlane;
+  const owner = createGraphqlClient(graphqlUrl, await bootstrap(graphqlUrl, bootstrapToken));
+  const administrator = new Administrator(owner, nodeCount);
+  const token = await administrator.createJoinToken(nodeCount);
+  const names = Array.from({ length: nodeCount }, (_, index) => `node-${index + 1}`);
+  const joined = await Promise.all(names.map((name) => joinNode(parts, name, syncUrl, token)));
+  const nodes = joined.map(({ node }) => node);
+  const entry = await startRoundRobinEntry({
+    host: '127.0.0.1',
+    port: 0,
+    nodes: nodes.map(({ url }) => new URL(url)),
+    clock: systemClock,
+  });
+  await administrator.converged();
+  const entryOrigin = `http://127.0.0.1:${entry.port}`;
+  return {
+    administrator,
+    controlPlane,
+    nodes,
+    entryOrigin,
+    databaseUrl: database.url,
+    endpoint: (slug, key) => ({ url: `${entryOrigin}/mcp/${slug}`, key }),
+    stop: async () => {
+      await entry.stop(0);
+      await Promise.all(nodes.map((node) => node.stop()));
+      await controlPlane.stop();
+      for (const { directory } of joined) rmSync(directory, { recursive: true, force: true });
+      await database.drop();
+    },
+  };
+}
