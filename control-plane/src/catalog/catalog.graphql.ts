@@ -1,0 +1,339 @@
+import type { DefinitionKind, DefinitionState } from '@sallyport/schema';
+import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
+import {
+  ChangeInput,
+  connectionType,
+  CreateInput,
+  DateTime,
+  graphqlEnum,
+  Json,
+  PageArguments,
+} from '../graphql-connection.ts';
+import type { AuditMode, Discoverer, HealthRow, Lifecycle } from './catalog.tables.ts';
+
+export const LifecycleEnum = graphqlEnum<Lifecycle>('Lifecycle', 'Where a server stands between idea and service.', {
+  draft: 'Being prepared; not served.',
+  pending: 'Waiting for approval; not served.',
+  approved: 'In service.',
+  deprecated: 'In service, on its way out.',
+  disabled: 'Out of service.',
+});
+
+export const AuditModeEnum = graphqlEnum<AuditMode>(
+  'AuditMode',
+  'How surely a call is on record before it is answered.',
+  {
+    buffered: 'Written before the first byte of the answer; survives the end of the process.',
+    strict: 'Synced to disk before the call is forwarded; survives the loss of power.',
+  },
+);
+
+export const DiscovererEnum = graphqlEnum<Discoverer>(
+  'Discoverer',
+  'Who connects to a server to learn what it defines.',
+  {
+    controlPlane: 'The control plane; when it cannot reach the server, a node.',
+    node: 'A node, since the control plane has no way to the server.',
+  },
+);
+
+export const DefinitionKindEnum = graphqlEnum<DefinitionKind>('DefinitionKind', 'What a server defines.', {
+  tool: 'A tool.',
+  prompt: 'A prompt.',
+  resource: 'A resource.',
+  resourceTemplate: 'A resource template.',
+});
+
+export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
+  'DefinitionState',
+  'Whether a definition may be served. Only approved ones are.',
+  {
+    approved: 'What the server sends is what was approved.',
+    pending: 'Nobody has approved it yet.',
+    drifted: 'The server sends something other than what was approved.',
+    quarantined: 'Taken out of service by hand, until it is approved again.',
+  },
+);
+
+export const HealthStateEnum = graphqlEnum<HealthRow['state']>('HealthState', 'How an observer found a server.', {
+  healthy: 'It answered as an MCP server.',
+  unhealthy: 'It did not; see the problem.',
+});
+
+@ObjectType({ description: 'A key and a value that an administrator has put on something.' })
+export class Label {
+  @Field(() => String, { description: 'For example team.' })
+  key!: string;
+
+  @Field(() => String, { description: 'For example payments.' })
+  value!: string;
+}
+
+@ObjectType({ description: 'Why a server could not be discovered.' })
+export class DiscoveryProblem {
+  @Field(() => String, { description: 'A code of the error catalogue, for example UPSTREAM_UNREACHABLE.' })
+  code!: string;
+
+  @Field(() => String, { description: 'What happened, without anything the server said.' })
+  message!: string;
+}
+
+@ObjectType({ description: 'How one observer found a server last. Shown, never an input to a decision.' })
+export class ServerHealth {
+  @Field(() => ID, { description: 'Id of the server.' })
+  serverId!: string;
+
+  @Field(() => String, { description: 'controlPlane, or the id of a node.' })
+  observer!: string;
+
+  @Field(() => HealthStateEnum, { description: 'How it found the server.' })
+  state!: HealthRow['state'];
+
+  @Field(() => DateTime, { description: 'When it looked.' })
+  observedAt!: Date;
+
+  @Field(() => Float, { nullable: true, description: 'Milliseconds to the first answer; null when there was none.' })
+  latencyMs!: number | null;
+
+  @Field(() => String, { nullable: true, description: 'A code of the error catalogue; null when healthy.' })
+  problem!: string | null;
+}
+
+@ObjectType({ description: 'A registered MCP server. What runs at its URL is the upstream.' })
+export class Server {
+  @Field(() => ID, { description: 'Unique and permanent.' })
+  id!: string;
+
+  @Field(() => String, { description: 'Names its endpoint on every node, /mcp/<slug>. Fixed.' })
+  slug!: string;
+
+  @Field(() => String, { description: 'What people call it.' })
+  title!: string;
+
+  @Field(() => String, { description: 'What it is for.' })
+  description!: string;
+
+  @Field(() => String, { description: 'Streamable HTTP endpoint of the upstream.' })
+  url!: string;
+
+  @Field(() => LifecycleEnum, { description: 'Whether it is served.' })
+  lifecycle!: Lifecycle;
+
+  @Field(() => AuditModeEnum, { description: 'How surely its calls are on record.' })
+  auditMode!: AuditMode;
+
+  @Field(() => Int, {
+    nullable: true,
+    description:
+      'Nodes out of contact with the control plane for longer, in ms, refuse it; null for the fleet’s default.',
+  })
+  configStalenessMaxMs!: number | null;
+
+  @Field(() => DiscovererEnum, { description: 'Who discovers it.' })
+  discoveredBy!: Discoverer;
+
+  @Field(() => [String], { description: 'Protocol revisions it was observed to speak, newest first.' })
+  protocolRevisions!: string[];
+
+  @Field(() => Json, { description: 'Its capabilities, as it stated them.' })
+  capabilities!: unknown;
+
+  @Field(() => Json, { nullable: true, description: 'What it says it is: name and version.' })
+  serverInfo!: unknown;
+
+  @Field(() => String, { nullable: true, description: 'Its instructions for models, in its own words.' })
+  instructions!: string | null;
+
+  @Field(() => DateTime, { nullable: true, description: 'When it was discovered last with success.' })
+  discoveredAt!: Date | null;
+
+  @Field(() => DateTime, { nullable: true, description: 'When its discovery was tried last.' })
+  discoveryAttemptedAt!: Date | null;
+
+  @Field(() => [String], { description: 'What the last discovery left out, and why.' })
+  discoveryNotes!: string[];
+
+  @Field(() => Int, {
+    description:
+      'Raised by each change, also of its definitions and by a discovery that finds something new; pass it as ' +
+      'expectedRevision.',
+  })
+  revision!: number;
+
+  @Field(() => DateTime, { description: 'When it was registered.' })
+  createdAt!: Date;
+
+  @Field(() => DateTime, { description: 'When it was changed last.' })
+  updatedAt!: Date;
+}
+
+export const ServerConnection = connectionType('Server', 'servers', () => Server);
+
+@ObjectType({ description: 'A definition as the upstream sent it.' })
+export class DefinitionBody {
+  @Field(() => String, { description: 'SHA-256 of the object in canonical form, as sha256:<hex>.' })
+  digest!: string;
+
+  @Field(() => Json, { description: 'The object, with every member it was sent with.' })
+  raw!: unknown;
+}
+
+@ObjectType({ description: 'A tool, prompt, resource or resource template that a server defines.' })
+export class Definition {
+  @Field(() => ID, { description: 'Unique and permanent.' })
+  id!: string;
+
+  @Field(() => ID, { description: 'Id of the server that defines it.' })
+  serverId!: string;
+
+  @Field(() => DefinitionKindEnum, { description: 'What it is.' })
+  kind!: DefinitionKind;
+
+  @Field(() => String, { description: 'Name of a tool or prompt, URI of a resource, URI template of a template.' })
+  name!: string;
+
+  @Field(() => DefinitionStateEnum, { description: 'Whether it may be served.' })
+  state!: DefinitionState;
+
+  @Field(() => [String], {
+    description: 'Digests of what the server sends; several when it words it differently for older revisions.',
+  })
+  digests!: string[];
+
+  @Field(() => [String], { description: 'Digests that may be served.' })
+  approvedDigests!: string[];
+
+  @Field(() => DateTime, { description: 'When it was seen first.' })
+  firstSeenAt!: Date;
+
+  @Field(() => DateTime, {
+    nullable: true,
+    description: 'Since when the server does not define it; null while it does.',
+  })
+  removedAt!: Date | null;
+
+  @Field(() => Int, { description: 'Raised by each change.' })
+  revision!: number;
+}
+
+export const DefinitionConnection = connectionType('Definition', 'definitions', () => Definition);
+
+@ArgsType()
+export class ServersArguments extends PageArguments {
+  @Field(() => LifecycleEnum, { nullable: true, description: 'Only servers in this state.' })
+  lifecycle?: Lifecycle | null;
+
+  @Field(() => String, { nullable: true, description: 'Only the server with exactly this slug.' })
+  slug?: string | null;
+}
+
+@ArgsType()
+export class ServerDefinitionsArguments extends PageArguments {
+  @Field(() => DefinitionKindEnum, { nullable: true, description: 'Only this kind.' })
+  kind?: DefinitionKind | null;
+
+  @Field(() => DefinitionStateEnum, { nullable: true, description: 'Only those in this state.' })
+  state?: DefinitionState | null;
+
+  @Field(() => String, { nullable: true, description: 'Only those with exactly this name.' })
+  name?: string | null;
+
+  @Field(() => Boolean, { nullable: true, description: 'Also those that the server does not define any more.' })
+  includeRemoved?: boolean | null;
+}
+
+@ArgsType()
+export class DefinitionsArguments extends ServerDefinitionsArguments {
+  @Field(() => ID, { nullable: true, description: 'Only definitions of this server.' })
+  serverId?: string | null;
+}
+
+@InputType({ description: 'A key and a value to put on something.' })
+export class LabelInput {
+  @Field(() => String, { description: '1 to 128 letters, digits and inner . _ / -.' })
+  key!: string;
+
+  @Field(() => String, { description: 'At most 128 characters.' })
+  value!: string;
+}
+
+@InputType({ description: 'A server to register. It begins as a draft and is discovered at once.' })
+export class CreateServerInput extends CreateInput {
+  @Field(() => String, {
+    description:
+      'Names its endpoint on every node, /mcp/<slug>: lower-case letters, digits and inner hyphens, at most 64. ' +
+      'Must not look like another server’s.',
+  })
+  slug!: string;
+
+  @Field(() => String, { nullable: true, description: 'What people call it; the slug if absent.' })
+  title?: string | null;
+
+  @Field(() => String, { nullable: true, description: 'What it is for.' })
+  description?: string | null;
+
+  @Field(() => String, { description: 'Streamable HTTP endpoint of the upstream, http or https.' })
+  url!: string;
+
+  @Field(() => [LabelInput], { nullable: true, description: 'Labels, at most 64.' })
+  labels?: LabelInput[] | null;
+
+  @Field(() => AuditModeEnum, { nullable: true, description: 'BUFFERED if absent.' })
+  auditMode?: AuditMode | null;
+
+  @Field(() => Int, { nullable: true, description: 'In milliseconds; the fleet’s default if absent.' })
+  configStalenessMaxMs?: number | null;
+
+  @Field(() => DiscovererEnum, { nullable: true, description: 'CONTROL_PLANE if absent.' })
+  discoveredBy?: Discoverer | null;
+}
+
+@InputType({ description: 'Changes to a server: absent fields keep their value. The slug is fixed.' })
+export class UpdateServerInput extends ChangeInput {
+  @Field(() => String, { nullable: true, description: 'What people call it: 1 to 128 characters.' })
+  title?: string | null;
+
+  @Field(() => String, { nullable: true, description: 'What it is for.' })
+  description?: string | null;
+
+  @Field(() => String, {
+    nullable: true,
+    description:
+      'Another endpoint. For a server in service this needs server:approve; elsewhere it must be discovered anew.',
+  })
+  url?: string | null;
+
+  @Field(() => [LabelInput], { nullable: true, description: 'Replaces all labels.' })
+  labels?: LabelInput[] | null;
+
+  @Field(() => AuditModeEnum, { nullable: true, description: 'How surely its calls are on record.' })
+  auditMode?: AuditMode | null;
+
+  @Field(() => Int, { nullable: true, description: 'In milliseconds; null for the fleet’s default.' })
+  configStalenessMaxMs?: number | null;
+
+  @Field(() => DiscovererEnum, { nullable: true, description: 'Who discovers it.' })
+  discoveredBy?: Discoverer | null;
+}
+
+@InputType({ description: 'A server to do something with.' })
+export class ServerInput extends ChangeInput {}
+
+@InputType({ description: 'Definitions of one server. Id and expectedRevision are the server’s.' })
+export class QuarantineDefinitionsInput extends ChangeInput {
+  @Field(() => [ID], { description: 'Ids of the definitions, 1 to 1000.' })
+  definitionIds!: string[];
+}
+
+@InputType({
+  description:
+    'Definitions of one server. Id and expectedRevision are the server’s: with the revision at which they were looked ' +
+    'at, nothing else can be approved by mistake.',
+})
+export class ApproveDefinitionsInput extends QuarantineDefinitionsInput {
+  @Field(() => Boolean, {
+    nullable: true,
+    description: 'Also go on serving what was approved before, for a server whose instances differ. False if absent.',
+  })
+  keepApproved?: boolean | null;
+}

@@ -1,0 +1,84 @@
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import type { Context } from '../context.ts';
+import { type ConnectionOf, connectionFrom, DateTime, pageOf } from '../graphql-connection.ts';
+import {
+  ApproveDefinitionsInput,
+  Definition,
+  DefinitionBody,
+  DefinitionConnection,
+  DefinitionsArguments,
+  QuarantineDefinitionsInput,
+  Server,
+} from './catalog.graphql.ts';
+import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
+import type { DefinitionService } from './definition.service.ts';
+import type { ServerService } from './server.service.ts';
+
+@Resolver(() => Definition)
+export class DefinitionResolver {
+  private readonly service: DefinitionService;
+  private readonly servers: ServerService;
+
+  constructor(service: DefinitionService, servers: ServerService) {
+    this.service = service;
+    this.servers = servers;
+  }
+
+  @Query(() => Definition, { description: 'A definition by its id.' })
+  definition(
+    @Ctx() ctx: Context,
+    @Arg('id', () => ID, { description: 'Id of the definition.' }) id: string,
+  ): Promise<DefinitionRow> {
+    return this.service.get(ctx, id);
+  }
+
+  @Query(() => DefinitionConnection, { description: 'Definitions of all servers, in the order they were first seen.' })
+  async definitions(
+    @Ctx() ctx: Context,
+    @Args(() => DefinitionsArguments) args: DefinitionsArguments,
+  ): Promise<ConnectionOf<DefinitionRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.service.list(ctx, args, page), page, (row) => [row.id]);
+  }
+
+  @Mutation(() => [Definition], {
+    description: 'Lets what was last seen of these definitions be served. Ends drift, and quarantine.',
+  })
+  approveDefinitions(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ApproveDefinitionsInput, { description: 'The definitions.' }) input: ApproveDefinitionsInput,
+  ): Promise<DefinitionRow[]> {
+    return this.service.approve(ctx, input);
+  }
+
+  @Mutation(() => [Definition], { description: 'Takes definitions out of service until they are approved by hand.' })
+  quarantineDefinitions(
+    @Ctx() ctx: Context,
+    @Arg('input', () => QuarantineDefinitionsInput, { description: 'The definitions.' })
+    input: QuarantineDefinitionsInput,
+  ): Promise<DefinitionRow[]> {
+    return this.service.quarantine(ctx, input);
+  }
+
+  @FieldResolver(() => Server, { description: 'The server that defines it.' })
+  server(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<ServerRow | null> {
+    return this.servers.byId(ctx, row.serverId);
+  }
+
+  @FieldResolver(() => DateTime, { description: 'When it was seen last.' })
+  async lastSeenAt(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<Date> {
+    // What is still defined is not written again by each discovery.
+    const server = row.removedAt === null ? await this.servers.byId(ctx, row.serverId) : null;
+    return server?.discoveredAt ?? row.lastSeenAt;
+  }
+
+  @FieldResolver(() => [DefinitionBody], { description: 'What the server sends.' })
+  seen(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionBody[]> {
+    return this.service.bodies(ctx, row.serverId, row.digests);
+  }
+
+  @FieldResolver(() => [DefinitionBody], { description: 'What may be served; compare with seen when it has drifted.' })
+  approved(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionBody[]> {
+    return this.service.bodies(ctx, row.serverId, row.approvedDigests);
+  }
+}

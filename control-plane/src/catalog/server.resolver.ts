@@ -1,0 +1,179 @@
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root, Subscription } from 'type-graphql';
+import type { Context } from '../context.ts';
+import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
+import {
+  CreateServerInput,
+  DefinitionConnection,
+  DiscoveryProblem,
+  Label,
+  Server,
+  ServerConnection,
+  ServerDefinitionsArguments,
+  ServerHealth,
+  ServerInput,
+  ServersArguments,
+  UpdateServerInput,
+} from './catalog.graphql.ts';
+import type { DefinitionRow, HealthRow, ServerRow } from './catalog.tables.ts';
+import type { DefinitionService } from './definition.service.ts';
+import type { DiscoveryJob } from './discovery.job.ts';
+import type { HealthService } from './health.service.ts';
+import type { ServerService } from './server.service.ts';
+
+export interface ServerResolverDependencies {
+  readonly servers: ServerService;
+  readonly definitions: DefinitionService;
+  readonly discovery: DiscoveryJob;
+  readonly health: HealthService;
+}
+
+const serverArgument = { description: 'The server.' } as const;
+
+@Resolver(() => Server)
+export class ServerResolver {
+  private readonly deps: ServerResolverDependencies;
+
+  constructor(deps: ServerResolverDependencies) {
+    this.deps = deps;
+  }
+
+  @Query(() => Server, { description: 'A server by its id.' })
+  server(
+    @Ctx() ctx: Context,
+    @Arg('id', () => ID, { description: 'Id of the server.' }) id: string,
+  ): Promise<ServerRow> {
+    return this.deps.servers.get(ctx, id);
+  }
+
+  @Query(() => ServerConnection, { description: 'Servers, oldest first.' })
+  async servers(
+    @Ctx() ctx: Context,
+    @Args(() => ServersArguments) args: ServersArguments,
+  ): Promise<ConnectionOf<ServerRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.deps.servers.list(ctx, args, page), page, (row) => [row.id]);
+  }
+
+  @Mutation(() => Server, { description: 'Registers a server as a draft, and begins to discover it.' })
+  createServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateServerInput, serverArgument) input: CreateServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.create(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Changes what is set of a server.' })
+  updateServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateServerInput, { description: 'The changes.' }) input: UpdateServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.update(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Asks for the approval of a draft.' })
+  submitServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.submit(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Takes a pending or disabled server back to be worked on.' })
+  returnServerToDraft(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.returnToDraft(ctx, input);
+  }
+
+  @Mutation(() => Server, {
+    description:
+      'Puts a server into service; its last discovery must have succeeded. From draft or pending, the definitions found ' +
+      'are approved with it.',
+  })
+  approveServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.approve(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Marks a server as on its way out. It stays in service.' })
+  deprecateServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.deprecate(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Takes a server out of service.' })
+  disableServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.disable(ctx, input);
+  }
+
+  @Mutation(() => Server, { description: 'Deletes a server and its grants; the audit trail keeps it.' })
+  deleteServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.servers.delete(ctx, input);
+  }
+
+  @Mutation(() => Server, {
+    description:
+      'Discovers a server now, and returns when that is done. A failure is no error: it stands in discoveryProblem.',
+  })
+  discoverServer(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
+  ): Promise<ServerRow> {
+    return this.deps.discovery.discoverNow(ctx, input);
+  }
+
+  @Subscription(() => [ServerHealth], {
+    topics: 'serverHealth',
+    description: 'The health of a server by observer, each time an observer finds some server changed.',
+  })
+  serverHealthChanged(
+    @Ctx() ctx: Context,
+    @Arg('serverId', () => ID, { description: 'Id of the server.' }) serverId: string,
+  ): Promise<HealthRow[]> {
+    return this.deps.health.of(ctx, serverId);
+  }
+
+  @FieldResolver(() => [Label], { description: 'Its labels, by key.' })
+  labels(@Root() row: ServerRow): Label[] {
+    return Object.entries(row.labels)
+      .map(([key, value]) => ({ key, value }))
+      .sort((left, right) => (left.key < right.key ? -1 : 1));
+  }
+
+  @FieldResolver(() => DiscoveryProblem, {
+    nullable: true,
+    description: 'Why the last discovery failed; null when it succeeded, or none was tried.',
+  })
+  discoveryProblem(@Root() row: ServerRow): DiscoveryProblem | null {
+    if (row.discoveryProblem === null) return null;
+    return { code: row.discoveryProblem, message: row.discoveryProblemMessage ?? '' };
+  }
+
+  @FieldResolver(() => [ServerHealth], { description: 'How each observer found it last.' })
+  health(@Ctx() ctx: Context, @Root() row: ServerRow): Promise<HealthRow[]> {
+    return this.deps.health.of(ctx, row.id);
+  }
+
+  @FieldResolver(() => DefinitionConnection, { description: 'What it defines, in the order it was first seen.' })
+  async definitions(
+    @Ctx() ctx: Context,
+    @Root() row: ServerRow,
+    @Args(() => ServerDefinitionsArguments) args: ServerDefinitionsArguments,
+  ): Promise<ConnectionOf<DefinitionRow>> {
+    const page = pageOf(args);
+    const { kind, state, name, includeRemoved } = args;
+    const filter = { serverId: row.id, kind, state, name, includeRemoved };
+    return connectionFrom(await this.deps.definitions.list(ctx, filter, page), page, (found) => [found.id]);
+  }
+}
