@@ -262,6 +262,9 @@ export async function prepareQueueDatabase(
   adminUrl: string,
   credentials: { readonly role: string; readonly password: string },
 ): Promise<string> {
+  const url = new URL(adminUrl);
+  url.username = encodeURIComponent(credentials.role);
+  url.password = encodeURIComponent(credentials.password);
   const client = new pg.Client({ connectionString: adminUrl });
   await client.connect();
   try {
@@ -275,18 +278,25 @@ export async function prepareQueueDatabase(
     await client.query(`grant connect on database ${database} to ${role}`);
     await client.query(`create schema if not exists ${queueSchema}`);
     await client.query(`alter schema ${queueSchema} owner to ${role}`);
+    // BullMQ's migrations say "create schema if not exists", for which PostgreSQL wants this right even where it exists.
+    await client.query(`grant create on database ${database} to ${role}`);
+    try {
+      await migrateQueues(url.href);
+    } finally {
+      await client.query(`revoke create on database ${database} from ${role}`);
+    }
   } finally {
     await client.end();
   }
-  const url = new URL(adminUrl);
-  url.username = encodeURIComponent(credentials.role);
-  url.password = encodeURIComponent(credentials.password);
-  const own = new pg.Client({ connectionString: url.href });
+  return url.href;
+}
+
+async function migrateQueues(url: string): Promise<void> {
+  const own = new pg.Client({ connectionString: url });
   await own.connect();
   try {
     await runMigrations(own, queueSchema);
   } finally {
     await own.end();
   }
-  return url.href;
 }
