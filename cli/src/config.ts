@@ -37,3 +37,17 @@ export function readCliEnvironment(
   }
   return { databaseUrl: parsed.data.DATABASE_URL, redisUrl: parsed.data.REDIS_URL, inherited };
 }
+
+const ControlPlaneEnvironment = z.object({
+  DATABASE_URL: z.url({ protocol: /^postgres(ql)?$/ }),
+  SALLYPORT_SECRET_KEY: z.string().min(1),
+});
+
+/** The database of a control plane and what opens it; undefined unless both are set. */
+export function readControlPlaneEnvironment(
+  env: Readonly<Record<string, string | undefined>> = process.env,
+): { readonly databaseUrl: string; readonly secretKey: string } | undefined {
+  const parsed = ControlPlaneEnvironment.safeParse(env);
+  if (!parsed.success) return undefined;
+  return { databaseUrl: parsed.data.DATABASE_URL, secretKey: parsed.data.SALLYPORT_SECRET_KEY };
+}

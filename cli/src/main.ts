@@ -6,6 +6,7 @@ import { type Command, type CommandIo, UsageError } from './command.ts';
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   start: async () => (await import('./start/command.ts')).startCommand,
   reset: async () => (await import('./reset.ts')).resetCommand,
+  admin: async () => (await import('./admin.ts')).adminCommand,
 };
 
 const io: CommandIo = {

@@ -53,8 +53,9 @@ export async function ensureOwnerKey(
 async function bootstrap(graphqlUrl: string, token: string, clock: Clock): Promise<StoredKey> {
   const input = { token, serviceAccountName: 'sallyport start', expiresAt: inMs(clock, ownerLifetimeMs) };
   const client = createGraphqlClient(graphqlUrl, undefined);
-  const data = z.object({ bootstrap: Issued });
-  const document = `mutation ($input: BootstrapInput!) { bootstrap(input: $input) { apiKey { id expiresAt } secret } }`;
+  const Bootstrapped = z.object({ apiKeyId: z.string(), expiresAt: z.string(), secret: z.string() });
+  const data = z.object({ bootstrap: Bootstrapped });
+  const document = `mutation ($input: BootstrapInput!) { bootstrap(input: $input) { apiKeyId expiresAt secret } }`;
   const answer = await client.ask(document, { input }, data).catch((cause: unknown) => {
     if (!(cause instanceof GraphqlError) || !cause.codes.includes('UNAUTHENTICATED')) throw cause;
     throw new Error(
@@ -63,7 +64,8 @@ async function bootstrap(graphqlUrl: string, token: string, clock: Clock): Promi
       { cause },
     );
   });
-  return stored(answer.bootstrap);
+  const { apiKeyId, expiresAt, secret } = answer.bootstrap;
+  return { id: apiKeyId, secret, expiresAt };
 }
 
 const clientAccountName = 'Example client';

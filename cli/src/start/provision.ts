@@ -66,7 +66,8 @@ async function converged(client: GraphqlClient, clock: Clock): Promise<void> {
       z.object({ configStatus: Status }),
     );
     if (!configStatus.pending && configStatus.nodesLive >= nodeNames.length) return;
-    if (clock.monotonic() > deadline) throw new Error(`The nodes did not take the configuration: ${configStatus.summary}`);
+    if (clock.monotonic() > deadline)
+      throw new Error(`The nodes did not take the configuration: ${configStatus.summary}`);
     await wait(pollIntervalMs);
   }
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { Clock } from '@sallyport/schema/platform';
+import { type Clock, prepareQueueDatabase } from '@sallyport/schema/platform';
 import type { CliEnvironment } from '../config.ts';
 import { choosePorts, type Ports } from './choose-ports.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
@@ -42,6 +42,7 @@ export interface StartOptions {
   readonly clock: Clock;
 }
 
+const queueRole = 'sallyport_queue';
 const entryDrainTimeoutMs = 3_000;
 
 /**
@@ -119,7 +120,11 @@ class Start {
     for (const notice of notices) terminal.write(`  ${notice}\n`);
     memory.save({ ports });
     const databaseUrl = environment.databaseUrl ?? (await this.#startPostgres(ports));
-    const topology: Topology = { directory, ports, secrets, databaseUrl, environment };
+    memory.save({ databaseUrl });
+    const { redisUrl } = environment;
+    const role = { role: queueRole, password: secrets.queuePassword };
+    const queueUrl = redisUrl === undefined ? await prepareQueueDatabase(databaseUrl, role) : undefined;
+    const topology: Topology = { directory, ports, secrets, databaseUrl, queueUrl, environment };
     const examples = this.#supervisor.start(examplePrograms(topology));
     // Looked at below; until then its failure must not count as unhandled.
     examples.catch(() => undefined);

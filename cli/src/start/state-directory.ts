@@ -44,7 +44,7 @@ export type Secrets = z.infer<typeof Secrets>;
 
 /** The secrets made on the first start; lost ones cannot be made again, the data they seal is then unreadable. */
 export function ensureSecrets(directory: StateDirectory, nodeCount: number): Secrets {
-  if (existsSync(directory.secretsFile)) return readJson(directory.secretsFile, Secrets);
+  if (existsSync(directory.secretsFile)) return readSecrets(directory);
   const secrets: Secrets = {
     secretKey: randomSecret('sk_'),
     nodeSecrets: Array.from({ length: nodeCount }, () => randomSecret('ns_')),
@@ -54,12 +54,18 @@ export function ensureSecrets(directory: StateDirectory, nodeCount: number): Sec
   return secrets;
 }
 
+export function readSecrets(directory: StateDirectory): Secrets {
+  return readJson(directory.secretsFile, Secrets);
+}
+
 const StoredKey = z.strictObject({ id: z.string(), secret: z.string(), expiresAt: z.string() });
 export type StoredKey = z.infer<typeof StoredKey>;
 
 const State = z.strictObject({
   /** The ports of the last start by use, taken again when free. */
   ports: z.record(z.string(), z.number()),
+  /** Of the last start, for `admin`. */
+  databaseUrl: z.string().optional(),
   /** Keys are shown once by the API, so `start` keeps the ones it prints again. */
   ownerKey: StoredKey.optional(),
   clientKey: StoredKey.optional(),

@@ -11,10 +11,14 @@ export interface Topology {
   readonly ports: Ports;
   readonly secrets: Secrets;
   readonly databaseUrl: string;
+  /** For nodes: a role that sees the queues alone; undefined where the queues lie in Redis. */
+  readonly queueUrl: string | undefined;
   readonly environment: CliEnvironment;
 }
 
 export const loopback = '127.0.0.1';
+/** Shorter than in production: whoever presses Ctrl-C waits for it. */
+const drainTimeoutMs = '5000';
 export const nodeNames = ['node-1', 'node-2'] as const;
 
 export const graphqlUrlOf = (ports: Ports): string => `http://${loopback}:${ports.api}/graphql`;
@@ -42,6 +46,7 @@ export function controlPlaneProgram(topology: Topology, bootstrapToken: string |
       DATABASE_URL: databaseUrl,
       REDIS_URL: environment.redisUrl,
       SALLYPORT_SECRET_KEY: secrets.secretKey,
+      SALLYPORT_DRAIN_TIMEOUT_MS: drainTimeoutMs,
       SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
       SALLYPORT_EGRESS_ALLOW: egressAllowance(ports),
       SALLYPORT_LISTEN_HOST: loopback,
@@ -63,12 +68,16 @@ export function nodeProgram(topology: Topology, at: 0 | 1, joinToken: string): C
     nodeArguments: [beside('../../../data-plane/dist/main.js')],
     env: {
       ...environment.inherited,
-      DATABASE_URL: undefined,
+      // Never the control plane's own: a node must not be able to read it.
+      DATABASE_URL: topology.queueUrl,
       REDIS_URL: environment.redisUrl,
+      SALLYPORT_CONTROL_PLANE_URL: `http://${loopback}:${ports.api}`,
+      SALLYPORT_TRUSTED_PROXIES: loopback,
       SALLYPORT_NODE_NAME: name,
       SALLYPORT_NODE_SECRET: secrets.nodeSecrets[at],
       SALLYPORT_DATA_DIRECTORY: join(directory.root, 'nodes', name),
       SALLYPORT_JOIN_TOKEN: joinToken,
+      SALLYPORT_DRAIN_TIMEOUT_MS: drainTimeoutMs,
       SALLYPORT_EGRESS_ALLOW: egressAllowance(ports),
       SALLYPORT_LISTEN_HOST: loopback,
       SALLYPORT_LISTEN_PORT: String(port),
