@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { printSchemaSdl } from '@sallyport/control-plane';
 import {
   controlPlaneMessageSchema,
   documentSchema,
@@ -48,9 +49,10 @@ function errorTable(): string {
   ].join('\n');
 }
 
-/** Everything that is generated from the contracts in `schema/src`. */
-export function generatedFromContracts(): GeneratedFiles {
+/** Everything that is generated from the contracts in `schema/src` and from the resolvers. */
+export function generatedFiles(): GeneratedFiles {
   return new Map([
+    ['schema/generated/schema.graphql', `# ${notice}\n\n${printSchemaSdl()}`],
     [
       'schema/generated/snapshot.schema.json',
       jsonSchemas('The configuration as nodes receive it', {
