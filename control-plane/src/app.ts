@@ -10,11 +10,11 @@ import type { ControlPlaneConfig } from './config.ts';
 import { systemContext } from './context.ts';
 import { type Database, openDatabase } from './database/client.ts';
 import { migrate } from './database/migrate.ts';
-import { type Fleet, startFleet } from './fleet/fleet.ts';
 import { createGraphqlEndpoint, type GraphqlEndpoint, graphqlPath } from './graphql.ts';
 import { buildApiSchema } from './graphql-schema.ts';
-import { createServices, type Services } from './services.ts';
 import { startJobs } from './jobs.ts';
+import { createResolvers } from './resolvers.ts';
+import { type Services, startServices } from './services.ts';
 import { connectSignals, createSignals } from './signals.ts';
 
 const requestTimeoutMs = 30_000;
@@ -144,18 +144,19 @@ async function start(
   started.add(() => database.close());
   const applied = await migrate(database.raw);
   if (applied.length > 0) log.info({ applied }, 'database migrated');
-  const services = createServices({ database, clock, log });
-  const bootstrapToken = await armBootstrap(services, config, clock, log);
-  const fleet = await startFleet({
+  const services = await startServices({
     database,
     secretKey: config.secretKey,
+    egressAllow: config.egressAllow,
+    build: config.build,
     clock,
     log,
-    watermarksOf: () => Promise.resolve([]),
-    spoolEpochsReported: () => Promise.resolve(),
-    recordHealth: () => Promise.resolve(),
   });
-  started.add(() => fleet.stop());
+  started.add(() => services.stop());
+  const bootstrapToken = await armBootstrap(services, config, clock, log);
+  // In every process: one that only works has no nodes connected, so it could not ask any to discover.
+  services.discovery.start();
+  started.add(() => services.discovery.stop());
   const operations = await startOperationsServer({
     ...config.operations,
     registry: new Registry(),
@@ -167,7 +168,7 @@ async function start(
     started.add(() => jobs.stop());
   }
   const urls = config.roles.includes('api')
-    ? await startApi(config, { database, services, fleet, clock, log, started })
+    ? await startApi(config, { database, services, clock, log, started })
     : { graphqlUrl: undefined, syncUrl: undefined };
   return { ...urls, operationsUrl: operations.url, bootstrapToken, stop: () => started.stop(log) };
 }
@@ -175,20 +176,19 @@ async function start(
 interface ApiParts {
   readonly database: Database;
   readonly services: Services;
-  readonly fleet: Fleet;
   readonly clock: Clock;
   readonly log: Log;
   readonly started: Started;
 }
 
 async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
-  const { database, services, fleet, clock, log, started } = parts;
+  const { database, services, clock, log, started } = parts;
   const signals = createSignals();
   started.add(await connectSignals(database, signals));
-  const schema = buildApiSchema({ resolvers: services.resolvers, signals });
+  const schema = buildApiSchema({ resolvers: createResolvers(services), signals });
   const authenticate = (apiKey: string) => services.authenticate.actorFor(apiKey);
   const graphql = await createGraphqlEndpoint({ schema, authenticate, clock, log });
-  const server = await listen(config, { graphql, sync: fleet.syncServer });
+  const server = await listen(config, { graphql, sync: services.fleet.syncServer });
   started.add(() => closeHttp(server, config.drainTimeoutMs));
   // Before the server is closed: an open subscription would hold it until the deadline.
   started.add(() => graphql.stop());

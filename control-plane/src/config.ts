@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { parseEgressAllowList } from '@sallyport/schema/platform';
 import { z } from 'zod';
 
@@ -71,7 +71,14 @@ const environment = z.object({
     .describe('trace, debug, info, warn, error or fatal.'),
 });
 
+function readBuild(): string {
+  const text = readFileSync(new URL('../package.json', import.meta.url), 'utf8');
+  return z.looseObject({ version: z.string() }).parse(JSON.parse(text)).version;
+}
+
 export interface ControlPlaneConfig {
+  /** Of this program, as others are told. */
+  readonly build: string;
   readonly databaseUrl: string;
   readonly databaseConnectionsMax: number;
   readonly redisUrl: string | undefined;
@@ -128,6 +135,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   const data = parsed.data;
   const { SALLYPORT_TLS_CERT_FILE: certFile, SALLYPORT_TLS_KEY_FILE: keyFile } = data;
   const config: ControlPlaneConfig = {
+    build: readBuild(),
     databaseUrl: data.DATABASE_URL,
     databaseConnectionsMax: data.SALLYPORT_DATABASE_CONNECTIONS_MAX,
     redisUrl: data.REDIS_URL,

@@ -2,23 +2,9 @@ import { AppError } from '@sallyport/schema';
 import { type GraphQLSchema, lexicographicSortSchema, printSchema } from 'graphql';
 import { buildSchemaSync } from 'type-graphql';
 import { fieldPermissions } from './access/field-permissions.ts';
-import { GrantResolver } from './access/grant.resolver.ts';
-import { RoleResolver } from './access/role.resolver.ts';
 import { enforceFieldPermissions } from './graphql-permissions.ts';
-import { ApiKeyResolver } from './identity/api-key.resolver.ts';
-import { GroupResolver } from './identity/group.resolver.ts';
-import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
+import { resolverClasses } from './resolvers.ts';
 import { createSignals, type Signals } from './signals.ts';
-
-/** Every resolver class of the API. `app.ts` makes one object of each. */
-const resolverClasses = [
-  GrantResolver,
-  RoleResolver,
-  UserResolver,
-  ServiceAccountResolver,
-  GroupResolver,
-  ApiKeyResolver,
-] as const;
 
 export interface ApiSchemaOptions {
   /** One object of each resolver class. */

@@ -1,4 +1,4 @@
 export { type ControlPlane, type ControlPlaneDependencies, startControlPlane } from './app.ts';
 export { configHelp, type ControlPlaneConfig, type ParsedConfig, parseConfig } from './config.ts';
-export { printSchemaSdl } from './graphql-schema.ts';
 export { startNewHistory } from './fleet/fleet-keys.ts';
+export { printSchemaSdl } from './graphql-schema.ts';

@@ -1,0 +1,31 @@
+import { GrantResolver } from './access/grant.resolver.ts';
+import { RoleResolver } from './access/role.resolver.ts';
+import { FleetResolver } from './fleet/fleet.resolver.ts';
+import { ApiKeyResolver } from './identity/api-key.resolver.ts';
+import { GroupResolver } from './identity/group.resolver.ts';
+import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
+import type { Services } from './services.ts';
+
+/** Every resolver class of the API. */
+export const resolverClasses = [
+  ApiKeyResolver,
+  FleetResolver,
+  GrantResolver,
+  GroupResolver,
+  RoleResolver,
+  ServiceAccountResolver,
+  UserResolver,
+] as const;
+
+/** One object of each class. */
+export function createResolvers(services: Services): readonly object[] {
+  return [
+    new ApiKeyResolver(services),
+    new FleetResolver(services.fleet),
+    new GrantResolver(services.grants),
+    new GroupResolver(services.groups),
+    new RoleResolver(services.roles),
+    new ServiceAccountResolver(services),
+    new UserResolver(services),
+  ];
+}
