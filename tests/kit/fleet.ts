@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -143,6 +143,19 @@ export function removeNodeDirectories(): void {
   for (const directory of directories) rmSync(directory, { recursive: true, force: true });
 }
 
+/** What is on a node's disk at this moment, as a crash would leave it. */
+export function copyDirectory(directory: string): string {
+  const copy = mkdtempSync(join(tmpdir(), 'sallyport-node-'));
+  directories.add(copy);
+  cpSync(directory, copy, { recursive: true });
+  return copy;
+}
+
+/** Brings the identity of a copy up to date: one node has one, and each start makes the one before useless. */
+export function copyIdentity(from: string, to: string): void {
+  cpSync(join(from, 'identity'), join(to, 'identity'), { recursive: true });
+}
+
 /** Rows with one server, one service account in one group, and a grant of `tools` to the group. */
 export interface SeededRows {
   readonly serverId: string;
@@ -185,13 +198,14 @@ export async function change(database: Database, work: (tx: Database['raw']) => 
   });
 }
 
-/** Waits until the newest published configuration, which has everything committed, is live on so many nodes. */
-export function converged(control: TestControlPlane, nodesLive: number): Promise<number> {
+/** Waits until the newest published configuration has everything committed and is live on these nodes. */
+export function converged(control: TestControlPlane, nodes: readonly TestNode[]): Promise<number> {
   return waitFor(
-    `${nodesLive} nodes are live`,
+    `the configuration is live on ${nodes.length} nodes`,
     async () => {
       const status = await control.fleet.nodes.configStatus(administrator);
-      return !status.pending && status.nodesLive === nodesLive && status.configRevision;
+      const applied = nodes.every(({ store }) => store.current?.revision === status.configRevision);
+      return !status.pending && applied && status.nodesLive >= nodes.length && status.configRevision;
     },
     { deadlineMs: 15_000 },
   );

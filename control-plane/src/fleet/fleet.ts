@@ -7,6 +7,7 @@ import { NodeAdmission } from './node-admission.ts';
 import type { ConnectionDependencies } from './node-connection.ts';
 import { NodeReports } from './node-reports.ts';
 import { NodeService } from './node.service.ts';
+import { NodeWatch } from './node-watch.ts';
 import { SnapshotPublisher } from './publish-snapshot.ts';
 import { SyncServer } from './sync-server.ts';
 
@@ -19,13 +20,24 @@ export interface FleetOptions
   readonly log: Log;
 }
 
-export interface Fleet {
+export interface FleetServices {
+  readonly nodes: NodeService;
+  readonly joinTokens: JoinTokenService;
+}
+
+export interface Fleet extends FleetServices {
   readonly fleetKey: FleetKey;
   readonly publisher: SnapshotPublisher;
   readonly syncServer: SyncServer;
-  readonly nodes: NodeService;
-  readonly joinTokens: JoinTokenService;
   stop(): Promise<void>;
+}
+
+/** What the API offers of the fleet; needs nothing to run. */
+export function createFleetServices(options: Pick<FleetOptions, 'database' | 'secretKey'>): FleetServices {
+  return {
+    nodes: new NodeService(options.database, new FleetVault(options.secretKey)),
+    joinTokens: new JoinTokenService(options.database),
+  };
 }
 
 /** Starts the configuration push: the reconciler, and the server that nodes connect to. */
@@ -46,16 +58,19 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     spoolEpochsReported: options.spoolEpochsReported,
     recordHealth: options.recordHealth,
   });
+  const services = createFleetServices(options);
+  const watch = new NodeWatch({ database, nodes: services.nodes, clock, log });
   await feed.start();
   await publisher.start();
   syncServer.start();
+  watch.start();
   return {
     fleetKey,
     publisher,
     syncServer,
-    nodes: new NodeService(database, vault),
-    joinTokens: new JoinTokenService(database),
+    ...services,
     stop: async () => {
+      await watch.stop();
       await publisher.stop();
       await syncServer.stop();
       await feed.stop();

@@ -126,8 +126,9 @@ export class NodeConnection {
     }
     // Contact must not wait behind documents that are being sent.
     if (message.type === 'pong') this.#ponged(message);
+    // What arrived before the socket closed counts, a goodbye above all.
     this.#work = this.#work
-      .then(() => (this.#closed ? undefined : this.#handle(message)))
+      .then(() => this.#handle(message))
       .catch((error: unknown) => {
         this.#deps.log.error({ err: error, nodeId: this.#reporter?.nodeId }, 'a message of a node failed');
         this.#wire.close(1011, 'internal error');
