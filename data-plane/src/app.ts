@@ -11,6 +11,7 @@ import {
   type Log,
   type OperationsServer,
   type Queues,
+  type Readiness,
   startOperationsServer,
   systemClock,
 } from '@sallyport/schema/platform';
@@ -63,16 +64,72 @@ interface Telemetry {
 export async function startNode(config: NodeConfig, dependencies: NodeDependencies): Promise<RunningNode> {
   const { log, clock = systemClock } = dependencies;
   const store = new RuntimeStore({ clock });
-  const now = (): number => store.now();
+  const state: State = { listening: false, draining: false, telemetry: undefined };
   const registry = new Registry();
   const egress = createEgress({ allow: config.egressAllow, connectionsPerOriginMax: config.upstreamConnectionsMax });
   const queues = createQueues(config.queues, { log });
   const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
   const load = new LoadMeter(clock);
-  let telemetry: Telemetry | undefined;
-  let listening = false;
-  let draining = false;
-  const sync = new SyncClient({
+  const base = { config, log, clock, store, state, egress, slots, load };
+  const sync = createSyncClient(base);
+  const operations = await startOperationsServer({
+    ...config.operations,
+    registry,
+    ready: () => readinessOf(state, store),
+  });
+  const openHere = (nodeId: string): Telemetry =>
+    openTelemetry({ config, nodeId, sync, queues, registry, clock, log, now: () => store.now() });
+  // The spool's epochs belong into the first hello, where the node knows its id from an earlier start.
+  if (sync.signer !== undefined) state.telemetry = openHere(sync.signer.nodeId);
+  sync.start();
+  const nodeId = await sync.joined();
+  const telemetry = (state.telemetry ??= openHere(nodeId));
+  sync.onWatermark((epochs) => telemetry.shipper.onWatermark(epochs));
+  telemetry.shipper.start();
+  telemetry.metrics.start();
+  const parts: Parts = { ...base, sync, operations, telemetry, ...createEdges({ ...base, sync, telemetry }) };
+  const port = await parts.listener.listen();
+  state.listening = true;
+  const host = config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host;
+  let stopping: Promise<void> | undefined;
+  return {
+    url: `${config.tls === undefined ? 'http' : 'https'}://${host}:${port}`,
+    operationsUrl: operations.url,
+    nodeId,
+    store,
+    stop: () => (stopping ??= stopNode(parts)),
+  };
+}
+
+interface State {
+  listening: boolean;
+  draining: boolean;
+  telemetry: Telemetry | undefined;
+}
+
+interface Base {
+  readonly config: NodeConfig;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly store: RuntimeStore;
+  readonly state: State;
+  readonly egress: Egress;
+  readonly slots: ExchangeSlots;
+  readonly load: LoadMeter;
+}
+
+function readinessOf(state: State, store: RuntimeStore): Readiness {
+  const reasons = [
+    ...(state.draining ? ['draining'] : []),
+    ...(store.current === undefined ? ['no configuration yet'] : []),
+    ...(state.listening ? [] : ['not listening yet']),
+  ];
+  return { ready: reasons.length === 0, reasons };
+}
+
+function createSyncClient({ config, log, clock, store, state, egress, slots, load }: Base): SyncClient {
+  const clientInfo = { name: 'sallyport', version: build };
+  return new SyncClient({
     url: config.syncUrl,
     joinToken: config.joinToken,
     dataDirectory: config.dataDirectory,
@@ -84,44 +141,23 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     store,
     clock,
     log,
-    spoolEpochs: () => telemetry?.shipper.epochs ?? [],
-    load: () => load.read(slots.total, telemetry),
-    discover: (url) =>
-      discoverUpstream({
-        url,
-        egress,
-        timeoutMs: discoveryTimeoutMs,
-        clientInfo: { name: 'sallyport', version: build },
-      }),
+    spoolEpochs: () => state.telemetry?.shipper.epochs ?? [],
+    load: () => load.read(slots.total, state.telemetry),
+    discover: (url) => discoverUpstream({ url, egress, timeoutMs: discoveryTimeoutMs, clientInfo }),
   });
-  const operations = await startOperationsServer({
-    ...config.operations,
-    registry,
-    ready: () => {
-      const reasons = [
-        ...(draining ? ['draining'] : []),
-        ...(store.current === undefined ? ['no configuration yet'] : []),
-        ...(listening ? [] : ['not listening yet']),
-      ];
-      return { ready: reasons.length === 0, reasons };
-    },
+}
+
+/** The pipeline between its two edges. */
+function createEdges(options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry }) {
+  const { config, log, clock, store, egress, slots, load, sync, telemetry } = options;
+  const health = new ObservedHealth({
+    now: () => store.now(),
+    report: (observations) => sync.reportHealth(observations),
   });
-  const openHere = (nodeId: string): Telemetry =>
-    openTelemetry({ config, nodeId, sync, queues, registry, clock, log, now });
-  // The spool's epochs belong into the first hello, where the node knows its id from an earlier start.
-  if (sync.signer !== undefined) telemetry = openHere(sync.signer.nodeId);
-  sync.start();
-  const nodeId = await sync.joined();
-  telemetry ??= openHere(nodeId);
-  const { shipper, spool, metrics } = telemetry;
-  sync.onWatermark((epochs) => shipper.onWatermark(epochs));
-  shipper.start();
-  metrics.start();
-  const health = new ObservedHealth({ now, report: (observations) => sync.reportHealth(observations) });
   const pipeline = new Pipeline({
     runtimes: store,
-    audit: spool,
-    metrics,
+    audit: telemetry.spool,
+    metrics: telemetry.metrics,
     connections: new Connections(egress),
     health,
     decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
@@ -145,35 +181,16 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     clock,
     log,
   });
-  const port = await listener.listen();
-  listening = true;
-  const host = config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host;
-  const parts: Parts = { config, log, sync, egress, operations, telemetry, health, pipeline, listener, load };
-  let stopping: Promise<void> | undefined;
-  return {
-    url: `${config.tls === undefined ? 'http' : 'https'}://${host}:${port}`,
-    operationsUrl: operations.url,
-    nodeId,
-    store,
-    stop: () => {
-      draining = true;
-      stopping ??= stopNode(parts);
-      return stopping;
-    },
-  };
+  return { health, pipeline, listener };
 }
 
-interface Parts {
-  readonly config: NodeConfig;
-  readonly log: Log;
+interface Parts extends Base {
   readonly sync: SyncClient;
-  readonly egress: Egress;
   readonly operations: OperationsServer;
   readonly telemetry: Telemetry;
   readonly health: ObservedHealth;
   readonly pipeline: Pipeline;
   readonly listener: Listener;
-  readonly load: LoadMeter;
 }
 
 /**
@@ -181,7 +198,8 @@ interface Parts {
  * under way until the deadline, then the spool until the control plane has it or the time is up.
  */
 async function stopNode(parts: Parts): Promise<void> {
-  const { config, log, pipeline, listener, telemetry } = parts;
+  const { config, log, pipeline, listener, telemetry, state } = parts;
+  state.draining = true;
   const spoolTimeoutMs = config.drainTimeoutMs * spoolDrainShare;
   listener.stopAccepting();
   pipeline.streams.endSubscriptions();

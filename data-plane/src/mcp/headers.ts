@@ -55,8 +55,8 @@ export function forwardedHeaders(headers: ReadonlyMap<string, string>, era: Era,
       break;
   }
   forwarded.push('accept-encoding', 'identity', 'user-agent', 'sallyport');
-  const revision = headers.get('mcp-protocol-version');
-  if (revision !== undefined) forwarded.push('mcp-protocol-version', revision);
+  const protocolRevision = headers.get('mcp-protocol-version');
+  if (protocolRevision !== undefined) forwarded.push('mcp-protocol-version', protocolRevision);
   if (era === 'legacy') {
     const lastEventId = headers.get('last-event-id');
     if (httpMethod === 'GET' && lastEventId !== undefined) forwarded.push('last-event-id', lastEventId);

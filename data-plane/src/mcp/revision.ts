@@ -22,7 +22,7 @@ export const assumedLegacyRevision: ProtocolRevision = '2025-03-26';
 export interface Classification {
   readonly era: Era;
   /** Null where a legacy client named none. */
-  readonly revision: ProtocolRevision | null;
+  readonly protocolRevision: ProtocolRevision | null;
 }
 
 export type Headers = ReadonlyMap<string, string>;
@@ -76,9 +76,10 @@ export function classifyMessage(message: Message, headers: Headers): Classificat
 }
 
 function legacy(header: string | undefined): Classification {
-  if (header === undefined) return { era: 'legacy', revision: null };
-  if (!isProtocolRevision(header)) throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
-  return { era: 'legacy', revision: header };
+  if (header === undefined) return { era: 'legacy', protocolRevision: null };
+  if (!isProtocolRevision(header))
+    throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
+  return { era: 'legacy', protocolRevision: header };
 }
 
 /** 2026-07-28 has no messages of this kind from the client; answers to server requests are legacy. */
@@ -99,7 +100,7 @@ function classifyRequest(message: Message, headers: Headers): Classification {
     const requested = stringMember(message.params, 'protocolVersion');
     return {
       era: 'legacy',
-      revision: isProtocolRevision(requested) && eraOf(requested) === 'legacy' ? requested : legacyRevisions[0],
+      protocolRevision: isProtocolRevision(requested) && eraOf(requested) === 'legacy' ? requested : legacyRevisions[0],
     };
   }
   if (!claimed) {
@@ -108,17 +109,16 @@ function classifyRequest(message: Message, headers: Headers): Classification {
   }
   const problem = envelopeProblemOf(meta);
   if (problem !== undefined) throw envelopeProblem(problem);
-  const revision = claimOf(meta) ?? '';
-  if (header !== undefined && header !== revision) {
+  const claim = claimOf(meta) ?? '';
+  if (header !== undefined && header !== claim) {
     throw headerMismatch('MCP-Protocol-Version does not equal the protocol version in _meta.');
   }
   checkMethodHeader(message, headers);
-  if (!isProtocolRevision(revision) || eraOf(revision) !== 'modern')
-    throw unsupportedRevision(revision, modernRevisions);
+  if (!isProtocolRevision(claim) || eraOf(claim) !== 'modern') throw unsupportedRevision(claim, modernRevisions);
   if (header === undefined) throw headerMismatch('MCP-Protocol-Version is required.');
   if (!headers.has('mcp-method')) throw headerMismatch('Mcp-Method is required.');
   checkNameHeader(message, headers);
-  return { era: 'modern', revision };
+  return { era: 'modern', protocolRevision: claim };
 }
 
 function classifyNotification(message: Message, headers: Headers): Classification {
@@ -127,8 +127,9 @@ function classifyNotification(message: Message, headers: Headers): Classificatio
   if (meta === undefined || !Object.hasOwn(meta, protocolVersionKey)) {
     if (!namesModern(header)) return legacy(header);
     checkMethodHeader(message, headers);
-    if (!isProtocolRevision(header)) throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
-    return { era: 'modern', revision: header };
+    if (!isProtocolRevision(header))
+      throw unsupportedRevision(header, namesModern(header) ? modernRevisions : legacyRevisions);
+    return { era: 'modern', protocolRevision: header };
   }
   const claim = claimOf(meta);
   if (claim === undefined) throw envelopeProblem(`${protocolVersionKey} is not a string`);
@@ -137,7 +138,7 @@ function classifyNotification(message: Message, headers: Headers): Classificatio
   }
   checkMethodHeader(message, headers);
   if (!isProtocolRevision(claim) || eraOf(claim) !== 'modern') throw unsupportedRevision(claim, modernRevisions);
-  return { era: 'modern', revision: claim };
+  return { era: 'modern', protocolRevision: claim };
 }
 
 function claimOf(meta: JsonObject | undefined): string | undefined {

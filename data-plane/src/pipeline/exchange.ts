@@ -55,6 +55,9 @@ export interface ProxyResponse {
   readonly follower: Follower | null;
 }
 
+/** A response before someone follows it to its end. */
+export type Answer = Omit<ProxyResponse, 'follower'>;
+
 /**
  * What is known of one exchange so far. Stages write what they learn, so that the record of a request that was refused
  * half way names what was understood of it.

@@ -2,7 +2,7 @@ import { AppError } from '@sallyport/schema';
 import { sealSession } from '../bridge/sealed-session.ts';
 import { isEventStream, isJson } from '../mcp/headers.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
-import type { Authorized, Forwarded, ProxyResponse } from './exchange.ts';
+import type { Answer, Authorized, Forwarded } from './exchange.ts';
 import type { OpenStreams } from './open-streams.ts';
 import { reviewMessage, type Reviewed } from './review-message.ts';
 import { SseRelay } from './sse-relay.ts';
@@ -12,9 +12,6 @@ export interface InspectResponseContext {
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
 }
-
-/** A response before someone follows it to its end. */
-export type Answer = Omit<ProxyResponse, 'follower'>;
 
 const noStore: readonly string[] = ['cache-control', 'no-store'];
 

@@ -51,10 +51,10 @@ export async function receive(
 
 function receiveBodiless(exchange: Exchange, slug: string, kind: 'stream' | 'endSession'): Received {
   const { request } = exchange;
-  const { era, revision } = classifyBodiless(request.headers);
+  const { era, protocolRevision } = classifyBodiless(request.headers);
   exchange.era = era;
-  exchange.protocolRevision = revision;
-  return { exchange, request, kind, slug, era, statedRevision: revision, message: null, body: empty };
+  exchange.protocolRevision = protocolRevision;
+  return { exchange, request, kind, slug, era, statedRevision: protocolRevision, message: null, body: empty };
 }
 
 async function receiveMessage(
@@ -82,10 +82,10 @@ async function receiveMessage(
   if (message.paramsRange !== null) {
     exchange.paramsDigest = hash('sha256', body.subarray(message.paramsRange.start, message.paramsRange.end));
   }
-  const { era, revision } = classifyMessage(message, headers);
+  const { era, protocolRevision } = classifyMessage(message, headers);
   exchange.era = era;
-  exchange.protocolRevision = revision;
-  return { exchange, request, kind: 'message', slug, era, statedRevision: revision, message, body };
+  exchange.protocolRevision = protocolRevision;
+  return { exchange, request, kind: 'message', slug, era, statedRevision: protocolRevision, message, body };
 }
 
 /** "name/version" as the client says: in `_meta` of a modern request, in `params` of a legacy `initialize`. */

@@ -6,8 +6,7 @@ import { parseTraceparent } from '../mcp/headers.ts';
 import { eraOfHeaders } from '../mcp/revision.ts';
 import type { AuditSpool } from '../telemetry/audit-spool.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
-import type { ByteStream, Exchange, Follower, ProxyRequest, ProxyResponse } from './exchange.ts';
-import type { Answer } from './inspect-response.ts';
+import type { Answer, ByteStream, Exchange, Follower, ProxyRequest, ProxyResponse } from './exchange.ts';
 
 /** Longest text of a caller kept in a record, in characters; the digest covers the whole. */
 const recordedTextLengthMax = 2048;
