@@ -1,0 +1,280 @@
+/**
+ * `pnpm bench`: throughput and latency of a node against the upstream itself and against nginx as a proxy, in one run on
+ * the same cores. Everything but the node is pinned to core 0, the node and the reference proxy, one at a time, to core 1.
+ */
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { availableParallelism, cpus, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { freePort } from '@sallyport/cli';
+import { Pool } from 'undici';
+import { startReferenceServer } from '../kit/reference-server.ts';
+import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
+import { startNginx } from './nginx.ts';
+import { startTopology } from './topology.ts';
+
+const usage = `pnpm bench [--seconds N] [--rounds N] [--streams N]
+
+Measures a node between a load generator and nginx: requests per second and latency of
+direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on.
+Needs nginx and wrk (apt install nginx wrk) and two cores.
+
+  --seconds N   length of one measurement (default 5)
+  --rounds N    interleaved rounds; medians are printed (default 3)
+  --streams N   idle event streams to hold open (default 5000; 0 leaves that out)
+`;
+
+const connections = 64;
+const latencyRequestsPerSecond = 500;
+const sizes = new Map([
+  ['1-kib', 1024],
+  ['16-kib', 16 * 1024],
+  ['256-kib', 256 * 1024],
+]);
+/** Discovery needs the tools that are called; the reference server has this one. */
+const toolName = 'test_simple_text';
+
+interface Options {
+  readonly seconds: number;
+  readonly rounds: number;
+  readonly streams: number;
+}
+
+function options(): Options {
+  const { values } = parseArgs({
+    options: {
+      seconds: { type: 'string', default: '5' },
+      rounds: { type: 'string', default: '3' },
+      streams: { type: 'string', default: '5000' },
+      help: { type: 'boolean', default: false },
+    },
+  });
+  if (values.help) {
+    console.log(usage);
+    process.exit(0);
+  }
+  const number = (name: 'seconds' | 'rounds' | 'streams', smallest: number): number => {
+    const value = Number(values[name]);
+    if (!Number.isInteger(value) || value < smallest)
+      throw new Error(`--${name} must be a whole number from ${smallest}`);
+    return value;
+  };
+  return { seconds: number('seconds', 1), rounds: number('rounds', 1), streams: number('streams', 0) };
+}
+
+function requireBinaries(): void {
+  for (const name of ['nginx', 'wrk', 'taskset']) {
+    const found = spawnSync(name, ['-v']);
+    if (found.error !== undefined)
+      throw new Error(`${name} is not installed (apt install ${name === 'taskset' ? 'util-linux' : name})`);
+  }
+  if (availableParallelism() < 2) throw new Error('two cores are needed: one for the node, one for everything else');
+}
+
+/** An answer to `tools/call` that has `bytes` bytes. */
+function answer(bytes: number): string {
+  const around = (text: string): string =>
+    JSON.stringify({ jsonrpc: '2.0', id: 1, result: { resultType: 'complete', content: [{ type: 'text', text }] } });
+  return around('x'.repeat(bytes - around('').length));
+}
+
+function call(url: URL, key: string | null): LoadRequest {
+  const protocolRevision = '2026-07-28';
+  const prefix = 'io.modelcontextprotocol/';
+  const body = JSON.stringify({
+    jsonrpc: '2.0',
+    id: 1,
+    method: 'tools/call',
+    params: {
+      name: toolName,
+      arguments: { query: 'open issues assigned to me', repository: 'example/example', limit: 20 },
+      _meta: {
+        [`${prefix}protocolVersion`]: protocolRevision,
+        [`${prefix}clientInfo`]: { name: 'bench', version: '1.0.0' },
+        [`${prefix}clientCapabilities`]: {},
+      },
+    },
+  });
+  const headers = {
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': protocolRevision,
+    'mcp-method': 'tools/call',
+    'mcp-name': toolName,
+    ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+  };
+  return { url, headers, body };
+}
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+
+interface Contender {
+  readonly name: string;
+  readonly request: (size: string) => LoadRequest;
+}
+
+async function throughputTable(
+  contenders: readonly Contender[],
+  directory: string,
+  { seconds, rounds }: Options,
+): Promise<void> {
+  console.log(
+    `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
+  );
+  console.log('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx');
+  for (const size of sizes.keys()) {
+    const results = new Map<string, Throughput[]>(contenders.map(({ name }) => [name, []]));
+    for (let round = 0; round < rounds; round++) {
+      for (const { name, request } of contenders) {
+        const measured = await measureThroughput(request(size), {
+          directory,
+          seconds,
+          connections,
+          pin: ['taskset', '-c', '0'],
+        });
+        if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
+        results.get(name)?.push(measured);
+      }
+    }
+    const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
+    for (const [name, measured] of results) {
+      const row = [
+        size.padEnd(10),
+        name.padEnd(8),
+        rate(name).toFixed(0).padStart(11),
+        median(measured.map((result) => result.latencyP50Ms))
+          .toFixed(2)
+          .padStart(8),
+        median(measured.map((result) => result.latencyP99Ms))
+          .toFixed(2)
+          .padStart(8),
+        (rate(name) / rate('direct')).toFixed(2).padStart(11),
+        (rate(name) / rate('nginx')).toFixed(2).padStart(10),
+      ];
+      console.log(row.join(' '));
+    }
+  }
+}
+
+async function latencyTable(contenders: readonly Contender[], { seconds }: Options): Promise<void> {
+  console.log(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, 1 KiB`);
+  console.log('proxy      p50 ms   p99 ms   added p50   added p99');
+  let direct: Latency | undefined;
+  for (const { name, request } of contenders) {
+    const load = request('1-kib');
+    const pool = new Pool(load.url.origin, { connections: 64 });
+    const send = async (): Promise<boolean> => {
+      const response = await pool.request({
+        path: load.url.pathname,
+        method: 'POST',
+        headers: load.headers,
+        body: load.body,
+      });
+      await response.body.dump();
+      return response.statusCode === 200;
+    };
+    await measureLatency(load, send, { seconds: 1, requestsPerSecond: latencyRequestsPerSecond });
+    const measured = await measureLatency(load, send, { seconds, requestsPerSecond: latencyRequestsPerSecond });
+    await pool.close();
+    if (measured.failures > 0) throw new Error(`${name}: ${measured.failures} requests failed`);
+    direct ??= measured;
+    const figures = [measured.p50Ms, measured.p99Ms, measured.p50Ms - direct.p50Ms, measured.p99Ms - direct.p99Ms];
+    console.log(`${name.padEnd(8)} ${figures.map((figure) => figure.toFixed(2).padStart(8)).join('   ')}`);
+  }
+}
+
+function residentMebibytes(pid: number): number {
+  const kibibytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  return Number(kibibytes) / 1024;
+}
+
+/** Opens `subscriptions/listen` streams that stay quiet, and reads the node's memory before and with them. */
+async function idleStreams(url: URL, key: string, nodePid: number, count: number): Promise<void> {
+  const before = residentMebibytes(nodePid);
+  const load = call(url, key);
+  const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
+  const body = JSON.stringify({
+    jsonrpc: '2.0',
+    id: 1,
+    method: 'subscriptions/listen',
+    params: { notifications: { toolsListChanged: true }, _meta: envelope.params._meta },
+  });
+  const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
+  delete headers['mcp-name'];
+  const open = await Promise.all(
+    Array.from({ length: count }, () => {
+      const { promise, resolve, reject } = Promise.withResolvers<() => void>();
+      const request = httpRequest(url, { method: 'POST', agent: false, headers }, (response) => {
+        if (response.statusCode !== 200) reject(new Error(`a stream was answered ${String(response.statusCode)}`));
+        response.once('data', () => resolve(() => request.destroy()));
+        response.on('error', () => undefined);
+      });
+      request.on('error', reject);
+      request.end(body);
+      return promise;
+    }),
+  );
+  const resident = residentMebibytes(nodePid);
+  for (const close of open) close();
+  const perStream = ((resident - before) * 1024) / count;
+  console.log(
+    `\n${count} idle streams: ${resident.toFixed(0)} MiB resident (${before.toFixed(0)} MiB before; ${perStream.toFixed(1)} KiB a stream)`,
+  );
+}
+
+async function main(): Promise<void> {
+  const chosen = options();
+  requireBinaries();
+  // The control plane and PostgreSQL run with the load generator, away from the node's core.
+  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
+  const reference = await startReferenceServer({ eras: 'modern' });
+  const nginx = await startNginx({
+    directory,
+    upstreamPort: await freePort(),
+    proxyPort: await freePort(),
+    discovery: new URL(reference.url),
+    answers: new Map([...sizes].map(([name, bytes]) => [name, answer(bytes)])),
+    upstreamPin: ['taskset', '-c', '0'],
+    proxyPin: ['taskset', '-c', '1'],
+  });
+  const topology = await startTopology({
+    directory,
+    nodePin: ['taskset', '-c', '1'],
+    upstreams: new Map([
+      ...[...sizes.keys()].map((size): [string, URL] => [`s-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
+      ['reference', new URL(reference.url)],
+    ]),
+  });
+  const { key } = topology.client;
+  const contenders: Contender[] = [
+    { name: 'direct', request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
+    { name: 'nginx', request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
+    { name: 'node', request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
+  ];
+  try {
+    console.log(
+      `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`,
+    );
+    await throughputTable(contenders, directory, chosen);
+    await latencyTable(contenders, chosen);
+    if (chosen.streams > 0)
+      await idleStreams(new URL('/mcp/reference', topology.nodeUrl), key, topology.nodePid, chosen.streams);
+  } finally {
+    await topology.stop();
+    await nginx.stop();
+    await reference.stop();
+    rmSync(directory, { recursive: true, force: true });
+  }
+}
+
+main().then(
+  () => process.exit(0),
+  (error: unknown) => {
+    console.error(error instanceof Error ? error.message : error);
+    process.exit(1);
+  },
+);

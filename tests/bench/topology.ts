@@ -1,0 +1,144 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
+import { createGraphqlClient, freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
+import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
+import { createLog, randomSecret } from '@sallyport/schema/platform';
+import { z } from 'zod';
+import { Administrator, type ClientAccount } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+
+/** Groups whose grants a decision has to look through, besides the one that allows. */
+const otherGrants = 50;
+
+export interface Topology {
+  readonly nodeUrl: URL;
+  /** The node's process, for its memory. */
+  readonly nodePid: number;
+  readonly client: ClientAccount;
+  /** Of Prometheus, as the node prints them. */
+  metrics(): Promise<string>;
+  stop(): Promise<void>;
+}
+
+export interface TopologyOptions {
+  readonly directory: string;
+  readonly nodePin: readonly string[];
+  /** Slug → URL of the upstream. */
+  readonly upstreams: ReadonlyMap<string, URL>;
+}
+
+async function control(
+  directory: string,
+  egressAllow: string,
+  databaseUrl: string,
+): Promise<[ControlPlane, GraphqlClient]> {
+  const bootstrapToken = randomSecret('spb_');
+  const parsed = parseConfig({
+    DATABASE_URL: databaseUrl,
+    SALLYPORT_SECRET_KEY: randomSecret('secret_'),
+    SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
+    SALLYPORT_LISTEN_PORT: '0',
+    SALLYPORT_OPERATIONS_PORT: '0',
+    SALLYPORT_EGRESS_ALLOW: egressAllow,
+  });
+  if (!parsed.ok) throw new Error(parsed.problems.join('\n'));
+  const controlPlane = await startControlPlane(parsed.config, { log: createLog({ name: 'bench', level: 'error' }) });
+  const graphqlUrl = controlPlane.graphqlUrl ?? '';
+  const answer = await createGraphqlClient(graphqlUrl, undefined).ask(
+    'mutation ($token: String!) { bootstrap(input: { token: $token }) { secret } }',
+    { token: bootstrapToken },
+    z.object({ bootstrap: z.object({ secret: z.string() }) }),
+  );
+  return [controlPlane, createGraphqlClient(graphqlUrl, answer.bootstrap.secret)];
+}
+
+interface NodeProcess {
+  readonly child: ChildProcess;
+  readonly url: URL;
+  readonly operations: URL;
+}
+
+async function startNodeProcess(
+  options: TopologyOptions,
+  environment: Readonly<Record<string, string>>,
+): Promise<NodeProcess> {
+  const [port, operationsPort] = [await freePort(), await freePort()];
+  const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/data-plane')));
+  const [command = process.execPath, ...args] = [...options.nodePin, process.execPath, program];
+  const child = spawn(command, args, {
+    stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    env: {
+      ...process.env,
+      ...environment,
+      SALLYPORT_LISTEN_PORT: String(port),
+      SALLYPORT_OPERATIONS_PORT: String(operationsPort),
+      SALLYPORT_NODE_NAME: 'bench',
+      SALLYPORT_NODE_SECRET: randomSecret('node_'),
+      SALLYPORT_DATA_DIRECTORY: join(options.directory, 'node'),
+      SALLYPORT_LOG_LEVEL: 'error',
+    },
+  });
+  const operations = new URL(`http://127.0.0.1:${operationsPort}/`);
+  await waitFor('the node is ready', async () => {
+    if (child.exitCode !== null) throw new Error(`the node exited with ${child.exitCode}`);
+    const answer = await fetch(new URL('/readyz', operations)).catch(() => undefined);
+    return answer?.ok === true ? true : undefined;
+  });
+  return { child, url: new URL(`http://127.0.0.1:${port}/`), operations };
+}
+
+/** One server after the other: a grant that allows, and some of other subjects that do not concern the caller. */
+async function provision(
+  administrator: Administrator,
+  upstreams: TopologyOptions['upstreams'],
+): Promise<ClientAccount> {
+  const client = await administrator.createClient('bench');
+  for (const [slug, url] of upstreams) {
+    const { id } = await administrator.registerServer(slug, url.href);
+    await administrator.grant({
+      serverId: id,
+      subject: { kind: 'SERVICE_ACCOUNT', id: client.principalId },
+      tools: ['*'],
+      resources: ['*'],
+    });
+    const other = await administrator.createClient(`other-${slug}`);
+    for (let n = 0; n < otherGrants; n++) {
+      await administrator.grant({
+        serverId: id,
+        subject: { kind: 'SERVICE_ACCOUNT', id: other.principalId },
+        tools: [`tool_${n}_*`],
+      });
+    }
+  }
+  await administrator.converged();
+  return client;
+}
+
+/** The real planes: control plane and PostgreSQL here, one node as a process of its own on the core it is pinned to. */
+export async function startTopology(options: TopologyOptions): Promise<Topology> {
+  const postgres = await startEmbeddedPostgres({ directory: join(options.directory, 'postgres') });
+  const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
+  const [controlPlane, api] = await control(options.directory, egressAllow, postgres.url);
+  const administrator = new Administrator(api, 1);
+  const node = await startNodeProcess(options, {
+    SALLYPORT_CONTROL_PLANE_URL: controlPlane.syncUrl ?? '',
+    SALLYPORT_JOIN_TOKEN: await administrator.createJoinToken(1),
+    SALLYPORT_EGRESS_ALLOW: egressAllow,
+    DATABASE_URL: postgres.url,
+  });
+  const client = await provision(administrator, options.upstreams);
+  return {
+    nodeUrl: node.url,
+    nodePid: node.child.pid ?? 0,
+    client,
+    metrics: async () => (await fetch(new URL('/metrics', node.operations))).text(),
+    stop: async () => {
+      const exited = new Promise<void>((resolve) => node.child.once('exit', () => resolve()));
+      node.child.kill('SIGTERM');
+      await exited;
+      await controlPlane.stop();
+      await postgres.stop();
+    },
+  };
+}
