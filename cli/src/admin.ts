@@ -8,7 +8,7 @@ import { readSecrets, readState, runningOwner, stateDirectory } from './start/st
 export const adminCommand: Command = {
   summary: 'Operate a control plane: admin new-history',
   help: [
-    'Usage: pnpm sallyport admin new-history [--directory <path>]',
+    'Usage: npx pnpm@12 sallyport admin new-history [--directory <path>]',
     '',
     'new-history',
     '  Run it once after the database was restored from a backup, before or after the control plane is started again.',
@@ -34,7 +34,7 @@ export const adminCommand: Command = {
       }),
     );
     if (positionals.length !== 1 || positionals[0] !== 'new-history') {
-      throw new UsageError('Say what to do: "pnpm sallyport admin new-history". See "pnpm sallyport admin --help".');
+      throw new UsageError('Say what to do: "npx pnpm@12 sallyport admin new-history". See "npx pnpm@12 sallyport admin --help".');
     }
     const { databaseUrl, secretKey } = readControlPlaneEnvironment() ?? ofRunningStart(values.directory);
     // Loaded only here: the whole control plane comes with it.

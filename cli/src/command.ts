@@ -31,6 +31,6 @@ export function parsing<T>(command: string, parse: () => T): T {
     if (!(error instanceof TypeError)) throw error;
     // Node appends advice about passing the option as a positional argument, which no command takes.
     const complaint = error.message.split('. ')[0] ?? error.message;
-    throw new UsageError(`${complaint}. See "pnpm sallyport ${command} --help".`);
+    throw new UsageError(`${complaint}. See "npx pnpm@12 sallyport ${command} --help".`);
   }
 }

@@ -20,7 +20,7 @@ async function overview(): Promise<string> {
   return [
     'Sallyport: an MCP gateway between every MCP client and every MCP server.',
     '',
-    'Usage: pnpm sallyport <command> [options]',
+    'Usage: npx pnpm@12 sallyport <command> [options]',
     '',
     'Commands',
     ...loaded.map(({ name, summary }) => `  ${name.padEnd(10)} ${summary}`),
@@ -40,7 +40,8 @@ function packageVersion(): string {
 }
 
 async function run(given: readonly string[]): Promise<number> {
-  const [name, ...rest] = given;
+  // pnpm hands on the "--" with which some people part its own options from ours.
+  const [name, ...rest] = given.filter((argument) => argument !== '--');
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {
     io.write(await overview());
     return name === undefined ? 2 : 0;
@@ -52,7 +53,7 @@ async function run(given: readonly string[]): Promise<number> {
   const load = Object.hasOwn(commands, name) ? commands[name] : undefined;
   if (load === undefined) {
     const known = Object.keys(commands).join(', ');
-    throw new UsageError(`There is no command "${name}". Commands: ${known}. See "pnpm sallyport --help".`);
+    throw new UsageError(`There is no command "${name}". Commands: ${known}. See "npx pnpm@12 sallyport --help".`);
   }
   const command = await load();
   if (rest.includes('--help') || rest.includes('-h')) {

@@ -9,7 +9,7 @@ import { endLeftovers } from './start/supervise.ts';
 export const resetCommand: Command = {
   summary: 'Delete everything that "start" made here',
   help: [
-    'Usage: pnpm sallyport reset [--yes] [--directory <path>]',
+    'Usage: npx pnpm@12 sallyport reset [--yes] [--directory <path>]',
     '',
     'Deletes the directory .sallyport: database, secrets, keys, audit spools and logs. Shows what it deletes and',
     'asks first. Refuses while Sallyport runs there.',

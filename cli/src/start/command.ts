@@ -8,7 +8,7 @@ import { start } from './start.ts';
 export const startCommand: Command = {
   summary: 'Run the whole of Sallyport on this machine, with two example MCP servers',
   help: [
-    'Usage: npx pnpm@12 start [options]      (or: pnpm sallyport start [options])',
+    'Usage: npx pnpm@12 start [options]      (or: npx pnpm@12 sallyport start [options])',
     '',
     'Runs PostgreSQL (from npm, nothing to install), the control plane, two data-plane nodes behind a round-robin',
     'entry, and two example MCP servers on this machine; registers the servers, makes an API key, and prints how to',
@@ -26,7 +26,7 @@ export const startCommand: Command = {
     '  DATABASE_URL          Use this PostgreSQL instead of the embedded one; its user must be able to create roles',
     '  REDIS_URL             As --redis-url',
     '',
-    'See also: pnpm sallyport reset deletes .sallyport/.',
+    'See also: npx pnpm@12 sallyport reset deletes .sallyport/.',
     '',
   ].join('\n'),
   run: async (given, io) => {

@@ -60,7 +60,7 @@ async function bootstrap(graphqlUrl: string, token: string, clock: Clock): Promi
     if (!(cause instanceof GraphqlError) || !cause.codes.includes('UNAUTHENTICATED')) throw cause;
     throw new Error(
       'This database has an owner whose key is not kept here, so nothing can be registered. Begin anew with ' +
-        '"pnpm sallyport reset", or give an empty database in DATABASE_URL.',
+        '"npx pnpm@12 sallyport reset", or give an empty database in DATABASE_URL.',
       { cause },
     );
   });

@@ -51,10 +51,10 @@ const Server = z.object({
   url: z.string(),
   lifecycle: z.string(),
   discoveredAt: z.string().nullable(),
-  discoveryProblem: z.string().nullable(),
+  discoveryProblem: z.object({ message: z.string() }).nullable(),
 });
 type Server = z.infer<typeof Server>;
-const serverFields = 'id slug title url lifecycle discoveredAt discoveryProblem';
+const serverFields = 'id slug title url lifecycle discoveredAt discoveryProblem { message }';
 
 /**
  * Registers and approves the example servers and grants the group some of their tools, once: afterwards they belong to
@@ -96,8 +96,8 @@ async function ensureServer(
   knownId: string | undefined,
 ): Promise<Server | undefined> {
   const { servers } = await owner.ask(
-    `query { servers(first: 200) { edges { node { ${serverFields} } } } }`,
-    {},
+    `query ($slug: String!) { servers(slug: $slug) { edges { node { ${serverFields} } } } }`,
+    { slug: example.slug },
     z.object({ servers: z.object({ edges: z.array(z.object({ node: Server })) }) }),
   );
   const found = servers.edges
@@ -128,7 +128,7 @@ async function discovered(owner: GraphqlClient, server: Server, clock: Clock): P
   for (let current = server; ; await wait(pollIntervalMs)) {
     if (current.discoveredAt !== null && current.discoveryProblem === null) return current;
     if (clock.monotonic() > deadline) {
-      throw new Error(`${server.url} was not discovered: ${current.discoveryProblem ?? 'no answer in time'}`);
+      throw new Error(`${server.url} was not discovered: ${current.discoveryProblem?.message ?? 'no answer in time'}`);
     }
     const answer = await owner.ask(
       `query ($id: ID!) { server(id: $id) { ${serverFields} } }`,
@@ -139,25 +139,24 @@ async function discovered(owner: GraphqlClient, server: Server, clock: Clock): P
   }
 }
 
-const Definition = z.object({ kind: z.string(), name: z.string() });
-const pageOfDefinitions = 200;
+const toolsPageSize = 200;
 
-async function definitionsOf(owner: GraphqlClient, serverId: string): Promise<readonly z.infer<typeof Definition>[]> {
+async function toolsOf(owner: GraphqlClient, serverId: string): Promise<readonly string[]> {
   const { definitions } = await owner.ask(
     `query ($serverId: ID!, $first: Int!) {
-      definitions(serverId: $serverId, first: $first) { edges { node { kind name } } }
+      definitions(serverId: $serverId, kind: TOOL, first: $first) { edges { node { name } } }
     }`,
-    { serverId, first: pageOfDefinitions },
-    z.object({ definitions: z.object({ edges: z.array(z.object({ node: Definition })) }) }),
+    { serverId, first: toolsPageSize },
+    z.object({ definitions: z.object({ edges: z.array(z.object({ node: z.object({ name: z.string() }) })) }) }),
   );
-  return definitions.edges.map(({ node }) => node);
+  return definitions.edges.map(({ node }) => node.name);
 }
 
 /** Approves the server with the definitions it has now; what it changes later is withheld until an admin looks. */
 async function approve(owner: GraphqlClient, server: Server): Promise<void> {
   if (server.lifecycle === 'APPROVED') return;
   await owner.ask(
-    `mutation ($input: ApproveServerInput!) { approveServer(input: $input) { id } }`,
+    `mutation ($input: ServerInput!) { approveServer(input: $input) { id } }`,
     { input: { id: server.id } },
     z.object({ approveServer: z.object({ id: z.string() }) }),
   );
@@ -214,11 +213,7 @@ async function describe(
   example: ExampleServer,
   clock: Clock,
 ): Promise<ReportedServer> {
-  const [definitions, grants] = await Promise.all([
-    definitionsOf(owner, server.id),
-    grantsOf(owner, server.id, groupId, clock),
-  ]);
-  const tools = definitions.filter(({ kind }) => kind === 'TOOL').map(({ name }) => name);
+  const [tools, grants] = await Promise.all([toolsOf(owner, server.id), grantsOf(owner, server.id, groupId, clock)]);
   const patterns = (effect: string) =>
     grants.filter((grant) => grant.effect === effect).flatMap((grant) => grant.tools);
   const denied = patterns('DENY');

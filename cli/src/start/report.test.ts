@@ -38,7 +38,7 @@ test('the report names endpoints, key, admin token and GraphQL endpoint', () => 
     'sp_admin',
     'http://127.0.0.1:7751/graphql',
     'Ctrl-C',
-    'pnpm sallyport reset',
+    'npx pnpm@12 sallyport reset',
   ]) {
     expect(report).toContain(text);
   }

@@ -63,7 +63,7 @@ export function formatReport(input: ReportInput): string {
     `  valid until ${day(adminToken.expiresAt)}`,
     '',
     `Data and logs: ${input.directory}`,
-    'Stop: Ctrl-C.  Begin anew: pnpm sallyport reset.  Options: pnpm sallyport start --help.',
+    'Stop: Ctrl-C.  Begin anew: npx pnpm@12 sallyport reset.  Options: npx pnpm@12 sallyport start --help.',
     '',
   ].join('\n');
 }

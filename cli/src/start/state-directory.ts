@@ -154,7 +154,7 @@ function readJson<T>(file: string, schema: z.ZodType<T>): T {
   try {
     return schema.parse(JSON.parse(readFileSync(file, 'utf8')));
   } catch (cause) {
-    throw new Error(`${file} cannot be read. Mend it, or start over with "pnpm sallyport reset".`, { cause });
+    throw new Error(`${file} cannot be read. Mend it, or start over with "npx pnpm@12 sallyport reset".`, { cause });
   }
 }
 
