@@ -43,7 +43,7 @@ export async function measureThroughput(
 ): Promise<Throughput> {
   const script = join(options.directory, 'load.lua');
   await writeFile(script, lua(request));
-  const [command = 'wrk', ...args] = [
+  const [command, ...args] = [
     ...options.pin,
     'wrk',
     '-t1',

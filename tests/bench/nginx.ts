@@ -84,7 +84,7 @@ http {${http(options.directory)}
 }
 
 async function run(pin: readonly string[], configuration: string): Promise<ChildProcess> {
-  const [command = 'nginx', ...rest] = [...pin, 'nginx', '-c', configuration];
+  const [command, ...rest] = [...pin, 'nginx', '-c', configuration];
   const child = spawn(command, rest, { stdio: ['ignore', 'ignore', 'inherit'] });
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);

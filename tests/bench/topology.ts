@@ -65,7 +65,7 @@ async function startNodeProcess(
 ): Promise<NodeProcess> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/data-plane')));
-  const [command = process.execPath, ...args] = [...options.nodePin, process.execPath, program];
+  const [command, ...args] = [...options.nodePin, process.execPath, program];
   const child = spawn(command, args, {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: {
