@@ -479,6 +479,9 @@ function discoveryError(error: unknown, attempt: Attempt): AppError {
   if (attempt.signal.aborted) return toAppError(attempt.signal.reason);
   for (let cause = error, depth = 0; cause instanceof Error && depth < 4; cause = cause.cause, depth++) {
     if (cause instanceof AppError) return cause;
+    if (cause instanceof TypeError && cause.message === 'fetch failed') {
+      return new AppError('UPSTREAM_UNREACHABLE', { internal: 'the connection broke', cause: error });
+    }
   }
   const internal = error instanceof Error ? error.message : String(error);
   if (error instanceof SdkHttpError) {
@@ -498,9 +501,6 @@ function discoveryError(error: unknown, attempt: Attempt): AppError {
   }
   if (error instanceof SdkError && error.code === SdkErrorCode.RequestTimeout) {
     return new AppError('UPSTREAM_TIMEOUT', { internal, cause: error });
-  }
-  if (error instanceof TypeError && error.message === 'fetch failed') {
-    return new AppError('UPSTREAM_UNREACHABLE', { internal, cause: error });
   }
   return new AppError('UPSTREAM_PROTOCOL', { internal, cause: error });
 }

@@ -1,0 +1,304 @@
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { McpServer as LegacyMcpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
+import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
+import { AppError, definitionDigest, type DiscoveryResult } from '@sallyport/schema';
+import { createEgress, type DiscoverOptions, discoverUpstream, parseEgressAllowList } from '@sallyport/schema/platform';
+import { afterAll, afterEach, describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { type ListingUpstream, startListingUpstream, toolNamed } from '../kit/listing-upstream.ts';
+import { type ReferenceEras, startReferenceServer } from '../kit/reference-server.ts';
+
+const egress = createEgress({ allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow });
+const stops: (() => Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+});
+afterAll(() => egress.close());
+
+async function listing(tools?: readonly unknown[]): Promise<ListingUpstream> {
+  const upstream = await startListingUpstream(tools);
+  stops.push(() => upstream.stop());
+  return upstream;
+}
+
+function discover(url: string, options: Partial<DiscoverOptions> = {}): Promise<DiscoveryResult> {
+  const clientInfo = { name: 'sallyport-test', version: '0.0.0' };
+  return discoverUpstream({ url, egress, timeoutMs: 10_000, clientInfo, ...options });
+}
+
+async function failure(work: Promise<unknown>): Promise<AppError> {
+  const thrown: unknown = await work.then(
+    () => undefined,
+    (error: unknown) => error,
+  );
+  if (!(thrown instanceof AppError)) throw new Error(`expected an AppError, got ${String(thrown)}`);
+  return thrown;
+}
+
+function namesOf(result: DiscoveryResult): string[] {
+  return result.definitions.map((definition) => definition.name);
+}
+
+describe('servers built with the official SDKs', () => {
+  test.each([
+    ['dual', ['2026-07-28', '2025-11-25', '2025-06-18', '2025-03-26']],
+    ['modern', ['2026-07-28']],
+    ['legacy', ['2025-11-25', '2025-06-18', '2025-03-26']],
+  ] as const)('of v2, %s: are known with every revision and definition', async (eras: ReferenceEras, revisions) => {
+    const server = await startReferenceServer({ eras });
+    stops.push(() => server.stop());
+    const result = await discover(server.url);
+    expect(result.protocolRevisions).toEqual(revisions);
+    expect(new Set(result.definitions.map((definition) => definition.kind))).toEqual(
+      new Set(['tool', 'prompt', 'resource', 'resourceTemplate']),
+    );
+    expect(result.definitions.length).toBeGreaterThan(30);
+    expect(result.serverInfo).toMatchObject({ name: 'sallyport-reference' });
+    expect(result.capabilities).toMatchObject({ tools: { listChanged: true } });
+    expect(result.notes).toEqual([]);
+  });
+
+  test('of v1 are known by their legacy revisions, and their sessions are ended', async () => {
+    const methods: string[] = [];
+    const sessions = new Map<string, StreamableHTTPServerTransport>();
+    const http = createServer((request, response) => {
+      methods.push(request.method ?? '');
+      const known = sessions.get(String(request.headers['mcp-session-id'] ?? ''));
+      if (known !== undefined) return void known.handleRequest(request, response);
+      const transport = new StreamableHTTPServerTransport({
+        sessionIdGenerator: () => `session-${sessions.size}`,
+        onsessioninitialized: (id) => void sessions.set(id, transport),
+        onsessionclosed: (id) => void sessions.delete(id),
+      });
+      const server = new LegacyMcpServer({ name: 'v1', version: '1' }, { instructions: 'Be kind.' });
+      server.registerTool('add', { inputSchema: { a: z.number() } }, () => ({ content: [] }));
+      // The SDK's own types disagree under exactOptionalPropertyTypes.
+      void server.connect(transport as Parameters<typeof server.connect>[0]);
+      void transport.handleRequest(request, response);
+    });
+    await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+    stops.push(async () => {
+      http.closeAllConnections();
+      await new Promise((resolve) => http.close(resolve));
+    });
+    const result = await discover(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
+    expect(result.protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26']);
+    expect(namesOf(result)).toEqual(['add']);
+    expect(result).toMatchObject({ serverInfo: { name: 'v1' }, instructions: 'Be kind.' });
+    expect(sessions.size).toBe(0);
+  });
+});
+
+describe('definitions', () => {
+  test('are kept as sent, members that no specification knows included', async () => {
+    const tool = { ...toolNamed('odd'), annotations: { unheard: [1, null, 'x'] }, ['$deep']: { a: { b: 1.5 } } };
+    const upstream = await listing([tool]);
+    const [found] = (await discover(upstream.url)).definitions;
+    expect(found?.raw).toEqual(tool);
+    expect(found?.digest).toBe(definitionDigest(tool));
+  });
+
+  test('that one era words differently are found in both wordings', async () => {
+    const upstream = await listing([toolNamed('echo', 'modern words')]);
+    upstream.legacyLists = { tools: [toolNamed('echo', 'legacy words')] };
+    const { definitions } = await discover(upstream.url);
+    expect(definitions.map(({ name, raw }) => [name, raw['description']])).toEqual([
+      ['echo', 'modern words'],
+      ['echo', 'legacy words'],
+    ]);
+  });
+
+  test('that are invalid are left out one by one, with a note that names tool and reason', async () => {
+    const schema = (properties: unknown) => ({ type: 'object', properties });
+    const header = (value: unknown, type = 'string') => schema({ region: { type, 'x-mcp-header': value } });
+    let deep: unknown = 'x';
+    for (let level = 0; level < 100; level++) deep = { properties: { next: deep } };
+    const bad: readonly (readonly [Record<string, unknown>, string])[] = [
+      [{ name: 'injects', inputSchema: header('Region\r\nX-Admin: 1') }, 'no HTTP token'],
+      [{ name: 'floats', inputSchema: header('Region', 'number') }, 'on a type other'],
+      [
+        { name: 'nested', inputSchema: schema({ a: { items: { type: 'string', 'x-mcp-header': 'A' } } }) },
+        'at a place',
+      ],
+      [
+        {
+          name: 'twice',
+          inputSchema: schema({
+            a: { type: 'string', 'x-mcp-header': 'Same' },
+            b: { type: 'string', 'x-mcp-header': 'same' },
+          }),
+        },
+        'twice',
+      ],
+      [{ name: 'deep', inputSchema: { type: 'object', properties: { deep } } }, 'nested deeper'],
+      [{ name: 'huge', inputSchema: schema({}), description: 'x'.repeat(300_000) }, 'larger than'],
+      [
+        { name: 'wide', inputSchema: schema(Object.fromEntries(Array.from({ length: 10_001 }, (_, i) => [i, {}]))) },
+        '10000',
+      ],
+      [{ name: 'schemaless' }, 'inputSchema'],
+    ];
+    const good = Array.from({ length: 9 }, (_, index) => toolNamed(`good-${index}`));
+    const upstream = await listing([
+      ...good,
+      ...bad.map(([tool]) => tool),
+      { inputSchema: schema({}) },
+      7,
+      toolNamed('good-0', 'again'),
+    ]);
+    upstream.legacyRevisions = [];
+    const result = await discover(upstream.url);
+    expect(namesOf(result)).toEqual(good.map((tool) => tool['name']));
+    for (const [tool, reason] of bad) {
+      expect(result.notes.find((note) => note.startsWith(`tool ${String(tool['name'])} `))).toContain(reason);
+    }
+    expect(result.notes.join('\n')).toContain('tool without a name');
+    expect(result.notes.join('\n')).toContain('good-0 (2026-07-28) is listed twice');
+    expect(result.notes).toHaveLength(bad.length + 3);
+  });
+
+  test('with a permitted x-mcp-header are kept', async () => {
+    const properties = {
+      place: { type: 'object', properties: { region: { type: 'string', 'x-mcp-header': 'Region' } } },
+    };
+    const upstream = await listing([{ name: 'routed', inputSchema: { type: 'object', properties } }]);
+    const result = await discover(upstream.url);
+    expect(result.notes).toEqual([]);
+    expect(namesOf(result)).toEqual(['routed']);
+  });
+
+  test('come from all pages, an empty cursor included', async () => {
+    const upstream = await listing();
+    upstream.legacyRevisions = [];
+    const pages = new Map<string | undefined, Record<string, unknown>>([
+      [undefined, { tools: [toolNamed('a')], nextCursor: '' }],
+      ['', { tools: [toolNamed('b')], nextCursor: 'last' }],
+      ['last', { tools: [toolNamed('c')] }],
+    ]);
+    upstream.page = (method, cursor) =>
+      (method === 'tools/list' ? pages.get(cursor) : undefined) ?? {
+        prompts: [],
+        resources: [],
+        resourceTemplates: [],
+      };
+    expect(namesOf(await discover(upstream.url))).toEqual(['a', 'b', 'c']);
+  });
+});
+
+describe('an upstream', () => {
+  test('whose cursor repeats is an error, not an endless walk', async () => {
+    const upstream = await listing();
+    upstream.page = () => ({ tools: [], nextCursor: 'same' });
+    expect(await failure(discover(upstream.url))).toMatchObject({
+      code: 'UPSTREAM_PROTOCOL',
+      publicMessage: 'The MCP server repeats a page of its list.',
+    });
+    expect(upstream.asked.filter((method) => method === 'tools/list')).toHaveLength(2);
+  });
+
+  test('with more than 100 pages is an error', async () => {
+    const upstream = await listing();
+    upstream.page = (_method, cursor) => ({ tools: [], nextCursor: `${Number(cursor ?? 0) + 1}` });
+    expect((await failure(discover(upstream.url))).publicMessage).toContain('100 pages');
+    expect(upstream.asked.filter((method) => method === 'tools/list')).toHaveLength(100);
+  });
+
+  test('with more than 5,000 definitions, or more bytes than the caller can carry, is an error', async () => {
+    const upstream = await listing(Array.from({ length: 5_001 }, (_, index) => toolNamed(`tool-${index}`)));
+    expect((await failure(discover(upstream.url))).code).toBe('UPSTREAM_PROTOCOL');
+    upstream.lists = { ...upstream.lists, tools: [toolNamed('a', 'x'.repeat(2_000))] };
+    expect((await failure(discover(upstream.url, { definitionsBytesMax: 1_000 }))).code).toBe('UPSTREAM_PROTOCOL');
+  });
+
+  test('that answers without end is cut at the bound', async () => {
+    const upstream = await listing();
+    upstream.rawAnswer = (id, method) =>
+      method === 'tools/list'
+        ? `{"jsonrpc":"2.0","id":${id},"result":{"resultType":"complete","tools":[],"pad":"${'x'.repeat(17 * 1024 * 1024)}"}}`
+        : undefined;
+    expect((await failure(discover(upstream.url))).code).toBe('UPSTREAM_RESPONSE_TOO_LARGE');
+  });
+
+  test('that does not answer in time is UPSTREAM_TIMEOUT', async () => {
+    const http = createServer(() => undefined);
+    await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+    stops.push(async () => {
+      http.closeAllConnections();
+      await new Promise((resolve) => http.close(resolve));
+    });
+    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
+    expect((await failure(discover(url, { timeoutMs: 150 }))).code).toBe('UPSTREAM_TIMEOUT');
+  });
+
+  test.each([
+    [401, 'UPSTREAM_REFUSED'],
+    [403, 'UPSTREAM_REFUSED'],
+    [404, 'UPSTREAM_PROTOCOL'],
+    [503, 'UPSTREAM_PROTOCOL'],
+    [302, 'UPSTREAM_PROTOCOL'],
+  ])('that answers with status %i is %s, without a word of what it said', async (status, code) => {
+    const upstream = await listing();
+    upstream.failure = status;
+    const error = await failure(discover(upstream.url));
+    expect(error.code).toBe(code);
+    expect(error.publicMessage).not.toContain('secret words');
+    expect(error.publicMessage).not.toContain('127.0.0.1');
+  });
+
+  test('that hangs up is UPSTREAM_UNREACHABLE', async () => {
+    const http = createServer((request) => request.socket.destroy());
+    await new Promise<void>((resolve) => http.listen(0, '127.0.0.1', resolve));
+    stops.push(() => new Promise((resolve) => void http.close(() => resolve())));
+    const url = `http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`;
+    expect((await failure(discover(url))).code).toBe('UPSTREAM_UNREACHABLE');
+  });
+
+  test('that is not there, or may not be dialled, is UPSTREAM_UNREACHABLE', async () => {
+    const upstream = await listing();
+    await upstream.stop();
+    expect((await failure(discover(upstream.url))).code).toBe('UPSTREAM_UNREACHABLE');
+    expect((await failure(discover('http://10.1.2.3:8080/mcp'))).code).toBe('UPSTREAM_UNREACHABLE');
+  });
+
+  test('that fails for a moment while asked for older revisions is not taken for one that lacks them', async () => {
+    const upstream = await listing();
+    const broken = await failure(
+      discover(upstream.url, {
+        egress: {
+          fetch: (input, init) =>
+            typeof init?.body === 'string' && init.body.includes('"initialize"')
+              ? Promise.resolve(new Response('busy', { status: 503 }))
+              : egress.fetch(input, init),
+        },
+      }),
+    );
+    expect(broken.code).toBe('UPSTREAM_PROTOCOL');
+  });
+
+  test('that accepts only some older revisions is known by these', async () => {
+    const upstream = await listing();
+    upstream.legacyRevisions = ['2025-06-18'];
+    expect((await discover(upstream.url)).protocolRevisions).toEqual(['2026-07-28', '2025-06-18']);
+    upstream.modern = false;
+    expect((await discover(upstream.url)).protocolRevisions).toEqual(['2025-06-18']);
+  });
+
+  test('that speaks none of our revisions is told so', async () => {
+    const upstream = await listing();
+    upstream.modern = false;
+    upstream.legacyRevisions = ['2024-11-05'];
+    expect((await failure(discover(upstream.url))).publicMessage).toContain('2025-03-26');
+  });
+
+  test('is let go at once when the caller gives up', async () => {
+    const upstream = await listing();
+    const giveUp = new AbortController();
+    upstream.page = () => {
+      giveUp.abort(new AppError('NOT_READY'));
+      return {};
+    };
+    expect((await failure(discover(upstream.url, { signal: giveUp.signal }))).code).toBe('NOT_READY');
+  });
+});

@@ -1,0 +1,133 @@
+/**
+ * An MCP server at the level of HTTP bytes whose lists a test sets and changes as it likes, invalid ones too, for what
+ * discovery makes of them.
+ */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { z } from 'zod';
+
+type Lists = Record<'tools' | 'prompts' | 'resources' | 'resourceTemplates', readonly unknown[]>;
+
+export interface ListingUpstream {
+  readonly url: string;
+  /** Methods asked for, in order, with the revision of an `initialize`. */
+  readonly asked: string[];
+  /** What it lists on one page; change it at will. */
+  lists: Lists;
+  /** What it lists to clients of the legacy era, where that differs. */
+  legacyLists: Partial<Lists>;
+  /** Revisions whose `initialize` it accepts; none: it is modern only. */
+  legacyRevisions: readonly string[];
+  modern: boolean;
+  /** Takes the answer to a list method into the test's own hands. */
+  page: ((method: string, cursor: string | undefined) => Record<string, unknown>) | undefined;
+  /** Answers everything with this status. */
+  failure: number | undefined;
+  /** Answers with these bytes of JSON instead of anything else. */
+  rawAnswer: ((id: string | number, method: string) => string | undefined) | undefined;
+  stop(): Promise<void>;
+}
+
+const messageSchema = z.looseObject({
+  id: z.union([z.string(), z.number()]).optional(),
+  method: z.string(),
+  params: z.looseObject({ cursor: z.string(), protocolVersion: z.string() }).partial().optional(),
+});
+
+const members = {
+  'tools/list': 'tools',
+  'prompts/list': 'prompts',
+  'resources/list': 'resources',
+  'resources/templates/list': 'resourceTemplates',
+} as const;
+
+const capabilities = { tools: {}, prompts: {}, resources: {} };
+const serverInfo = { name: 'listing', version: '1.0.0' };
+
+type Settings = Omit<ListingUpstream, 'url' | 'stop'>;
+
+function isListMethod(method: string): method is keyof typeof members {
+  return Object.hasOwn(members, method);
+}
+
+function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, modern: boolean) {
+  const { method, params } = message;
+  const complete = modern ? { resultType: 'complete', ttlMs: 0, cacheScope: 'private' } : {};
+  if (method === 'server/discover' && upstream.modern) {
+    const _meta = { 'io.modelcontextprotocol/serverInfo': serverInfo };
+    return { ...complete, supportedVersions: ['2026-07-28', '2099-01-01'], capabilities, instructions: 'Hi.', _meta };
+  }
+  if (method === 'initialize' && upstream.legacyRevisions.length > 0) {
+    const wanted = params?.protocolVersion ?? '';
+    const protocolVersion = upstream.legacyRevisions.includes(wanted) ? wanted : upstream.legacyRevisions[0];
+    return { protocolVersion, capabilities, serverInfo, instructions: 'Hi.' };
+  }
+  if (!isListMethod(method) || (modern ? !upstream.modern : upstream.legacyRevisions.length === 0)) return undefined;
+  if (upstream.page !== undefined) return { ...complete, ...upstream.page(method, params?.cursor) };
+  const member = members[method];
+  const list = modern ? upstream.lists[member] : (upstream.legacyLists[member] ?? upstream.lists[member]);
+  return { ...complete, [member]: list };
+}
+
+async function bodyOf(request: IncomingMessage): Promise<string> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(Buffer.from(chunk as Uint8Array));
+  return Buffer.concat(chunks).toString();
+}
+
+async function serve(upstream: Settings, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const body = await bodyOf(request);
+  if (upstream.failure !== undefined)
+    return void response.writeHead(upstream.failure).end('secret words of the upstream');
+  if (request.method !== 'POST') return void response.writeHead(405).end();
+  const message = messageSchema.parse(JSON.parse(body));
+  const { id, method } = message;
+  if (id === undefined) return void response.writeHead(202).end();
+  upstream.asked.push(method === 'initialize' ? `${method} ${message.params?.protocolVersion ?? ''}` : method);
+  const modern = body.includes('io.modelcontextprotocol/protocolVersion');
+  const answer = (status: number, text: string): void => {
+    response.writeHead(status, { 'content-type': 'application/json' }).end(text);
+  };
+  const raw = upstream.rawAnswer?.(id, method);
+  if (raw !== undefined) return answer(200, raw);
+  const result = resultOf(upstream, message, modern);
+  if (result === undefined) {
+    const error = { code: -32601, message: 'Method not found' };
+    return answer(modern ? 404 : 400, JSON.stringify({ jsonrpc: '2.0', id, error }));
+  }
+  answer(200, JSON.stringify({ jsonrpc: '2.0', id, result }));
+}
+
+/** A tool definition with one member that no specification knows. */
+export function toolNamed(name: string, description = `The tool ${name}`): Record<string, unknown> {
+  return { name, description, inputSchema: { type: 'object', properties: {} }, 'x-unknown': { kept: true } };
+}
+
+export async function startListingUpstream(tools: readonly unknown[] = [toolNamed('echo')]): Promise<ListingUpstream> {
+  const settings: Settings = {
+    asked: [],
+    lists: { tools, prompts: [], resources: [], resourceTemplates: [] },
+    legacyLists: {},
+    legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
+    modern: true,
+    page: undefined,
+    failure: undefined,
+    rawAnswer: undefined,
+  };
+  const server = createServer((request, response) => {
+    serve(upstream, request, response).catch(() => response.destroy());
+  });
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  const upstream: ListingUpstream = Object.assign(settings, {
+    url: `http://127.0.0.1:${port}/mcp`,
+    stop: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  });
+  return upstream;
+}
