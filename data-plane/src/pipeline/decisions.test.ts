@@ -1,0 +1,192 @@
+import { defaultLimits, type DefinitionEntry, type GrantEntry, type PrincipalRecord } from '@sallyport/schema';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { buildFromDocuments } from '../runtime/build-runtime.ts';
+import type { ServerRuntime } from '../runtime/runtime.ts';
+import { DecisionCache, mayCall } from './decisions.ts';
+
+const principal = (id: string, groups: string[] = []): PrincipalRecord => ({
+  id,
+  kind: 'user',
+  name: id,
+  status: 'active',
+  groups,
+  epoch: 0,
+  expiresAt: null,
+  keys: [],
+});
+const grant = (over: Partial<GrantEntry>): GrantEntry => ({
+  id: 'g',
+  subject: { kind: 'everyone' },
+  effect: 'allow',
+  tools: [],
+  prompts: [],
+  resources: [],
+  notBefore: null,
+  notAfter: null,
+  ...over,
+});
+const definition = (kind: DefinitionEntry['kind'], name: string, state: DefinitionEntry['state'] = 'approved') => ({
+  kind,
+  name,
+  state,
+  approvedDigests: [],
+});
+
+function serverOf(grants: GrantEntry[], definitions: DefinitionEntry[]): ServerRuntime {
+  const { runtime } = buildFromDocuments([
+    defaultLimits,
+    { kind: 'keys', sealing: [{ id: 'k', secret: Buffer.alloc(32).toString('base64'), use: 'seal' }] },
+    {
+      kind: 'server',
+      id: 's',
+      slug: 's',
+      lifecycle: 'approved',
+      url: 'http://127.0.0.1/mcp',
+      protocolRevisions: ['2026-07-28'],
+      labels: {},
+      definitions,
+      auditMode: 'buffered',
+      configStalenessMaxMs: null,
+    },
+    { kind: 'grants', serverId: 's', grants },
+  ]);
+  const server = runtime.serverById.get('s');
+  if (server === undefined) throw new Error('no server');
+  return server;
+}
+
+const cacheOf = (bytesMax = 1024 * 1024) => new DecisionCache({ bytesMax });
+const reasonOf = (server: ServerRuntime, kind: 'tool' | 'prompt' | 'resource', name: string, cache = cacheOf()) =>
+  cache.get(server, principal('alice'), 1_000).decide({ kind, name }).reason;
+
+describe('a granted name is still refused where its definition is not approved', () => {
+  const server = serverOf(
+    [grant({ tools: ['*'], prompts: ['*'], resources: ['*'] })],
+    [
+      definition('tool', 'good'),
+      definition('tool', 'new', 'pending'),
+      definition('tool', 'changed', 'drifted'),
+      definition('prompt', 'bad', 'quarantined'),
+      definition('resource', 'file://known'),
+      definition('resource', 'file://changed', 'drifted'),
+      definition('resourceTemplate', 'db://{table}/{id}', 'quarantined'),
+      definition('resourceTemplate', 'db://open/{+rest}'),
+    ],
+  );
+  test.each([
+    ['tool', 'good', 'GRANTED'],
+    ['tool', 'new', 'DEFINITION_NOT_APPROVED'],
+    ['tool', 'changed', 'DEFINITION_NOT_APPROVED'],
+    ['tool', 'never seen', 'DEFINITION_NOT_APPROVED'],
+    ['prompt', 'bad', 'DEFINITION_NOT_APPROVED'],
+    ['resource', 'file://known', 'GRANTED'],
+    ['resource', 'file://unlisted', 'GRANTED'],
+    ['resource', 'file://changed', 'DEFINITION_NOT_APPROVED'],
+    ['resource', 'db://{table}/{id}', 'DEFINITION_NOT_APPROVED'],
+    ['resource', 'db://users/1', 'DEFINITION_NOT_APPROVED'],
+    ['resource', 'db://open/1', 'GRANTED'],
+  ] as const)('%s %s: %s', (kind, name, reason) => {
+    expect(reasonOf(server, kind, name)).toBe(reason);
+  });
+});
+
+test('a set of decisions ends when a grant begins or ends', () => {
+  const server = serverOf(
+    [grant({ id: 'a', tools: ['t'], notBefore: 100, notAfter: 200 }), grant({ id: 'b', tools: ['u'], notAfter: 150 })],
+    [definition('tool', 't'), definition('tool', 'u')],
+  );
+  const cache = cacheOf();
+  const may = (name: string, nowMs: number) =>
+    cache.get(server, principal('alice'), nowMs).decide({ kind: 'tool', name }).effect === 'allow';
+  const seen = [99, 100, 149, 150, 199, 200, 120].map((nowMs) => [nowMs, may('t', nowMs), may('u', nowMs)]);
+  expect(seen).toEqual([
+    [99, false, true],
+    [100, true, true],
+    [149, true, true],
+    [150, true, false],
+    [199, true, false],
+    [200, false, false],
+    [120, true, true],
+  ]);
+  expect(cache.get(server, principal('alice'), 200).server.effect).toBe('deny');
+});
+
+test('principals whom the same grants concern share their decisions; others never do', () => {
+  const server = serverOf(
+    [
+      grant({ id: 'all', tools: ['t'] }),
+      grant({ id: 'team', subject: { kind: 'group', id: 'team' }, tools: ['u'] }),
+      grant({ id: 'bob', subject: { kind: 'user', id: 'bob' }, tools: ['v'] }),
+    ],
+    ['t', 'u', 'v'].map((name) => definition('tool', name)),
+  );
+  const cache = cacheOf();
+  const setOf = (who: PrincipalRecord) => cache.get(server, who, 0);
+  expect(setOf(principal('alice'))).toBe(setOf(principal('carol', ['another group'])));
+  expect(setOf(principal('alice', ['team']))).not.toBe(setOf(principal('alice')));
+  expect(setOf(principal('bob')).decide({ kind: 'tool', name: 'v' }).effect).toBe('allow');
+  expect(setOf(principal('alice')).decide({ kind: 'tool', name: 'v' }).effect).toBe('deny');
+  // A service account is not the user of the same id.
+  expect(setOf({ ...principal('bob'), kind: 'serviceAccount' }).decide({ kind: 'tool', name: 'v' }).effect).toBe(
+    'deny',
+  );
+});
+
+test('the memory for decisions keeps its bound, whatever names callers make up', () => {
+  const server = serverOf([grant({ resources: ['*'] })], []);
+  const cache = cacheOf(64 * 1024);
+  for (let at = 0; at < 2_000; at++) {
+    const set = cache.get(server, principal('alice'), 0);
+    set.decide({ kind: 'resource', name: `made-up://${at}` });
+    set.decide({ kind: 'resource', name: `long://${at}/${'x'.repeat(1000)}` });
+    expect(cache.bytes).toBeLessThanOrEqual(64 * 1024);
+  }
+});
+
+test('what was decided anew equals what was remembered, over random grants', () => {
+  const names = ['a', 'ab', 'b', 'file://a'];
+  const pattern = fc.constantFrom(...names, '*', 'a*', 'file://*');
+  const selector = fc.array(pattern, { maxLength: 2 });
+  const subject = fc.constantFrom<GrantEntry['subject']>(
+    { kind: 'everyone' },
+    { kind: 'group', id: 'g1' },
+    { kind: 'user', id: 'alice' },
+    { kind: 'serviceAccount', id: 'alice' },
+  );
+  const effect = fc.constantFrom('allow' as const, 'deny' as const);
+  const grants = fc.array(fc.record({ subject, effect, tools: selector, prompts: selector, resources: selector }), {
+    maxLength: 6,
+  });
+  fc.assert(
+    fc.property(grants, fc.subarray(['g1', 'g2']), (entries, groups) => {
+      const server = serverOf(
+        entries.map((entry, at) => grant({ ...entry, id: String(at) })),
+        names.flatMap((name) => [definition('tool', name), definition('prompt', name)]),
+      );
+      const cache = cacheOf();
+      const who = principal('alice', groups);
+      for (const kind of ['tool', 'prompt', 'resource'] as const) {
+        for (const name of names) {
+          const first = cache.get(server, who, 0).decide({ kind, name });
+          expect(cache.get(server, who, 0).decide({ kind, name })).toEqual(first);
+          expect(cacheOf().get(server, who, 0).decide({ kind, name })).toEqual(first);
+          // Whoever may use something may know of the server.
+          if (first.effect === 'allow') expect(cache.get(server, who, 0).server.effect).toBe('allow');
+        }
+      }
+    }),
+    { numRuns: 200 },
+  );
+});
+
+test.each([
+  ['active', {}, {}, true],
+  ['disabled', { status: 'disabled' as const }, {}, false],
+  ['expired', { expiresAt: 1_000 }, {}, false],
+  ['with an expired key', {}, { expiresAt: 1_000 }, false],
+  ['with a key for the API alone', {}, { scopes: ['api' as const] }, false],
+])('a principal that is %s may call: %s', (_what, ofPrincipal, ofKey, expected) => {
+  const key = { id: 'k', hash: 'h', scopes: ['mcp' as const], expiresAt: 2_000, ...ofKey };
+  expect(mayCall({ principal: { ...principal('alice'), ...ofPrincipal }, key }, 1_000)).toBe(expected);
+});
