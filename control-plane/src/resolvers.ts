@@ -1,5 +1,7 @@
 import { GrantResolver } from './access/grant.resolver.ts';
 import { RoleResolver } from './access/role.resolver.ts';
+import { DefinitionResolver } from './catalog/definition.resolver.ts';
+import { ServerResolver } from './catalog/server.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
@@ -9,10 +11,12 @@ import type { Services } from './services.ts';
 /** Every resolver class of the API. */
 export const resolverClasses = [
   ApiKeyResolver,
+  DefinitionResolver,
   FleetResolver,
   GrantResolver,
   GroupResolver,
   RoleResolver,
+  ServerResolver,
   ServiceAccountResolver,
   UserResolver,
 ] as const;
@@ -21,10 +25,12 @@ export const resolverClasses = [
 export function createResolvers(services: Services): readonly object[] {
   return [
     new ApiKeyResolver(services),
+    new DefinitionResolver(services.definitions, services.servers),
     new FleetResolver(services.fleet),
     new GrantResolver(services.grants),
     new GroupResolver(services.groups),
     new RoleResolver(services.roles),
+    new ServerResolver(services),
     new ServiceAccountResolver(services),
     new UserResolver(services),
   ];
