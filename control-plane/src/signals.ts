@@ -17,11 +17,49 @@ export async function sendSignal(reader: Reader, topic: SignalTopic): Promise<vo
   await reader.execute(sql`select pg_notify(${signalChannel}, ${topic})`);
 }
 
+/** Topics of one process alone, with what they carry. `auditEventAdded` is fed only while somebody listens. */
+export type LocalTopics = { auditEventAdded: [object] };
+type Topic = SignalTopic | keyof LocalTopics;
+
 export type Signals = ReturnType<typeof createSignals>;
 
 /** The hub of one process: type-graphql's `topics` subscribe to it, `connectSignals` feeds it. */
 export function createSignals() {
-  return createPubSub<Record<SignalTopic, [null]>>();
+  const hub = createPubSub<Record<SignalTopic, [null]> & LocalTopics>();
+  const counts = new Map<Topic, number>();
+  const count = (topic: Topic, change: number): void => void counts.set(topic, (counts.get(topic) ?? 0) + change);
+  return {
+    publish: hub.publish,
+    subscribe: (topic: Topic): AsyncIterableIterator<unknown> => {
+      count(topic, 1);
+      return endingWith(hub.subscribe(topic), () => count(topic, -1));
+    },
+    /** How many subscribe to the topic here. */
+    subscribers: (topic: Topic): number => counts.get(topic) ?? 0,
+  };
+}
+
+/** The same iteration, with `onEnd` run once when it is given up. */
+function endingWith(source: AsyncIterable<unknown>, onEnd: () => void): AsyncIterableIterator<unknown> {
+  const inner = source[Symbol.asyncIterator]();
+  let ended = false;
+  const end = (): void => {
+    if (!ended) onEnd();
+    ended = true;
+  };
+  const iterator: AsyncIterableIterator<unknown> = {
+    [Symbol.asyncIterator]: () => iterator,
+    next: async () => {
+      const result = await inner.next();
+      if (result.done === true) end();
+      return result;
+    },
+    return: async () => {
+      end();
+      return (await inner.return?.()) ?? { done: true, value: undefined };
+    },
+  };
+  return iterator;
 }
 
 /** Feeds the hub from the database; after a reconnection every topic is signalled, as anything may have been missed. */

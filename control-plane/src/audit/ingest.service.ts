@@ -1,10 +1,10 @@
-import { createPublicKey, verify } from 'node:crypto';
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AuditBatch, auditBatchSchema, batchSigningText, epochSeed } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import type { Database, RawSql } from '../database/client.ts';
 import { type CheckedLine, checkLines, type LineProblem } from './chain-check.ts';
 import { type EventRow, eventRow, mergeRows, upsertEvents } from './event-rows.ts';
+import { isSignedBy } from './signature.ts';
 import { isStorable } from './storable-text.ts';
 
 type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
@@ -95,7 +95,8 @@ export class IngestService {
     if (batch.lines.length !== batch.last - batch.first + 1 || batch.undeliverableFrom > batch.first) {
       return this.#refuse(batch.signedBy, 'its lines do not fit its range');
     }
-    if (!isSigned(batch)) return this.#refuse(batch.signedBy, 'its signature does not fit');
+    if (!isSignedBy(batch.publicKey, batchSigningText(batch), batch.signature))
+      return this.#refuse(batch.signedBy, 'its signature does not fit');
     if (!(await this.#options.keys.accepts(batch.signedBy, batch.publicKey))) {
       return this.#refuse(batch.signedBy, 'its key is not registered for the node');
     }
@@ -272,16 +273,6 @@ function isDataError(error: unknown): boolean {
     typeof error.code === 'string' &&
     dataErrorClasses.has(error.code.slice(0, 2))
   );
-}
-
-function isSigned(batch: AuditBatch): boolean {
-  try {
-    const key = createPublicKey({ key: Buffer.from(batch.publicKey, 'base64'), format: 'der', type: 'spki' });
-    if (key.asymmetricKeyType !== 'ed25519') return false;
-    return verify(null, Buffer.from(batchSigningText(batch)), key, Buffer.from(batch.signature, 'base64'));
-  } catch {
-    return false;
-  }
 }
 
 /** Nothing more will come of the epoch: what was opened in it and not closed has an unknown outcome. */

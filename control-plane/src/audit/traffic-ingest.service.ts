@@ -1,8 +1,8 @@
-import { createPublicKey, verify } from 'node:crypto';
 import { metricsSigningText, type MetricsWindow, metricsWindowSchema, Sketch } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import type { Database, RawSql } from '../database/client.ts';
 import type { NodeKeys } from './ingest.service.ts';
+import { isSignedBy } from './signature.ts';
 import { storableText } from './storable-text.ts';
 
 type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
@@ -114,11 +114,5 @@ function sumOf(row: StoredRow, before: StoredRow | undefined): StoredRow {
 }
 
 function isSigned(window: MetricsWindow): boolean {
-  try {
-    const key = createPublicKey({ key: Buffer.from(window.publicKey, 'base64'), format: 'der', type: 'spki' });
-    if (key.asymmetricKeyType !== 'ed25519') return false;
-    return verify(null, Buffer.from(metricsSigningText(window)), key, Buffer.from(window.signature, 'base64'));
-  } catch {
-    return false;
-  }
+  return isSignedBy(window.publicKey, metricsSigningText(window), window.signature);
 }

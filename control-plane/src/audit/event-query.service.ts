@@ -1,0 +1,181 @@
+import { AppError, type AuditOutcome } from '@sallyport/schema';
+import { and, asc, desc, eq, gt, gte, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import type { Context } from '../context.ts';
+import type { Database } from '../database/client.ts';
+import { Violations } from '../database/violations.ts';
+import type { Page } from '../graphql-connection.ts';
+import { type AuditEventRow, auditEvents } from './audit.tables.ts';
+import { storableText } from './storable-text.ts';
+
+/** Absent members do not narrow. */
+export interface AuditEventFilter {
+  /** Inclusive. */
+  readonly from?: Date | null | undefined;
+  /** Exclusive. */
+  readonly to?: Date | null | undefined;
+  readonly kind?: AuditEventRow['kind'] | null | undefined;
+  readonly principalId?: string | null | undefined;
+  readonly serverId?: string | null | undefined;
+  readonly serverSlug?: string | null | undefined;
+  readonly targetName?: string | null | undefined;
+  readonly decision?: string | null | undefined;
+  readonly outcomes?: readonly AuditOutcome[] | null | undefined;
+  readonly nodeId?: string | null | undefined;
+  /** Part of the method's name. */
+  readonly method?: string | null | undefined;
+  readonly action?: string | null | undefined;
+  readonly objectId?: string | null | undefined;
+}
+
+const filterTextLengthMax = 1024;
+/** Rows stored in transactions that took longer than this to commit may be missed by a live tail. */
+const tailOverlapMs = 5_000;
+const tailRowsMax = 500;
+
+/** Where a live tail stands. */
+export class TailPosition {
+  since: Date;
+  /** Keys of rows already given that the next read may find again. */
+  readonly given = new Map<string, number>();
+
+  constructor(since: Date) {
+    this.since = since;
+  }
+}
+
+export class EventQueryService {
+  private readonly database: Database;
+
+  constructor(database: Database) {
+    this.database = database;
+  }
+
+  /** Newest first, by the event's own time; `limit + 1` rows. */
+  async list(ctx: Context, filter: AuditEventFilter, page: Page): Promise<AuditEventRow[]> {
+    ctx.authorize('audit:read');
+    return this.database.db
+      .select()
+      .from(auditEvents)
+      .where(and(conditionOf(filter), afterCursor(page.after)))
+      .orderBy(desc(auditEvents.time), desc(auditEvents.id))
+      .limit(page.limit + 1);
+  }
+
+  async get(ctx: Context, id: string): Promise<AuditEventRow> {
+    ctx.authorize('audit:read');
+    const time = timeOfId(id);
+    // The id begins with the time it was made at, which is the event's: without it every partition would be searched.
+    const near = time === undefined ? undefined : and(gte(auditEvents.time, time), lt(auditEvents.time, later(time)));
+    const rows = await this.database.db
+      .select()
+      .from(auditEvents)
+      .where(and(near, eq(auditEvents.id, storableText(id))))
+      .limit(1);
+    if (rows[0] === undefined) throw new AppError('NOT_FOUND', { internal: 'no such audit event' });
+    return rows[0];
+  }
+
+  /**
+   * Events stored since the last call, oldest first; an event is given once, when it is first stored. Does not check
+   * who asks: for the tail of the process, whose subscribers were checked.
+   */
+  async tail(position: TailPosition): Promise<AuditEventRow[]> {
+    const overlapStart = new Date(position.since.getTime() - tailOverlapMs);
+    const rows = await this.database.db
+      .select()
+      .from(auditEvents)
+      .where(gt(auditEvents.storedAt, overlapStart))
+      .orderBy(asc(auditEvents.storedAt))
+      .limit(tailRowsMax + position.given.size);
+    const fresh = rows.filter((row) => !position.given.has(keyOf(row)));
+    for (const row of rows) position.given.set(keyOf(row), row.storedAt.getTime());
+    position.since = rows.at(-1)?.storedAt ?? position.since;
+    const forgetBefore = position.since.getTime() - tailOverlapMs;
+    for (const [key, storedAt] of position.given) if (storedAt < forgetBefore) position.given.delete(key);
+    return fresh;
+  }
+}
+
+function keyOf(row: AuditEventRow): string {
+  return `${row.time.getTime()} ${row.id}`;
+}
+
+/** The time in a UUID of version 7, which the events of nodes are named by. */
+function timeOfId(id: string): Date | undefined {
+  const match = /^([0-9a-f]{8})-([0-9a-f]{4})-7/.exec(id);
+  return match === null ? undefined : new Date(Number.parseInt(`${match[1]}${match[2]}`, 16));
+}
+
+function later(time: Date): Date {
+  return new Date(time.getTime() + 1);
+}
+
+function afterCursor(after: readonly string[] | undefined): SQL | undefined {
+  if (after === undefined) return undefined;
+  const time = new Date(Number(after[0]));
+  const id = after[1] ?? '';
+  if (Number.isNaN(time.getTime())) {
+    throw new AppError('INVALID_INPUT', { violations: [{ path: 'after', message: 'is not a cursor of this list' }] });
+  }
+  return or(lt(auditEvents.time, time), and(eq(auditEvents.time, time), lt(auditEvents.id, id)));
+}
+
+function conditionOf(filter: AuditEventFilter): SQL | undefined {
+  const violations = new Violations();
+  const texts = [
+    'principalId',
+    'serverId',
+    'serverSlug',
+    'targetName',
+    'nodeId',
+    'method',
+    'action',
+    'objectId',
+  ] as const;
+  for (const name of texts) {
+    if ((filter[name]?.length ?? 0) > filterTextLengthMax)
+      violations.add(name, `is longer than ${filterTextLengthMax}`);
+  }
+  violations.assertNone();
+  const equal = (column: Parameters<typeof eq>[0], value: string | null | undefined): SQL | undefined =>
+    value === null || value === undefined ? undefined : eq(column, storableText(value));
+  return and(
+    filter.from ? gte(auditEvents.time, filter.from) : undefined,
+    filter.to ? lt(auditEvents.time, filter.to) : undefined,
+    equal(auditEvents.kind, filter.kind),
+    equal(auditEvents.principalId, filter.principalId),
+    equal(auditEvents.serverId, filter.serverId),
+    equal(auditEvents.serverSlug, filter.serverSlug),
+    equal(auditEvents.targetName, filter.targetName),
+    equal(auditEvents.decisionEffect, filter.decision),
+    equal(auditEvents.nodeId, filter.nodeId),
+    equal(auditEvents.action, filter.action),
+    equal(auditEvents.objectId, filter.objectId),
+    filter.outcomes && filter.outcomes.length > 0 ? inArray(auditEvents.outcome, [...filter.outcomes]) : undefined,
+    filter.method
+      ? sql`position(lower(${storableText(filter.method)}) in lower(${auditEvents.method})) > 0`
+      : undefined,
+  );
+}
+
+/** The same filter for a row at hand. */
+export function matchesFilter(row: AuditEventRow, filter: AuditEventFilter): boolean {
+  const equal = (value: string | null, wanted: string | null | undefined): boolean =>
+    wanted === null || wanted === undefined || value === storableText(wanted);
+  const { outcomes, method } = filter;
+  return (
+    (!filter.from || row.time >= filter.from) &&
+    (!filter.to || row.time < filter.to) &&
+    equal(row.kind, filter.kind) &&
+    equal(row.principalId, filter.principalId) &&
+    equal(row.serverId, filter.serverId) &&
+    equal(row.serverSlug, filter.serverSlug) &&
+    equal(row.targetName, filter.targetName) &&
+    equal(row.decisionEffect, filter.decision) &&
+    equal(row.nodeId, filter.nodeId) &&
+    equal(row.action, filter.action) &&
+    equal(row.objectId, filter.objectId) &&
+    (!outcomes || outcomes.length === 0 || (row.outcome !== null && outcomes.includes(row.outcome))) &&
+    (!method || (row.method ?? '').toLowerCase().includes(storableText(method).toLowerCase()))
+  );
+}

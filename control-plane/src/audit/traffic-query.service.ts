@@ -1,0 +1,134 @@
+import { type AuditOutcome, Sketch } from '@sallyport/schema';
+import type { Context } from '../context.ts';
+import type { Database } from '../database/client.ts';
+import { Violations } from '../database/violations.ts';
+import { storableText } from './storable-text.ts';
+
+export const trafficGroups = ['server', 'target'] as const;
+export type TrafficGroup = (typeof trafficGroups)[number];
+
+export interface TrafficFilter {
+  readonly serverId?: string | null | undefined;
+  readonly targetName?: string | null | undefined;
+}
+
+/** Traffic of one server, or of one tool, prompt or resource of it, over a range. */
+export interface Traffic {
+  readonly serverId: string;
+  readonly serverSlug: string;
+  readonly targetKind: string | null;
+  readonly targetName: string | null;
+  readonly calls: number;
+  readonly refused: number;
+  /** Of the calls that were forwarded; null where none was. */
+  readonly successRate: number | null;
+  readonly durationMsMean: number | null;
+  readonly durationMsP50: number | null;
+  readonly durationMsP95: number | null;
+  readonly durationMsP99: number | null;
+}
+
+export const trafficRangeDaysMax = 31;
+export const trafficRowsMax = 1_000;
+const fetchRows = 2_000;
+/** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
+const notForwarded: ReadonlySet<AuditOutcome> = new Set(['refused', 'malformed']);
+
+interface Minute {
+  readonly server_id: string;
+  readonly server_slug: string;
+  readonly target_kind: string;
+  readonly target_name: string;
+  readonly outcome: AuditOutcome;
+  readonly calls: number;
+  readonly duration_ms_sum: number;
+  readonly sketch: string;
+}
+
+interface Sum {
+  readonly minute: Minute;
+  calls: number;
+  refused: number;
+  succeeded: number;
+  forwardedMsSum: number;
+  readonly sketch: Sketch;
+}
+
+export class TrafficQueryService {
+  private readonly database: Database;
+
+  constructor(database: Database) {
+    this.database = database;
+  }
+
+  /** Busiest first. Quantiles are within 1 % and are of forwarded calls. Minutes count from their start. */
+  async traffic(
+    ctx: Context,
+    range: { readonly from: Date; readonly to: Date },
+    groupBy: TrafficGroup,
+    filter: TrafficFilter,
+  ): Promise<Traffic[]> {
+    ctx.authorize('traffic:read');
+    const violations = new Violations();
+    const days = (range.to.getTime() - range.from.getTime()) / 86_400_000;
+    if (!(days > 0)) violations.add('to', 'must be after from');
+    if (days > trafficRangeDaysMax) violations.add('to', `must be at most ${trafficRangeDaysMax} days after from`);
+    violations.assertNone();
+    const sums = new Map<string, Sum>();
+    const { raw } = this.database;
+    const minutes = raw<Minute[]>`
+      select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
+        duration_ms_sum, sketch
+      from traffic_minutes
+      where minute >= date_trunc('minute', ${range.from.toISOString()}::timestamptz)
+        and minute < ${range.to.toISOString()}::timestamptz
+        ${filter.serverId ? raw`and server_id = ${storableText(filter.serverId)}` : raw``}
+        ${filter.targetName ? raw`and target_name = ${storableText(filter.targetName)}` : raw``}
+      order by minute`;
+    for await (const rows of minutes.cursor(fetchRows)) {
+      for (const minute of rows) addMinute(sums, minute, groupBy);
+    }
+    return [...sums.values()]
+      .sort((a, b) => b.calls - a.calls || a.minute.server_slug.localeCompare(b.minute.server_slug))
+      .slice(0, trafficRowsMax)
+      .map((sum) => trafficOf(sum, groupBy));
+  }
+}
+
+function addMinute(sums: Map<string, Sum>, minute: Minute, groupBy: TrafficGroup): void {
+  const target = groupBy === 'server' ? '' : `\n${minute.target_kind}\n${minute.target_name}`;
+  const key = `${minute.server_id}${target}`;
+  let sum = sums.get(key);
+  if (sum === undefined) {
+    sum = { minute, calls: 0, refused: 0, succeeded: 0, forwardedMsSum: 0, sketch: new Sketch() };
+    sums.set(key, sum);
+  }
+  sum.calls += minute.calls;
+  if (notForwarded.has(minute.outcome)) {
+    sum.refused += minute.calls;
+    return;
+  }
+  if (minute.outcome === 'success') sum.succeeded += minute.calls;
+  sum.forwardedMsSum += minute.duration_ms_sum;
+  const sketch = Sketch.parse(minute.sketch);
+  if (sketch !== undefined) sum.sketch.merge(sketch);
+}
+
+function trafficOf(sum: Sum, groupBy: TrafficGroup): Traffic {
+  const forwarded = sum.calls - sum.refused;
+  const { minute, sketch } = sum;
+  const isTarget = groupBy === 'target' && minute.target_kind !== '';
+  return {
+    serverId: minute.server_id,
+    serverSlug: minute.server_slug,
+    targetKind: isTarget ? minute.target_kind : null,
+    targetName: isTarget ? minute.target_name : null,
+    calls: sum.calls,
+    refused: sum.refused,
+    successRate: forwarded === 0 ? null : sum.succeeded / forwarded,
+    durationMsMean: forwarded === 0 ? null : sum.forwardedMsSum / forwarded,
+    durationMsP50: sketch.quantile(0.5) ?? null,
+    durationMsP95: sketch.quantile(0.95) ?? null,
+    durationMsP99: sketch.quantile(0.99) ?? null,
+  };
+}

@@ -1,0 +1,28 @@
+import { Args, Ctx, Query, Resolver, Subscription } from 'type-graphql';
+import type { Context } from '../context.ts';
+import { Traffic, TrafficArguments } from './audit.graphql.ts';
+import type { Traffic as TrafficRow, TrafficQueryService } from './traffic-query.service.ts';
+
+@Resolver(() => Traffic)
+export class TrafficResolver {
+  private readonly traffics: TrafficQueryService;
+
+  constructor(services: { readonly traffic: TrafficQueryService }) {
+    this.traffics = services.traffic;
+  }
+
+  @Query(() => [Traffic], {
+    description: 'Calls, success rate and latency over a time range, busiest first; at most 1000 rows.',
+  })
+  traffic(@Ctx() ctx: Context, @Args(() => TrafficArguments) args: TrafficArguments): Promise<TrafficRow[]> {
+    return this.traffics.traffic(ctx, args, args.groupBy, args);
+  }
+
+  @Subscription(() => [Traffic], {
+    topics: 'traffic',
+    description: 'The same, each time nodes have reported: about every ten seconds while there are calls.',
+  })
+  trafficChanged(@Ctx() ctx: Context, @Args(() => TrafficArguments) args: TrafficArguments): Promise<TrafficRow[]> {
+    return this.traffics.traffic(ctx, args, args.groupBy, args);
+  }
+}
