@@ -1,0 +1,76 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type AuthorizationShim, startAuthorizationShim } from '../kit/authorization-shim.ts';
+import { type Harness, startHarness } from '../kit/harness.ts';
+import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
+import { failedChecks, runSuite, type SuiteResult, type SuiteRevision, scoredScenarios } from './run-suite.ts';
+
+let reference: ReferenceServer;
+let harness: Harness;
+let shim: AuthorizationShim;
+let throughNodes: string;
+
+beforeAll(async () => {
+  reference = await startReferenceServer();
+  harness = await startHarness({ upstreams: [reference.url] });
+  const { administrator } = harness;
+  const server = await administrator.registerServer('reference', reference.url);
+  const { key } = await administrator.createClient('conformance suite');
+  await administrator.grant({ serverId: server.id, tools: ['*'], prompts: ['*'], resources: ['*'] });
+  await administrator.converged();
+  shim = await startAuthorizationShim({ target: new URL(harness.entryOrigin), bearer: key });
+  throughNodes = `${shim.origin}/mcp/reference`;
+});
+afterAll(async () => {
+  await shim.stop();
+  await harness.stop();
+  await reference.stop();
+});
+
+/** Without the texts of errors: ours may say the same in other words. */
+function verdicts(result: SuiteResult): Readonly<Record<string, readonly string[]>> {
+  return Object.fromEntries(
+    [...result].map(([scenario, checks]) => [
+      scenario,
+      checks.map(({ id, name, status }) => `${id} ${name} ${status}`),
+    ]),
+  );
+}
+
+const scores: readonly (readonly [SuiteRevision, number])[] = [
+  ['2025-11-25', 30],
+  ['2026-07-28', 37],
+];
+
+describe.each(scores)('by %s', (revision, scenarioCount) => {
+  let direct: SuiteResult;
+  beforeAll(async () => {
+    direct = await runSuite({ url: reference.url, revision, label: 'direct' });
+  });
+
+  test(`the reference server passes all ${scenarioCount} scored scenarios, without a warning`, () => {
+    const scored = scoredScenarios(revision);
+    expect(scored).toHaveLength(scenarioCount);
+    const failed = scored.filter((scenario) => {
+      const checks = direct.get(scenario) ?? [];
+      return checks.length === 0 || failedChecks(checks).length > 0;
+    });
+    expect(failed).toEqual([]);
+  });
+
+  test('it scores the same through two nodes, check by check', async () => {
+    const through = await runSuite({ url: throughNodes, revision, label: 'through-nodes' });
+    expect(verdicts(through)).toEqual(verdicts(direct));
+  });
+});
+
+/** The suite runs these, but does not score them. */
+test.each(['http-header-validation', 'http-custom-header-server-validation'])(
+  '%s passes directly and through two nodes',
+  async (scenario) => {
+    for (const [label, url] of Object.entries({ direct: reference.url, 'through-nodes': throughNodes })) {
+      const checks = (await runSuite({ url, revision: '2026-07-28', label, scenario })).get(scenario) ?? [];
+      expect(checks.length).toBeGreaterThan(5);
+      expect(failedChecks(checks)).toEqual([]);
+    }
+  },
+);
