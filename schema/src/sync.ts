@@ -77,7 +77,7 @@ export const nodeHelloSchema = z.strictObject({
   /** Where other nodes reach this one, or null. */
   peerUrl: z.string().nullable(),
   /** What it runs now, or null when it has nothing. */
-  applied: z.strictObject({ historyId: z.string(), revision: z.number().int().positive() }).nullable(),
+  applied: z.strictObject({ historyId: z.string(), revision: z.number().int().positive(), hash }).nullable(),
   /** This process's audit spool epoch and the older ones it still holds. */
   spoolEpochs: z.array(z.string()),
 });

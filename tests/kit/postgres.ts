@@ -103,3 +103,8 @@ export function createMigratedDatabase(): Promise<TestDatabase> {
 export function createEmptyDatabase(): Promise<TestDatabase> {
   return createFrom(() => Promise.resolve('template0'));
 }
+
+/** The database as it is now, as a restored backup of it would be; nothing may be connected to it. */
+export function copyDatabase(database: TestDatabase): Promise<TestDatabase> {
+  return createFrom(() => Promise.resolve(database.name));
+}

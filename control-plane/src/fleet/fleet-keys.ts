@@ -88,6 +88,11 @@ export class FleetKey {
     return signedBy(this.publicKey, text, certificate.signature);
   }
 
+  /** Signs a checkpoint of the audit trail, in base64; its text names its purpose. */
+  signAudit(text: string): string {
+    return this.#sign(text);
+  }
+
   #sign(text: string): string {
     return sign(null, Buffer.from(text), this.#privateKey).toString('base64');
   }

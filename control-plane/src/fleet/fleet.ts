@@ -29,6 +29,7 @@ export interface Fleet extends FleetServices {
   readonly fleetKey: FleetKey;
   readonly publisher: SnapshotPublisher;
   readonly syncServer: SyncServer;
+  readonly reports: NodeReports;
   stop(): Promise<void>;
 }
 
@@ -47,9 +48,10 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const fleetKey = await openFleet(database, vault, clock);
   const publisher = new SnapshotPublisher({ database, vault, clock, log });
   const feed = new ManifestFeed({ database, vault, log });
+  const reports = new NodeReports({ database, clock });
   const syncServer = new SyncServer({
     admission: new NodeAdmission({ database, fleetKey, clock, log }),
-    reports: new NodeReports({ database, clock }),
+    reports,
     feed,
     fleetKey,
     clock,
@@ -68,6 +70,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     fleetKey,
     publisher,
     syncServer,
+    reports,
     ...services,
     stop: async () => {
       await watch.stop();

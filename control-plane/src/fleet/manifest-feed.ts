@@ -12,6 +12,13 @@ const changesPerDeltaMax = 1_000;
 const documentsPerQueryMax = 64;
 const retryDelayMs = 500;
 
+/** What a node says it runs. */
+export interface NodeBase {
+  readonly historyId: string;
+  readonly revision: number;
+  readonly hash: string;
+}
+
 export interface ManifestFeedOptions {
   readonly database: Database;
   readonly vault: FleetVault;
@@ -89,7 +96,7 @@ export class ManifestFeed {
   }
 
   /** What leads from a revision to the current one; undefined where only the whole can. */
-  async deltaFrom(base: { readonly historyId: string; readonly revision: number }): Promise<ManifestDelta | undefined> {
+  async deltaFrom(base: NodeBase): Promise<ManifestDelta | undefined> {
     const current = this.#current;
     if (current === undefined || base.historyId !== current.history.id || base.revision >= current.revision) {
       return undefined;
@@ -97,7 +104,7 @@ export class ManifestFeed {
     if (current.revision - base.revision > changesPerDeltaMax) return undefined;
     const rows = await readChanges(this.#options.database.db, current.history.id, base.revision, current.revision);
     // The base itself must be one that was published in this history, and every step after it must still be known.
-    if (rows.length !== current.revision - base.revision + 1) return undefined;
+    if (rows.length !== current.revision - base.revision + 1 || rows[0]?.hash !== base.hash) return undefined;
     const folded = foldChanges(rows.slice(1));
     return {
       history: current.history,
@@ -180,7 +187,7 @@ async function bringForward(
   return { history, revision: newest.revision, hash: newest.hash, entries };
 }
 
-type ChangeRow = Pick<ManifestRow, 'changed' | 'removed'>;
+type ChangeRow = Pick<ManifestRow, 'changed' | 'removed' | 'hash'>;
 
 function readChanges(
   reader: Database['db'] | Transaction,
@@ -189,7 +196,7 @@ function readChanges(
   to: number,
 ): Promise<ChangeRow[]> {
   return reader
-    .select({ changed: configManifests.changed, removed: configManifests.removed })
+    .select({ changed: configManifests.changed, removed: configManifests.removed, hash: configManifests.hash })
     .from(configManifests)
     .where(
       and(
@@ -202,7 +209,7 @@ function readChanges(
 }
 
 /** Several changes, one after the other, as one. */
-export function foldChanges(rows: readonly ChangeRow[]): {
+export function foldChanges(rows: readonly Pick<ChangeRow, 'changed' | 'removed'>[]): {
   readonly changed: ReadonlyMap<string, string>;
   readonly removed: ReadonlySet<string>;
 } {

@@ -50,6 +50,8 @@ export interface ConnectionDependencies {
   readonly recordHealth: (nodeId: string, observations: readonly HealthObservation[]) => Promise<void>;
 }
 
+type Applied = NonNullable<Hello['applied']>;
+
 interface Offer {
   readonly nonce: string;
   readonly manifest: Manifest;
@@ -70,7 +72,7 @@ export class NodeConnection {
   #keyConfirmed = false;
   #hello: 'awaited' | 'checking' | 'done' = 'awaited';
   /** What the node runs, as far as it said so. */
-  #applied: { readonly historyId: string; readonly revision: number } | undefined;
+  #applied: Applied | undefined;
   #offer: Offer | undefined;
   /** Refused by the node; not offered again until something else is published. */
   #refused: Offer | undefined;
@@ -258,9 +260,9 @@ export class NodeConnection {
     if (reporter === undefined || current === undefined || this.#offer !== undefined || this.#closed) return;
     const applied = this.#applied;
     const sameHistory = applied?.historyId === current.history.id;
-    if (sameHistory && applied.revision === current.revision) return;
+    if (sameHistory && applied.hash === current.hash && applied.revision === current.revision) return;
     if (this.#refused?.manifest === current) return;
-    if (sameHistory && applied.revision > current.revision) return this.#aheadOfUs(reporter, applied, current);
+    if (sameHistory && applied.revision >= current.revision) return this.#aheadOfUs(reporter, applied, current);
     const offer: Offer = {
       nonce: randomBytes(12).toString('base64url'),
       manifest: current,
@@ -274,10 +276,10 @@ export class NodeConnection {
   }
 
   /** The node runs what this database never published: it was restored from an older backup. */
-  async #aheadOfUs(reporter: Reporter, applied: { readonly revision: number }, current: Manifest): Promise<void> {
+  async #aheadOfUs(reporter: Reporter, applied: Applied, current: Manifest): Promise<void> {
     const message =
-      `the node runs revision ${applied.revision} of this history, but this database knows only ${current.revision}: ` +
-      'it was restored from an older backup; run "sallyport admin new-history" once';
+      `the node runs a revision ${applied.revision} of this history that this database, at revision ` +
+      `${current.revision}, did not publish: it was restored from an older backup; run "sallyport admin new-history" once`;
     this.#deps.log.error({ nodeId: reporter.nodeId }, message);
     this.#refused = { nonce: '', manifest: current, offeredAt: 0 };
     await this.#deps.reports.refused(reporter, current.revision, [{ document: 'manifest', path: 'revision', message }]);
@@ -309,9 +311,10 @@ export class NodeConnection {
     if (answered === undefined || answered.manifest.revision !== ack.revision) return;
     this.#offer = this.#offer === answered ? undefined : this.#offer;
     this.#refused = undefined;
-    this.#applied = { historyId: answered.manifest.history.id, revision: ack.revision };
+    const { history, revision, hash } = answered.manifest;
+    this.#applied = { historyId: history.id, revision, hash };
     this.#contact();
-    await this.#deps.reports.acknowledged(reporter, answered.manifest.history.id, ack.revision);
+    await this.#deps.reports.acknowledged(reporter, history.id, revision);
     await this.#offerCurrent();
   }
 

@@ -3,8 +3,9 @@ import type { Clock } from '@sallyport/schema/platform';
 import { and, eq, isNull, sql } from 'drizzle-orm';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database } from '../database/client.ts';
+import { isUuid } from '../database/mutation.ts';
 import { sendSignal } from '../signals.ts';
-import { nodeAlarms, nodes } from './fleet.tables.ts';
+import { nodeAlarms, nodeKeys, nodes } from './fleet.tables.ts';
 
 /** Problems kept of one refusal, and the length of a text in them. */
 const problemsMax = 50;
@@ -55,6 +56,16 @@ export class NodeReports {
 
   async left(reporter: Reporter): Promise<void> {
     await this.#update(reporter, { leftAt: new Date(this.#clock.now()), connectionId: null });
+  }
+
+  /** Whether the key is or was registered for the node: what it signed before stays verifiable. */
+  async knowsKey(nodeId: string, publicKey: string): Promise<boolean> {
+    if (!isUuid(nodeId)) return false;
+    const rows = await this.#database.db
+      .select({ nodeId: nodeKeys.nodeId })
+      .from(nodeKeys)
+      .where(and(eq(nodeKeys.publicKey, publicKey), eq(nodeKeys.nodeId, nodeId)));
+    return rows.length > 0;
   }
 
   async alarmed(nodeId: string, code: string, message: string): Promise<void> {

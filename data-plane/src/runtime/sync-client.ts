@@ -334,7 +334,10 @@ export class SyncClient {
       formats: [snapshotFormat],
       labels: { ...options.labels },
       peerUrl: options.peerUrl,
-      applied: applied === undefined ? null : { historyId: applied.history.id, revision: applied.revision },
+      applied:
+        applied === undefined
+          ? null
+          : { historyId: applied.history.id, revision: applied.revision, hash: applied.hash },
       spoolEpochs: [...options.spoolEpochs()],
     });
   }
