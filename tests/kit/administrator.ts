@@ -37,6 +37,9 @@ const configStatus = z.object({
   nodesTotal: z.number(),
 });
 
+/** Of mutations whose input is not named after them. */
+const inputTypes: Readonly<Record<string, string>> = { approveServer: 'ServerInput' };
+
 /** What an administrator does, through the public API and nothing else. */
 export class Administrator {
   readonly api: GraphqlClient;
@@ -54,7 +57,7 @@ export class Administrator {
     fields: string,
     answer: z.ZodType<T>,
   ): Promise<T> {
-    const inputType = `${name.charAt(0).toUpperCase()}${name.slice(1)}Input`;
+    const inputType = inputTypes[name] ?? `${name.charAt(0).toUpperCase()}${name.slice(1)}Input`;
     const document = `mutation ($input: ${inputType}!) { answer: ${name}(input: $input) { ${fields} } }`;
     return (await this.api.ask(document, { input }, z.object({ answer }))).answer;
   }
@@ -105,14 +108,14 @@ export class Administrator {
   }
 
   private async discovered(serverId: string): Promise<void> {
-    const fields = z.object({ discoveredAt: z.string().nullable(), discoveryProblem: z.string().nullable() });
+    const fields = z.object({ discoveredAt: z.string().nullable(), discoveryProblem: z.unknown() });
     await waitFor(`server ${serverId} is discovered`, async () => {
       const { server } = await this.api.ask(
-        'query ($id: ID!) { server(id: $id) { discoveredAt discoveryProblem } }',
+        'query ($id: ID!) { server(id: $id) { discoveredAt discoveryProblem { code message } } }',
         { id: serverId },
         z.object({ server: fields }),
       );
-      if (server.discoveryProblem !== null) throw new Error(server.discoveryProblem);
+      if (server.discoveryProblem !== null) throw new Error(JSON.stringify(server.discoveryProblem));
       return server.discoveredAt;
     });
   }
