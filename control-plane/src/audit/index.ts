@@ -1,0 +1,10 @@
+export { type Database, openDatabase } from '../database/client.ts';
+export { recordMutation } from './audit.service.ts';
+export { type AuditSigner, CheckpointService } from './checkpoint.service.ts';
+export { EpochService } from './epoch.service.ts';
+export { EventQueryService, TailPosition } from './event-query.service.ts';
+export { ExportService } from './export.service.ts';
+export { type AuditAlarm, IngestService } from './ingest.service.ts';
+export { PartitionService } from './partition.service.ts';
+export { TrafficIngestService } from './traffic-ingest.service.ts';
+export { TrafficQueryService } from './traffic-query.service.ts';

@@ -1,0 +1,227 @@
+import { generateKeyPairSync, randomBytes, sign } from 'node:crypto';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  type AuditAlarm,
+  type Database,
+  EpochService,
+  IngestService,
+  openDatabase,
+} from '@sallyport/control-plane/audit';
+import { AuditShipper, AuditSpool, type AuditSpoolOptions, type BatchSigner } from '@sallyport/data-plane/telemetry';
+import {
+  type AuditBatch,
+  auditQueue,
+  type AuditRecord,
+  batchSigningText,
+  chainLine,
+  type ClosedRecord,
+  epochSeed,
+  type OpenedRecord,
+  type RefusedRecord,
+} from '@sallyport/schema';
+import {
+  createLog,
+  createQueues,
+  prepareQueueDatabase,
+  type QueueBackend,
+  type Queues,
+  systemClock,
+  uuidv7,
+} from '@sallyport/schema/platform';
+import { createMigratedDatabase } from '../kit/postgres.ts';
+
+export const log = createLog({ name: 'tests', level: 'silent' });
+
+export function eventId(): string {
+  return uuidv7(systemClock.now());
+}
+
+/** A key pair of a node, as the sync client has one. */
+export function nodeSigner(nodeId: string = uuidv7(systemClock.now())): BatchSigner {
+  const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  return {
+    nodeId,
+    publicKey: publicKey.export({ type: 'spki', format: 'der' }).toString('base64'),
+    sign: (text) => sign(null, Buffer.from(text), privateKey).toString('base64'),
+  };
+}
+
+const response = {
+  outcome: 'success',
+  status: 200,
+  rpcErrorCode: null,
+  errorCode: null,
+  responseBytes: 120,
+  durationMs: 12.5,
+  firstByteMs: 8,
+  upstreamMs: 7,
+} as const;
+
+export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord> = {}): OpenedRecord {
+  return {
+    type: 'opened',
+    eventId: id,
+    time: Math.floor(systemClock.now()),
+    principal: { id: 'principal', kind: 'serviceAccount', name: 'caller', keyId: 'key' },
+    client: { address: '192.0.2.1', userAgent: 'test', info: null },
+    server: { id: 'server', slug: 'counter' },
+    httpMethod: 'POST',
+    method: 'tools/call',
+    target: { kind: 'tool', name: 'count' },
+    protocolRevision: '2026-07-28',
+    decision: { effect: 'allow', reason: 'GRANTED', grantIds: ['grant'] },
+    config: { historyId: 'history', revision: 7 },
+    paramsDigest: null,
+    requestBytes: 200,
+    traceId: '0af7651916cd43dd8448eb211c80319c',
+    ...more,
+  };
+}
+
+export function closedRecord(opened: OpenedRecord, more: Partial<ClosedRecord> = {}): ClosedRecord {
+  return { type: 'closed', eventId: opened.eventId, time: opened.time, ...response, ...more };
+}
+
+export function refusedRecord(more: Partial<RefusedRecord> = {}): RefusedRecord {
+  return { ...openedRecord(), ...response, outcome: 'refused', status: 403, type: 'refused', ...more };
+}
+
+/** A chain as a node writes it, without a node. */
+export class Chain {
+  readonly signer: BatchSigner;
+  readonly epoch = uuidv7(systemClock.now());
+  readonly lines: string[] = [];
+  #previous: string;
+
+  constructor(signer: BatchSigner = nodeSigner()) {
+    this.signer = signer;
+    this.#previous = epochSeed(signer.nodeId, this.epoch);
+  }
+
+  add(...records: AuditRecord[]): this {
+    for (const record of records) {
+      const { line, hash } = chainLine(this.lines.length + 1, this.#previous, record);
+      this.#previous = hash;
+      this.lines.push(line);
+    }
+    return this;
+  }
+
+  /** A signed batch of the lines `first`…`last`. */
+  batch(first = 1, last: number = this.lines.length, more: Partial<AuditBatch> = {}): AuditBatch {
+    const unsigned = {
+      nodeId: this.signer.nodeId,
+      epoch: this.epoch,
+      first,
+      last,
+      undeliverableFrom: first,
+      lines: this.lines.slice(first - 1, last),
+      epochEnded: false,
+      signedBy: this.signer.nodeId,
+      publicKey: this.signer.publicKey,
+      ...more,
+    };
+    return { ...unsigned, signature: this.signer.sign(batchSigningText(unsigned)) };
+  }
+}
+
+export interface Store {
+  readonly database: Database;
+  readonly url: string;
+  readonly ingest: IngestService;
+  readonly epochs: EpochService;
+  readonly alarms: { readonly code: AuditAlarm; readonly nodeId: string; readonly message: string }[];
+  /** Keys that count as registered; all while empty. */
+  readonly keys: Set<string>;
+  stop(): Promise<void>;
+}
+
+/** The storing half of the audit path over a database of its own. */
+export async function startStore(): Promise<Store> {
+  const { url, drop } = await createMigratedDatabase();
+  const database = openDatabase({ url, connectionsMax: 6 });
+  const alarms: Store['alarms'] = [];
+  const keys = new Set<string>();
+  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
+    void alarms.push({ code, nodeId, message });
+  const accepts = (_nodeId: string, publicKey: string): Promise<boolean> =>
+    Promise.resolve(keys.size === 0 || keys.has(publicKey));
+  return {
+    database,
+    url,
+    ingest: new IngestService({ database, keys: { accepts }, log, onAlarm }),
+    epochs: new EpochService({ database, log, onAlarm }),
+    alarms,
+    keys,
+    stop: async () => {
+      await database.close();
+      await drop();
+    },
+  };
+}
+
+/** Names the backends the same tests run on. */
+export const backends = ['postgres', 'redis'] as const;
+
+/** A queue backend of its own on the store's PostgreSQL. */
+export async function postgresBackend(databaseUrl: string): Promise<QueueBackend> {
+  const role = `queue_${randomBytes(6).toString('hex')}`;
+  const password = randomBytes(12).toString('hex');
+  return { databaseUrl: await prepareQueueDatabase(databaseUrl, { role, password }) };
+}
+
+export function spoolDirectory(): { readonly path: string; remove(): void } {
+  const path = mkdtempSync(join(tmpdir(), 'sallyport-spool-'));
+  return { path, remove: () => rmSync(path, { recursive: true, force: true }) };
+}
+
+export function openSpool(directory: string, nodeId: string, more: Partial<AuditSpoolOptions> = {}): AuditSpool {
+  return AuditSpool.open({
+    directory,
+    nodeId,
+    build: 'test',
+    auditSpoolBytesMax: 64 * 1024 * 1024,
+    clock: systemClock,
+    now: () => systemClock.now(),
+    log,
+    onAlarm: () => undefined,
+    ...more,
+  });
+}
+
+/** The shipping half: a spool with its shipper, and the watermarks that the sync socket would bring. */
+export class TestNode {
+  readonly spool: AuditSpool;
+  readonly shipper: AuditShipper;
+  readonly queues: Queues;
+  readonly #timer: NodeJS.Timeout;
+
+  constructor(options: {
+    readonly directory: string;
+    readonly signer: BatchSigner;
+    readonly backend: QueueBackend;
+    readonly epochs: Pick<EpochService, 'watermarksOf'>;
+  }) {
+    const { directory, signer, backend, epochs } = options;
+    this.queues = createQueues(backend, { log });
+    this.spool = openSpool(directory, signer.nodeId);
+    const queue = this.queues.producer(auditQueue);
+    this.shipper = new AuditShipper({ spool: this.spool, queue, signer: () => signer, clock: systemClock, log });
+    this.#timer = setInterval(() => {
+      epochs.watermarksOf(signer.nodeId).then(
+        (watermarks) => this.shipper.onWatermark(watermarks),
+        () => undefined,
+      );
+    }, 50);
+    this.shipper.start();
+  }
+
+  async stop(drainMs: number): Promise<number> {
+    await this.spool.close();
+    const { recordsUnconfirmed } = await this.shipper.drain(drainMs);
+    clearInterval(this.#timer);
+    return recordsUnconfirmed;
+  }
+}

@@ -1,0 +1,83 @@
+import { auditQueue } from '@sallyport/schema';
+import { createQueues, type QueueBackend } from '@sallyport/schema/platform';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { waitFor } from '../kit/condition.ts';
+import { hasRedis, type RedisServer, startRedis } from '../kit/redis.ts';
+import {
+  backends,
+  closedRecord,
+  log,
+  nodeSigner,
+  openedRecord,
+  postgresBackend,
+  refusedRecord,
+  spoolDirectory,
+  startStore,
+  type Store,
+  TestNode,
+} from './audit-kit.ts';
+
+describe.each(backends)('the audit path over %s', (kind) => {
+  describe.skipIf(kind === 'redis' && !hasRedis('the audit path over Redis'))('', () => {
+    let store: Store;
+    let redis: RedisServer | undefined;
+    let backend: QueueBackend;
+
+    beforeAll(async () => {
+      store = await startStore();
+      redis = kind === 'redis' ? await startRedis() : undefined;
+      backend = redis === undefined ? await postgresBackend(store.url) : { redisUrl: redis.url };
+    });
+    afterAll(async () => {
+      await store.stop();
+      await redis?.stop();
+    });
+
+    const consume = () =>
+      createQueues(backend, { log }).consumer(auditQueue, {
+        concurrency: 4,
+        handle: (data) => store.ingest.ingest(data),
+      });
+
+    async function outcomesOf(nodeId: string): Promise<Record<string, number>> {
+      const rows = await store.database.raw<{ outcome: string | null; n: number }[]>`
+        select outcome, count(*)::integer as n from audit_events where node_id = ${nodeId} group by outcome`;
+      return Object.fromEntries(rows.map(({ outcome, n }) => [outcome ?? 'open', n]));
+    }
+
+    test('brings every record home, and the spool is empty after a clean stop', async () => {
+      const consumer = consume();
+      const directory = spoolDirectory();
+      const signer = nodeSigner();
+      const node = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
+      for (let n = 0; n < 700; n++) {
+        const opened = openedRecord();
+        node.spool.append(opened);
+        if (n % 7 === 0) node.spool.append(refusedRecord());
+        if (n % 10 !== 0) node.spool.append(closedRecord(opened));
+      }
+      expect(await node.stop(10_000)).toBe(0);
+      expect(node.shipper.epochs).toEqual([]);
+      expect(await outcomesOf(signer.nodeId)).toEqual({ success: 630, refused: 100, unknown: 70 });
+      await consumer.close();
+      directory.remove();
+    });
+
+    test('a record waits in the spool while nobody takes it from the queue, and is stored once', async () => {
+      const directory = spoolDirectory();
+      const signer = nodeSigner();
+      const first = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
+      const opened = openedRecord();
+      first.spool.append(opened);
+      await first.spool.appendDurable(closedRecord(opened));
+      expect(await first.stop(300)).toBe(3);
+      const second = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
+      const consumer = consume();
+      await waitFor('the old epoch is home', () => second.shipper.epochs.length === 1);
+      expect(await outcomesOf(signer.nodeId)).toEqual({ success: 1 });
+      expect(await second.stop(10_000)).toBe(0);
+      await consumer.close();
+      directory.remove();
+    });
+  });
+});
