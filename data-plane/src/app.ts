@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { auditQueue, metricsQueue, type NodeLoad } from '@sallyport/schema';
+import { auditQueue, discoveryDefinitionsBytesMax, metricsQueue, type NodeLoad } from '@sallyport/schema';
 import {
   type Clock,
   createEgress,
@@ -31,7 +31,8 @@ import { ObservedHealth } from './upstream/observed-health.ts';
 
 /** Written into records and shown with the node. */
 const build = '0.1.0';
-const discoveryTimeoutMs = 60_000;
+/** Below what the control plane waits for the answer. */
+const discoveryTimeoutMs = 30_000;
 /** Share of the drain time kept for bringing the audit spool home. */
 const spoolDrainShare = 0.3;
 
@@ -143,7 +144,14 @@ function createSyncClient({ config, log, clock, store, state, egress, slots, loa
     log,
     spoolEpochs: () => state.telemetry?.shipper.epochs ?? [],
     load: () => load.read(slots.total, state.telemetry),
-    discover: (url) => discoverUpstream({ url, egress, timeoutMs: discoveryTimeoutMs, clientInfo }),
+    discover: (url) =>
+      discoverUpstream({
+        url,
+        egress,
+        timeoutMs: discoveryTimeoutMs,
+        clientInfo,
+        definitionsBytesMax: discoveryDefinitionsBytesMax,
+      }),
   });
 }
 

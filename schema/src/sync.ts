@@ -11,6 +11,8 @@ import { historySchema, manifestDeltaSchema, manifestSchema } from './snapshot.t
 export const syncPath = '/sync';
 /** Largest frame either side accepts, in bytes after decompression. */
 export const syncFrameBytesMax = 4 * 1024 * 1024;
+/** Definitions, in canonical bytes, that a node's discovery may bring home in one frame, with room for what goes along. */
+export const discoveryDefinitionsBytesMax = 3 * 1024 * 1024;
 /** Documents are sent in messages of about this size, in bytes. */
 export const syncChunkBytes = 256 * 1024;
 export const heartbeatIntervalMs = 2_000;

@@ -411,7 +411,11 @@ export class SyncClient {
     this.#discoveries += 1;
     try {
       const result = await this.#options.discover(url);
-      this.#send({ type: 'discovered', requestId, outcome: { ok: true, result } });
+      const message: NodeMessage = { type: 'discovered', requestId, outcome: { ok: true, result } };
+      // A larger frame would cost the connection.
+      if (Buffer.byteLength(JSON.stringify(message)) > syncFrameBytesMax)
+        throw new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
+      this.#send(message);
     } catch (error) {
       const problem = error instanceof AppError ? error.code : 'INTERNAL';
       this.#options.log.warn({ url, problem, error: toAppError(error).message }, 'discovery failed');
