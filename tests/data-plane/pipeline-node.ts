@@ -11,6 +11,7 @@ import {
   RuntimeStore,
 } from '@sallyport/data-plane';
 import {
+  AppError,
   type AuditRecord,
   type ConfigDocument,
   defaultLimits,
@@ -135,13 +136,15 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   });
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
   const records: AuditRecord[] = [];
+  let auditFails = false;
   const pipeline = new Pipeline({
     runtimes: store,
     audit: {
       append: (record) => void records.push(record),
-      appendDurable: (record) => {
+      appendDurable: async (record) => {
+        if (auditFails) throw new AppError('AUDIT_UNAVAILABLE');
         records.push(record);
-        return Promise.resolve();
+        await Promise.resolve();
       },
     },
     metrics: { exchangeClosed: () => undefined },
@@ -177,6 +180,10 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   return {
     records,
     store,
+    /** As a full disk does where the audit is strict. */
+    failAudit: (fails: boolean): void => {
+      auditFails = fails;
+    },
     configure,
     pipeline,
     listener,
