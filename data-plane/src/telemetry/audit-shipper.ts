@@ -160,7 +160,7 @@ export class AuditShipper {
     if (this.#busy || this.#stopped) return;
     this.#busy = true;
     this.#working = this.#pass()
-      .catch((error: unknown) => this.#options.log.error({ error }, 'shipping the audit spool failed'))
+      .catch((error: unknown) => this.#options.log.error({ err: error }, 'shipping the audit spool failed'))
       .finally(() => (this.#busy = false));
   }
 
@@ -220,7 +220,7 @@ export class AuditShipper {
       flight.dueAt = clock.monotonic() + Math.min(resendAfterMs * 2 ** flight.attempts, resendAfterMsMax);
       flight.attempts += 1;
     } catch (error) {
-      log.debug({ error, epoch: state.epoch.epoch, first: flight.range.first }, 'a batch waits for the queue');
+      log.debug({ err: error, epoch: state.epoch.epoch, first: flight.range.first }, 'a batch waits for the queue');
       flight.dueAt = clock.monotonic() + retryAfterMs;
     }
   }

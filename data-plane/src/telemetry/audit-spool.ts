@@ -172,12 +172,12 @@ export class AuditSpool {
     try {
       this.#recordShed();
     } catch (error) {
-      this.#options.log.error({ error, count: this.#shed.count }, 'records were shed and there is no room to say so');
+      this.#options.log.error({ err: error, count: this.#shed.count }, 'records were shed and there is no room to say so');
     }
     this.#closed = true;
     clearTimeout(this.#syncTimer);
     await this.#syncing?.catch(() => undefined);
-    await this.#sync().catch((error: unknown) => this.#options.log.error({ error }, 'the spool could not be synced'));
+    await this.#sync().catch((error: unknown) => this.#options.log.error({ err: error }, 'the spool could not be synced'));
     this.#live.ended = true;
     for (const descriptor of [...this.#retired, this.#descriptor]) closeSync(descriptor);
     this.#shed.close();
@@ -267,7 +267,7 @@ export class AuditSpool {
   }
 
   #alarm(code: string, message: string, error: unknown): void {
-    this.#options.log.error({ error, code }, message);
+    this.#options.log.error({ err: error, code }, message);
     if (this.#alarmed) return;
     this.#alarmed = true;
     this.#options.onAlarm(code, message);

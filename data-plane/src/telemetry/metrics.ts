@@ -129,7 +129,7 @@ export class Metrics {
       try {
         await this.#options.queue.add(`${window.nodeId}.${window.epoch}.${window.windowStart}`, window);
       } catch (error) {
-        this.#options.log.debug({ error }, 'metrics wait for the queue');
+        this.#options.log.debug({ err: error }, 'metrics wait for the queue');
         return;
       }
       this.#pending.shift();

@@ -1,12 +1,15 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import {
-  type Job,
-  Queue,
-  type QueueOptions,
-  Worker,
-  type WorkerOptions,
   createPostgresBackend,
+  type Job,
+  type JobsOptions,
+  type PostgresConnectionOptions,
+  Queue,
   runMigrations,
+  withBackend,
+  Worker,
 } from 'bullmq';
+import { Redis } from 'ioredis';
 import pg from 'pg';
 import type { Log } from './log.ts';
 
@@ -23,8 +26,6 @@ export interface QueueProducer {
 }
 
 export interface QueueConsumer {
-  /** Jobs waiting or delayed. */
-  depth(): Promise<number>;
   /** Lets running jobs end, then disconnects. */
   close(): Promise<void>;
 }
@@ -62,132 +63,108 @@ const jobOptions = {
 
 /** The one place that decides which backend BullMQ runs on. */
 export function createQueues(backend: QueueBackend, options: { readonly log: Log }): Queues {
+  const { log } = options;
   return {
-    producer: (name) => new Producer(() => openQueue(backend, name, options.log)),
-    consumer: (name, consumer) => new Consumer(() => openWorker(backend, name, consumer, options.log), options.log),
+    producer: (name) => new Producer(() => openQueue(backend, name, log)),
+    consumer: (name, consumer) => new Consumer(() => openWorker(backend, name, consumer, log), log),
   };
 }
 
+/** A queue or worker that was usable once. BullMQ never recovers one whose first attempt to connect has failed. */
 interface Opened<Handle> {
   readonly handle: Handle;
-  /** False until the connection was usable once; BullMQ never recovers an instance whose first attempt failed. */
-  usable(): boolean;
   close(): Promise<void>;
 }
 
 class Producer implements QueueProducer {
-  readonly #open: () => Opened<Queue>;
-  #current: Opened<Queue> | undefined;
+  readonly #open: () => Promise<Opened<Adder>>;
+  #current: Promise<Opened<Adder>> | undefined;
 
-  constructor(open: () => Opened<Queue>) {
+  constructor(open: () => Promise<Opened<Adder>>) {
     this.#open = open;
   }
 
   async add(jobId: string, data: unknown): Promise<void> {
     this.#current ??= this.#open();
-    const current = this.#current;
+    let opened: Opened<Adder>;
     try {
-      await within(
-        addTimeoutMs,
-        'the queue took too long',
-        current.handle.add('batch', data, { ...jobOptions, jobId }),
-      );
+      opened = await this.#current;
     } catch (error) {
-      if (!current.usable() && this.#current === current) {
-        this.#current = undefined;
-        await current.close();
-      }
+      this.#current = undefined;
       throw error;
     }
+    await within(addTimeoutMs, 'the queue took too long', opened.handle.add('batch', data, { ...jobOptions, jobId }));
   }
 
   async close(): Promise<void> {
-    await this.#current?.close();
+    const current = this.#current;
     this.#current = undefined;
+    const opened = await current?.catch(() => undefined);
+    await opened?.close();
   }
 }
 
 class Consumer implements QueueConsumer {
-  readonly #open: () => Opened<Worker>;
-  readonly #log: Log;
-  #current: Opened<Worker> | undefined;
-  #retry: NodeJS.Timeout | undefined;
-  #closed = false;
+  #opened: Opened<Closable> | undefined;
+  readonly #stopping = new AbortController();
+  readonly #opening: Promise<void>;
 
-  constructor(open: () => Opened<Worker>, log: Log) {
-    this.#open = open;
-    this.#log = log;
-    this.#start();
-  }
-
-  async depth(): Promise<number> {
-    const counts = await this.#current?.handle.getBackend().getCounts(['waiting', 'delayed']);
-    return counts?.reduce((sum, count) => sum + count, 0) ?? 0;
+  constructor(open: () => Promise<Opened<Closable>>, log: Log) {
+    this.#opening = this.#keepTrying(open, log);
   }
 
   async close(): Promise<void> {
-    this.#closed = true;
-    clearTimeout(this.#retry);
-    await this.#current?.close();
+    this.#stopping.abort();
+    await this.#opening;
+    await this.#opened?.close();
   }
 
-  #start(): void {
-    const current = this.#open();
-    this.#current = current;
-    current.handle.waitUntilReady().catch((error: unknown) => {
-      if (this.#closed) return;
-      this.#log.warn({ error }, 'the queue is away, trying again');
-      this.#retry = setTimeout(() => {
-        void current.close().finally(() => {
-          if (!this.#closed) this.#start();
-        });
-      }, reconnectDelayMsMax);
-    });
+  async #keepTrying(open: () => Promise<Opened<Closable>>, log: Log): Promise<void> {
+    const { signal } = this.#stopping;
+    while (!signal.aborted) {
+      try {
+        this.#opened = await open();
+        return;
+      } catch (error) {
+        log.warn({ err: error }, 'the queue is away, trying again');
+        await delay(reconnectDelayMsMax, undefined, { signal, ref: false }).catch(() => undefined);
+      }
+    }
   }
 }
 
-function redisConnection(redisUrl: string, forWorker: boolean): object {
-  return {
-    url: redisUrl,
-    connectTimeout: connectTimeoutMs,
-    retryStrategy: (attempt: number) => Math.min(attempt * 50, reconnectDelayMsMax),
-    // A producer must fail at once, a worker must wait: its commands block on purpose.
-    ...(forWorker ? { maxRetriesPerRequest: null } : { maxRetriesPerRequest: 1, enableOfflineQueue: false }),
-  };
-}
+type Adder = { add(name: string, data: unknown, options: JobsOptions): Promise<unknown> };
+type Closable = { close(): Promise<void>; disconnect(): Promise<void> };
 
-/** An own pool, because BullMQ can load the driver by itself only from CommonJS; one connection of it listens. */
-function postgresPool(databaseUrl: string, connectionsMax: number, log: Log): pg.Pool {
-  const pool = new pg.Pool({
-    connectionString: databaseUrl,
-    max: connectionsMax,
-    connectionTimeoutMillis: connectTimeoutMs,
-    query_timeout: queryTimeoutMs,
-    keepAlive: true,
-    application_name: 'sallyport-queue',
-    options: `-c search_path="${queueSchema}"`,
-  });
-  pool.on('error', (error) => log.debug({ error }, 'a connection of the queue was lost'));
-  return pool;
-}
+const postgresClasses = withBackend(createPostgresBackend);
 
-function openQueue(backend: QueueBackend, name: string, log: Log): Opened<Queue> {
-  const onError = (error: Error): void => log.debug({ error, queue: name }, 'the queue reports an error');
+async function openQueue(backend: QueueBackend, name: string, log: Log): Promise<Opened<Adder>> {
+  const onError = (error: Error): void => log.debug({ err: error, queue: name }, 'the queue reports an error');
   if ('redisUrl' in backend) {
-    const connection = redisConnection(backend.redisUrl, false);
-    const queue = new Queue(name, { connection, skipWaitingForReady: true, skipMetasUpdate: true });
+    const client = await connectRedis(backend.redisUrl, onError);
+    const queue = new Queue(name, { connection: client, skipWaitingForReady: true, skipMetasUpdate: true });
     queue.on('error', onError);
-    // ioredis reconnects by itself, whatever the first attempt gave.
-    return { handle: queue, usable: () => true, close: () => closing(queue, log) };
+    return {
+      handle: queue,
+      close: async () => {
+        await closing(queue, log);
+        client.disconnect();
+      },
+    };
   }
-  const pool = postgresPool(backend.databaseUrl, 2, log);
-  const options: QueueOptions = { connection: pool, skipMetasUpdate: true };
-  const queue = new Queue(name, options, createPostgresBackend as never) as Queue;
+  const pool = await connectPostgres(backend.databaseUrl, 2, onError);
+  const queue = new postgresClasses.Queue(name, { connection: bullmqPool(pool), skipMetasUpdate: true });
   queue.on('error', onError);
-  return opened(queue, pool, log);
+  return usable(queue, pool, log);
 }
 
-function openWorker(backend: QueueBackend, name: string, consumer: ConsumerOptions, log: Log): Opened<Worker> {
+async function openWorker(
+  backend: QueueBackend,
+  name: string,
+  consumer: ConsumerOptions,
+  log: Log,
+): Promise<Opened<Closable>> {
+  const onError = (error: Error): void => log.debug({ err: error, queue: name }, 'the worker reports an error');
   const process = async (job: Job): Promise<void> => consumer.handle(job.data);
   const common = {
     concurrency: consumer.concurrency,
@@ -197,43 +174,96 @@ function openWorker(backend: QueueBackend, name: string, consumer: ConsumerOptio
     removeOnComplete: { count: 0 },
     removeOnFail: { count: 0 },
     runRetryDelay: reconnectDelayMsMax,
-  } as const satisfies Partial<WorkerOptions>;
+  };
   if ('redisUrl' in backend) {
-    const worker = new Worker(name, process, { ...common, connection: redisConnection(backend.redisUrl, true) });
-    worker.on('error', (error) => log.debug({ error, queue: name }, 'the worker reports an error'));
-    return { handle: worker, usable: () => true, close: () => closing(worker, log) };
+    const { redisUrl } = backend;
+    (await connectRedis(redisUrl, onError)).disconnect();
+    // A worker's commands block on purpose: they wait for a Redis that is away.
+    const worker = new Worker(name, process, { ...common, connection: { url: redisUrl, maxRetriesPerRequest: null } });
+    worker.on('error', onError);
+    return { handle: worker, close: () => closing(worker, log) };
   }
-  const pool = postgresPool(backend.databaseUrl, consumer.concurrency + 3, log);
-  const options: WorkerOptions = { ...common, connection: pool };
-  const worker = new Worker(name, process, options, createPostgresBackend as never) as Worker;
-  worker.on('error', (error) => log.debug({ error, queue: name }, 'the worker reports an error'));
-  return opened(worker, pool, log);
+  const pool = await connectPostgres(backend.databaseUrl, consumer.concurrency + 3, onError);
+  const worker = new postgresClasses.Worker(name, process, { ...common, connection: bullmqPool(pool) });
+  worker.on('error', onError);
+  return usable(worker, pool, log);
 }
 
-function opened<Handle extends Queue | Worker>(handle: Handle, pool: pg.Pool, log: Log): Opened<Handle> {
-  let usable = false;
-  handle.waitUntilReady().then(
-    () => (usable = true),
-    () => undefined,
-  );
-  return {
-    handle,
-    usable: () => usable,
-    close: async () => {
-      await closing(handle, log);
-      await within(closeTimeoutMs, 'the pool of the queue did not end', pool.end()).catch((error: unknown) =>
-        log.debug({ error }, 'closing the queue'),
-      );
-    },
+/** A client that fails at once while Redis is away, and reconnects by itself once it was connected. */
+async function connectRedis(redisUrl: string, onError: (error: Error) => void): Promise<Redis> {
+  const client = new Redis(redisUrl, {
+    lazyConnect: true,
+    connectTimeout: connectTimeoutMs,
+    retryStrategy: (attempt) => Math.min(attempt * 50, reconnectDelayMsMax),
+    maxRetriesPerRequest: 1,
+    enableOfflineQueue: false,
+  });
+  client.on('error', onError);
+  try {
+    await within(connectTimeoutMs, 'Redis does not answer', client.connect());
+    return client;
+  } catch (error) {
+    client.disconnect();
+    throw error;
+  }
+}
+
+/** An own pool, because BullMQ can load the driver by itself only from CommonJS; one connection of it listens. */
+async function connectPostgres(
+  databaseUrl: string,
+  connectionsMax: number,
+  onError: (error: Error) => void,
+): Promise<pg.Pool> {
+  const pool = new pg.Pool({
+    connectionString: databaseUrl,
+    max: connectionsMax,
+    connectionTimeoutMillis: connectTimeoutMs,
+    query_timeout: queryTimeoutMs,
+    keepAlive: true,
+    application_name: 'sallyport-queue',
+    options: `-c search_path="${queueSchema}"`,
+  });
+  pool.on('error', onError);
+  try {
+    await pool.query('select 1');
+    return pool;
+  } catch (error) {
+    await pool.end();
+    throw error;
+  }
+}
+
+/** BullMQ describes the part of a pool that it uses in types of its own, which differ in `readonly` alone. */
+function bullmqPool(pool: pg.Pool): PostgresConnectionOptions {
+  return pool as unknown as PostgresConnectionOptions;
+}
+
+async function usable<Handle extends Closable & { waitUntilReady(): Promise<unknown> }>(
+  handle: Handle,
+  pool: pg.Pool,
+  log: Log,
+): Promise<Opened<Handle>> {
+  const close = async (): Promise<void> => {
+    await closing(handle, log);
+    await within(closeTimeoutMs, 'the pool of the queue did not end', pool.end()).catch((error: unknown) =>
+      log.debug({ err: error }, 'closing the queue'),
+    );
   };
+  try {
+    await handle.waitUntilReady();
+    return { handle, close };
+  } catch (error) {
+    await close();
+    throw error;
+  }
 }
 
 /** A backend that is away must not keep a process from ending. */
-async function closing(handle: Queue | Worker, log: Log): Promise<void> {
+async function closing(handle: Closable, log: Log): Promise<void> {
   try {
     await within(closeTimeoutMs, 'the queue did not close', handle.close());
   } catch (error) {
-    log.debug({ error }, 'closing the queue');
+    log.debug({ err: error }, 'closing the queue');
     await within(closeTimeoutMs, 'the queue did not disconnect', handle.disconnect()).catch(() => undefined);
   }
 }
