@@ -239,6 +239,44 @@ export function manifestHash(manifestEntries: Readonly<Record<string, string>>):
   return sha256(canonicalJson(manifestEntries));
 }
 
+export type ManifestEntries = Readonly<Record<string, string>>;
+
+export interface ManifestChanges {
+  readonly changed: ManifestEntries;
+  readonly removed: readonly string[];
+}
+
+/** What leads from one set of entries to another. */
+export function manifestChanges(before: ManifestEntries, after: ManifestEntries): ManifestChanges {
+  const changed = Object.entries(after).filter(([key, hash]) => !Object.hasOwn(before, key) || before[key] !== hash);
+  const removed = Object.keys(before).filter((key) => !Object.hasOwn(after, key));
+  return { changed: Object.fromEntries(changed), removed: removed.sort() };
+}
+
+/** The entries after the changes; what was given stays as it is. */
+export function applyManifestChanges(entries: ManifestEntries, changes: ManifestChanges): Record<string, string> {
+  const result: Record<string, string> = { ...entries, ...changes.changed };
+  for (const key of changes.removed) delete result[key];
+  return result;
+}
+
+/** Several changes, one after the other, as one. */
+export function foldManifestChanges(steps: readonly ManifestChanges[]): ManifestChanges {
+  const changed = new Map<string, string>();
+  const removed = new Set<string>();
+  for (const step of steps) {
+    for (const [key, hash] of Object.entries(step.changed)) {
+      changed.set(key, hash);
+      removed.delete(key);
+    }
+    for (const key of step.removed) {
+      changed.delete(key);
+      removed.add(key);
+    }
+  }
+  return { changed: Object.fromEntries(changed), removed: [...removed].sort() };
+}
+
 export interface EncodedDocument {
   readonly key: string;
   readonly hash: string;

@@ -152,9 +152,9 @@ test('an object that cannot be published is withheld and named, and everything e
   expect([...(node.store.current?.serverBySlug.keys() ?? [])]).toEqual(['example']);
   expect(node.store.current?.serverBySlug.get('example')?.grants[0]?.entry.tools).toEqual(['only']);
   const { problems } = await control.fleet.nodes.configStatus(administrator);
-  expect(problems.map(({ objectKind, objectId, path }) => [objectKind, objectId, path]).sort()).toEqual([
-    ['grant', other.grantId, 'tools.0'],
-    ['server', other.serverId, ''],
+  expect(problems.map(({ objectKind, objectId, path }) => `${objectKind} ${objectId} ${path}`).toSorted()).toEqual([
+    `grant ${other.grantId} tools.0`,
+    `server ${other.serverId} `,
   ]);
   await change(control.database, (tx) => tx`update grants set tools = '{fine}' where id = ${other.grantId}`);
   await converged(control, nodes);

@@ -1,4 +1,12 @@
-import { type History, type Manifest, type ManifestDelta, manifestHash, syncChunkBytes } from '@sallyport/schema';
+import {
+  applyManifestChanges,
+  foldManifestChanges,
+  type History,
+  type Manifest,
+  type ManifestDelta,
+  manifestHash,
+  syncChunkBytes,
+} from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { and, asc, desc, eq, gte, inArray, lte } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
@@ -105,15 +113,9 @@ export class ManifestFeed {
     const rows = await readChanges(this.#options.database.db, current.history.id, base.revision, current.revision);
     // The base itself must be one that was published in this history, and every step after it must still be known.
     if (rows.length !== current.revision - base.revision + 1 || rows[0]?.hash !== base.hash) return undefined;
-    const folded = foldChanges(rows.slice(1));
-    return {
-      history: current.history,
-      base: base.revision,
-      revision: current.revision,
-      hash: current.hash,
-      changed: Object.fromEntries(folded.changed),
-      removed: [...folded.removed].sort(),
-    };
+    const { changed, removed } = foldManifestChanges(rows.slice(1));
+    const { history, revision, hash } = current;
+    return { history, base: base.revision, revision, hash, changed, removed: [...removed] };
   }
 
   /**
@@ -180,9 +182,7 @@ async function bringForward(
   if (held?.history.id !== history.id || newest.revision - held.revision > changesPerDeltaMax) return undefined;
   const rows = await readChanges(tx, history.id, held.revision, newest.revision);
   if (rows.length !== newest.revision - held.revision + 1) return undefined;
-  const { changed, removed } = foldChanges(rows.slice(1));
-  const entries: Record<string, string> = { ...held.entries, ...Object.fromEntries(changed) };
-  for (const key of removed) delete entries[key];
+  const entries = applyManifestChanges(held.entries, foldManifestChanges(rows.slice(1)));
   if (manifestHash(entries) !== newest.hash) return undefined;
   return { history, revision: newest.revision, hash: newest.hash, entries };
 }
@@ -206,24 +206,4 @@ function readChanges(
       ),
     )
     .orderBy(asc(configManifests.revision));
-}
-
-/** Several changes, one after the other, as one. */
-export function foldChanges(rows: readonly Pick<ChangeRow, 'changed' | 'removed'>[]): {
-  readonly changed: ReadonlyMap<string, string>;
-  readonly removed: ReadonlySet<string>;
-} {
-  const changed = new Map<string, string>();
-  const removed = new Set<string>();
-  for (const row of rows) {
-    for (const [key, hash] of Object.entries(row.changed)) {
-      changed.set(key, hash);
-      removed.delete(key);
-    }
-    for (const key of row.removed) {
-      changed.delete(key);
-      removed.add(key);
-    }
-  }
-  return { changed, removed };
 }

@@ -1,4 +1,4 @@
-import { type EncodedDocument, manifestHash } from '@sallyport/schema';
+import { type EncodedDocument, manifestChanges, type ManifestEntries, manifestHash } from '@sallyport/schema';
 import { type Clock, type Log } from '@sallyport/schema/platform';
 import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
@@ -142,24 +142,22 @@ interface PublishResult extends Publication {
 async function publishIn(tx: Transaction, vault: FleetVault, clock: Clock): Promise<PublishResult> {
   const rows = await readConfiguration(tx, clock.now());
   const { documents, problems } = compileSnapshot(rows, (row) => vault.openSealingKey(row));
-  const published = new Map((await tx.select().from(configEntries)).map((entry) => [entry.key, entry.hash]));
-  const entries = new Map(documents.map((document) => [document.key, document.hash]));
-  for (const key of indispensableKeys) {
-    const before = published.get(key);
-    if (!entries.has(key) && before !== undefined) entries.set(key, before);
-  }
+  const published: Record<string, string> = {};
+  for (const entry of await tx.select().from(configEntries)) published[entry.key] = entry.hash;
+  const entries: Record<string, string> = {};
+  for (const key of indispensableKeys) if (published[key] !== undefined) entries[key] = published[key];
+  for (const { key, hash } of documents) entries[key] = hash;
   const history = await currentHistory(tx);
   const newest = await newestManifest(tx, history.id);
-  const hash = manifestHash(Object.fromEntries(entries));
+  const hash = manifestHash(entries);
   await writeProblems(tx, problems, clock);
-  const complete = indispensableKeys.every((key) => entries.has(key));
+  const complete = indispensableKeys.every((key) => entries[key] !== undefined);
   if (!complete || newest?.hash === hash) {
     if (newest?.hash === hash) await confirmManifest(tx, history.id, newest.revision, rows.generation);
     const summary = { generation: rows.generation, changed: 0, removed: 0, problems };
     return { historyId: history.id, revision: newest?.revision ?? 0, published: false, ...summary };
   }
-  const changed = new Map([...entries].filter(([key, value]) => published.get(key) !== value));
-  const removed = [...published.keys()].filter((key) => !entries.has(key)).sort();
+  const { changed, removed } = manifestChanges(published, entries);
   const revision = (await highestRevision(tx)) + 1;
   await writeDocuments(tx, documents, changed, vault);
   await writeEntries(tx, changed, removed);
@@ -168,13 +166,18 @@ async function publishIn(tx: Transaction, vault: FleetVault, clock: Clock): Prom
     revision,
     hash,
     generation: rows.generation,
-    changed: Object.fromEntries(changed),
-    removed,
+    changed,
+    removed: [...removed],
     publishedAt: new Date(clock.now()),
   });
   await markKeysPublished(tx, rows.sealingKeys, revision);
   await notifyManifest(tx);
-  const summary = { generation: rows.generation, changed: changed.size, removed: removed.length, problems };
+  const summary = {
+    generation: rows.generation,
+    changed: Object.keys(changed).length,
+    removed: removed.length,
+    problems,
+  };
   return { historyId: history.id, revision, published: true, ...summary };
 }
 
@@ -221,11 +224,11 @@ async function highestRevision(tx: Transaction): Promise<number> {
 async function writeDocuments(
   tx: Transaction,
   documents: readonly EncodedDocument[],
-  changed: ReadonlyMap<string, string>,
+  changed: ManifestEntries,
   vault: FleetVault,
 ): Promise<void> {
   const rows = documents
-    .filter((document) => changed.has(document.key))
+    .filter((document) => changed[document.key] === document.hash)
     .map(({ key, hash, body }) => {
       const sealed = key === 'keys';
       return { hash, body: sealed ? vault.seal(documentPurpose(hash), body) : body, sealed };
@@ -233,12 +236,8 @@ async function writeDocuments(
   for (const batch of batches(rows)) await tx.insert(configDocuments).values(batch).onConflictDoNothing();
 }
 
-async function writeEntries(
-  tx: Transaction,
-  changed: ReadonlyMap<string, string>,
-  removed: readonly string[],
-): Promise<void> {
-  for (const batch of batches([...changed].map(([key, hash]) => ({ key, hash })))) {
+async function writeEntries(tx: Transaction, changed: ManifestEntries, removed: readonly string[]): Promise<void> {
+  for (const batch of batches(Object.entries(changed).map(([key, hash]) => ({ key, hash })))) {
     await tx
       .insert(configEntries)
       .values(batch)

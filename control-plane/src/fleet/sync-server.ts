@@ -138,7 +138,7 @@ export class SyncServer {
         known.map(({ nodeId, connectionId, contactAt, load }) => ({ nodeId, connectionId, contactAt, load })),
       );
       for (const { connection, connectionId } of known) if (!kept.has(connectionId)) connection.replaced();
-      for (const { connection } of known) await connection.sendWatermark();
+      await Promise.all(known.map(({ connection }) => connection.sendWatermark()));
     } catch (error) {
       this.#deps.log.error({ err: toAppError(error) }, 'storing the contact of nodes failed');
     } finally {

@@ -1,4 +1,5 @@
 import {
+  applyManifestChanges,
   type ConfigProblem,
   type ControlPlaneMessage,
   type Manifest,
@@ -73,8 +74,7 @@ export class ManifestApplier {
       this.#options.send({ type: 'needWhole', nonce });
       return;
     }
-    const entries: Record<string, string> = { ...applied.entries, ...delta.changed };
-    for (const key of delta.removed) delete entries[key];
+    const entries = applyManifestChanges(applied.entries, delta);
     this.#offer(nonce, { history: delta.history, revision: delta.revision, hash: delta.hash, entries });
   }
 

@@ -1,4 +1,14 @@
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, renameSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { open as openFile, readdir, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { open, seal, type SealingKey } from '@sallyport/schema/platform';
@@ -26,6 +36,10 @@ export class SealedFiles {
     this.#key = key;
     this.#keys = new Map([[key.id, key]]);
     mkdirSync(directory, { recursive: true, mode: 0o700 });
+    // What an earlier process had not finished writing.
+    for (const name of readdirSync(directory)) {
+      if (name.endsWith(temporarySuffix)) rmSync(join(directory, name), { force: true });
+    }
   }
 
   read(name: string): SealedRead {

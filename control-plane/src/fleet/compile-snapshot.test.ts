@@ -1,0 +1,192 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { defaultLimits, documentSchema } from '@sallyport/schema';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import type { GrantRow } from '../access/access.tables.ts';
+import type { ServerRow } from '../catalog/catalog.tables.ts';
+import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
+import { compileSnapshot, type ConfigurationRows } from './compile-snapshot.ts';
+import type { SealingKeyRow } from './fleet.tables.ts';
+
+const at = new Date('2030-01-01T00:00:00Z');
+const base = { revision: 1, createdAt: at, updatedAt: at, deletedAt: null };
+
+function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
+  return {
+    ...base,
+    id,
+    slug: `slug-${id}`,
+    slugKey: `slug-${id}`,
+    title: 'Title',
+    description: '',
+    url: 'https://mcp.example.com/mcp',
+    lifecycle: 'approved',
+    labels: { tier: 'one' },
+    auditMode: 'strict',
+    configStalenessMaxMs: null,
+    discoveredBy: 'controlPlane',
+    protocolRevisions: ['2026-07-28'],
+    capabilities: {},
+    serverInfo: null,
+    instructions: null,
+    discoveredAt: at,
+    discoveryAttemptedAt: at,
+    discoveryProblem: null,
+    discoveryNotes: [],
+    ...changes,
+  };
+}
+function grant(id: string, changes: Partial<GrantRow> = {}): GrantRow {
+  return {
+    ...base,
+    id,
+    name: id,
+    subjectKind: 'everyone',
+    subjectPrincipalId: null,
+    subjectGroupId: null,
+    serverId: 's1',
+    effect: 'allow',
+    tools: ['b', 'a'],
+    prompts: [],
+    resources: [],
+    notBefore: null,
+    notAfter: at,
+    source: 'static',
+    reason: '',
+    ...changes,
+  };
+}
+function principal(id: string, kind: PrincipalRow['kind'] = 'user'): PrincipalRow {
+  const person = { issuer: 'local', subject: id, email: null, ownerId: null };
+  return { ...base, ...person, id, kind, name: id, description: '', status: 'active', epoch: 3, expiresAt: null };
+}
+function apiKey(id: string, principalId: string): ApiKeyRow {
+  const hash = id.charCodeAt(1).toString(16).repeat(32);
+  const times = { expiresAt: at, revokedAt: null, lastUsedAt: null, successorOf: null };
+  return { ...base, ...times, id, principalId, name: id, hash, hint: 'sp_', scopes: ['mcp', 'api'] };
+}
+const sealingKey: SealingKeyRow = {
+  id: 'k1',
+  sealedSecret: 'sealed',
+  use: 'seal',
+  createdAt: at,
+  publishedRevision: 1,
+  sealingSince: at,
+  retiresAt: null,
+};
+
+const rows: ConfigurationRows = {
+  generation: 7,
+  servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
+  definitions: [
+    { serverId: 's1', kind: 'tool', name: 'echo', state: 'approved', approvedDigests: ['d2', 'd1'] },
+    { serverId: 's1', kind: 'prompt', name: 'ask', state: 'pending', approvedDigests: [] },
+  ],
+  grants: [
+    grant('g2', { subjectKind: 'group', subjectGroupId: 'team', effect: 'deny', tools: ['rm*'] }),
+    grant('g1', { subjectKind: 'serviceAccount', subjectPrincipalId: 'robot', notBefore: at }),
+  ],
+  principals: [principal('robot', 'serviceAccount'), principal('ada')],
+  groups: [{ id: 'team' }, { id: 'all' }],
+  groupMembers: [
+    { groupId: 'team', principalId: 'ada' },
+    { groupId: 'all', principalId: 'ada' },
+  ],
+  apiKeys: [apiKey('kb', 'robot'), apiKey('ka', 'robot')],
+  limits: { sessionTtlMs: 1_000 },
+  sealingKeys: [sealingKey],
+};
+const openSecret = (): string => Buffer.alloc(32, 5).toString('base64');
+
+function compile(changes: Partial<ConfigurationRows> = {}): ReturnType<typeof compileSnapshot> {
+  return compileSnapshot({ ...rows, ...changes }, openSecret);
+}
+function keysOf(compiled: ReturnType<typeof compileSnapshot>): string[] {
+  return compiled.documents.map(({ key }) => key);
+}
+function problemsOf(compiled: ReturnType<typeof compileSnapshot>): string[] {
+  return compiled.problems.map(({ objectKind, objectId, path }) => `${objectKind} ${objectId} ${path}`.trim());
+}
+
+test('rows compile to the documents of the golden file', () => {
+  const compiled = compile();
+  expect(compiled.problems).toEqual([]);
+  const documents = Object.fromEntries(
+    compiled.documents.map(({ key, hash, body }) => [key, { hash, document: JSON.parse(body) as unknown }]),
+  );
+  const golden = join(import.meta.dirname, 'compile-snapshot.golden.json');
+  if (process.env['UPDATE_GOLDEN'] === '1') writeFileSync(golden, `${JSON.stringify(documents, null, 2)}\n`);
+  expect(documents).toEqual(JSON.parse(readFileSync(golden, 'utf8')));
+});
+
+test('equal rows give equal bytes whatever their order', () => {
+  const shuffled = fc.record({
+    servers: fc.shuffledSubarray([...rows.servers], { minLength: 2 }),
+    definitions: fc.shuffledSubarray([...rows.definitions], { minLength: 2 }),
+    grants: fc.shuffledSubarray([...rows.grants], { minLength: 2 }),
+    principals: fc.shuffledSubarray([...rows.principals], { minLength: 2 }),
+    groupMembers: fc.shuffledSubarray([...rows.groupMembers], { minLength: 2 }),
+    apiKeys: fc.shuffledSubarray([...rows.apiKeys], { minLength: 2 }),
+  });
+  const expected = compile().documents;
+  const property = fc.property(shuffled, (changes) => {
+    expect(compile(changes).documents).toEqual(expected);
+  });
+  fc.assert(property, { numRuns: 40 });
+});
+
+test('every compiled document is one that a node of this build can parse', () => {
+  for (const { body } of compile().documents) expect(documentSchema.safeParse(JSON.parse(body)).error).toBeUndefined();
+});
+
+test('a grant of a subject that is gone, or of a server that is not served, does not compile and is no problem', () => {
+  const compiled = compile({
+    grants: [
+      grant('of-nobody', { subjectKind: 'user', subjectPrincipalId: 'gone' }),
+      grant('of-no-group', { subjectKind: 'group', subjectGroupId: 'gone' }),
+      grant('elsewhere', { serverId: 'draft' }),
+    ],
+  });
+  expect(keysOf(compiled).some((key) => key.startsWith('grants/'))).toBe(false);
+  expect(compiled.problems).toEqual([]);
+});
+
+test('a server that cannot be published is withheld with its grants, and named', () => {
+  const compiled = compile({ servers: [server('s1', { protocolRevisions: [] }), server('s2')] });
+  expect(keysOf(compiled).filter((key) => /^(server|grants)/.test(key))).toEqual(['server/s2']);
+  expect(problemsOf(compiled)).toEqual(['server s1 protocolRevisions']);
+});
+
+test('an allow that cannot be published goes alone, a deny takes its server with it', () => {
+  const costly = { tools: ['*a'.repeat(9)] };
+  const allow = compile({ grants: [grant('bad', costly), grant('good')] });
+  expect(allow.documents.find(({ key }) => key === 'grants/s1')?.body).toMatch(/"id":"good"/);
+  expect(problemsOf(allow)).toEqual(['grant bad tools.0']);
+  const deny = compile({ grants: [grant('bad', { ...costly, effect: 'deny' }), grant('good')] });
+  expect(keysOf(deny).filter((key) => /^(server|grants)/.test(key))).toEqual(['server/s2']);
+  expect(problemsOf(deny)).toEqual(['grant bad tools.0', 'server s1']);
+});
+
+test('a deny whose subject is of another kind than it says is not silently without effect', () => {
+  const wrong = grant('bad', { subjectKind: 'user', subjectPrincipalId: 'robot', effect: 'deny' });
+  const compiled = compile({ grants: [wrong] });
+  expect(problemsOf(compiled)).toEqual(['grant bad subject', 'server s1']);
+  expect(keysOf(compiled)).not.toContain('server/s1');
+});
+
+test('limits and keys that are not valid are left out and named, so that the ones before stay', () => {
+  const limits = compile({ limits: { sessionTtlMs: -1 } });
+  expect(problemsOf(limits)).toEqual(['limits limits sessionTtlMs']);
+  expect(keysOf(limits)).not.toContain('limits');
+  const unopened = compileSnapshot(rows, () => undefined);
+  expect(problemsOf(unopened)).toEqual(['keys keys k1']);
+  expect(keysOf(unopened)).not.toContain('keys');
+  expect(problemsOf(compile({ sealingKeys: [{ ...sealingKey, use: 'open' }] }))).toEqual(['keys keys']);
+  expect(problemsOf(compile({ limits: 'none' }))[0]).toContain('limits limits');
+});
+
+test('without settings the limits are the defaults', () => {
+  const compiled = compile({ limits: null });
+  expect(JSON.parse(compiled.documents.find(({ key }) => key === 'limits')?.body ?? '')).toEqual(defaultLimits);
+});

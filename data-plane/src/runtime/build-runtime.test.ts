@@ -1,0 +1,237 @@
+import {
+  type ConfigDocument,
+  defaultLimits,
+  encodeDocument,
+  type KeysDocument,
+  type Manifest,
+  manifestHash,
+  principalShard,
+  type PrincipalRecord,
+  type PrincipalsDocument,
+  type ServerDocument,
+} from '@sallyport/schema';
+import fc from 'fast-check';
+import { describe, expect, test } from 'vitest';
+import { buildFromDocuments, buildRuntime, type BuiltConfiguration, type BuildResult } from './build-runtime.ts';
+import type { Runtime } from './runtime.ts';
+
+const secret = Buffer.alloc(32, 7).toString('base64');
+const keys: KeysDocument = { kind: 'keys', sealing: [{ id: 'k1', secret, use: 'seal' }] };
+
+function server(id: string, tools: string[] = ['echo']): ServerDocument {
+  return {
+    kind: 'server',
+    id,
+    slug: `s-${id}`,
+    lifecycle: 'approved',
+    url: 'https://mcp.example.com/mcp',
+    protocolRevisions: ['2026-07-28', '2025-11-25', '2019-01-01'],
+    labels: {},
+    definitions: tools.map((name) => ({ kind: 'tool', name, approvedDigests: ['d'], state: 'approved' })),
+    auditMode: 'buffered',
+    configStalenessMaxMs: null,
+  };
+}
+function grants(serverId: string, tools: string[]): ConfigDocument {
+  const entry = { subject: { kind: 'everyone' }, effect: 'allow', tools, prompts: [], resources: [] } as const;
+  return { kind: 'grants', serverId, grants: [{ id: `g-${serverId}`, ...entry, notBefore: null, notAfter: null }] };
+}
+function principal(id: string, keyHash: string, epoch = 0): PrincipalRecord {
+  const key = { id: `key-${keyHash}`, hash: keyHash.padEnd(64, '0'), scopes: ['mcp' as const], expiresAt: 1 };
+  return { id, kind: 'user', name: id, status: 'active', groups: [], epoch, expiresAt: null, keys: [key] };
+}
+function shards(records: readonly PrincipalRecord[]): PrincipalsDocument[] {
+  const byShard = Map.groupBy(records, (record) => principalShard(record.id));
+  return [...byShard].map(([shard, principals]) => ({ kind: 'principals', shard, principals }));
+}
+
+/** Builds what `documents` say, checked or not, as a control plane of another build could send it. */
+function build(documents: readonly unknown[], previous?: BuiltConfiguration, entriesOf = keyed): BuildResult {
+  const encoded = documents.map((document) => encodeDocument(document as ConfigDocument));
+  const entries = entriesOf(encoded);
+  const bodies = new Map(encoded.map(({ hash, body }) => [hash, body]));
+  const history = { id: 'h', startedAt: 0, signature: '' };
+  const manifest: Manifest = { history, revision: 1, hash: manifestHash(entries), entries };
+  return buildRuntime(manifest, (hash) => bodies.get(hash), previous);
+}
+function keyed(encoded: readonly { key: string; hash: string }[]): Record<string, string> {
+  return Object.fromEntries(encoded.map(({ key, hash }) => [key, hash]));
+}
+function problemsOf(result: BuildResult): string[] {
+  return result.ok ? [] : result.problems.map(({ document, path, message }) => `${document} ${path}: ${message}`);
+}
+
+/** What two equal runtimes have in common, whatever the order of their maps. */
+function comparable(runtime: Runtime): unknown {
+  const sorted = <Value>(map: ReadonlyMap<string, Value>): [string, Value][] =>
+    [...map].sort(([a], [b]) => (a < b ? -1 : 1));
+  return {
+    servers: sorted(runtime.serverById).map(([id, one]) => [
+      id,
+      one.document,
+      one.grants.map(({ entry }) => entry),
+      one.fingerprint,
+    ]),
+    slugs: sorted(runtime.serverBySlug).map(([slug, one]) => [slug, one.document.id]),
+    principals: sorted(runtime.principalById),
+    keys: sorted(runtime.apiKeyByHash),
+    limits: runtime.limits,
+    sealing: runtime.sealing.seal.id,
+  };
+}
+
+describe('a whole configuration', () => {
+  test('is indexed by everything a request asks for', () => {
+    const robot = principal('robot', 'a1');
+    const { runtime } = buildFromDocuments([
+      server('1'),
+      grants('1', ['echo']),
+      ...shards([robot]),
+      defaultLimits,
+      keys,
+    ]);
+    const found = runtime.serverBySlug.get('s-1');
+    expect(found).toBe(runtime.serverById.get('1'));
+    expect(found?.upstream.href).toBe('https://mcp.example.com/mcp');
+    // A revision this build does not know adds no era.
+    expect([...(found?.eras ?? [])].sort()).toEqual(['legacy', 'modern']);
+    expect(found?.grants[0]?.matchers.tool[0]?.('echo')).toBe(true);
+    expect(found?.definitions.get('tool\necho')?.state).toBe('approved');
+    expect(runtime.apiKeyByHash.get(robot.keys[0]?.hash ?? '')?.principal.id).toBe('robot');
+    expect(runtime.sealing.seal.secret).toEqual(Buffer.alloc(32, 7));
+  });
+
+  test('a server without a grants document has no grants', () => {
+    const { runtime } = buildFromDocuments([server('1'), defaultLimits, keys]);
+    expect(runtime.serverById.get('1')?.grants).toEqual([]);
+  });
+});
+
+describe('a configuration is refused as a whole, with document and path,', () => {
+  const base = [defaultLimits, keys];
+  const cases: [string, unknown[], string][] = [
+    ['an unknown field', [...base, { ...server('1'), surprise: true }], 'server/1 : Unrecognized key: "surprise"'],
+    ['an unknown value', [...base, { ...server('1'), lifecycle: 'draft' }], 'server/1 lifecycle: '],
+    ['no limits', [keys], 'limits : the manifest has no such document'],
+    ['no keys', [defaultLimits], 'keys : the manifest has no such document'],
+    ['grants of a server that is not there', [...base, grants('9', [])], 'grants/9 serverId: names a server'],
+    [
+      'a pattern that is too costly',
+      [...base, server('1'), grants('1', ['*a'.repeat(9)])],
+      'grants/1 grants.0.tools.0: ',
+    ],
+    [
+      'one slug for two servers',
+      [...base, server('1'), { ...server('2'), slug: 's-1' }],
+      'server/2 slug: is used by two',
+    ],
+    ['two definitions of one name', [...base, server('1', ['a', 'a'])], 'server/1 definitions.1.name: occurs twice'],
+    [
+      'a principal of another shard',
+      [...base, { kind: 'principals', shard: (principalShard('u') + 1) % 256, principals: [principal('u', 'a')] }],
+      'belongs to another shard',
+    ],
+    [
+      'one key for two principals',
+      [...base, ...shards([principal('u', 'a'), principal('v', 'a')])],
+      'hash: occurs twice',
+    ],
+    [
+      'no key that seals',
+      [defaultLimits, { kind: 'keys', sealing: [{ id: 'k', secret, use: 'open' }] }],
+      'keys sealing: no key seals',
+    ],
+    [
+      'a short secret',
+      [defaultLimits, { kind: 'keys', sealing: [{ id: 'k', secret: 'AAAA', use: 'seal' }] }],
+      'is not 32 bytes',
+    ],
+  ];
+  test.each(cases)('when it has %s', (_name, documents, problem) => {
+    expect(problemsOf(build(documents)).join('\n')).toContain(problem);
+  });
+
+  test('when a document stands under another key', () => {
+    const moved = build([...base, server('1')], undefined, (encoded) => {
+      const entries = keyed(encoded);
+      const { 'server/1': hash = '', ...rest } = entries;
+      return { ...rest, 'server/2': hash };
+    });
+    expect(problemsOf(moved)).toEqual(['server/2 : the document says that it is server/1']);
+  });
+
+  test('when a document is missing or does not match its hash', () => {
+    const { manifest } = buildFromDocuments(base);
+    expect(problemsOf(buildRuntime(manifest, () => undefined))[0]).toContain('the document is missing');
+    expect(problemsOf(buildRuntime(manifest, () => '{}'))[0]).toContain('does not match its hash');
+  });
+});
+
+describe('what did not change is shared', () => {
+  const documents = [
+    server('1'),
+    grants('1', ['a']),
+    server('2'),
+    grants('2', ['b']),
+    ...shards([principal('u', 'a')]),
+  ];
+  const before = buildFromDocuments([...documents, defaultLimits, keys]);
+
+  test('a changed grant rebuilds its server and nothing else', () => {
+    const changed = documents.map((one) => (one.kind === 'grants' && one.serverId === '1' ? grants('1', ['z']) : one));
+    const { runtime } = buildFromDocuments([...changed, defaultLimits, keys], { previous: before });
+    expect(runtime.serverById.get('1')).not.toBe(before.runtime.serverById.get('1'));
+    expect(runtime.serverById.get('1')?.definitions).toBe(before.runtime.serverById.get('1')?.definitions);
+    expect(runtime.serverById.get('2')).toBe(before.runtime.serverById.get('2'));
+    expect(runtime.principalById).toBe(before.runtime.principalById);
+    expect(runtime.apiKeyByHash).toBe(before.runtime.apiKeyByHash);
+  });
+
+  test('a changed principal leaves the servers and the running maps alone', () => {
+    const changed = [...documents.filter(({ kind }) => kind !== 'principals'), ...shards([principal('u', 'b', 1)])];
+    const { runtime } = buildFromDocuments([...changed, defaultLimits, keys], { previous: before });
+    expect(runtime.serverById).toBe(before.runtime.serverById);
+    expect([...runtime.apiKeyByHash.keys()]).toEqual(['b'.padEnd(64, '0')]);
+    expect([...before.runtime.apiKeyByHash.keys()]).toEqual(['a'.padEnd(64, '0')]);
+  });
+
+  test('building on what ran gives the same as building from nothing', () => {
+    const configuration = fc.record({
+      servers: fc.uniqueArray(fc.record({ id: fc.constantFrom('1', '2', '3'), tools: fc.subarray(['a', 'b', 'c']) }), {
+        selector: ({ id }) => id,
+      }),
+      granted: fc.subarray(['1', '2', '3']),
+      tools: fc.subarray(['x', 'y*', '*']),
+      principals: fc.uniqueArray(
+        fc.record({
+          id: fc.constantFrom('u', 'v', 'w', 'u2'),
+          key: fc.constantFrom('a', 'b', 'c', 'd'),
+          epoch: fc.nat(2),
+        }),
+        { selector: ({ id }) => id },
+      ),
+    });
+    fc.assert(
+      fc.property(fc.array(configuration, { minLength: 2, maxLength: 6 }), (timeline) => {
+        let previous: BuiltConfiguration | undefined;
+        for (const { servers, granted, tools, principals } of timeline) {
+          const records = [
+            ...new Map(principals.map(({ id, key, epoch }) => [key, principal(id, key, epoch)])).values(),
+          ];
+          const present = new Set(servers.map(({ id }) => id));
+          const wanted: ConfigDocument[] = [
+            ...servers.map(({ id, tools: defined }) => server(id, defined)),
+            ...granted.filter((id) => present.has(id)).map((id) => grants(id, tools)),
+            ...shards(records),
+            defaultLimits,
+            keys,
+          ];
+          const fresh = buildFromDocuments(wanted);
+          previous = buildFromDocuments(wanted, previous === undefined ? {} : { previous });
+          expect(comparable(previous.runtime)).toEqual(comparable(fresh.runtime));
+        }
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
