@@ -278,7 +278,9 @@ export function configHelp(): string {
   const lines = Object.entries(environment.shape).map(([name, schema]) => {
     const absent = schema.safeParse(undefined);
     const value: unknown = absent.success ? absent.data : undefined;
-    const fallback = typeof value === 'object' || value === undefined ? '' : String(value);
+    const fallback = ['string', 'number', 'boolean'].includes(typeof value)
+      ? JSON.stringify(value).replaceAll('"', '')
+      : '';
     const need = absent.success ? (fallback === '' ? 'optional' : `default ${fallback}`) : 'required';
     return `  ${name} (${need})\n      ${schema.description ?? ''}`;
   });

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, fakeTools, startFakeUpstream, type UpstreamRequest } from '../kit/fake-upstream.ts';
 import { type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
-import { type Answer, legacy, modern, send } from './requests.ts';
+import { type Answer, legacy, modern, send, type Sent } from './requests.ts';
 
 let upstream: FakeUpstream;
 let node: PipelineNode;
@@ -39,7 +39,7 @@ const toolCall = (name: string, values: Record<string, unknown> = {}) =>
 /** Sends through the node while the upstream answers in the given way. */
 async function answeredBy(
   answer: (response: ServerResponse, request: UpstreamRequest) => void,
-  sent = toolCall('count'),
+  sent: Sent = toolCall('count'),
 ): Promise<Answer> {
   let first = true;
   upstream.intercept((request, response) => {

@@ -6,6 +6,7 @@ import {
   decisionCacheBytesMax,
   ExchangeSlots,
   Listener,
+  type ListenerLimits,
   ObservedHealth,
   Pipeline,
   RuntimeStore,
@@ -121,6 +122,15 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
   return documents;
 }
 
+const listenerLimits: ListenerLimits = {
+  requestHeaderBytesMax: 32 * 1024,
+  requestHeadersTimeoutMs: 10_000,
+  requestBodyTimeoutMs: 5_000,
+  requestBodiesBytesMax: 64 * 1024 * 1024,
+  connectionsMax: 1000,
+  connectionIdleTimeoutMs: 5_000,
+};
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration) {
   const clock = systemClock;
@@ -163,14 +173,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     host: '127.0.0.1',
     port: 0,
     tls: null,
-    limits: {
-      requestHeaderBytesMax: 32 * 1024,
-      requestHeadersTimeoutMs: 10_000,
-      requestBodyTimeoutMs: 5_000,
-      requestBodiesBytesMax: 64 * 1024 * 1024,
-      connectionsMax: 1000,
-      connectionIdleTimeoutMs: 5_000,
-    },
+    limits: listenerLimits,
     trustedProxies: new BlockList(),
     handle: (request) => pipeline.handle(request),
     clock,

@@ -48,11 +48,10 @@ describe('a sealed session', () => {
   });
 
   test('does not open when any one character is changed, cut or added', () => {
-    for (let at = 0; at < token.length; at++) {
+    // Not the last character of Base64: it may carry bits that decode to nothing.
+    for (let at = 0; at < token.length - 1; at++) {
       const other = token[at] === 'A' ? 'B' : 'A';
-      const changed = `${token.slice(0, at)}${other}${token.slice(at + 1)}`;
-      // The last character of Base64 may carry bits that decode to nothing.
-      if (at < token.length - 1) expect(codeOf(changed)).toBe('SESSION_NOT_FOUND');
+      expect(codeOf(`${token.slice(0, at)}${other}${token.slice(at + 1)}`)).toBe('SESSION_NOT_FOUND');
     }
     for (const text of ['', '.', 'k1.', 'k1', `${token}AAAA`, token.slice(0, -4), 'x'.repeat(10_000), '\0', 'é']) {
       expect(codeOf(text)).toBe('SESSION_NOT_FOUND');

@@ -39,14 +39,14 @@ describe('the scanner agrees with JSON.parse on what is JSON', () => {
   });
 
   test('for JSON with one character changed, taken away or put in', () => {
-    const characters = fc.constantFrom(...'{}[],:"\\/0123456789.-+eEtruefalsn \t\n\ru\u0000é');
+    const characters = fc.constantFrom(...Array.from('{}[],:"\\/0123456789.-+eEtruefalsn \t\n\ru\u0000é'));
     fc.assert(
       fc.property(fc.jsonValue({ maxDepth: 4 }), fc.nat(), characters, fc.nat(2), (value, where, character, how) => {
         const text = JSON.stringify(value);
         const at = where % (text.length + 1);
         const changed = text.slice(0, at) + (how === 0 ? '' : character) + text.slice(how === 2 ? at : at + 1);
         const problem = problemOf(changed);
-        if (problem !== 'duplicateKey') expect(problem === 'none').toBe(parses(changed));
+        expect(problem === 'none' || problem === 'duplicateKey').toBe(parses(changed));
       }),
       { numRuns: 2000 },
     );
