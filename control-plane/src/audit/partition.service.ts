@@ -37,9 +37,11 @@ export class PartitionService {
       const retentionDays = await readRetentionDays(sql);
       for (const [table, column] of partitioned) {
         const existing = await partitionsOf(sql, table);
-        for (let day = today - daysBack; day <= today + daysAhead; day++) {
-          if (!existing.has(day)) await createPartition(sql, table, column, day);
-        }
+        const wanted = Array.from({ length: daysBack + daysAhead + 1 }, (_, index) => today - daysBack + index);
+        const missing = wanted.filter((day) => !existing.has(day));
+        // An insert that was bound for the default partition before one is attached fails afterwards: let it end first.
+        if (missing.length > 0) await sql.unsafe(`lock table ${table} in exclusive mode`);
+        for (const day of missing) await createPartition(sql, table, column, day);
         for (const day of existing) {
           if (day >= today - retentionDays) continue;
           await sql.unsafe(`drop table ${partitionName(table, day)}`);
