@@ -46,7 +46,7 @@ const defaults: DiscoveryJobOptions = {
 /** A process that died holds a lease for as long as its discovery could have taken, with the node's part. */
 const leaseMarginMs = 60_000;
 /** How often a caller looks whether another process has finished the discovery that it waits for. */
-const waitStepMs = 200;
+const waitStepMs = 100;
 
 /** Trouble that a node, which stands elsewhere in the network, may not have. */
 const worthAskingNode = new Set<string>(['UPSTREAM_UNREACHABLE', 'UPSTREAM_TIMEOUT']);
@@ -84,7 +84,7 @@ export class DiscoveryJob {
 
   /**
    * Discovers a server now and returns it with what was found, or with the problem. When another process is at it
-   * already, waits for that one instead.
+   * already, waits for that one to end, and makes do with it if it began late enough.
    */
   async discoverNow(ctx: Context, input: ChangeServer): Promise<ServerRow> {
     ctx.authorize('server:write');
@@ -92,13 +92,14 @@ export class DiscoveryJob {
     if (this.active >= this.options.onDemandMax) throw new AppError('OVERLOADED');
     const askedAt = ctx.clock.now();
     const lease = uuidv7(askedAt);
-    for (;;) {
+    for (let waited = false; ; waited = true) {
       this.stopping.signal.throwIfAborted();
+      const row = await this.find(input.id);
+      // One that began before we were asked may have missed what the caller wants to be seen.
+      const begunAt = row.discoveryAttemptedAt?.getTime() ?? 0;
+      if (waited && begunAt >= askedAt && row.discoveryLeaseUntil === null) return row;
       const claimed = await this.claim(input.id, lease);
       if (claimed !== undefined) return this.run(ctx, claimed, lease, { onDemand: true, dryRun: input.dryRun });
-      const row = await this.find(input.id);
-      const attemptedAt = row.discoveryAttemptedAt?.getTime() ?? 0;
-      if (attemptedAt >= askedAt && row.discoveryLeaseUntil === null) return row;
       await delay(waitStepMs, undefined, { signal: this.stopping.signal });
     }
   }
@@ -159,13 +160,13 @@ export class DiscoveryJob {
   }
 
   private async look(server: ServerRow): Promise<DiscoveryOutcome> {
-    const { url } = server;
-    if (server.discoveredBy === 'node') return { url, sight: null, result: await this.lookThroughNode(server) };
+    const about = { url: server.url, begunAt: this.deps.systemContext.clock.now() };
+    if (server.discoveredBy === 'node') return { ...about, sight: null, result: await this.lookThroughNode(server) };
     const { result, sight } = await this.lookMyself(server);
-    if (!(result instanceof AppError) || !worthAskingNode.has(result.code)) return { url, sight, result };
+    if (!(result instanceof AppError) || !worthAskingNode.has(result.code)) return { ...about, sight, result };
     const second = await this.lookThroughNode(server);
     // What the node met says no more than what we met, unless it got through.
-    return { url, sight, result: second instanceof AppError ? result : second };
+    return { ...about, sight, result: second instanceof AppError ? result : second };
   }
 
   private async lookMyself(

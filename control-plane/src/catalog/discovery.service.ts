@@ -29,6 +29,8 @@ export interface ControlPlaneSight {
 export interface DiscoveryOutcome {
   /** The URL that was discovered: if the server has another one by now, the outcome says nothing of it. */
   readonly url: string;
+  /** When it began, in milliseconds since the epoch. */
+  readonly begunAt: number;
   readonly sight: ControlPlaneSight | null;
   readonly result: DiscoveryResult | AppError;
 }
@@ -99,8 +101,10 @@ export class DiscoveryService {
         const state = problem === null ? 'healthy' : 'unhealthy';
         await this.health.observe(tx, { serverId, state, observedAt: now, latencyMs, problem });
       }
-      if (outcome.result instanceof AppError) return this.storeFailure(tx, ctx, before, outcome.result, options);
-      return this.storeSuccess(tx, ctx, before, outcome.result, options);
+      if (outcome.result instanceof AppError) {
+        return this.storeFailure(tx, ctx, before, outcome.begunAt, outcome.result, options);
+      }
+      return this.storeSuccess(tx, ctx, before, outcome.begunAt, outcome.result, options);
     });
   }
 
@@ -108,12 +112,13 @@ export class DiscoveryService {
     tx: Transaction,
     ctx: Context,
     before: ServerRow,
+    begunAt: number,
     error: AppError,
     options: StoreOptions,
   ): Promise<ServerRow> {
     const problem = { discoveryProblem: error.code, discoveryProblemMessage: error.publicMessage };
     const row = await this.updateServer(tx, before, {
-      discoveryAttemptedAt: new Date(ctx.clock.now()),
+      discoveryAttemptedAt: new Date(begunAt),
       ...problem,
     });
     if (options.onDemand) {
@@ -127,6 +132,7 @@ export class DiscoveryService {
     tx: Transaction,
     ctx: Context,
     before: ServerRow,
+    begunAt: number,
     result: DiscoveryResult,
     options: StoreOptions,
   ): Promise<ServerRow> {
@@ -140,7 +146,7 @@ export class DiscoveryService {
     const row = await this.updateServer(tx, before, {
       ...update,
       discoveredAt: now,
-      discoveryAttemptedAt: now,
+      discoveryAttemptedAt: new Date(begunAt),
       discoveryProblem: null,
       discoveryProblemMessage: null,
       ...(changed ? { revision: before.revision + 1, updatedAt: now } : {}),

@@ -146,6 +146,7 @@ class Attempt {
   }
 
   readonly fetch: FetchLike = async (input, init) => {
+    this.signal.throwIfAborted();
     const signal = init?.signal ?? undefined;
     const signals = signal === undefined ? [this.signal] : [this.signal, signal];
     const response = await this.options.egress.fetch(input, { ...init, signal: AbortSignal.any(signals) });
