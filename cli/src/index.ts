@@ -1,4 +1,11 @@
 export {
+  type AuditFinding,
+  type AuditFindingCode,
+  type AuditVerification,
+  describeVerification,
+  verifyAuditExport,
+} from './audit-verify.ts';
+export {
   type EmbeddedPostgres,
   type EmbeddedPostgresOptions,
   startEmbeddedPostgres,

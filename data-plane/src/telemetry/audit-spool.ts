@@ -172,12 +172,17 @@ export class AuditSpool {
     try {
       this.#recordShed();
     } catch (error) {
-      this.#options.log.error({ err: error, count: this.#shed.count }, 'records were shed and there is no room to say so');
+      this.#options.log.error(
+        { err: error, count: this.#shed.count },
+        'records were shed and there is no room to say so',
+      );
     }
     this.#closed = true;
     clearTimeout(this.#syncTimer);
     await this.#syncing?.catch(() => undefined);
-    await this.#sync().catch((error: unknown) => this.#options.log.error({ err: error }, 'the spool could not be synced'));
+    await this.#sync().catch((error: unknown) =>
+      this.#options.log.error({ err: error }, 'the spool could not be synced'),
+    );
     this.#live.ended = true;
     for (const descriptor of [...this.#retired, this.#descriptor]) closeSync(descriptor);
     this.#shed.close();
