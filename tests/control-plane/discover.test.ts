@@ -285,6 +285,14 @@ describe('an upstream', () => {
     expect((await discover(upstream.url)).protocolRevisions).toEqual(['2025-06-18']);
   });
 
+  test('is left with no session, also by an initialize that it answered with another revision', async () => {
+    const upstream = await listing();
+    upstream.legacyRevisions = ['2025-06-18'];
+    await discover(upstream.url);
+    expect(upstream.asked.filter((method) => method.startsWith('initialize'))).toHaveLength(3);
+    expect(upstream.sessions.size).toBe(0);
+  });
+
   test('that speaks none of our revisions is told so', async () => {
     const upstream = await listing();
     upstream.modern = false;

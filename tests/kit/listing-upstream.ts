@@ -11,6 +11,8 @@ export interface ListingUpstream {
   readonly url: string;
   /** Methods asked for, in order, with the revision of an `initialize`. */
   readonly asked: string[];
+  /** Legacy sessions that were opened and not ended. */
+  readonly sessions: Set<string>;
   /** What it lists on one page; change it at will. */
   lists: Lists;
   /** What it lists to clients of the legacy era, where that differs. */
@@ -78,6 +80,10 @@ async function serve(upstream: Settings, request: IncomingMessage, response: Ser
   const body = await bodyOf(request);
   if (upstream.failure !== undefined)
     return void response.writeHead(upstream.failure).end('secret words of the upstream');
+  if (request.method === 'DELETE') {
+    const ended = upstream.sessions.delete(String(request.headers['mcp-session-id']));
+    return void response.writeHead(ended ? 204 : 404).end();
+  }
   if (request.method !== 'POST') return void response.writeHead(405).end();
   const message = messageSchema.parse(JSON.parse(body));
   const { id, method } = message;
@@ -87,6 +93,11 @@ async function serve(upstream: Settings, request: IncomingMessage, response: Ser
   const answer = (status: number, text: string): void => {
     response.writeHead(status, { 'content-type': 'application/json' }).end(text);
   };
+  if (method === 'initialize' && upstream.legacyRevisions.length > 0) {
+    const session = `session-${upstream.asked.length}`;
+    upstream.sessions.add(session);
+    response.setHeader('mcp-session-id', session);
+  }
   const raw = upstream.rawAnswer?.(id, method);
   if (raw !== undefined) return answer(200, raw);
   const result = resultOf(upstream, message, modern);
@@ -105,6 +116,7 @@ export function toolNamed(name: string, description = `The tool ${name}`): Recor
 export async function startListingUpstream(tools: readonly unknown[] = [toolNamed('echo')]): Promise<ListingUpstream> {
   const settings: Settings = {
     asked: [],
+    sessions: new Set(),
     lists: { tools, prompts: [], resources: [], resourceTemplates: [] },
     legacyLists: {},
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],

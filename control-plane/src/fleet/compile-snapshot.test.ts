@@ -33,7 +33,10 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     discoveredAt: at,
     discoveryAttemptedAt: at,
     discoveryProblem: null,
+    discoveryProblemMessage: null,
     discoveryNotes: [],
+    discoveryLease: null,
+    discoveryLeaseUntil: null,
     ...changes,
   };
 }

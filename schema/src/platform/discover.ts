@@ -208,6 +208,22 @@ async function requestRaw(
   return raw;
 }
 
+/** Also after the client has closed: an upstream that was asked in vain must not be left with a session each time. */
+async function endSession(attempt: Attempt, http: StreamableHTTPClientTransport): Promise<void> {
+  const { sessionId, protocolVersion } = http;
+  if (sessionId === undefined) return;
+  const headers = {
+    'mcp-session-id': sessionId,
+    ...(protocolVersion === undefined ? {} : { 'mcp-protocol-version': protocolVersion }),
+  };
+  const signal = AbortSignal.timeout(endSessionTimeoutMs);
+  // An upstream that does not let clients end sessions answers with an error, which is its right.
+  await attempt
+    .fetch(attempt.options.url, { method: 'DELETE', headers, signal })
+    .then((response) => response.body?.cancel())
+    .catch(() => undefined);
+}
+
 /** Connects with the given negotiation; only `revisions` are offered and accepted. */
 async function connect(attempt: Attempt, mode: Mode, revisions: readonly ProtocolRevision[]): Promise<Connection> {
   const http = new StreamableHTTPClientTransport(new URL(attempt.options.url), {
@@ -230,13 +246,14 @@ async function connect(attempt: Attempt, mode: Mode, revisions: readonly Protoco
     await client.connect(transport, { signal: attempt.signal, timeout: attempt.options.timeoutMs });
   } catch (error) {
     await client.close();
+    await endSession(attempt, http);
     throw error;
   }
   const revision = client.getNegotiatedProtocolVersion();
   const greeting = transport.results.get(client.getProtocolEra() === 'modern' ? 'server/discover' : 'initialize');
   const close = async (): Promise<void> => {
-    await Promise.race([http.terminateSession().catch(() => undefined), delay(endSessionTimeoutMs)]);
     await client.close();
+    await endSession(attempt, http);
   };
   if (!isProtocolRevision(revision) || greeting === undefined) {
     await close();
@@ -248,12 +265,6 @@ async function connect(attempt: Attempt, mode: Mode, revisions: readonly Protoco
     close,
     request: (method, params) => requestRaw(client, transport, attempt, { method, params }),
   };
-}
-
-function delay(milliseconds: number): Promise<void> {
-  return new Promise((resolve) => {
-    setTimeout(resolve, milliseconds).unref();
-  });
 }
 
 /** True when the failure says "I do not speak that", not "I cannot be reached just now". */
