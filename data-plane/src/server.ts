@@ -110,7 +110,7 @@ export class Listener {
     outgoing.on('error', () => undefined);
     try {
       const response = await this.#options.handle(this.#request(incoming, aborted.signal));
-      await this.#write(incoming, outgoing, response);
+      await this.#write(outgoing, response);
     } catch (error) {
       this.#options.log.error({ err: error }, 'a response could not be written');
       outgoing.destroy();
@@ -167,7 +167,7 @@ export class Listener {
           const [only] = chunks;
           resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length));
         } else {
-          incoming.pause();
+          // node:http discards the rest, unbuffered, so that the client gets to read the answer.
           reject(error);
         }
       };
@@ -185,39 +185,34 @@ export class Listener {
     });
   }
 
-  async #write(incoming: IncomingMessage, outgoing: ServerResponse, response: ProxyResponse): Promise<void> {
+  /** Writes the response and tells its follower how it ended, whatever happens. */
+  async #write(outgoing: ServerResponse, response: ProxyResponse): Promise<void> {
     const { body, follower } = response;
-    if (outgoing.destroyed) {
-      if (body !== null && !Buffer.isBuffer(body)) await body.cancel();
-      follower?.ended(false, 0, null);
-      return;
-    }
-    const headers = [...response.headers];
-    // What was not read of the request cannot be told from the next one.
-    if (this.#draining || !incoming.complete) headers.push('connection', 'close');
-    const firstByteAt = this.#options.clock.monotonic();
-    if (body !== null && !Buffer.isBuffer(body)) {
-      outgoing.writeHead(response.status, headers);
-      outgoing.flushHeaders();
-      let sourceDone: Promise<void> | undefined;
-      const onClose = (): void => {
-        if (!outgoing.writableFinished) sourceDone = body.cancel();
-      };
-      outgoing.once('close', onClose);
-      const bytes = await stream(outgoing, body);
+    const written = { bytes: 0, firstByteAt: null as number | null };
+    try {
+      if (outgoing.destroyed) {
+        if (body !== null && !Buffer.isBuffer(body)) await body.cancel();
+        return;
+      }
+      const headers = [...response.headers];
+      // After a body that came too late nothing more is read from the connection.
+      if (this.#draining || response.status === ERRORS.REQUEST_TIMEOUT.http) headers.push('connection', 'close');
+      written.firstByteAt = this.#options.clock.monotonic();
+      if (body === null || Buffer.isBuffer(body)) {
+        written.bytes = body?.length ?? 0;
+        if (response.status !== 204) headers.push('content-length', String(written.bytes));
+        outgoing.writeHead(response.status, headers);
+        if (body === null) outgoing.end();
+        else outgoing.end(body);
+      } else {
+        outgoing.writeHead(response.status, headers);
+        outgoing.flushHeaders();
+        await stream(outgoing, body, written);
+      }
       await finished(outgoing);
-      const complete = outgoing.writableFinished;
-      await sourceDone;
-      follower?.ended(complete, bytes, firstByteAt);
-      return;
+    } finally {
+      follower?.ended(outgoing.writableFinished, written.bytes, written.firstByteAt);
     }
-    const length = body?.length ?? 0;
-    if (response.status !== 204) headers.push('content-length', String(length));
-    outgoing.writeHead(response.status, headers);
-    if (body === null) outgoing.end();
-    else outgoing.end(body);
-    await finished(outgoing);
-    follower?.ended(outgoing.writableFinished, length, firstByteAt);
   }
 
   /** What node:http could not read as a request: no exchange, so one line of log and a status. */
@@ -257,17 +252,24 @@ function plainAddress(address: string): string {
   return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address;
 }
 
-/** Writes until the stream or the client ends; reads on only when the client took what was written. */
-async function stream(outgoing: ServerResponse, body: ByteStream): Promise<number> {
-  let bytes = 0;
+/**
+ * Writes until the stream or the client ends; reads on only when the client took what was written. Where the client
+ * goes first, resolves when the source is done too.
+ */
+async function stream(outgoing: ServerResponse, body: ByteStream, written: { bytes: number }): Promise<void> {
+  let sourceDone: Promise<void> | undefined;
+  outgoing.once('close', () => {
+    if (!outgoing.writableFinished) sourceDone = body.cancel();
+  });
   while (!outgoing.destroyed) {
     const chunk = await body.next();
-    if (chunk === undefined) break;
-    bytes += chunk.length;
-    if (!outgoing.destroyed && !outgoing.write(chunk)) await drained(outgoing);
+    if (chunk === undefined || outgoing.destroyed) break;
+    written.bytes += chunk.length;
+    if (!outgoing.write(chunk)) await drained(outgoing);
   }
   if (!outgoing.destroyed) outgoing.end();
-  return bytes;
+  await finished(outgoing);
+  await sourceDone;
 }
 
 /** Resolves when the client took what was written, or is gone. */

@@ -52,6 +52,8 @@ export interface TestConfiguration {
   readonly principals?: readonly { id: string; key: string; epoch?: number; status?: 'active' | 'disabled' }[];
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
   readonly revision?: number;
+  readonly listener?: Partial<ListenerLimits>;
+  readonly trustedProxies?: readonly string[];
 }
 
 function approved(kind: DefinitionEntry['kind'], name: string): DefinitionEntry {
@@ -164,17 +166,22 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
     receive: {
       access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
-      requestBodyTimeoutMs: 5_000,
+      requestBodyTimeoutMs: configuration.listener?.requestBodyTimeoutMs ?? 5_000,
     },
     clock,
     log,
   });
+  const trustedProxies = new BlockList();
+  for (const cidr of configuration.trustedProxies ?? []) {
+    const [address = '', prefix] = cidr.split('/');
+    trustedProxies.addSubnet(address, Number(prefix));
+  }
   const listener = new Listener({
     host: '127.0.0.1',
     port: 0,
     tls: null,
-    limits: listenerLimits,
-    trustedProxies: new BlockList(),
+    limits: { ...listenerLimits, ...configuration.listener },
+    trustedProxies,
     handle: (request) => pipeline.handle(request),
     clock,
     log,

@@ -130,7 +130,13 @@ export class Entry implements Follower {
       }
       return { ...response, follower: this };
     }
-    return await this.follow(response);
+    try {
+      return await this.follow(response);
+    } catch (unrecorded) {
+      // Strict: its `opened` is on disk and stands for the call.
+      this.#context.log.error({ err: unrecorded, traceId: exchange.traceId }, 'an end could not be recorded');
+      return { ...errorResponse(new AppError('AUDIT_UNAVAILABLE'), exchange.era, exchange.message), follower: this };
+    }
   }
 
   ended(complete: boolean, responseBytes: number, firstByteAt: number | null): void {

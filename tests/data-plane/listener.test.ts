@@ -1,0 +1,134 @@
+import { connect } from 'node:net';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { waitFor } from '../kit/condition.ts';
+import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { type PipelineNode, startPipelineNode, testKey } from './pipeline-node.ts';
+import { modern, send } from './requests.ts';
+
+let upstream: FakeUpstream;
+let node: PipelineNode;
+
+beforeAll(async () => {
+  upstream = await startFakeUpstream();
+  node = await startPipelineNode({
+    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
+    grants: [{ server: 'open', tools: ['*'] }],
+    limits: { requestBodyBytesMax: 200_000 },
+    listener: { requestBodyTimeoutMs: 300, requestBodiesBytesMax: 300_000, requestHeaderBytesMax: 8_192 },
+  });
+});
+afterAll(async () => {
+  await node.stop();
+  await upstream.stop();
+});
+
+/** Writes bytes to the node's port and gives what comes back until the connection closes or `until` matches. */
+function raw(parts: readonly string[], until = /$never/): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let text = '';
+    const socket = connect(node.port, '127.0.0.1', () => {
+      for (const part of parts) socket.write(part);
+    });
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString();
+      if (until.test(text)) socket.destroy();
+    });
+    socket.once('close', () => resolve(text));
+    socket.once('error', reject);
+  });
+}
+const head = (...lines: string[]) =>
+  [
+    'POST /mcp/open HTTP/1.1',
+    'host: 127.0.0.1',
+    `authorization: Bearer ${testKey}`,
+    'content-type: application/json',
+    'accept: application/json, text/event-stream',
+    ...lines,
+    '',
+    '',
+  ].join('\r\n');
+
+const call = modern('tools/call', { name: 'count', arguments: {} });
+
+test('a body far above the limit is answered with 413, whether its length is declared or not', async () => {
+  const body = JSON.stringify({ text: 'x'.repeat(8_000_000) });
+  for (const headers of [{}, { 'transfer-encoding': 'chunked' }]) {
+    const answer = await send(node.url('open'), { body, headers });
+    expect([answer.status, answer.json.error.code]).toEqual([413, 1009]);
+  }
+});
+
+test('a body that does not come in time is answered with 408 and its connection closed', async () => {
+  const text = await raw([head('content-length: 100'), '{']);
+  expect(text).toMatch(/^HTTP\/1\.1 408 [\s\S]*"code":1013/);
+  expect(node.records.at(-1)).toMatchObject({ type: 'refused', outcome: 'malformed', status: 408 });
+});
+
+test('a header block above the limit is answered with 431', async () => {
+  expect(await raw([head(`x-long: ${'x'.repeat(9_000)}`)])).toMatch(/^HTTP\/1\.1 431 [\s\S]*"code":1012/);
+});
+
+test.each([
+  ['no HTTP', 'nonsense\r\n\r\n'],
+  ['two lengths', head('content-length: 1', 'content-length: 2')],
+  ['a length and a chunked body', head('content-length: 1', 'transfer-encoding: chunked')],
+  ['a folded header', head('x: a\r\n b')],
+  ['no host', 'POST /mcp/open HTTP/1.1\r\n\r\n'],
+])('%s is refused without reaching the upstream', async (_what, bytes) => {
+  const before = upstream.requests.length;
+  expect(await raw([bytes], /\r\n\r\n/)).toMatch(/^HTTP\/1\.1 400/);
+  expect(upstream.requests.length).toBe(before);
+});
+
+test('a second Host, an absolute target and another path are refused', async () => {
+  const length = `content-length: ${Buffer.byteLength(call.body)}`;
+  const mirrored = Object.entries(call.headers).map(([name, value]) => `${name}: ${value}`);
+  const good = head(length, ...mirrored);
+  expect(await raw([good, call.body], /\}\}$/)).toMatch(/^HTTP\/1\.1 200/);
+  const second = head('host: evil.example', length, ...mirrored);
+  expect(await raw([second, call.body], /\}\}$/)).toMatch(/^HTTP\/1\.1 400/);
+  for (const target of [
+    'http://evil.example/mcp/open',
+    '/mcp/open/',
+    '/mcp/open/../open',
+    '/mcp/OPEN',
+    '/mcp/%6fpen',
+    '//mcp/open',
+  ]) {
+    expect(await raw([good.replace('/mcp/open', target), call.body], /\}\}$/)).toMatch(/^HTTP\/1\.1 404/);
+  }
+});
+
+test('bodies that wait share one bound of memory', async () => {
+  const slow = [1, 2].map(() => raw([head('content-length: 150000'), 'x'.repeat(149_000)]));
+  await waitFor(
+    'a further body is refused',
+    async () => {
+      const answer = await send(node.url('open'), { ...call, body: call.body.padEnd(100_000) });
+      return answer.status === 503 && answer.headers['retry-after'] === '1';
+    },
+    { deadlineMs: 250, intervalMs: 5 },
+  );
+  await Promise.all(slow);
+  expect((await send(node.url('open'), call)).status).toBe(200);
+});
+
+test('what a stranger claims of its address counts for nothing', async () => {
+  await send(node.url('open'), { ...call, headers: { ...call.headers, 'x-forwarded-for': '203.0.113.9' } });
+  expect(node.records.findLast(({ type }) => type === 'opened')).toMatchObject({ client: { address: '127.0.0.1' } });
+});
+
+test('of a trusted proxy the last stranger before it is the client', async () => {
+  const behind = await startPipelineNode({
+    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
+    grants: [{ server: 'open', tools: ['*'] }],
+    trustedProxies: ['127.0.0.0/8', '10.0.0.0/8'],
+  });
+  await send(behind.url('open'), {
+    ...call,
+    headers: { ...call.headers, 'x-forwarded-for': '6.6.6.6, 203.0.113.9, 10.1.1.1' },
+  });
+  expect(behind.records[0]).toMatchObject({ client: { address: '203.0.113.9' } });
+  await behind.stop();
+});
