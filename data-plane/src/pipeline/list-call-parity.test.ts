@@ -1,0 +1,134 @@
+import { AppError, defaultLimits, type GrantEntry, type PrincipalRecord } from '@sallyport/schema';
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { parseMessage } from '../mcp/envelope.ts';
+import { buildFromDocuments } from '../runtime/build-runtime.ts';
+import { authorize } from './authorize.ts';
+import { DecisionCache } from './decisions.ts';
+import type { Exchange, Routed } from './exchange.ts';
+import { reviewMessage } from './review-message.ts';
+
+const names = ['a', 'ab', 'b', 'a://x', 'a://y', 'é'];
+const principal: PrincipalRecord = {
+  id: 'alice',
+  kind: 'user',
+  name: 'alice',
+  status: 'active',
+  groups: ['team'],
+  epoch: 0,
+  expiresAt: null,
+  keys: [],
+};
+const sealing = [{ id: 'k', secret: Buffer.alloc(32).toString('base64'), use: 'seal' as const }];
+
+const kinds = [
+  { list: 'tools/list', member: 'tools', name: 'name', call: 'tools/call', parameter: 'name' },
+  { list: 'prompts/list', member: 'prompts', name: 'name', call: 'prompts/get', parameter: 'name' },
+  { list: 'resources/list', member: 'resources', name: 'uri', call: 'resources/read', parameter: 'uri' },
+  {
+    list: 'resources/templates/list',
+    member: 'resourceTemplates',
+    name: 'uriTemplate',
+    call: 'resources/read',
+    parameter: 'uri',
+  },
+] as const;
+
+/** Decides a request of the given method as a modern client's. */
+function decided(routed: Omit<Routed, 'received'>, method: string, params: object) {
+  const message = parseMessage(Buffer.from(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params })));
+  const exchange = {} as Exchange;
+  const received = { exchange, era: 'modern', kind: 'message', message } as unknown as Routed['received'];
+  const decisions = new DecisionCache({ bytesMax: 1_000_000 });
+  const context = { decisions, runtimes: { now: () => 50, contactAgeMs: () => 0 } };
+  return authorize({ ...routed, received }, context);
+}
+
+function isCallable(routed: Omit<Routed, 'received'>, method: string, params: object): boolean {
+  try {
+    decided(routed, method, params);
+    return true;
+  } catch (error) {
+    if (error instanceof AppError && error.code.endsWith('_NOT_AVAILABLE')) return false;
+    throw error;
+  }
+}
+
+test('whatever the grants: what is listed can be called, and what can be called is listed', () => {
+  const selector = fc.array(fc.constantFrom(...names, '*', 'a*', 'a://*'), { maxLength: 2 });
+  const instant = fc.constantFrom(null, 0, 50, 100);
+  const grants = fc.array(
+    fc.record<Omit<GrantEntry, 'id'>>({
+      subject: fc.constantFrom({ kind: 'everyone' }, { kind: 'group', id: 'team' }, { kind: 'user', id: 'bob' }),
+      effect: fc.constantFrom('allow', 'allow', 'deny'),
+      tools: selector,
+      prompts: selector,
+      resources: selector,
+      notBefore: instant,
+      notAfter: instant,
+    }),
+    { maxLength: 5 },
+  );
+  const definitions = fc.array(
+    fc.record({
+      kind: fc.constantFrom('tool' as const, 'prompt' as const, 'resource' as const, 'resourceTemplate' as const),
+      name: fc.constantFrom(...names),
+      state: fc.constantFrom('approved' as const, 'approved' as const, 'drifted' as const, 'quarantined' as const),
+      approvedDigests: fc.constant<string[]>([]),
+    }),
+    { maxLength: 20 },
+  );
+  fc.assert(
+    fc.property(grants, definitions, (entries, defined) => {
+      const unique = [...new Map(defined.map((entry) => [`${entry.kind} ${entry.name}`, entry])).values()];
+      const { runtime } = buildFromDocuments([
+        defaultLimits,
+        { kind: 'keys', sealing },
+        {
+          kind: 'server',
+          id: 's',
+          slug: 's',
+          lifecycle: 'approved',
+          url: 'http://127.0.0.1/mcp',
+          protocolRevisions: ['2026-07-28'],
+          labels: {},
+          definitions: unique,
+          auditMode: 'buffered',
+          configStalenessMaxMs: null,
+        },
+        // One grant for certain, so that the server is known to the principal.
+        {
+          kind: 'grants',
+          serverId: 's',
+          grants: [...entries, { ...everything, resources: ['certain'] }].map((entry, at) => ({
+            ...entry,
+            id: String(at),
+          })),
+        },
+      ]);
+      const server = runtime.serverById.get('s');
+      if (server === undefined) throw new Error('no server');
+      const authenticated = { principal } as Routed['authenticated'];
+      const routed = { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
+      for (const { list, member, name, call, parameter } of kinds) {
+        const listing = decided(routed, list, {});
+        const whole = { jsonrpc: '2.0', id: 1, result: { [member]: names.map((each) => ({ [name]: each })) } };
+        const { bytes } = reviewMessage(Buffer.from(JSON.stringify(whole)), listing);
+        const left = JSON.parse(String(bytes)) as { result: Record<string, Record<string, string>[]> };
+        const listed = left.result[member]?.map((each) => each[name]);
+        expect(listed).toEqual(names.filter((each) => isCallable(routed, call, { [parameter]: each })));
+      }
+    }),
+    { numRuns: 150 },
+  );
+});
+
+const everything: Omit<GrantEntry, 'id'> = {
+  subject: { kind: 'everyone' },
+  effect: 'allow',
+  tools: [],
+  prompts: [],
+  resources: [],
+  notBefore: null,
+  notAfter: null,
+};
