@@ -1,11 +1,19 @@
 import { readFileSync } from 'node:fs';
-import { createServer as createHttpServer, type IncomingMessage, type RequestListener, type Server } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type RequestListener,
+  type Server,
+  type ServerResponse,
+} from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ERRORS, syncPath } from '@sallyport/schema';
-import { type Clock, type Log, startOperationsServer, systemClock } from '@sallyport/schema/platform';
+import { type Clock, createQueues, type Log, startOperationsServer, systemClock } from '@sallyport/schema/platform';
 import { Registry } from 'prom-client';
+import { auditExportPath, handleExport } from './audit/export-endpoint.ts';
+import { startTail } from './audit/tail.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { systemContext } from './context.ts';
 import { type Database, openDatabase } from './database/client.ts';
@@ -70,18 +78,17 @@ function notFound(): string {
 
 interface Endpoints {
   readonly graphql: GraphqlEndpoint;
+  readonly exporting: (request: IncomingMessage, response: ServerResponse) => Promise<void>;
   readonly sync: { handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void };
 }
 
 async function listen(config: ControlPlaneConfig, endpoints: Endpoints): Promise<Server> {
   const limits = { requestTimeout: requestTimeoutMs, headersTimeout: headersTimeoutMs, maxHeaderSize: headerBytesMax };
   const onRequest: RequestListener = (request, response) => {
-    if (pathOf(request) === graphqlPath) {
-      void endpoints.graphql.handle(request, response);
-      return;
-    }
-    response.writeHead(404, { 'content-type': 'application/json' });
-    response.end(notFound());
+    const path = pathOf(request);
+    if (path === graphqlPath) void endpoints.graphql.handle(request, response);
+    else if (path === auditExportPath) void endpoints.exporting(request, response);
+    else response.writeHead(404, { 'content-type': 'application/json' }).end(notFound());
   };
   const server: Server =
     config.tls === undefined
@@ -164,7 +171,9 @@ async function start(
   });
   started.add(() => operations.close());
   if (config.roles.includes('worker')) {
-    const jobs = await startJobs({ database, clock, log });
+    const { redisUrl, databaseUrl } = config;
+    const queues = createQueues(redisUrl === undefined ? { databaseUrl } : { redisUrl }, { log });
+    const jobs = startJobs({ database, services, queues, clock, log });
     started.add(() => jobs.stop());
   }
   const urls = config.roles.includes('api')
@@ -188,7 +197,12 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   const schema = buildApiSchema({ resolvers: createResolvers(services), signals });
   const authenticate = (apiKey: string) => services.authenticate.actorFor(apiKey);
   const graphql = await createGraphqlEndpoint({ schema, authenticate, clock, log });
-  const server = await listen(config, { graphql, sync: services.fleet.syncServer });
+  const { exports, events } = services;
+  const exporting = (request: IncomingMessage, response: ServerResponse) =>
+    handleExport({ exports, authenticate, clock, log }, request, response);
+  const tail = startTail({ events, signals, clock, log });
+  started.add(() => tail.stop());
+  const server = await listen(config, { graphql, exporting, sync: services.fleet.syncServer });
   started.add(() => closeHttp(server, config.drainTimeoutMs));
   // Before the server is closed: an open subscription would hold it until the deadline.
   started.add(() => graphql.stop());

@@ -1,11 +1,25 @@
-import type { Clock, Log } from '@sallyport/schema/platform';
+import { auditQueue, metricsQueue } from '@sallyport/schema';
+import type { Clock, Log, Queues } from '@sallyport/schema/platform';
+import { IngestService } from './audit/ingest.service.ts';
+import { PartitionService } from './audit/partition.service.ts';
+import { TrafficIngestService } from './audit/traffic-ingest.service.ts';
 import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
+import type { Services } from './services.ts';
 
 const housekeepingIntervalMs = 10 * 60_000;
+/** How long an event of the control plane waits for its place in the chain. */
+const chainIntervalMs = 5_000;
+const checkpointIntervalMs = 60_000;
+const partitionIntervalMs = 3_600_000;
+/** Audit batches in work at once in one process; those of one spool epoch wait for each other anyway. */
+const auditBatchesConcurrent = 4;
+const metricsWindowsConcurrent = 2;
 
 export interface JobsOptions {
   readonly database: Database;
+  readonly services: Pick<Services, 'checkpoints' | 'nodeKeys' | 'onAlarm'>;
+  readonly queues: Queues;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -42,14 +56,27 @@ function every(name: string, intervalMs: number, log: Log, run: () => Promise<vo
   };
 }
 
-/** What the `worker` role does. */
-export async function startJobs(options: JobsOptions): Promise<Jobs> {
-  const { database, clock, log } = options;
+/** What the `worker` role does: takes in what nodes ship, and keeps the audit trail and the database in order. */
+export function startJobs(options: JobsOptions): Jobs {
+  const { database, services, queues, clock, log } = options;
+  const { checkpoints, nodeKeys, onAlarm } = services;
+  const partitions = new PartitionService({ database, clock, log });
+  const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm });
+  const traffic = new TrafficIngestService({ database, keys: nodeKeys, log });
+  const consumers = [
+    queues.consumer(auditQueue, { concurrency: auditBatchesConcurrent, handle: (data) => ingest.ingest(data) }),
+    queues.consumer(metricsQueue, { concurrency: metricsWindowsConcurrent, handle: (data) => traffic.ingest(data) }),
+  ];
   const timers = [
+    every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
+    every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
+    every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),
     every('housekeeping', housekeepingIntervalMs, log, () => forgetIdempotencyKeys(database.db, clock.now())),
   ];
   return {
     stop: async () => {
+      // A batch in work is finished first.
+      await Promise.all(consumers.map((consumer) => consumer.close()));
       await Promise.all(timers.map((timer) => timer.stop()));
     },
   };

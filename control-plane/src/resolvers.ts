@@ -1,5 +1,7 @@
 import { GrantResolver } from './access/grant.resolver.ts';
 import { RoleResolver } from './access/role.resolver.ts';
+import { AuditResolver } from './audit/audit.resolver.ts';
+import { TrafficResolver } from './audit/traffic.resolver.ts';
 import { DefinitionResolver } from './catalog/definition.resolver.ts';
 import { ServerResolver } from './catalog/server.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
@@ -11,6 +13,7 @@ import type { Services } from './services.ts';
 /** Every resolver class of the API. */
 export const resolverClasses = [
   ApiKeyResolver,
+  AuditResolver,
   DefinitionResolver,
   FleetResolver,
   GrantResolver,
@@ -18,6 +21,7 @@ export const resolverClasses = [
   RoleResolver,
   ServerResolver,
   ServiceAccountResolver,
+  TrafficResolver,
   UserResolver,
 ] as const;
 
@@ -25,6 +29,7 @@ export const resolverClasses = [
 export function createResolvers(services: Services): readonly object[] {
   return [
     new ApiKeyResolver(services),
+    new AuditResolver(services),
     new DefinitionResolver(services.definitions, services.servers),
     new FleetResolver(services.fleet),
     new GrantResolver(services.grants),
@@ -32,6 +37,7 @@ export function createResolvers(services: Services): readonly object[] {
     new RoleResolver(services.roles),
     new ServerResolver(services),
     new ServiceAccountResolver(services),
+    new TrafficResolver(services),
     new UserResolver(services),
   ];
 }

@@ -2,6 +2,12 @@ import type { Permission } from '@sallyport/schema';
 import { type Clock, createEgress, type EgressAllowance, type Log } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
 import { RoleService } from './access/role.service.ts';
+import { CheckpointService } from './audit/checkpoint.service.ts';
+import { EpochService } from './audit/epoch.service.ts';
+import { EventQueryService } from './audit/event-query.service.ts';
+import { ExportService } from './audit/export.service.ts';
+import type { AuditAlarm, NodeKeys } from './audit/ingest.service.ts';
+import { TrafficQueryService } from './audit/traffic-query.service.ts';
 import { DefinitionService } from './catalog/definition.service.ts';
 import { DiscoveryJob } from './catalog/discovery.job.ts';
 import { DiscoveryService } from './catalog/discovery.service.ts';
@@ -9,6 +15,7 @@ import { HealthService } from './catalog/health.service.ts';
 import { ServerService } from './catalog/server.service.ts';
 import { systemContext } from './context.ts';
 import type { Database } from './database/client.ts';
+import { isUuid } from './database/mutation.ts';
 import { type Fleet, startFleet } from './fleet/fleet.ts';
 import { ApiKeyService } from './identity/api-key.service.ts';
 import { AuthenticateService } from './identity/authenticate.service.ts';
@@ -28,6 +35,15 @@ export interface ServicesOptions {
 export type Services = Awaited<ReturnType<typeof startServices>>;
 
 const discoveryPermissions: readonly Permission[] = ['server:read', 'server:write'];
+
+/** What an operator must know of a node's trail: in the log, and on the node's page where the node is known. */
+function alarm(fleet: Fleet, log: Log, code: AuditAlarm, nodeId: string, message: string): void {
+  log.error({ nodeId, code }, message);
+  if (!isUuid(nodeId)) return;
+  fleet.reports
+    .alarmed(nodeId, code, message)
+    .catch((error: unknown) => log.warn({ err: error, nodeId, code }, 'an alarm was not stored'));
+}
 
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
@@ -51,13 +67,15 @@ export async function startServices(options: ServicesOptions) {
   const principals = new PrincipalService(database, roles, grants);
   const groups = new GroupService(database, grants);
   const apiKeys = new ApiKeyService(database, roles);
+  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void => alarm(fleet, log, code, nodeId, message);
+  const epochs = new EpochService({ database, log, onAlarm });
   const fleet: Fleet = await startFleet({
     database,
     secretKey: options.secretKey,
     clock,
     log,
-    watermarksOf: () => Promise.resolve([]),
-    spoolEpochsReported: () => Promise.resolve(),
+    watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
+    spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
   });
   const discovery: DiscoveryJob = new DiscoveryJob({
@@ -68,7 +86,15 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
+  const nodeKeys: NodeKeys = { accepts: (nodeId, publicKey) => fleet.reports.knowsKey(nodeId, publicKey) };
+  const checkpoints = new CheckpointService(database, fleet.fleetKey, clock);
   return {
+    checkpoints,
+    events: new EventQueryService(database),
+    exports: new ExportService(database, checkpoints),
+    traffic: new TrafficQueryService(database),
+    nodeKeys,
+    onAlarm,
     health,
     roles,
     grants,

@@ -15,7 +15,7 @@ export interface PrincipalLookup {
   readonly usablePrincipals: (reader: Reader, ids: readonly string[], nowMs: number) => Promise<readonly string[]>;
 }
 
-/** Serializes all that may take away an owner: two owners must not remove each other at once. */
+/** Serializes all that may take away an owner: two owners must not remove each other at once. Taken before row locks. */
 const ownersLock = sql`select pg_advisory_xact_lock(hashtext('sallyport.owners'))`;
 
 export interface RoleChange {
@@ -103,6 +103,8 @@ export class RoleService {
   async remove(ctx: Context, input: RoleChange): Promise<RoleBindingRow> {
     ctx.authorize('role:assign');
     return mutate(this.database, input, async (tx) => {
+      // First of all locks, as in every change of a principal.
+      await this.lockOwners(tx);
       await this.assertPrincipal(tx, input.principalId);
       if (input.role === 'owner') await this.assertOwnerRemains(tx, ctx, input.principalId);
       const [row] = await tx
@@ -129,9 +131,11 @@ export class RoleService {
     return others.length > 0 && (await this.principals.usablePrincipals(reader, others, nowMs)).length > 0;
   }
 
-  /** Call before an owner is removed, disabled, deleted or let expire: an organization must keep one that can act. */
+  /**
+   * Call before an owner is removed, disabled or deleted, under `lockOwners`: an organization must keep one that can
+   * act.
+   */
   async assertOwnerRemains(tx: Transaction, ctx: Context, principalId: string): Promise<void> {
-    await tx.execute(ownersLock);
     const held = (await this.rolesOf(tx, [principalId])).get(principalId) ?? [];
     if (!held.includes('owner')) return;
     if (await this.hasOwner(tx, ctx.clock.now(), principalId)) return;

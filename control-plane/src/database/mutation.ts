@@ -3,6 +3,9 @@ import postgres from 'postgres';
 import type { Database, Transaction } from './client.ts';
 
 const uniqueViolation = '23505';
+/** Deadlock and serialization failure: PostgreSQL rolled one of two back, and doing it again is right. */
+const repeatable: ReadonlySet<unknown> = new Set(['40P01', '40001']);
+const attemptsMax = 3;
 const uuidPattern = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/i;
 
 /** An id that cannot exist is answered as one that does not: the caller learns nothing from its form. */
@@ -17,10 +20,20 @@ function postgresCode(thrown: unknown): string | undefined {
   return thrown instanceof Error && thrown.cause !== undefined ? postgresCode(thrown.cause) : undefined;
 }
 
+async function repeatingDeadlocks<Result>(attempt: () => Promise<Result>): Promise<Result> {
+  for (let left = attemptsMax; ; left -= 1) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (left <= 1 || !repeatable.has(postgresCode(error))) throw error;
+    }
+  }
+}
+
 /**
  * Runs the work of one mutation in one transaction: rows, audit event and generation live or die together. With
  * `dryRun` everything is done and then rolled back, so the answer and the violations are those of the real run.
- * A lost race for a unique name is CONFLICT.
+ * A lost race for a unique name is CONFLICT. The work may run again after a deadlock, so it acts on nothing but `tx`.
  */
 export async function mutate<Result>(
   database: Pick<Database, 'db'>,
@@ -29,12 +42,14 @@ export async function mutate<Result>(
 ): Promise<Result> {
   let dryResult: { readonly value: Result } | undefined;
   try {
-    return await database.db.transaction(async (tx) => {
-      const value = await work(tx);
-      if (options.dryRun !== true) return value;
-      dryResult = { value };
-      throw new DryRunRollback();
-    });
+    return await repeatingDeadlocks(() =>
+      database.db.transaction(async (tx) => {
+        const value = await work(tx);
+        if (options.dryRun !== true) return value;
+        dryResult = { value };
+        throw new DryRunRollback();
+      }),
+    );
   } catch (error) {
     if (error instanceof DryRunRollback && dryResult !== undefined) return dryResult.value;
     if (postgresCode(error) === uniqueViolation) {
