@@ -13,7 +13,7 @@ import { Pool } from 'undici';
 import { startReferenceServer } from '../kit/reference-server.ts';
 import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
-import { startTopology } from './topology.ts';
+import { startTopology, type Topology } from './topology.ts';
 
 const usage = `pnpm bench [--seconds N] [--rounds N] [--streams N]
 
@@ -35,6 +35,10 @@ const sizes = new Map([
 ]);
 /** Discovery needs the tools that are called; the reference server has this one. */
 const toolName = 'test_simple_text';
+/** Two, since one server may only have so many exchanges open. */
+const streamServers = ['reference-a', 'reference-b'];
+const streamsPerClient = 200;
+const streamsOpenedAtOnce = 100;
 
 interface Options {
   readonly seconds: number;
@@ -191,43 +195,51 @@ function residentMebibytes(pid: number): number {
   return Number(kibibytes) / 1024;
 }
 
-/** Opens `subscriptions/listen` streams that stay quiet, and reads the node's memory before and with them. */
-async function idleStreams(url: URL, key: string, nodePid: number, count: number): Promise<void> {
-  const before = residentMebibytes(nodePid);
+function listenRequest(url: URL, key: string): LoadRequest {
   const load = call(url, key);
   const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
-  const body = JSON.stringify({
-    jsonrpc: '2.0',
-    id: 1,
-    method: 'subscriptions/listen',
-    params: { notifications: { toolsListChanged: true }, _meta: envelope.params._meta },
-  });
+  const params = { notifications: { toolsListChanged: true }, _meta: envelope.params._meta };
   const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
   delete headers['mcp-name'];
-  const open = await Promise.all(
-    Array.from({ length: count }, () => {
-      const { promise, resolve, reject } = Promise.withResolvers<() => void>();
-      const request = httpRequest(url, { method: 'POST', agent: false, headers }, (response) => {
-        if (response.statusCode !== 200) reject(new Error(`a stream was answered ${String(response.statusCode)}`));
-        response.once('data', () => resolve(() => request.destroy()));
-        response.on('error', () => undefined);
-      });
-      request.on('error', reject);
-      request.end(body);
-      return promise;
-    }),
-  );
+  return { url, headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params }) };
+}
+
+/** @returns a function that ends the stream; resolves with the stream's first event */
+function openStream({ url, headers, body }: LoadRequest): Promise<() => void> {
+  const { promise, resolve, reject } = Promise.withResolvers<() => void>();
+  const request = httpRequest(url, { method: 'POST', agent: false, headers }, (response) => {
+    if (response.statusCode !== 200) reject(new Error(`a stream was answered ${String(response.statusCode)}`));
+    response.once('data', () => resolve(() => request.destroy()));
+    response.on('error', () => undefined);
+  });
+  request.on('error', reject);
+  request.end(body);
+  return promise;
+}
+
+/** Opens streams that stay quiet, and reads the node's memory before and with them. */
+async function idleStreams({ nodeUrl, nodePid, clients }: Topology, count: number): Promise<void> {
+  const before = residentMebibytes(nodePid);
+  const open: (() => void)[] = [];
+  while (open.length < count) {
+    const batch = Array.from({ length: Math.min(streamsOpenedAtOnce, count - open.length) }, (_, at) => {
+      const n = open.length + at;
+      const url = new URL(`/mcp/${streamServers[n % streamServers.length] ?? ''}`, nodeUrl);
+      return openStream(listenRequest(url, clients[n % clients.length]?.key ?? ''));
+    });
+    open.push(...(await Promise.all(batch)));
+  }
   const resident = residentMebibytes(nodePid);
   for (const close of open) close();
   const perStream = ((resident - before) * 1024) / count;
-  console.log(
-    `\n${count} idle streams: ${resident.toFixed(0)} MiB resident (${before.toFixed(0)} MiB before; ${perStream.toFixed(1)} KiB a stream)`,
-  );
+  console.log(`\n${count} idle streams: ${resident.toFixed(0)} MiB resident in the node`);
+  console.log(`(${before.toFixed(0)} MiB before them, so ${perStream.toFixed(1)} KiB a stream)`);
 }
 
 async function main(): Promise<void> {
   const chosen = options();
   requireBinaries();
+  const machine = `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`;
   // The control plane and PostgreSQL run with the load generator, away from the node's core.
   spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
@@ -246,10 +258,11 @@ async function main(): Promise<void> {
     nodePin: ['taskset', '-c', '1'],
     upstreams: new Map([
       ...[...sizes.keys()].map((size): [string, URL] => [`s-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
-      ['reference', new URL(reference.url)],
+      ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
     ]),
+    clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
   });
-  const { key } = topology.client;
+  const key = topology.clients[0]?.key ?? '';
   const contenders: Contender[] = [
     { name: 'direct', request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
     { name: 'nginx', request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
@@ -261,8 +274,7 @@ async function main(): Promise<void> {
     );
     await throughputTable(contenders, directory, chosen);
     await latencyTable(contenders, chosen);
-    if (chosen.streams > 0)
-      await idleStreams(new URL('/mcp/reference', topology.nodeUrl), key, topology.nodePid, chosen.streams);
+    if (chosen.streams > 0) await idleStreams(topology, chosen.streams);
   } finally {
     await topology.stop();
     await nginx.stop();

@@ -25,6 +25,7 @@ export interface NginxOptions {
 
 const base = (directory: string, name: string): string => `
 daemon off;
+${process.getuid?.() === 0 ? '# Else the workers would be nobody, who cannot read the directory.\nuser root;' : ''}
 worker_processes 1;
 pid ${join(directory, `${name}.pid`)};
 error_log ${join(directory, `${name}.error.log`)} crit;

@@ -15,7 +15,8 @@ export interface Topology {
   readonly nodeUrl: URL;
   /** The node's process, for its memory. */
   readonly nodePid: number;
-  readonly client: ClientAccount;
+  /** All may use everything. Several, since one principal may only hold so many streams. */
+  readonly clients: readonly ClientAccount[];
   /** Of Prometheus, as the node prints them. */
   metrics(): Promise<string>;
   stop(): Promise<void>;
@@ -26,6 +27,7 @@ export interface TopologyOptions {
   readonly nodePin: readonly string[];
   /** Slug → URL of the upstream. */
   readonly upstreams: ReadonlyMap<string, URL>;
+  readonly clients: number;
 }
 
 async function control(
@@ -88,31 +90,27 @@ async function startNodeProcess(
   return { child, url: new URL(`http://127.0.0.1:${port}/`), operations };
 }
 
-/** One server after the other: a grant that allows, and some of other subjects that do not concern the caller. */
+/** On each server a grant that allows, and many of other subjects that do not concern the caller. */
 async function provision(
   administrator: Administrator,
-  upstreams: TopologyOptions['upstreams'],
-): Promise<ClientAccount> {
-  const client = await administrator.createClient('bench');
+  { upstreams, clients }: TopologyOptions,
+): Promise<ClientAccount[]> {
+  const accounts: ClientAccount[] = [];
+  for (let n = 0; n < clients; n++) accounts.push(await administrator.createClient(`bench-${n}`));
   for (const [slug, url] of upstreams) {
     const { id } = await administrator.registerServer(slug, url.href);
-    await administrator.grant({
-      serverId: id,
-      subject: { kind: 'SERVICE_ACCOUNT', id: client.principalId },
-      tools: ['*'],
-      resources: ['*'],
-    });
+    for (const { principalId } of accounts) {
+      const subject = { kind: 'SERVICE_ACCOUNT', id: principalId } as const;
+      await administrator.grant({ serverId: id, subject, tools: ['*'], resources: ['*'] });
+    }
     const other = await administrator.createClient(`other-${slug}`);
     for (let n = 0; n < otherGrants; n++) {
-      await administrator.grant({
-        serverId: id,
-        subject: { kind: 'SERVICE_ACCOUNT', id: other.principalId },
-        tools: [`tool_${n}_*`],
-      });
+      const subject = { kind: 'SERVICE_ACCOUNT', id: other.principalId } as const;
+      await administrator.grant({ serverId: id, subject, tools: [`tool_${n}_*`] });
     }
   }
   await administrator.converged();
-  return client;
+  return accounts;
 }
 
 /** The real planes: control plane and PostgreSQL here, one node as a process of its own on the core it is pinned to. */
@@ -127,11 +125,11 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
     SALLYPORT_EGRESS_ALLOW: egressAllow,
     DATABASE_URL: postgres.url,
   });
-  const client = await provision(administrator, options.upstreams);
+  const clients = await provision(administrator, options);
   return {
     nodeUrl: node.url,
     nodePid: node.child.pid ?? 0,
-    client,
+    clients,
     metrics: async () => (await fetch(new URL('/metrics', node.operations))).text(),
     stop: async () => {
       const exited = new Promise<void>((resolve) => node.child.once('exit', () => resolve()));
