@@ -1,293 +1,25 @@
-import {
-  Client,
-  type FetchLike,
-  type JSONRPCMessage,
-  ProtocolError,
-  SdkError,
-  SdkErrorCode,
-  SdkHttpError,
-  StreamableHTTPClientTransport,
-  type Transport,
-  type TransportSendOptions,
-} from '@modelcontextprotocol/client';
-import { z } from 'zod';
 import { canonicalJson, sha256 } from '../canonical-json.ts';
 import { checkDefinition } from '../definition-check.ts';
-import { AppError, toAppError } from '../errors.ts';
-import {
-  eraOf,
-  isProtocolRevision,
-  legacyRevisions,
-  type ProtocolRevision,
-  protocolRevisions,
-} from '../mcp-methods.ts';
+import { eraOf, legacyRevisions, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
 import type { DefinitionKind } from '../snapshot.ts';
 import type { DiscoveryResult } from '../sync.ts';
-import type { Egress } from './guarded-egress.ts';
+import {
+  Attempt,
+  connect,
+  type Connection,
+  discoveryError,
+  type DiscoverOptions,
+  protocolError,
+  tryLegacy,
+} from './discovery-connection.ts';
 
-export interface DiscoverOptions {
-  readonly url: string;
-  readonly egress: Pick<Egress, 'fetch'>;
-  /** For the whole discovery, all connections and pages together. */
-  readonly timeoutMs: number;
-  readonly clientInfo: { readonly name: string; readonly version: string };
-  /** Canonical bytes of all definitions together; what a caller can carry on. */
-  readonly definitionsBytesMax?: number;
-  /** Ends the discovery early; its reason is what is thrown. */
-  readonly signal?: AbortSignal;
-}
+export type { DiscoverOptions } from './discovery-connection.ts';
 
 const pagesMax = 100;
 const definitionsMax = 5_000;
 const definitionsBytesMaxDefault = 16 * 1024 * 1024;
-const responseBytesMax = 16 * 1024 * 1024;
 const informationBytesMax = 64 * 1024;
-const notesMax = 100;
 const noteNameLengthMax = 128;
-const endSessionTimeoutMs = 2_000;
-
-/** Everything a client may offer, so that an upstream which adapts its lists to the client shows them whole. */
-const everyCapability = {
-  roots: { listChanged: true },
-  sampling: { context: {}, tools: {} },
-  elicitation: { form: {}, url: {} },
-};
-
-const anyResult = z.looseObject({});
-type RawResult = Readonly<Record<string, unknown>>;
-
-function protocolError(internal: string, publicMessage?: string): AppError {
-  return new AppError('UPSTREAM_PROTOCOL', { internal, ...(publicMessage === undefined ? {} : { publicMessage }) });
-}
-
-/**
- * Passes messages between the SDK's client and its HTTP transport, and keeps the latest raw result of each method: the
- * client validates results whole and strips what it does not know, while digests are taken over what was sent.
- */
-class RawTransport implements Transport {
-  readonly results = new Map<string, RawResult>();
-  readonly #inner: StreamableHTTPClientTransport;
-  readonly #methods = new Map<string | number, string>();
-  readonly hasPerRequestStream = true;
-  onclose?: () => void;
-  onerror?: (error: Error) => void;
-  onmessage?: (message: JSONRPCMessage) => void;
-
-  constructor(inner: StreamableHTTPClientTransport) {
-    this.#inner = inner;
-    inner.onclose = () => this.onclose?.();
-    inner.onerror = (error) => this.onerror?.(error);
-    inner.onmessage = (message) => {
-      this.#keep(message);
-      this.onmessage?.(message);
-    };
-  }
-
-  get sessionId(): string | undefined {
-    return this.#inner.sessionId;
-  }
-
-  setProtocolVersion(revision: string): void {
-    this.#inner.setProtocolVersion(revision);
-  }
-
-  start(): Promise<void> {
-    return this.#inner.start();
-  }
-
-  send(message: JSONRPCMessage, options?: TransportSendOptions): Promise<void> {
-    if ('method' in message && 'id' in message) this.#methods.set(message.id, message.method);
-    const { headers, requestSignal, onRequestStreamEnd } = options ?? {};
-    return this.#inner.send(message, {
-      ...(headers === undefined ? {} : { headers }),
-      ...(requestSignal === undefined ? {} : { requestSignal }),
-      ...(onRequestStreamEnd === undefined ? {} : { onRequestStreamEnd }),
-    });
-  }
-
-  close(): Promise<void> {
-    return this.#inner.close();
-  }
-
-  #keep(message: JSONRPCMessage): void {
-    if (!('result' in message)) return;
-    const method = this.#methods.get(message.id);
-    this.#methods.delete(message.id);
-    if (method !== undefined) this.results.set(method, message.result);
-  }
-}
-
-/** One discovery's bounds: the deadline, and the bytes of any one response. */
-class Attempt {
-  readonly #abort = new AbortController();
-  readonly #timer: NodeJS.Timeout;
-  readonly options: DiscoverOptions;
-  readonly notes: string[] = [];
-  readonly signal: AbortSignal = this.#abort.signal;
-
-  constructor(options: DiscoverOptions) {
-    this.options = options;
-    this.#timer = setTimeout(() => {
-      this.#abort.abort(new AppError('UPSTREAM_TIMEOUT', { internal: `discovery exceeded ${options.timeoutMs} ms` }));
-    }, options.timeoutMs);
-    const { signal } = options;
-    if (signal?.aborted === true) this.#abort.abort(signal.reason);
-    else signal?.addEventListener('abort', () => this.#abort.abort(signal.reason), { signal: this.signal });
-  }
-
-  /** Lets go of the timer, and of whatever connection is still open. */
-  end(): void {
-    clearTimeout(this.#timer);
-    this.#abort.abort();
-  }
-
-  note(text: string): void {
-    if (this.notes.length < notesMax) this.notes.push(text);
-  }
-
-  readonly fetch: FetchLike = async (input, init) => {
-    this.signal.throwIfAborted();
-    const signal = init?.signal ?? undefined;
-    const signals = signal === undefined ? [this.signal] : [this.signal, signal];
-    const response = await this.options.egress.fetch(input, { ...init, signal: AbortSignal.any(signals) });
-    return this.#bounded(response);
-  };
-
-  #bounded(response: Response): Response {
-    if (response.body === null) return response;
-    let bytes = 0;
-    const bound = new TransformStream<Uint8Array, Uint8Array>({
-      transform: (chunk, controller) => {
-        bytes += chunk.byteLength;
-        if (bytes <= responseBytesMax) {
-          controller.enqueue(chunk);
-          return;
-        }
-        const error = new AppError('UPSTREAM_RESPONSE_TOO_LARGE', {
-          internal: `a response exceeds ${responseBytesMax} bytes`,
-        });
-        this.#abort.abort(error);
-        controller.error(error);
-      },
-    });
-    const { status, statusText, headers } = response;
-    return new Response(response.body.pipeThrough(bound), { status, statusText, headers });
-  }
-}
-
-type Mode = 'auto' | 'legacy';
-
-interface Connection {
-  readonly revision: ProtocolRevision;
-  /** Raw result of `server/discover` or `initialize`. */
-  readonly greeting: RawResult;
-  /** Raw result of a list method; undefined when the upstream does not know the method. */
-  request(method: ListMethod, params: Record<string, unknown>): Promise<RawResult | undefined>;
-  close(): Promise<void>;
-}
-
-type ListMethod = 'tools/list' | 'prompts/list' | 'resources/list' | 'resources/templates/list';
-
-async function requestRaw(
-  client: Client,
-  transport: RawTransport,
-  attempt: Attempt,
-  request: { method: ListMethod; params: Record<string, unknown> },
-): Promise<RawResult | undefined> {
-  transport.results.delete(request.method);
-  try {
-    await client.request(request, anyResult, { signal: attempt.signal, timeout: attempt.options.timeoutMs });
-  } catch (error) {
-    if (error instanceof ProtocolError && error.code === -32601) return undefined;
-    // The client refuses a list for one bad entry; we judge the entries one by one.
-    const unread = error instanceof SdkError && error.code === SdkErrorCode.InvalidResult;
-    if (!unread || !transport.results.has(request.method)) throw error;
-  }
-  const raw = transport.results.get(request.method);
-  if (raw === undefined) throw protocolError(`${request.method} was answered without a result`);
-  return raw;
-}
-
-/** Also after the client has closed: an upstream that was asked in vain must not be left with a session each time. */
-async function endSession(attempt: Attempt, http: StreamableHTTPClientTransport): Promise<void> {
-  const { sessionId, protocolVersion } = http;
-  if (sessionId === undefined) return;
-  const headers = {
-    'mcp-session-id': sessionId,
-    ...(protocolVersion === undefined ? {} : { 'mcp-protocol-version': protocolVersion }),
-  };
-  const signal = AbortSignal.timeout(endSessionTimeoutMs);
-  // An upstream that does not let clients end sessions answers with an error, which is its right.
-  await attempt
-    .fetch(attempt.options.url, { method: 'DELETE', headers, signal })
-    .then((response) => response.body?.cancel())
-    .catch(() => undefined);
-}
-
-/** Connects with the given negotiation; only `revisions` are offered and accepted. */
-async function connect(attempt: Attempt, mode: Mode, revisions: readonly ProtocolRevision[]): Promise<Connection> {
-  const http = new StreamableHTTPClientTransport(new URL(attempt.options.url), {
-    fetch: attempt.fetch,
-    reconnectionOptions: {
-      initialReconnectionDelay: 200,
-      maxReconnectionDelay: 1_000,
-      reconnectionDelayGrowFactor: 2,
-      maxRetries: 1,
-    },
-  });
-  const transport = new RawTransport(http);
-  const client = new Client(attempt.options.clientInfo, {
-    capabilities: everyCapability,
-    supportedProtocolVersions: [...revisions],
-    versionNegotiation: { mode },
-  });
-  client.setRequestHandler('roots/list', () => ({ roots: [] }));
-  try {
-    await client.connect(transport, { signal: attempt.signal, timeout: attempt.options.timeoutMs });
-  } catch (error) {
-    await client.close();
-    await endSession(attempt, http);
-    throw error;
-  }
-  const revision = client.getNegotiatedProtocolVersion();
-  const greeting = transport.results.get(client.getProtocolEra() === 'modern' ? 'server/discover' : 'initialize');
-  const close = async (): Promise<void> => {
-    await client.close();
-    await endSession(attempt, http);
-  };
-  if (!isProtocolRevision(revision) || greeting === undefined) {
-    await close();
-    throw protocolError(`negotiated ${String(revision)}`);
-  }
-  return {
-    revision,
-    greeting,
-    close,
-    request: (method, params) => requestRaw(client, transport, attempt, { method, params }),
-  };
-}
-
-/** True when the failure says "I do not speak that", not "I cannot be reached just now". */
-function isRefusal(error: unknown, attempt: Attempt): boolean {
-  if (attempt.signal.aborted || error instanceof AppError) return false;
-  if (error instanceof ProtocolError) return true;
-  if (error instanceof SdkHttpError) {
-    const { status } = error.data;
-    return status !== undefined && status >= 400 && status < 500 && ![401, 403, 408, 425, 429].includes(status);
-  }
-  // The client's own words for an answer in a revision that was not offered.
-  return error instanceof Error && error.message.includes('protocol version is not supported');
-}
-
-/** Whether the upstream accepts `initialize` with exactly this revision; undefined when it does not. */
-async function tryLegacy(attempt: Attempt, revision: ProtocolRevision): Promise<Connection | undefined> {
-  try {
-    return await connect(attempt, 'legacy', [revision]);
-  } catch (error) {
-    if (isRefusal(error, attempt)) return undefined;
-    throw error;
-  }
-}
 
 interface Found {
   readonly kind: DefinitionKind;
@@ -377,9 +109,10 @@ async function collect(attempt: Attempt, connection: Connection, into: Collectio
       for (const item of items) {
         const checked = checkDefinition(list.kind, item);
         const name = checked.name?.slice(0, noteNameLengthMax) ?? 'without a name';
-        if (!checked.ok) attempt.note(`${list.kind} ${name} (${connection.revision}) ${checked.problem}; left out`);
+        if (!checked.ok)
+          attempt.note(`${list.kind} ${name} (${connection.protocolRevision}) ${checked.problem}; left out`);
         else if (names.has(checked.name))
-          attempt.note(`${list.kind} ${name} (${connection.revision}) is listed twice; first kept`);
+          attempt.note(`${list.kind} ${name} (${connection.protocolRevision}) is listed twice; first kept`);
         else {
           names.add(checked.name);
           into.add(list.kind, checked.name, checked.raw);
@@ -428,7 +161,7 @@ function describe(
   connection: Connection,
 ): Omit<DiscoveryResult, 'protocolRevisions' | 'definitions' | 'notes'> {
   const { greeting } = connection;
-  const modern = eraOf(connection.revision) === 'modern';
+  const modern = eraOf(connection.protocolRevision) === 'modern';
   const serverInfo = modern ? objectOf(greeting['_meta'])?.[serverInfoMeta] : greeting['serverInfo'];
   const instructions = greeting['instructions'];
   if (typeof instructions === 'string' && instructions.length > informationBytesMax) {
@@ -447,7 +180,7 @@ function modernRevisionsOf(connection: Connection): readonly ProtocolRevision[] 
   const supported = connection.greeting['supportedVersions'];
   const said: readonly unknown[] = Array.isArray(supported) ? supported : [];
   return protocolRevisions.filter(
-    (revision) => eraOf(revision) === 'modern' && (revision === connection.revision || said.includes(revision)),
+    (revision) => eraOf(revision) === 'modern' && (revision === connection.protocolRevision || said.includes(revision)),
   );
 }
 
@@ -462,16 +195,16 @@ async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
   } finally {
     await first.close();
   }
-  const modern = eraOf(first.revision) === 'modern';
-  if (modern) for (const revision of modernRevisionsOf(first)) spoken.add(revision);
-  else spoken.add(first.revision);
+  const modern = eraOf(first.protocolRevision) === 'modern';
+  if (modern) modernRevisionsOf(first).forEach((each) => spoken.add(each));
+  else spoken.add(first.protocolRevision);
   let listedLegacy = !modern;
-  for (const revision of legacyRevisions) {
-    if (spoken.has(revision)) continue;
-    const connection = await tryLegacy(attempt, revision);
+  for (const protocolRevision of legacyRevisions) {
+    if (spoken.has(protocolRevision)) continue;
+    const connection = await tryLegacy(attempt, protocolRevision);
     if (connection === undefined) continue;
     try {
-      spoken.add(revision);
+      spoken.add(protocolRevision);
       if (!listedLegacy) await collect(attempt, connection, collection);
       listedLegacy = true;
     } finally {
@@ -484,37 +217,6 @@ async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
     definitions: collection.found,
     notes: attempt.notes,
   };
-}
-
-/** What went wrong, as an error whose public text holds nothing the upstream said. */
-function discoveryError(error: unknown, attempt: Attempt): AppError {
-  if (attempt.signal.aborted) return toAppError(attempt.signal.reason);
-  for (let cause = error, depth = 0; cause instanceof Error && depth < 4; cause = cause.cause, depth++) {
-    if (cause instanceof AppError) return cause;
-    if (cause instanceof TypeError && cause.message === 'fetch failed') {
-      return new AppError('UPSTREAM_UNREACHABLE', { internal: 'the connection broke', cause: error });
-    }
-  }
-  const internal = error instanceof Error ? error.message : String(error);
-  if (error instanceof SdkHttpError) {
-    const { status } = error.data;
-    if (status === 401 || status === 403) {
-      return new AppError('UPSTREAM_REFUSED', { internal: `HTTP ${status} at discovery`, cause: error });
-    }
-    return new AppError('UPSTREAM_PROTOCOL', {
-      internal,
-      cause: error,
-      publicMessage: `The MCP server answered with HTTP status ${status}.`,
-    });
-  }
-  if (error instanceof Error && error.message.includes('protocol version is not supported')) {
-    const publicMessage = `The MCP server speaks none of the supported revisions: ${protocolRevisions.join(', ')}.`;
-    return new AppError('UPSTREAM_PROTOCOL', { internal, cause: error, publicMessage });
-  }
-  if (error instanceof SdkError && error.code === SdkErrorCode.RequestTimeout) {
-    return new AppError('UPSTREAM_TIMEOUT', { internal, cause: error });
-  }
-  return new AppError('UPSTREAM_PROTOCOL', { internal, cause: error });
 }
 
 /**
