@@ -18,6 +18,9 @@ import { randomSecret } from '@sallyport/schema/platform';
 import { type ChangeNotifier, registerContent } from './reference-content.ts';
 import { type ReferenceState, registerInteraction } from './reference-interaction.ts';
 
+/** Enough for the benchmark's idle streams. */
+const subscriptionsMax = 20_000;
+
 export type ReferenceEras = 'dual' | 'legacy' | 'modern';
 
 export interface ReferenceServer {
@@ -131,7 +134,10 @@ export async function startReferenceServer(
   options: { readonly eras?: ReferenceEras; readonly port?: number } = {},
 ): Promise<ReferenceServer> {
   const eras = options.eras ?? 'dual';
-  const modern = createMcpHandler(() => buildServer('modern', modern.notify), { legacy: 'reject' });
+  const modern = createMcpHandler(() => buildServer('modern', modern.notify), {
+    legacy: 'reject',
+    maxSubscriptions: subscriptionsMax,
+  });
   const legacy = new LegacySessions();
   const handle = toNodeHandler({
     fetch: async (request) => {
