@@ -1,4 +1,4 @@
-import { type AuditBatch, batchSigningText, chainLine } from '@sallyport/schema';
+import { type AuditBatch, batchSigningText, chainLine, sha256 } from '@sallyport/schema';
 import { systemClock } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import {
@@ -50,7 +50,11 @@ describe('an exchange is one row', () => {
 
   test('when its close comes in a later batch, and every batch comes twice', async () => {
     const opened = openedRecord();
-    const chain = newChain().add(opened, refusedRecord(), closedRecord(opened, { outcome: 'error' }));
+    const chain = newChain().add(
+      opened,
+      refusedRecord({ time: opened.time + 1 }),
+      closedRecord(opened, { outcome: 'error' }),
+    );
     const [first, second] = [chain.batch(1, 3), chain.batch(4, 4)];
     await store.ingest.ingest(first);
     expect(await rowsOf(chain)).toMatchObject([{ outcome: null, grant_ids: ['grant'] }, { outcome: 'refused' }]);
@@ -204,7 +208,8 @@ describe('a chain that was tampered with is stored and alarmed:', () => {
   });
 
   function forged(chain: Chain): Pick<AuditBatch, 'lines' | 'first' | 'last'> {
-    const lines = [chain.lines[0] ?? '', (chain.lines[1] ?? '').replace('caller', 'nobody'), chain.lines[1] ?? ''];
+    const lines = [chain.lines[0] ?? '', (chain.lines[1] ?? '').replace('caller', 'nobody')];
+    lines.push(chainLine(3, sha256(lines[1] ?? ''), refusedRecord()).line);
     return { lines, first: 1, last: 3 };
   }
 });
