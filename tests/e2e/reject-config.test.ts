@@ -154,7 +154,7 @@ test('an object that cannot be published is withheld and named, and everything e
   const { problems } = await control.fleet.nodes.configStatus(administrator);
   expect(problems.map(({ objectKind, objectId, path }) => `${objectKind} ${objectId} ${path}`).toSorted()).toEqual([
     `grant ${other.grantId} tools.0`,
-    `server ${other.serverId} `,
+    `server ${other.serverId} grants/${other.grantId}`,
   ]);
   await change(control.database, (tx) => tx`update grants set tools = '{fine}' where id = ${other.grantId}`);
   await converged(control, nodes);

@@ -6,7 +6,7 @@ import { expect, test } from 'vitest';
 import type { GrantRow } from '../access/access.tables.ts';
 import type { ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
-import { compileSnapshot, type ConfigurationRows } from './compile-snapshot.ts';
+import { type CompiledUnit, compileSnapshot, type ConfigurationRows } from './compile-snapshot.ts';
 import type { SealingKeyRow } from './fleet.tables.ts';
 
 const at = new Date('2030-01-01T00:00:00Z');
@@ -80,7 +80,6 @@ const sealingKey: SealingKeyRow = {
 };
 
 const rows: ConfigurationRows = {
-  generation: 7,
   servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
   definitions: [
     { serverId: 's1', kind: 'tool', name: 'echo', state: 'approved', approvedDigests: ['d2', 'd1'] },
@@ -91,6 +90,10 @@ const rows: ConfigurationRows = {
     grant('g1', { subjectKind: 'serviceAccount', subjectPrincipalId: 'robot', notBefore: at }),
   ],
   principals: [principal('robot', 'serviceAccount'), principal('ada')],
+  subjects: [
+    { id: 'robot', kind: 'serviceAccount' },
+    { id: 'ada', kind: 'user' },
+  ],
   groups: [{ id: 'team' }, { id: 'all' }],
   groupMembers: [
     { groupId: 'team', principalId: 'ada' },
@@ -102,13 +105,20 @@ const rows: ConfigurationRows = {
 };
 const openSecret = (): string => Buffer.alloc(32, 5).toString('base64');
 
-function compile(changes: Partial<ConfigurationRows> = {}): ReturnType<typeof compileSnapshot> {
-  return compileSnapshot({ ...rows, ...changes }, openSecret);
+function flat(units: ReadonlyMap<string, CompiledUnit>): CompiledUnit {
+  const all = [...units.values()];
+  return {
+    documents: all.flatMap(({ documents }) => documents).sort((a, b) => (a.key < b.key ? -1 : 1)),
+    problems: all.flatMap(({ problems }) => problems),
+  };
 }
-function keysOf(compiled: ReturnType<typeof compileSnapshot>): string[] {
+function compile(changes: Partial<ConfigurationRows> = {}): CompiledUnit {
+  return flat(compileSnapshot({ ...rows, ...changes }, openSecret));
+}
+function keysOf(compiled: CompiledUnit): string[] {
   return compiled.documents.map(({ key }) => key);
 }
-function problemsOf(compiled: ReturnType<typeof compileSnapshot>): string[] {
+function problemsOf(compiled: CompiledUnit): string[] {
   return compiled.problems.map(({ objectKind, objectId, path }) => `${objectKind} ${objectId} ${path}`.trim());
 }
 
@@ -168,13 +178,13 @@ test('an allow that cannot be published goes alone, a deny takes its server with
   expect(problemsOf(allow)).toEqual(['grant bad tools.0']);
   const deny = compile({ grants: [grant('bad', { ...costly, effect: 'deny' }), grant('good')] });
   expect(keysOf(deny).filter((key) => /^(server|grants)/.test(key))).toEqual(['server/s2']);
-  expect(problemsOf(deny)).toEqual(['grant bad tools.0', 'server s1']);
+  expect(problemsOf(deny)).toEqual(['grant bad tools.0', 'server s1 grants/bad']);
 });
 
 test('a deny whose subject is of another kind than it says is not silently without effect', () => {
   const wrong = grant('bad', { subjectKind: 'user', subjectPrincipalId: 'robot', effect: 'deny' });
   const compiled = compile({ grants: [wrong] });
-  expect(problemsOf(compiled)).toEqual(['grant bad subject', 'server s1']);
+  expect(problemsOf(compiled)).toEqual(['grant bad subject', 'server s1 grants/bad']);
   expect(keysOf(compiled)).not.toContain('server/s1');
 });
 
@@ -182,7 +192,7 @@ test('limits and keys that are not valid are left out and named, so that the one
   const limits = compile({ limits: { sessionTtlMs: -1 } });
   expect(problemsOf(limits)).toEqual(['limits limits sessionTtlMs']);
   expect(keysOf(limits)).not.toContain('limits');
-  const unopened = compileSnapshot(rows, () => undefined);
+  const unopened = flat(compileSnapshot(rows, () => undefined));
   expect(problemsOf(unopened)).toEqual(['keys keys k1']);
   expect(keysOf(unopened)).not.toContain('keys');
   expect(problemsOf(compile({ sealingKeys: [{ ...sealingKey, use: 'open' }] }))).toEqual(['keys keys']);

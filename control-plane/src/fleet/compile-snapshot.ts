@@ -16,14 +16,18 @@ import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
 import type { SealingKeyRow } from './fleet.tables.ts';
 
-/** What `readConfiguration` reads in one transaction: nothing deleted, ended, revoked or not served. */
+/**
+ * What `readConfiguration` reads in one transaction: nothing deleted, ended, revoked or not served. May be a part of
+ * the whole, as long as each server comes with all its definitions and grants, each principal with all its shard.
+ */
 export interface ConfigurationRows {
-  readonly generation: number;
   readonly servers: readonly ServerRow[];
   readonly definitions: readonly Pick<DefinitionRow, 'serverId' | 'kind' | 'name' | 'state' | 'approvedDigests'>[];
   readonly grants: readonly GrantRow[];
-  readonly principals: readonly PrincipalRow[];
+  /** Every principal and group that the grants name, where it exists. */
+  readonly subjects: readonly Pick<PrincipalRow, 'id' | 'kind'>[];
   readonly groups: readonly { readonly id: string }[];
+  readonly principals: readonly PrincipalRow[];
   readonly groupMembers: readonly { readonly groupId: string; readonly principalId: string }[];
   readonly apiKeys: readonly ApiKeyRow[];
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
@@ -40,13 +44,23 @@ export interface ObjectProblem {
   readonly message: string;
 }
 
-export interface CompiledSnapshot {
+/** Documents that come from the same rows: they are compiled again together or not at all. */
+export interface CompiledUnit {
   readonly documents: readonly EncodedDocument[];
   readonly problems: readonly ObjectProblem[];
 }
 
+/** Names of units. */
+export const fleetUnit = 'fleet';
+export function serverUnit(serverId: string): string {
+  return `server/${serverId}`;
+}
+export function shardUnit(shard: number): string {
+  return `principals/${shard}`;
+}
+
 /**
- * Compiles rows to documents. Pure: equal rows give equal bytes, whatever their order.
+ * Compiles rows to documents, by unit. Pure: equal rows give equal bytes, whatever their order.
  *
  * An object that is inconsistent or does not fit its document is left out and named in `problems`. Leaving out only
  * ever narrows access, so that one broken object neither opens anything nor keeps a revocation from the fleet: a server
@@ -56,30 +70,51 @@ export interface CompiledSnapshot {
 export function compileSnapshot(
   rows: ConfigurationRows,
   openSecret: (row: SealingKeyRow) => string | undefined,
-): CompiledSnapshot {
-  const problems: ObjectProblem[] = [];
-  const documents: ConfigDocument[] = [];
-  const withheld = new Set<string>();
-  const grantsOf = compileGrants(rows, problems, withheld);
+): ReadonlyMap<string, CompiledUnit> {
+  const units = new Map<string, CompiledUnit>();
   const definitionsOf = Map.groupBy(rows.definitions, (definition) => definition.serverId);
+  const grantsOf = Map.groupBy(rows.grants, (grant) => grant.serverId);
+  const subjects: Subjects = {
+    groupIds: new Set(rows.groups.map((group) => group.id)),
+    principalKinds: new Map(rows.subjects.map((principal) => [principal.id, principal.kind])),
+  };
   for (const row of rows.servers) {
-    if (withheld.has(row.id)) continue;
-    const server = checked(serverDocument(row, definitionsOf.get(row.id) ?? []), 'server', row.id, problems);
-    if (server === undefined) continue;
-    documents.push(server);
-    const grants = grantsOf.get(row.id);
-    if (grants !== undefined) documents.push({ kind: 'grants', serverId: row.id, grants });
+    const unit = compileServer(row, definitionsOf.get(row.id) ?? [], grantsOf.get(row.id) ?? [], subjects);
+    units.set(serverUnit(row.id), unit);
   }
-  documents.push(...compilePrincipals(rows, problems));
+  const groupsOf = Map.groupBy(rows.groupMembers, (member) => member.principalId);
+  const keysOf = Map.groupBy(rows.apiKeys, (key) => key.principalId);
+  for (const [shard, principals] of Map.groupBy(rows.principals, (principal) => principalShard(principal.id))) {
+    units.set(shardUnit(shard), compileShard(shard, principals, groupsOf, keysOf));
+  }
+  units.set(fleetUnit, compileFleet(rows, openSecret));
+  return units;
+}
+
+function compileServer(
+  row: ServerRow,
+  definitions: ConfigurationRows['definitions'],
+  rows: readonly GrantRow[],
+  subjects: Subjects,
+): CompiledUnit {
+  const problems: ObjectProblem[] = [];
+  const grants = compileGrants(rows, subjects, problems);
+  const server = checked(serverDocument(row, definitions), 'server', row.id, problems);
+  if (grants === undefined || server === undefined) return { documents: [], problems };
+  const documents = [encodeDocument(server)];
+  if (grants.length > 0) documents.push(encodeDocument({ kind: 'grants', serverId: row.id, grants }));
+  return { documents, problems };
+}
+
+function compileFleet(
+  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys'>,
+  openSecret: (row: SealingKeyRow) => string | undefined,
+): CompiledUnit {
+  const problems: ObjectProblem[] = [];
   const limits = { ...defaultLimits, ...(typeof rows.limits === 'object' ? rows.limits : { limits: rows.limits }) };
   const keys = compileKeys(rows.sealingKeys, openSecret, problems);
-  for (const document of [checked(limits, 'limits', 'limits', problems), checked(keys, 'keys', 'keys', problems)]) {
-    if (document !== undefined) documents.push(document);
-  }
-  return {
-    documents: documents.map(encodeDocument).sort((a, b) => (a.key < b.key ? -1 : 1)),
-    problems,
-  };
+  const documents = [checked(limits, 'limits', 'limits', problems), checked(keys, 'keys', 'keys', problems)];
+  return { documents: documents.flatMap((one) => (one === undefined ? [] : [encodeDocument(one)])), problems };
 }
 
 /** The candidate as a document, or undefined with every reason why it is none. */
@@ -121,37 +156,36 @@ function serverDocument(row: ServerRow, definitions: ConfigurationRows['definiti
   };
 }
 
-/** Grants by server. A deny that cannot be published puts its server into `withheld`. */
+/** Who exists to be granted anything. */
+interface Subjects {
+  readonly groupIds: ReadonlySet<string>;
+  readonly principalKinds: ReadonlyMap<string, PrincipalRow['kind']>;
+}
+
+/** The grants of one server; undefined where a deny cannot be published, so that the server must not be either. */
 function compileGrants(
-  rows: ConfigurationRows,
+  rows: readonly GrantRow[],
+  subjects: Subjects,
   problems: ObjectProblem[],
-  withheld: Set<string>,
-): ReadonlyMap<string, GrantEntry[]> {
-  const serverIds = new Set(rows.servers.map((server) => server.id));
-  const groupIds = new Set(rows.groups.map((group) => group.id));
-  const principalKinds = new Map(rows.principals.map((principal) => [principal.id, principal.kind]));
-  const result = new Map<string, GrantEntry[]>();
-  for (const row of rows.grants) {
-    // A grant for a server that is not served waits for it; a grant for a subject that is gone can match nobody.
-    if (!serverIds.has(row.serverId)) continue;
+): GrantEntry[] | undefined {
+  const entries: GrantEntry[] = [];
+  let withheld = false;
+  for (const row of rows) {
     const subject = subjectOf(row);
-    if (subject !== undefined && !subjectExists(subject, groupIds, principalKinds)) continue;
-    const found = grantProblems(row, subject, principalKinds);
-    if (subject === undefined || found.length > 0) {
-      problems.push(...found);
-      if (row.effect === 'deny') {
-        withheld.add(row.serverId);
-        const message = `is withheld, since its deny grant ${row.id} cannot be published`;
-        problems.push({ objectKind: 'server', objectId: row.serverId, path: '', message });
-      }
+    // A grant for a subject that is gone can match nobody.
+    if (subject !== undefined && !subjectExists(subject, subjects)) continue;
+    const found = grantProblems(row, subject, subjects);
+    if (subject !== undefined && found.length === 0) {
+      entries.push(grantEntry(row, subject));
       continue;
     }
-    const entries = result.get(row.serverId) ?? [];
-    entries.push(grantEntry(row, subject));
-    result.set(row.serverId, entries);
+    problems.push(...found);
+    if (row.effect !== 'deny') continue;
+    withheld = true;
+    const message = `is withheld, since its deny grant ${row.id} cannot be published`;
+    problems.push({ objectKind: 'server', objectId: row.serverId, path: `grants/${row.id}`, message });
   }
-  for (const entries of result.values()) entries.sort((a, b) => compare(a.id, b.id));
-  return result;
+  return withheld ? undefined : entries.sort((a, b) => compare(a.id, b.id));
 }
 
 function subjectOf(row: GrantRow): GrantSubject | undefined {
@@ -168,20 +202,12 @@ function subjectOf(row: GrantRow): GrantSubject | undefined {
   }
 }
 
-function subjectExists(
-  subject: GrantSubject,
-  groupIds: ReadonlySet<string>,
-  principalKinds: ReadonlyMap<string, PrincipalRow['kind']>,
-): boolean {
+function subjectExists(subject: GrantSubject, subjects: Subjects): boolean {
   if (subject.kind === 'everyone') return true;
-  return subject.kind === 'group' ? groupIds.has(subject.id) : principalKinds.has(subject.id);
+  return subject.kind === 'group' ? subjects.groupIds.has(subject.id) : subjects.principalKinds.has(subject.id);
 }
 
-function grantProblems(
-  row: GrantRow,
-  subject: GrantSubject | undefined,
-  principalKinds: ReadonlyMap<string, PrincipalRow['kind']>,
-): ObjectProblem[] {
+function grantProblems(row: GrantRow, subject: GrantSubject | undefined, subjects: Subjects): ObjectProblem[] {
   const problem = (path: string, message: string): ObjectProblem => ({
     objectKind: 'grant',
     objectId: row.id,
@@ -191,7 +217,8 @@ function grantProblems(
   const found: ObjectProblem[] = [];
   if (subject === undefined) found.push(problem('subject', 'names nobody'));
   if (subject?.kind === 'user' || subject?.kind === 'serviceAccount') {
-    if (principalKinds.get(subject.id) !== subject.kind) found.push(problem('subject', `is not a ${subject.kind}`));
+    if (subjects.principalKinds.get(subject.id) !== subject.kind)
+      found.push(problem('subject', `is not a ${subject.kind}`));
   }
   for (const selector of ['tools', 'prompts', 'resources'] as const) {
     row[selector].forEach((pattern, index) => {
@@ -215,40 +242,46 @@ function grantEntry(row: GrantRow, subject: GrantSubject): GrantEntry {
   };
 }
 
-function compilePrincipals(rows: ConfigurationRows, problems: ObjectProblem[]): ConfigDocument[] {
-  const groupsOf = Map.groupBy(rows.groupMembers, (member) => member.principalId);
-  const keysOf = Map.groupBy(rows.apiKeys, (key) => key.principalId);
-  const shards = new Map<number, PrincipalRecord[]>();
-  for (const row of rows.principals) {
-    const record: PrincipalRecord = {
-      id: row.id,
-      kind: row.kind,
-      name: row.name,
-      status: row.status,
-      groups: (groupsOf.get(row.id) ?? []).map((member) => member.groupId).sort(),
-      epoch: row.epoch,
-      expiresAt: row.expiresAt?.getTime() ?? null,
-      keys: (keysOf.get(row.id) ?? [])
-        .map((key) => ({
-          id: key.id,
-          hash: key.hash,
-          scopes: key.scopes.toSorted(),
-          expiresAt: key.expiresAt.getTime(),
-        }))
-        .sort((a, b) => compare(a.id, b.id)),
-    };
-    const shard = principalShard(row.id);
-    const document = { kind: 'principals', shard, principals: [record] };
-    if (checked(document, 'principal', row.id, problems) === undefined) continue;
-    const records = shards.get(shard) ?? [];
-    records.push(record);
-    shards.set(shard, records);
+function compileShard(
+  shard: number,
+  rows: readonly PrincipalRow[],
+  groupsOf: ReadonlyMap<string, ConfigurationRows['groupMembers']>,
+  keysOf: ReadonlyMap<string, readonly ApiKeyRow[]>,
+): CompiledUnit {
+  const problems: ObjectProblem[] = [];
+  const principals: PrincipalRecord[] = [];
+  for (const row of rows) {
+    const record = principalRecord(row, groupsOf.get(row.id) ?? [], keysOf.get(row.id) ?? []);
+    const alone = { kind: 'principals', shard, principals: [record] };
+    if (checked(alone, 'principal', row.id, problems) !== undefined) principals.push(record);
   }
-  return [...shards].map(([shard, principals]) => ({
-    kind: 'principals',
-    shard,
-    principals: principals.sort((a, b) => compare(a.id, b.id)),
-  }));
+  if (principals.length === 0) return { documents: [], problems };
+  principals.sort((a, b) => compare(a.id, b.id));
+  return { documents: [encodeDocument({ kind: 'principals', shard, principals })], problems };
+}
+
+function principalRecord(
+  row: PrincipalRow,
+  memberships: ConfigurationRows['groupMembers'],
+  keys: readonly ApiKeyRow[],
+): PrincipalRecord {
+  return {
+    id: row.id,
+    kind: row.kind,
+    name: row.name,
+    status: row.status,
+    groups: memberships.map((member) => member.groupId).sort(),
+    epoch: row.epoch,
+    expiresAt: row.expiresAt?.getTime() ?? null,
+    keys: keys
+      .map(({ id, hash, scopes, expiresAt }) => ({
+        id,
+        hash,
+        scopes: scopes.toSorted(),
+        expiresAt: expiresAt.getTime(),
+      }))
+      .sort((a, b) => compare(a.id, b.id)),
+  };
 }
 
 function compileKeys(

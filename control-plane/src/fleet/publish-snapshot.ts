@@ -4,7 +4,6 @@ import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
 import { configChannel } from '../database/config-generation.ts';
 import { listen } from '../database/listen.ts';
-import { configGeneration } from '../database/settings.tables.ts';
 import { compileSnapshot, indispensableKeys, type ObjectProblem } from './compile-snapshot.ts';
 import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
 import {
@@ -15,7 +14,7 @@ import {
   sealingKeys,
   type SealingKeyRow,
 } from './fleet.tables.ts';
-import { readConfiguration } from './read-configuration.ts';
+import { readConfiguration, readGeneration, readUnits } from './read-configuration.ts';
 import { rotateSealingKeys } from './sealing-keys.ts';
 
 /** Signals that come within this time of the first are answered by one compile. */
@@ -58,6 +57,7 @@ export class SnapshotPublisher {
   #dirty = false;
   #stopped = false;
   #compiledGeneration: number | undefined;
+  readonly #known: KnownUnits = new Map();
 
   constructor(options: SnapshotPublisherOptions) {
     this.#options = options;
@@ -109,11 +109,11 @@ export class SnapshotPublisher {
   /** Compiles and publishes now; undefined when no transaction has bumped the generation since the last compile. */
   async publish(): Promise<Publication | undefined> {
     const { database, vault, clock, log } = this.#options;
-    const generation = await readGeneration(database);
+    const generation = await readGeneration(database.db);
     if (generation === this.#compiledGeneration) return undefined;
     return withFleetLock(database, async () => {
       await rotateSealingKeys(database, clock);
-      const result = await database.db.transaction((tx) => publishIn(tx, vault, clock), {
+      const result = await database.db.transaction((tx) => publishIn(tx, vault, this.#known, clock.now()), {
         isolationLevel: 'repeatable read',
       });
       this.#compiledGeneration = result.generation;
@@ -127,11 +127,6 @@ export class SnapshotPublisher {
   }
 }
 
-async function readGeneration(database: Database): Promise<number> {
-  const rows = await database.db.select().from(configGeneration).where(eq(configGeneration.id, 1));
-  return rows[0]?.generation ?? 0;
-}
-
 interface PublishResult extends Publication {
   readonly generation: number;
   readonly changed: number;
@@ -139,46 +134,111 @@ interface PublishResult extends Publication {
   readonly problems: readonly ObjectProblem[];
 }
 
-async function publishIn(tx: Transaction, vault: FleetVault, clock: Clock): Promise<PublishResult> {
-  const rows = await readConfiguration(tx, clock.now());
-  const { documents, problems } = compileSnapshot(rows, (row) => vault.openSealingKey(row));
+/** A unit compiled before, without the bodies of its documents. */
+interface KnownUnit {
+  readonly fingerprint: string;
+  readonly hashes: ReadonlyMap<string, string>;
+  readonly problems: readonly ObjectProblem[];
+}
+
+/** What this process compiled last, by unit: a pure function of each unit's fingerprint, so it can be kept on failure. */
+type KnownUnits = Map<string, KnownUnit>;
+
+interface Snapshot {
+  readonly entries: Readonly<Record<string, string>>;
+  /** Bodies of what was compiled just now, by hash. */
+  readonly bodies: ReadonlyMap<string, EncodedDocument>;
+  readonly problems: readonly ObjectProblem[];
+  readonly sealingKeys: readonly SealingKeyRow[];
+}
+
+/** Compiles every unit whose rows are others than before, and those of `again`. */
+async function compileChanged(
+  tx: Transaction,
+  vault: FleetVault,
+  known: KnownUnits,
+  nowMs: number,
+  again: ReadonlySet<string>,
+): Promise<Snapshot> {
+  const units = await readUnits(tx, nowMs);
+  for (const unit of known.keys()) if (!units.has(unit)) known.delete(unit);
+  const serverIds: string[] = [];
+  const shards: number[] = [];
+  for (const [unit, { fingerprint, wanted }] of units) {
+    if (known.get(unit)?.fingerprint === fingerprint && !again.has(unit)) continue;
+    serverIds.push(...wanted.serverIds);
+    shards.push(...wanted.shards);
+  }
+  const rows = await readConfiguration(tx, { serverIds, shards }, nowMs);
+  const compiled = compileSnapshot(rows, (row) => vault.openSealingKey(row));
+  const bodies = new Map<string, EncodedDocument>();
+  for (const [unit, { documents, problems }] of compiled) {
+    const hashes = new Map(documents.map(({ key, hash }) => [key, hash]));
+    known.set(unit, { fingerprint: units.get(unit)?.fingerprint ?? '', hashes, problems });
+    for (const document of documents) bodies.set(document.hash, document);
+  }
+  const entries: Record<string, string> = {};
+  for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;
+  const problems = [...known.values()].flatMap((unit) => unit.problems);
+  return { entries, bodies, problems, sealingKeys: rows.sealingKeys };
+}
+
+/** The snapshot, with the body of every document that is not published as it is. */
+async function compileFor(
+  tx: Transaction,
+  vault: FleetVault,
+  known: KnownUnits,
+  nowMs: number,
+  published: ManifestEntries,
+): Promise<Snapshot> {
+  const snapshot = await compileChanged(tx, vault, known, nowMs, new Set());
+  const { changed } = manifestChanges(published, snapshot.entries);
+  const without = Object.entries(changed).filter(([, hash]) => !snapshot.bodies.has(hash));
+  if (without.length === 0) return snapshot;
+  // Known here, but another process published something else meanwhile: compile those units for their bodies.
+  const again = [...known].filter(([, { hashes }]) => without.some(([key]) => hashes.has(key)));
+  return compileChanged(tx, vault, known, nowMs, new Set(again.map(([unit]) => unit)));
+}
+
+async function publishIn(tx: Transaction, vault: FleetVault, known: KnownUnits, nowMs: number): Promise<PublishResult> {
+  const generation = await readGeneration(tx);
   const published: Record<string, string> = {};
   for (const entry of await tx.select().from(configEntries)) published[entry.key] = entry.hash;
-  const entries: Record<string, string> = {};
-  for (const key of indispensableKeys) if (published[key] !== undefined) entries[key] = published[key];
-  for (const { key, hash } of documents) entries[key] = hash;
+  const snapshot = await compileFor(tx, vault, known, nowMs, published);
+  const { problems } = snapshot;
+  const kept = Object.fromEntries(Object.entries(published).filter(([key]) => isIndispensable(key)));
+  const entries: ManifestEntries = { ...kept, ...snapshot.entries };
   const history = await currentHistory(tx);
   const newest = await newestManifest(tx, history.id);
   const hash = manifestHash(entries);
-  await writeProblems(tx, problems, clock);
+  await writeProblems(tx, problems, nowMs);
   const complete = indispensableKeys.every((key) => entries[key] !== undefined);
   if (!complete || newest?.hash === hash) {
-    if (newest?.hash === hash) await confirmManifest(tx, history.id, newest.revision, rows.generation);
-    const summary = { generation: rows.generation, changed: 0, removed: 0, problems };
+    if (newest?.hash === hash) await confirmManifest(tx, history.id, newest.revision, generation);
+    const summary = { generation, changed: 0, removed: 0, problems };
     return { historyId: history.id, revision: newest?.revision ?? 0, published: false, ...summary };
   }
   const { changed, removed } = manifestChanges(published, entries);
   const revision = (await highestRevision(tx)) + 1;
-  await writeDocuments(tx, documents, changed, vault);
+  await writeDocuments(tx, snapshot.bodies, changed, vault);
   await writeEntries(tx, changed, removed);
   await tx.insert(configManifests).values({
     historyId: history.id,
     revision,
     hash,
-    generation: rows.generation,
+    generation,
     changed,
     removed: [...removed],
-    publishedAt: new Date(clock.now()),
+    publishedAt: new Date(nowMs),
   });
-  await markKeysPublished(tx, rows.sealingKeys, revision);
+  await markKeysPublished(tx, snapshot.sealingKeys, revision);
   await notifyManifest(tx);
-  const summary = {
-    generation: rows.generation,
-    changed: Object.keys(changed).length,
-    removed: removed.length,
-    problems,
-  };
+  const summary = { generation, changed: Object.keys(changed).length, removed: removed.length, problems };
   return { historyId: history.id, revision, published: true, ...summary };
+}
+
+function isIndispensable(key: string): boolean {
+  return (indispensableKeys as readonly string[]).includes(key);
 }
 
 async function newestManifest(
@@ -223,16 +283,16 @@ async function highestRevision(tx: Transaction): Promise<number> {
 
 async function writeDocuments(
   tx: Transaction,
-  documents: readonly EncodedDocument[],
+  bodies: ReadonlyMap<string, EncodedDocument>,
   changed: ManifestEntries,
   vault: FleetVault,
 ): Promise<void> {
-  const rows = documents
-    .filter((document) => changed[document.key] === document.hash)
-    .map(({ key, hash, body }) => {
-      const sealed = key === 'keys';
-      return { hash, body: sealed ? vault.seal(documentPurpose(hash), body) : body, sealed };
-    });
+  const rows = Object.values(changed).flatMap((hash) => {
+    const document = bodies.get(hash);
+    if (document === undefined) return [];
+    const sealed = document.key === 'keys';
+    return { hash, body: sealed ? vault.seal(documentPurpose(hash), document.body) : document.body, sealed };
+  });
   for (const batch of batches(rows)) await tx.insert(configDocuments).values(batch).onConflictDoNothing();
 }
 
@@ -256,7 +316,7 @@ async function markKeysPublished(tx: Transaction, rows: readonly SealingKeyRow[]
 }
 
 /** The problems as they are now; one that lasts keeps the time since when. */
-async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[], clock: Clock): Promise<void> {
+async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[], nowMs: number): Promise<void> {
   const identity = (problem: Pick<ObjectProblem, 'objectKind' | 'objectId' | 'path'>): string =>
     `${problem.objectKind}\n${problem.objectId}\n${problem.path}`;
   const current = new Map(problems.map((problem) => [identity(problem), problem]));
@@ -277,7 +337,7 @@ async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[]
         ),
       );
   }
-  const since = new Date(clock.now());
+  const since = new Date(nowMs);
   for (const batch of batches([...current.values()])) {
     await tx.insert(configProblems).values(batch.map((problem) => ({ ...problem, since })));
   }
