@@ -168,20 +168,7 @@ class Verifier {
   }
 
   finish(): AuditVerification {
-    this.#leaveChain();
-    const { upToCheckpoint = 0 } = this.#header ?? {};
-    if ((this.#lastCheckpoint?.number ?? 0) < upToCheckpoint) {
-      this.#find('CHECKPOINT_MISSING', `checkpoints up to ${upToCheckpoint} are missing`);
-    }
-    for (const [key, claims] of this.#chains) {
-      if (this.#seen.has(key) || claims.last <= claims.after.sequence) continue;
-      this.#findAt(
-        claims,
-        claims.after.sequence + 1,
-        'LINES_MISSING',
-        `none of its records up to ${claims.last} is there`,
-      );
-    }
+    if (!this.#ended) this.#checkCompleteness();
     if (!this.#ended) this.#find('EXPORT_CUT', 'the export has no end');
     return {
       ok: this.#findingsTotal === 0,
@@ -194,6 +181,20 @@ class Verifier {
       findingsTotal: this.#findingsTotal,
       declaredGaps: this.#declaredGaps,
     };
+  }
+
+  /** After the last record: what the checkpoints promise and was not there. */
+  #checkCompleteness(): void {
+    this.#leaveChain();
+    const { upToCheckpoint = 0 } = this.#header ?? {};
+    if ((this.#lastCheckpoint?.number ?? 0) < upToCheckpoint) {
+      this.#find('CHECKPOINT_MISSING', `checkpoints up to ${upToCheckpoint} are missing`);
+    }
+    for (const [key, claims] of this.#chains) {
+      if (this.#seen.has(key) || claims.last <= claims.after.sequence) continue;
+      const { sequence } = claims.after;
+      this.#findAt(claims, sequence + 1, 'LINES_MISSING', `none of its records up to ${claims.last} is there`);
+    }
   }
 
   #takeCheckpoint(entry: Entry<'checkpoint'>): void {
@@ -301,6 +302,7 @@ class Verifier {
   }
 
   #takeEnd(entry: Entry<'end'>): void {
+    this.#checkCompleteness();
     this.#ended = true;
     const { lines, checkpoints } = entry;
     if (!this.#isSigned(exportEndSigningText(entry), entry.signature)) {

@@ -1,0 +1,125 @@
+import { PartitionService, TrafficIngestService, TrafficQueryService } from '@sallyport/control-plane/audit';
+import { type MetricsWindow, metricsSigningText, permissions, Sketch } from '@sallyport/schema';
+import { systemClock } from '@sallyport/schema/platform';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { Chain, log, nodeSigner, refusedRecord, startStore, type Store } from './audit-kit.ts';
+
+let store: Store;
+beforeAll(async () => {
+  store = await startStore();
+});
+afterAll(() => store.stop());
+
+const ctx = {
+  actor: { principalId: 'p', name: 'p', kind: 'user' as const, keyId: null, permissions: new Set(permissions) },
+  authorize: () => undefined,
+  clock: systemClock,
+  log,
+};
+const minute = Date.UTC(2026, 10, 22, 12, 0);
+const dayMs = 86_400_000;
+
+function window(
+  signer: ReturnType<typeof nodeSigner>,
+  windowStart: number,
+  rows: readonly [string, string, number[]][],
+): MetricsWindow {
+  const unsigned = {
+    nodeId: signer.nodeId,
+    epoch: 'epoch',
+    windowStart,
+    rows: rows.map(([tool, outcome, durations]) => {
+      const sketch = new Sketch();
+      for (const duration of durations) sketch.add(duration);
+      return {
+        serverId: 'server',
+        slug: 'counter',
+        target: tool === '' ? null : ({ kind: 'tool', name: tool } as const),
+        outcome: outcome as 'success' | 'error' | 'refused',
+        durationMsSum: durations.reduce((sum, duration) => sum + duration, 0),
+        sketch: sketch.serialize(),
+      };
+    }),
+    publicKey: signer.publicKey,
+  };
+  return { ...unsigned, signature: signer.sign(metricsSigningText(unsigned)) };
+}
+
+test('traffic of two nodes adds up: calls, success rate, and quantiles over all of them', async () => {
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(true) },
+    log,
+  });
+  const [one, other] = [nodeSigner(), nodeSigner()];
+  const durations = Array.from({ length: 100 }, (_, n) => n + 1);
+  const first = window(one, minute, [
+    ['count', 'success', durations.slice(0, 50)],
+    ['', 'refused', [1, 1]],
+  ]);
+  await ingest.ingest(first);
+  await ingest.ingest(first);
+  await ingest.ingest({ ...window(one, minute + 10_000, [['count', 'success', [1]]]), windowStart: minute + 20_000 });
+  await Promise.all([
+    ingest.ingest(window(other, minute, [['count', 'success', durations.slice(50)]])),
+    ingest.ingest(
+      window(other, minute + 30_000, [
+        ['count', 'error', [100]],
+        ['fail', 'error', [5]],
+      ]),
+    ),
+  ]);
+  const query = new TrafficQueryService(store.database);
+  const range = { from: new Date(minute), to: new Date(minute + 60_000) };
+  const byTarget = await query.traffic(ctx, range, 'target', {});
+  expect(byTarget[0]).toMatchObject({ serverSlug: 'counter', targetName: 'count', calls: 101, refused: 0 });
+  expect(byTarget[0]?.successRate).toBeCloseTo(100 / 101);
+  expect(byTarget[0]?.durationMsP50).toBeGreaterThan(49);
+  expect(byTarget[0]?.durationMsP50).toBeLessThan(52);
+  expect(byTarget[0]?.durationMsP99).toBeGreaterThan(98);
+  expect(byTarget.map(({ targetName, calls }) => [targetName, calls])).toEqual([
+    ['count', 101],
+    [null, 2],
+    ['fail', 1],
+  ]);
+  const [server] = await query.traffic(ctx, range, 'server', {});
+  expect(server).toMatchObject({ calls: 104, refused: 2, targetName: null });
+  expect(await query.traffic(ctx, { from: range.to, to: new Date(minute + 120_000) }, 'server', {})).toEqual([]);
+  expect(await query.traffic(ctx, range, 'target', { targetName: 'fail' })).toHaveLength(1);
+});
+
+test('a window by a key that is not registered counts nothing', async () => {
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(false) },
+    log,
+  });
+  await ingest.ingest(window(nodeSigner(), minute + dayMs, [['count', 'success', [1]]]));
+  expect(
+    await store.database.raw`select 1 from traffic_minutes where minute >= ${new Date(minute + dayMs)}`,
+  ).toHaveLength(0);
+});
+
+test('partitions are made ahead, take up what came before them, and are dropped past the retention', async () => {
+  const { raw } = store.database;
+  const names = async (): Promise<string[]> =>
+    (await raw<{ name: string }[]>`select inhrelid::regclass::text as name from pg_inherits order by 1`).map(
+      ({ name }) => name,
+    );
+  const day = (offset: number): Date => new Date(systemClock.now() + offset * dayMs);
+  const partition = (offset: number): string =>
+    `audit_events_${day(offset).toISOString().slice(0, 10).replaceAll('-', '')}`;
+  const chain = new Chain().add(...[-900, -2, 0].map((offset) => refusedRecord({ time: day(offset).getTime() })));
+  await store.ingest.ingest(chain.batch());
+  const partitions = new PartitionService({ database: store.database, clock: systemClock, log });
+  await partitions.maintain();
+  await partitions.maintain();
+  expect(await names()).toEqual(expect.arrayContaining([partition(-2), partition(0), partition(7)]));
+  const rows = await raw<{ home: string }[]>`
+    select tableoid::regclass::text as home from audit_events where node_id = ${chain.signer.nodeId} order by time`;
+  expect(rows.map(({ home }) => home)).toEqual([partition(-2), partition(0)]);
+  const later = { ...systemClock, now: () => systemClock.now() + 30 * dayMs };
+  await raw`insert into settings (key, value) values ('audit', '{"retentionDays": 10}')`;
+  await new PartitionService({ database: store.database, clock: later, log }).maintain();
+  expect(await names()).not.toContain(partition(0));
+});
