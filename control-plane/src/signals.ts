@@ -29,7 +29,9 @@ export function createSignals() {
   const counts = new Map<Topic, number>();
   const count = (topic: Topic, change: number): void => void counts.set(topic, (counts.get(topic) ?? 0) + change);
   return {
-    publish: hub.publish,
+    publish: <Name extends Topic>(topic: Name, payload: (Record<SignalTopic, [null]> & LocalTopics)[Name][0]): void => {
+      (hub.publish as (topic: Topic, payload: object | null) => void)(topic, payload);
+    },
     subscribe: (topic: Topic): AsyncIterableIterator<unknown> => {
       count(topic, 1);
       return endingWith(hub.subscribe(topic), () => count(topic, -1));

@@ -13,7 +13,7 @@ export interface GraphqlFailure {
 
 export interface GraphqlAnswer {
   readonly status: number;
-  // biome-ignore lint/suspicious/noExplicitAny: tests read answers whose shape the query decides
+  // oxlint-disable-next-line typescript/no-explicit-any -- the query decides the shape of its answer
   readonly data: any;
   readonly errors: readonly GraphqlFailure[];
 }
