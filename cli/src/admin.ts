@@ -34,7 +34,9 @@ export const adminCommand: Command = {
       }),
     );
     if (positionals.length !== 1 || positionals[0] !== 'new-history') {
-      throw new UsageError('Say what to do: "npx pnpm@12 sallyport admin new-history". See "npx pnpm@12 sallyport admin --help".');
+      throw new UsageError(
+        'Say what to do: "npx pnpm@12 sallyport admin new-history". See "npx pnpm@12 sallyport admin --help".',
+      );
     }
     const { databaseUrl, secretKey } = readControlPlaneEnvironment() ?? ofRunningStart(values.directory);
     // Loaded only here: the whole control plane comes with it.

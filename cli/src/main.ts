@@ -63,6 +63,10 @@ async function run(given: readonly string[]): Promise<number> {
   return command.run(rest, io);
 }
 
+// A closed terminal or pipe must not keep a command from ending what it began.
+process.stdout.on('error', () => undefined);
+process.stderr.on('error', () => undefined);
+
 try {
   process.exitCode = await run(process.argv.slice(2));
 } catch (error) {

@@ -84,13 +84,16 @@ export function clientSnippet({ entryUrl, clientKey, servers }: ReportInput): st
 /** Lines for any POSIX shell; they use curl and awk alone. */
 export function shellLines(entryUrl: string, secret: string, server: ReportedServer): readonly string[] {
   const endpoint = endpointOf(entryUrl, server.slug);
-  return server.era === 'modern' ? modernLines(endpoint, secret, server) : legacyLines(endpoint, secret, server);
+  return [
+    `KEY=${secret}`,
+    ...(server.era === 'modern' ? modernLines(endpoint, server) : legacyLines(endpoint, server)),
+  ];
 }
 
 /** An answer may end without a line feed; the prompt then begins on a line of its own. */
 const showing = "-w '\\n'";
 
-function modernLines(endpoint: string, secret: string, { example }: ReportedServer): readonly string[] {
+function modernLines(endpoint: string, { example }: ReportedServer): readonly string[] {
   const meta = {
     'io.modelcontextprotocol/protocolVersion': modernProtocolRevision,
     'io.modelcontextprotocol/clientCapabilities': {},
@@ -101,10 +104,10 @@ function modernLines(endpoint: string, secret: string, { example }: ReportedServ
     'Mcp-Method: tools/call',
     `Mcp-Name: ${example.tool}`,
   ];
-  return post(endpoint, secret, headers, call(1, example, meta), showing);
+  return post(endpoint, headers, call(1, example, meta), showing);
 }
 
-function legacyLines(endpoint: string, secret: string, { example }: ReportedServer): readonly string[] {
+function legacyLines(endpoint: string, { example }: ReportedServer): readonly string[] {
   const initialize = {
     jsonrpc: '2.0',
     id: 1,
@@ -115,15 +118,15 @@ function legacyLines(endpoint: string, secret: string, { example }: ReportedServ
       clientInfo: { name: 'curl', version: '1.0.0' },
     },
   };
-  const [first = '', ...rest] = post(endpoint, secret, [], initialize, '-D - -o /dev/null');
+  const [first = '', ...rest] = post(endpoint, [], initialize, '-D - -o /dev/null');
   const opening = [`SESSION=$(${first}`, ...rest];
   const last = opening.pop() ?? '';
   const session = ['Mcp-Session-Id: $SESSION', `MCP-Protocol-Version: ${legacyProtocolRevision}`];
   return [
     ...opening,
     `${last} | awk 'tolower($1) == "mcp-session-id:" { sub(/\\r$/, ""); print $2 }')`,
-    ...post(endpoint, secret, session, { jsonrpc: '2.0', method: 'notifications/initialized' }, '-o /dev/null'),
-    ...post(endpoint, secret, session, call(2, example), showing),
+    ...post(endpoint, session, { jsonrpc: '2.0', method: 'notifications/initialized' }, '-o /dev/null'),
+    ...post(endpoint, session, call(2, example), showing),
   ];
 }
 
@@ -133,15 +136,9 @@ function call(id: number, example: ReportedServer['example'], meta?: Readonly<Re
 }
 
 /** One curl command over several lines. Headers may hold shell variables; the body is quoted so that none is read. */
-function post(
-  endpoint: string,
-  secret: string,
-  headers: readonly string[],
-  body: unknown,
-  options: string,
-): readonly string[] {
+function post(endpoint: string, headers: readonly string[], body: unknown, options: string): readonly string[] {
   const all = [
-    `Authorization: Bearer ${secret}`,
+    'Authorization: Bearer $KEY',
     'Content-Type: application/json',
     'Accept: application/json, text/event-stream',
     ...headers,

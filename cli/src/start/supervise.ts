@@ -47,6 +47,8 @@ export const supervisionLimits = {
 interface Supervised {
   readonly program: ChildProgram;
   readonly logFile: string;
+  /** Size of the log when the program was started last: what came before is not its fault. */
+  logStart: number;
   child: ChildProcess | undefined;
   running: RunningProcess | undefined;
   /** Monotonic times of its unexpected ends within the window. */
@@ -72,6 +74,7 @@ export class Supervisor {
     const group = programs.map((program) => ({
       program,
       logFile: join(this.#options.logDirectory, `${program.name}.log`),
+      logStart: 0,
       child: undefined,
       running: undefined,
       ends: [],
@@ -124,6 +127,7 @@ export class Supervisor {
     const { program, logFile } = supervised;
     rotate(logFile);
     const log = openSync(logFile, 'a', 0o600);
+    supervised.logStart = statSync(logFile).size;
     const child = spawn(process.execPath, [...program.nodeArguments], {
       env: program.env,
       stdio: ['ignore', log, log, 'ipc'],
@@ -209,7 +213,7 @@ async function probe(readiness: ChildProgram['readiness']): Promise<string | und
 
 function startFailure(supervised: Supervised, what: string): Error {
   const log = existsSync(supervised.logFile) ? readFileSync(supervised.logFile) : Buffer.alloc(0);
-  const tail = log.subarray(-supervisionLimits.logTailBytes).toString();
+  const tail = log.subarray(supervised.logStart).subarray(-supervisionLimits.logTailBytes).toString();
   return new Error(`${supervised.program.name} ${what}. End of ${supervised.logFile}:\n${tail}`);
 }
 
