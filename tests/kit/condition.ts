@@ -1,5 +1,8 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
+/** Generous, because a busy machine is no failure; only a failing test waits so long. */
+const defaultDeadlineMs = 20_000;
+
 export interface WaitOptions {
   /** Give up after this many milliseconds. */
   readonly deadlineMs?: number;
@@ -16,7 +19,7 @@ export async function waitFor<T>(
   condition: () => T | Promise<T>,
   options: WaitOptions = {},
 ): Promise<Exclude<T, false | null | undefined>> {
-  const deadlineMs = options.deadlineMs ?? 10_000;
+  const deadlineMs = options.deadlineMs ?? defaultDeadlineMs;
   const end = performance.now() + deadlineMs;
   let cause: unknown;
   for (;;) {

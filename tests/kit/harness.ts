@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { createGraphqlClient, startRoundRobinEntry } from '@sallyport/cli';
 import { type ControlPlane, parseConfig as parseControlPlaneConfig, startControlPlane } from '@sallyport/control-plane';
 import { parseNodeConfig, type RunningNode, startNode } from '@sallyport/data-plane';
-import { createLog, type Log, randomSecret, systemClock } from '@sallyport/schema/platform';
+import { createLog, type Log, prepareQueueDatabase, randomSecret, systemClock } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator } from './administrator.ts';
 import { testConfig } from './config.ts';
@@ -44,8 +44,8 @@ function accepted<T>(result: { ok: true; config: T } | { ok: false; problems: re
 }
 
 interface Parts {
-  readonly options: HarnessOptions;
   readonly databaseUrl: string;
+  readonly queueUrl: string | undefined;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
 }
@@ -55,7 +55,6 @@ async function startPlane({ databaseUrl, environment, log }: Parts, bootstrapTok
     ...environment,
     DATABASE_URL: databaseUrl,
     SALLYPORT_SECRET_KEY: randomSecret('secret_'),
-    SALLYPORT_LISTEN_PORT: '0',
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
   };
   return startControlPlane(accepted(parseControlPlaneConfig(env)), { log });
@@ -69,7 +68,7 @@ async function bootstrap(graphqlUrl: string, token: string): Promise<string> {
 }
 
 async function joinNode(
-  { environment, databaseUrl, log }: Parts,
+  { environment, queueUrl, log }: Parts,
   name: string,
   syncUrl: string,
   joinToken: string,
@@ -77,44 +76,74 @@ async function joinNode(
   const directory = mkdtempSync(join(tmpdir(), `sallyport-${name}-`));
   const env = {
     ...environment,
-    // Without Redis a node reaches the queues in PostgreSQL.
-    DATABASE_URL: databaseUrl,
+    DATABASE_URL: queueUrl,
     SALLYPORT_CONTROL_PLANE_URL: syncUrl,
     SALLYPORT_JOIN_TOKEN: joinToken,
     SALLYPORT_NODE_NAME: name,
     SALLYPORT_NODE_SECRET: randomSecret('node_'),
     SALLYPORT_DATA_DIRECTORY: directory,
-    SALLYPORT_LISTEN_PORT: '0',
   };
   return { node: await startNode(accepted(parseNodeConfig(env)), { log }), directory };
 }
 
 export async function startHarness(options: HarnessOptions): Promise<Harness> {
-  const database = await createMigratedDatabase();
-  const nodeCount = options.nodes ?? 2;
-  const log = createLog({ name: 'harness', level: testConfig.logLevel });
-  const environment = {
-    REDIS_URL: options.redisUrl,
-    SALLYPORT_OPERATIONS_PORT: '0',
-    SALLYPORT_EGRESS_ALLOW: options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
-    SALLYPORT_DRAIN_TIMEOUT_MS: String(drainTimeoutMs),
+  const stops: (() => Promise<unknown>)[] = [];
+  const stop = async (): Promise<void> => {
+    for (const end of stops.splice(0).reverse()) await end();
   };
-  const parts: Parts = { options, databaseUrl: database.url, environment, log };
+  try {
+    return await start(options, stops, stop);
+  } catch (error) {
+    await stop();
+    throw error;
+  }
+}
+
+async function start(
+  options: HarnessOptions,
+  stops: (() => Promise<unknown>)[],
+  stop: () => Promise<void>,
+): Promise<Harness> {
+  const database = await createMigratedDatabase();
+  stops.push(() => database.drop());
+  const parts: Parts = {
+    databaseUrl: database.url,
+    // As in production: nodes reach the queues through Redis, else as a role that sees nothing else of the database.
+    queueUrl:
+      options.redisUrl === undefined
+        ? await prepareQueueDatabase(database.url, { role: `queue_${database.name}`, password: randomSecret('q_') })
+        : undefined,
+    environment: {
+      REDIS_URL: options.redisUrl,
+      SALLYPORT_OPERATIONS_PORT: '0',
+      SALLYPORT_LISTEN_PORT: '0',
+      SALLYPORT_EGRESS_ALLOW: options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
+      SALLYPORT_DRAIN_TIMEOUT_MS: String(drainTimeoutMs),
+    },
+    log: createLog({ name: 'harness', level: testConfig.logLevel }),
+  };
+  const nodeCount = options.nodes ?? 2;
   const bootstrapToken = randomSecret('spb_');
   const controlPlane = await startPlane(parts, bootstrapToken);
+  stops.push(() => controlPlane.stop());
   const { graphqlUrl = '', syncUrl = '' } = controlPlane;
   const owner = createGraphqlClient(graphqlUrl, await bootstrap(graphqlUrl, bootstrapToken));
   const administrator = new Administrator(owner, nodeCount);
   const token = await administrator.createJoinToken(nodeCount);
   const names = Array.from({ length: nodeCount }, (_, index) => `node-${index + 1}`);
-  const joined = await Promise.all(names.map((name) => joinNode(parts, name, syncUrl, token)));
-  const nodes = joined.map(({ node }) => node);
-  const entry = await startRoundRobinEntry({
-    host: '127.0.0.1',
-    port: 0,
-    nodes: nodes.map(({ url }) => new URL(url)),
-    clock: systemClock,
-  });
+  const nodes = await Promise.all(
+    names.map(async (name) => {
+      const { node, directory } = await joinNode(parts, name, syncUrl, token);
+      stops.push(async () => {
+        await node.stop();
+        rmSync(directory, { recursive: true, force: true });
+      });
+      return node;
+    }),
+  );
+  const urls = nodes.map(({ url }) => new URL(url));
+  const entry = await startRoundRobinEntry({ host: '127.0.0.1', port: 0, nodes: urls, clock: systemClock });
+  stops.push(() => entry.stop(0));
   await administrator.converged();
   const entryOrigin = `http://127.0.0.1:${entry.port}`;
   return {
@@ -124,12 +153,6 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
     entryOrigin,
     databaseUrl: database.url,
     endpoint: (slug, key) => ({ url: `${entryOrigin}/mcp/${slug}`, key }),
-    stop: async () => {
-      await entry.stop(0);
-      await Promise.all(nodes.map((node) => node.stop()));
-      await controlPlane.stop();
-      for (const { directory } of joined) rmSync(directory, { recursive: true, force: true });
-      await database.drop();
-    },
+    stop,
   };
 }
