@@ -136,6 +136,13 @@ export class ConfigStatus {
   @Field(() => ID, { description: 'History the configuration belongs to.' })
   historyId!: string;
 
+  @Field(() => String, {
+    description:
+      'Public half of the key that signs histories, nodes and checkpoints of the audit trail: Ed25519, SPKI DER in ' +
+      'base64. Keep a copy elsewhere: `sallyport audit verify` needs it from a source that is not the export.',
+  })
+  fleetPublicKey!: string;
+
   @Field(() => Int, { description: 'The newest revision; 0 before the first publication.' })
   configRevision!: number;
 

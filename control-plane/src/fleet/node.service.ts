@@ -13,8 +13,9 @@ import {
   configManifests,
   type ConfigProblemRow,
   configProblems,
-  nodeAlarms,
+  fleetKeys,
   type NodeAlarmRow,
+  nodeAlarms,
   nodeKeys,
   type NodeRow,
   nodes,
@@ -37,6 +38,7 @@ interface MutationOptions {
 
 export interface ConfigStatus {
   readonly historyId: string;
+  readonly fleetPublicKey: string;
   /** 0 before the first publication. */
   readonly configRevision: number;
   readonly publishedAt: Date | null;
@@ -130,8 +132,10 @@ export class NodeService {
     const nodesLive = present.filter((node) => nodeStatus(node, published, ctx.clock.now()) === 'live').length;
     const generation = await db.select().from(configGeneration).where(eq(configGeneration.id, 1));
     const problems = await db.select().from(configProblems).orderBy(asc(configProblems.since)).limit(problemsShownMax);
+    const fleetKey = await db.select({ publicKey: fleetKeys.publicKey }).from(fleetKeys).limit(1);
     return {
       historyId: published.historyId,
+      fleetPublicKey: fleetKey[0]?.publicKey ?? '',
       configRevision: published.revision,
       publishedAt: published.publishedAt,
       pending: (generation[0]?.generation ?? 0) > published.generation,

@@ -4,7 +4,7 @@ import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
 import { configChannel } from '../database/config-generation.ts';
 import { listen } from '../database/listen.ts';
-import { compileSnapshot, indispensableKeys, type ObjectProblem } from './compile-snapshot.ts';
+import { type CompiledUnit, compileSnapshot, indispensableKeys, type ObjectProblem } from './compile-snapshot.ts';
 import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
 import {
   configDocuments,
@@ -28,6 +28,9 @@ const manifestsKept = 1_000;
 const documentsKeptMs = 10 * 60_000;
 /** Rows written with one statement. */
 const rowsAtOnceMax = 500;
+/** Units read and compiled at once. */
+const serversAtOnceMax = 100;
+const shardsAtOnceMax = 16;
 
 export interface Publication {
   readonly historyId: string;
@@ -169,18 +172,28 @@ async function compileChanged(
     serverIds.push(...wanted.serverIds);
     shards.push(...wanted.shards);
   }
-  const rows = await readConfiguration(tx, { serverIds, shards }, nowMs);
-  const compiled = compileSnapshot(rows, (row) => vault.openSealingKey(row));
   const bodies = new Map<string, EncodedDocument>();
-  for (const [unit, { documents, problems }] of compiled) {
-    const hashes = new Map(documents.map(({ key, hash }) => [key, hash]));
-    known.set(unit, { fingerprint: units.get(unit)?.fingerprint ?? '', hashes, problems });
-    for (const document of documents) bodies.set(document.hash, document);
+  const keep = (compiled: ReadonlyMap<string, CompiledUnit>): void => {
+    for (const [unit, { documents, problems }] of compiled) {
+      const hashes = new Map(documents.map(({ key, hash }) => [key, hash]));
+      known.set(unit, { fingerprint: units.get(unit)?.fingerprint ?? '', hashes, problems });
+      for (const document of documents) bodies.set(document.hash, document);
+    }
+  };
+  const openSecret = (row: SealingKeyRow): string | undefined => vault.openSealingKey(row);
+  // In parts, so that heartbeats are answered while a first compile reads everything.
+  for (const part of batches(serverIds, serversAtOnceMax)) {
+    keep(compileSnapshot(await readConfiguration(tx, { serverIds: part, shards: [] }, nowMs), openSecret));
   }
+  for (const part of batches(shards, shardsAtOnceMax)) {
+    keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs), openSecret));
+  }
+  const fleet = await readConfiguration(tx, { serverIds: [], shards: [] }, nowMs);
+  keep(compileSnapshot(fleet, openSecret));
   const entries: Record<string, string> = {};
   for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;
   const problems = [...known.values()].flatMap((unit) => unit.problems);
-  return { entries, bodies, problems, sealingKeys: rows.sealingKeys };
+  return { entries, bodies, problems, sealingKeys: fleet.sealingKeys };
 }
 
 /** The snapshot, with the body of every document that is not published as it is. */
@@ -357,6 +370,6 @@ async function collectGarbage(database: Database, clock: Clock): Promise<void> {
       )`);
 }
 
-function* batches<Item>(items: readonly Item[]): Generator<Item[]> {
-  for (let from = 0; from < items.length; from += rowsAtOnceMax) yield items.slice(from, from + rowsAtOnceMax);
+function* batches<Item>(items: readonly Item[], size = rowsAtOnceMax): Generator<Item[]> {
+  for (let from = 0; from < items.length; from += size) yield items.slice(from, from + size);
 }

@@ -1,0 +1,98 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { FleetVault, SnapshotPublisher } from '@sallyport/control-plane/fleet';
+import { systemClock } from '@sallyport/schema/platform';
+import {
+  administrator,
+  change,
+  seedRows,
+  type SeededRows,
+  startTestControlPlane,
+  type TestControlPlane,
+  testSecretKey,
+} from '../kit/fleet.ts';
+import { createMigratedDatabase } from '../kit/postgres.ts';
+
+let control: TestControlPlane;
+let publisher: SnapshotPublisher;
+let rows: SeededRows;
+
+function newPublisher(): SnapshotPublisher {
+  const vault = new FleetVault(testSecretKey);
+  return new SnapshotPublisher({ database: control.database, vault, clock: systemClock, log: administrator.log });
+}
+
+beforeAll(async () => {
+  control = await startTestControlPlane((await createMigratedDatabase()).url);
+  // The one that is tested publishes when told to, not when signalled.
+  await control.fleet.publisher.stop();
+  rows = await seedRows(control.database);
+  publisher = newPublisher();
+  await publisher.publish();
+});
+afterAll(() => control.stop());
+
+type Sql = TestControlPlane['database']['raw'];
+const changes: [string, (tx: Sql) => Promise<unknown>][] = [
+  ['the address of a server', (tx) => tx`update servers set url = 'https://other.example.com/mcp'`],
+  ['the lifecycle of a server', (tx) => tx`update servers set lifecycle = 'deprecated'`],
+  ['labels of a server', (tx) => tx`update servers set labels = '{"a":"b"}'`],
+  ['the audit mode of a server', (tx) => tx`update servers set audit_mode = 'strict'`],
+  ['the staleness of a server', (tx) => tx`update servers set config_staleness_max_ms = 1000`],
+  ['the protocol revisions of a server', (tx) => tx`update servers set protocol_revisions = '{2026-07-28}'`],
+  ['an approved digest', (tx) => tx`update definitions set approved_digests = '{d1,d2}'`],
+  ['the state of a definition', (tx) => tx`update definitions set state = 'quarantined'`],
+  ['a removed definition', (tx) => tx`update definitions set removed_at = now()`],
+  ['the tools of a grant', (tx) => tx`update grants set tools = '{a,b}'`],
+  ['the effect of a grant', (tx) => tx`update grants set effect = 'deny'`],
+  ['the beginning of a grant', (tx) => tx`update grants set not_before = '2040-01-01'`],
+  // The same instant in the other column must not look like no change.
+  ['the end of a grant', (tx) => tx`update grants set not_before = null, not_after = '2040-01-01'`],
+  ['the subject of a grant', (tx) => tx`update grants set subject_kind = 'everyone', subject_group_id = null`],
+  ['a group of a grant', (tx) => tx`update grants set subject_kind = 'group', subject_group_id = ${rows.groupId}`],
+  ['a membership', (tx) => tx`delete from group_members`],
+  ['a deleted group', (tx) => tx`update groups set deleted_at = now()`],
+  ['the name of a principal', (tx) => tx`update principals set name = 'Renamed' where id = ${rows.principalId}`],
+  ['the epoch of a principal', (tx) => tx`update principals set epoch = 1 where id = ${rows.principalId}`],
+  ['the status of a principal', (tx) => tx`update principals set status = 'disabled' where id = ${rows.principalId}`],
+  ['the expiry of a key', (tx) => tx`update api_keys set expires_at = '2040-01-01'`],
+  ['the scopes of a key', (tx) => tx`update api_keys set scopes = '{mcp,api}'`],
+  ['a revoked key', (tx) => tx`update api_keys set revoked_at = now()`],
+  ['a deleted principal', (tx) => tx`update principals set deleted_at = now() where id = ${rows.principalId}`],
+  ['a limit', (tx) => tx`insert into settings (key, value) values ('limits', '{"sessionTtlMs":1000}')`],
+  ['a server that is served no more', (tx) => tx`update servers set lifecycle = 'disabled'`],
+];
+
+test.each(changes)('a change of %s is published, as a compile of everything would', async (_name, work) => {
+  await change(control.database, work);
+  expect(await publisher.publish()).toMatchObject({ published: true });
+  expect(await newPublisher().publish()).toMatchObject({ published: false });
+});
+
+test('what changes nothing for nodes is not published', async () => {
+  await change(control.database, (tx) => tx`update servers set title = 'Another', description = 'Words'`);
+  expect(await publisher.publish()).toMatchObject({ published: false });
+  expect((await control.fleet.nodes.configStatus(administrator)).pending).toBe(false);
+  expect(await publisher.publish()).toBeUndefined();
+});
+
+test('two processes publish in turn, and neither undoes the other', async () => {
+  const other = newPublisher();
+  await change(control.database, (tx) => tx`update servers set lifecycle = 'approved'`);
+  expect(await other.publish()).toMatchObject({ published: true });
+  await change(control.database, (tx) => tx`update servers set lifecycle = 'disabled'`);
+  expect(await other.publish()).toMatchObject({ published: true });
+  await change(control.database, (tx) => tx`update servers set lifecycle = 'approved'`);
+  // This one compiled that state long ago and has no bodies of it any more; its documents may be gone as well.
+  await control.database.raw`delete from config_documents d
+    where not exists (select 1 from config_entries e where e.hash = d.hash)`;
+  expect(await publisher.publish()).toMatchObject({ published: true });
+  expect(await other.publish()).toMatchObject({ published: false });
+});
+
+test('secrets stand in the database sealed only', async () => {
+  const stored = await control.database.raw<{ body: string; sealed: boolean }[]>`
+    select d.body, d.sealed from config_documents d join config_entries e on e.hash = d.hash where e.key = 'keys'`;
+  expect(stored).toHaveLength(1);
+  expect(stored[0]?.sealed).toBe(true);
+  expect(stored[0]?.body).not.toContain('secret');
+});
