@@ -10,7 +10,14 @@ import { createServer as createTlsServer } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { ERRORS, syncPath } from '@sallyport/schema';
-import { type Clock, createQueues, type Log, startOperationsServer, systemClock } from '@sallyport/schema/platform';
+import {
+  type Clock,
+  createQueues,
+  ensureQueueSchema,
+  type Log,
+  startOperationsServer,
+  systemClock,
+} from '@sallyport/schema/platform';
 import { Registry } from 'prom-client';
 import { auditExportPath, handleExport } from './audit/export-endpoint.ts';
 import { startTail } from './audit/tail.ts';
@@ -172,6 +179,7 @@ async function start(
   started.add(() => operations.close());
   if (config.roles.includes('worker')) {
     const { redisUrl, databaseUrl } = config;
+    if (redisUrl === undefined) await ensureQueueSchema(databaseUrl);
     const queues = createQueues(redisUrl === undefined ? { databaseUrl } : { redisUrl }, { log });
     const jobs = startJobs({ database, services, queues, clock, log });
     started.add(() => jobs.stop());

@@ -17,8 +17,9 @@ describe('the configuration', () => {
       SALLYPORT_SECRET_KEY: 'hunter2',
       SALLYPORT_LISTEN_PORT: '70000',
       SALLYPORT_ROLES: 'api,queen',
+      SALLYPORT_LISTEN_HOST: '0.0.0.0',
     });
-    expect(problems).toHaveLength(4);
+    expect(problems).toHaveLength(5);
     expect(problems.join()).not.toContain('hunter2');
   });
 

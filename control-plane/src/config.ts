@@ -101,23 +101,35 @@ export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);
 }
 
-/** Problems between variables, which only show when each is right in itself. */
-function crossProblems(env: z.infer<typeof environment>): string[] {
+type Environment = z.infer<typeof environment>;
+
+/** Problems between variables; one that is wrong in itself is absent here and told elsewhere. */
+function crossProblems(env: Partial<Environment>): string[] {
   const problems: string[] = [];
   const hasCert = env.SALLYPORT_TLS_CERT_FILE !== undefined;
   if (hasCert !== (env.SALLYPORT_TLS_KEY_FILE !== undefined)) {
     problems.push('SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE belong together: set both or none');
   }
-  if (!isLoopback(env.SALLYPORT_LISTEN_HOST) && !hasCert && !env.SALLYPORT_TLS_TERMINATED_BY_PROXY) {
+  const host = env.SALLYPORT_LISTEN_HOST;
+  if (host !== undefined && !isLoopback(host) && !hasCert && env.SALLYPORT_TLS_TERMINATED_BY_PROXY === false) {
     problems.push(
-      `SALLYPORT_LISTEN_HOST: ${env.SALLYPORT_LISTEN_HOST} is not loopback, so TLS is needed: set ` +
+      `SALLYPORT_LISTEN_HOST: ${host} is not loopback, so TLS is needed: set ` +
         'SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE, or SALLYPORT_TLS_TERMINATED_BY_PROXY=true',
     );
   }
-  for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).problems) {
+  for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW ?? '').problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
   }
   return problems;
+}
+
+/** The variables that are right, each by itself. */
+function readable(given: Readonly<Record<string, unknown>>): Partial<Environment> {
+  const entries = Object.entries(environment.shape).flatMap(([name, schema]) => {
+    const parsed = schema.safeParse(given[name]);
+    return parsed.success ? [[name, parsed.data]] : [];
+  });
+  return Object.fromEntries(entries) as Partial<Environment>;
 }
 
 /** Reads the configuration, or says everything that is wrong with it at once. Values never appear in problems. */
@@ -125,12 +137,11 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   // An empty variable is how many orchestrators write "not set".
   const given = Object.fromEntries(Object.entries(env).filter(([, value]) => value !== undefined && value !== ''));
   const parsed = environment.safeParse(given);
-  const problems = parsed.success
-    ? crossProblems(parsed.data)
-    : parsed.error.issues.map((issue) => {
-        const name = String(issue.path[0]);
-        return given[name] === undefined ? `${name}: is required` : `${name}: ${issue.message}`;
-      });
+  const problems = (parsed.error?.issues ?? []).map((issue) => {
+    const name = String(issue.path[0]);
+    return given[name] === undefined ? `${name}: is required` : `${name}: ${issue.message}`;
+  });
+  problems.push(...crossProblems(readable(given)));
   if (!parsed.success || problems.length > 0) return { ok: false, problems };
   const data = parsed.data;
   const { SALLYPORT_TLS_CERT_FILE: certFile, SALLYPORT_TLS_KEY_FILE: keyFile } = data;

@@ -321,6 +321,25 @@ export async function prepareQueueDatabase(
   return url.href;
 }
 
+/** Any constant shared by all processes: those that start at once take turns. */
+const queueSchemaLock = 0x5350_0007;
+
+/**
+ * Makes the queue's tables under the caller's own role where there are none, for an installation that has neither Redis
+ * nor a prepared role. What `prepareQueueDatabase` made is left alone.
+ */
+export async function ensureQueueSchema(databaseUrl: string): Promise<void> {
+  const client = new pg.Client({ connectionString: databaseUrl });
+  await client.connect();
+  try {
+    await client.query(`select pg_advisory_lock(${queueSchemaLock})`);
+    const existing = await client.query('select 1 from pg_namespace where nspname = $1', [queueSchema]);
+    if (existing.rowCount === 0) await migrateQueues(databaseUrl);
+  } finally {
+    await client.end();
+  }
+}
+
 async function migrateQueues(url: string): Promise<void> {
   const own = new pg.Client({ connectionString: url });
   await own.connect();
