@@ -1,5 +1,7 @@
+import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { printSchemaSdl } from '@sallyport/control-plane';
+import { configHelp, printSchemaSdl } from '@sallyport/control-plane';
+import { nodeConfigHelp } from '@sallyport/data-plane';
 import {
   controlPlaneMessageSchema,
   documentSchema,
@@ -49,6 +51,32 @@ function errorTable(): string {
   ].join('\n');
 }
 
+/** What `--help` of both programs prints; a default that is this machine's own is named, not shown. */
+function environmentPage(): string {
+  const node = nodeConfigHelp().replace(`(default ${hostname()})`, "(default: the machine's host name)");
+  return [
+    '# Environment variables',
+    '',
+    `<!-- ${notice} -->`,
+    '',
+    'Each program prints this with `--help`, reads its environment once at start, and names every problem at once.',
+    'Everything else is configured through the GraphQL API.',
+    '',
+    '## Control plane',
+    '',
+    '```text',
+    configHelp().trimEnd(),
+    '```',
+    '',
+    '## Node',
+    '',
+    '```text',
+    node.trimEnd(),
+    '```',
+    '',
+  ].join('\n');
+}
+
 /** Everything that is generated from the contracts in `schema/src` and from the resolvers. */
 export function generatedFiles(): GeneratedFiles {
   return new Map([
@@ -70,6 +98,7 @@ export function generatedFiles(): GeneratedFiles {
     ],
     ['schema/generated/error-codes.json', json({ $comment: notice, errors: ERRORS })],
     ['docs/reference/error-codes.md', errorTable()],
+    ['docs/reference/environment.md', environmentPage()],
   ]);
 }
 
