@@ -1,5 +1,3 @@
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { type Command, parsing, UsageError } from './command.ts';
 import { readControlPlaneEnvironment } from './config.ts';

@@ -7,6 +7,7 @@ const commands: Readonly<Record<string, () => Promise<Command>>> = {
   start: async () => (await import('./start/command.ts')).startCommand,
   reset: async () => (await import('./reset.ts')).resetCommand,
   admin: async () => (await import('./admin.ts')).adminCommand,
+  audit: async () => (await import('./audit.ts')).auditCommand,
 };
 
 const io: CommandIo = {
