@@ -143,7 +143,7 @@ export class Listener {
       return family !== 0 && trustedProxies.check(address, family === 6 ? 'ipv6' : 'ipv4');
     };
     let address = plainAddress(peer ?? '');
-    for (const hop of (forwardedFor ?? '').split(',').reverse()) {
+    for (const hop of forwardedFor?.split(',').reverse() ?? []) {
       if (!isTrusted(address)) break;
       const candidate = plainAddress(hop.trim());
       if (isIP(candidate) === 0) break;

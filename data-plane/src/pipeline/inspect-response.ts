@@ -86,7 +86,7 @@ function whole(
       exchange.outcome = status < 400 ? 'success' : 'error';
       return { status, headers: ['content-type', 'application/json', ...noStore, ...retryAfter(response)], body };
     }
-    const reviewed = reviewMessage(body, authorized);
+    const reviewed = reviewWhole(body, status, authorized);
     if (!reviewed.isAnswer || reviewed.bytes === null) {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
     }
@@ -97,9 +97,7 @@ function whole(
       headers.push(...sessionHeaders(response, authorized, reviewed.negotiated, context));
     return { status, headers, body: reviewed.bytes };
   }
-  if (status === 404 && received.era === 'legacy' && authorized.routed.session !== null) {
-    throw new AppError('SESSION_NOT_FOUND', { internal: 'the upstream does not know the session' });
-  }
+  if (isForgotten(status, authorized)) throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
   if (message?.kind === 'request' || status >= 500) {
     throw new AppError('UPSTREAM_PROTOCOL', {
       internal: `status ${status} with ${response.header('content-type') ?? 'no body'}`,
@@ -112,6 +110,20 @@ function whole(
   exchange.outcome = status < 400 ? 'success' : 'error';
   const allow = response.header('allow');
   return { status, headers: [...noStore, ...(allow === undefined ? [] : ['allow', allow])], body: null };
+}
+
+function reviewWhole(body: Buffer, status: number, authorized: Authorized): Reviewed {
+  try {
+    return reviewMessage(body, authorized);
+  } catch (error) {
+    // Some servers say 404 in words of their own; what matters to the client is to begin anew.
+    throw isForgotten(status, authorized) ? new AppError('SESSION_NOT_FOUND', { cause: error }) : error;
+  }
+}
+
+/** Whether the upstream no longer knows the session (2025-11-25 basic/transports, Session Management). */
+function isForgotten(status: number, { routed }: Authorized): boolean {
+  return status === 404 && routed.session !== null;
 }
 
 function retryAfter(response: UpstreamResponse): string[] {

@@ -117,7 +117,9 @@ export class Entry implements Follower {
       this.#context.log.error({ err: error.cause ?? error, traceId: exchange.traceId }, 'an exchange failed');
     }
     exchange.errorCode = error.code;
-    exchange.outcome = exchange.request.signal.aborted ? 'aborted' : outcomeOf(error);
+    // A legacy call goes on without its client, so what became of it is known.
+    const isAborted = exchange.request.signal.aborted && (exchange.era === 'modern' || !exchange.forwarded);
+    exchange.outcome = isAborted ? 'aborted' : outcomeOf(error);
     exchange.rpcErrorCode = error.entry.jsonRpc;
     let response = errorResponse(error, exchange.era, exchange.message);
     if (!exchange.forwarded) {
