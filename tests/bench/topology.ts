@@ -7,6 +7,7 @@ import { createLog, randomSecret } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator, type ClientAccount } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
+import { testConfig } from '../kit/config.ts';
 
 /** Groups whose grants a decision has to look through, besides the one that allows. */
 const otherGrants = 50;
@@ -17,9 +18,6 @@ export interface Topology {
   readonly nodePid: number;
   /** All may use everything. Several, since one principal may only hold so many streams. */
   readonly clients: readonly ClientAccount[];
-  /** Of Prometheus, as the node prints them. */
-  metrics(): Promise<string>;
-  stop(): Promise<void>;
 }
 
 export interface TopologyOptions {
@@ -28,6 +26,8 @@ export interface TopologyOptions {
   /** Slug → URL of the upstream. */
   readonly upstreams: ReadonlyMap<string, URL>;
   readonly clients: number;
+  /** Takes what stops a part, as soon as the part runs. */
+  readonly atEnd: (stop: () => Promise<void>) => void;
 }
 
 async function control(
@@ -71,7 +71,7 @@ async function startNodeProcess(
   const child = spawn(command, args, {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: {
-      ...process.env,
+      PATH: testConfig.path,
       ...environment,
       SALLYPORT_LISTEN_PORT: String(port),
       SALLYPORT_OPERATIONS_PORT: String(operationsPort),
@@ -116,8 +116,10 @@ async function provision(
 /** The real planes: control plane and PostgreSQL here, one node as a process of its own on the core it is pinned to. */
 export async function startTopology(options: TopologyOptions): Promise<Topology> {
   const postgres = await startEmbeddedPostgres({ directory: join(options.directory, 'postgres') });
+  options.atEnd(() => postgres.stop());
   const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
   const [controlPlane, api] = await control(options.directory, egressAllow, postgres.url);
+  options.atEnd(() => controlPlane.stop());
   const administrator = new Administrator(api, 1);
   const node = await startNodeProcess(options, {
     SALLYPORT_CONTROL_PLANE_URL: controlPlane.syncUrl ?? '',
@@ -125,18 +127,10 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
     SALLYPORT_EGRESS_ALLOW: egressAllow,
     DATABASE_URL: postgres.url,
   });
-  const clients = await provision(administrator, options);
-  return {
-    nodeUrl: node.url,
-    nodePid: node.child.pid ?? 0,
-    clients,
-    metrics: async () => (await fetch(new URL('/metrics', node.operations))).text(),
-    stop: async () => {
-      const exited = new Promise<void>((resolve) => node.child.once('exit', () => resolve()));
-      node.child.kill('SIGTERM');
-      await exited;
-      await controlPlane.stop();
-      await postgres.stop();
-    },
-  };
+  options.atEnd(async () => {
+    const exited = new Promise<void>((resolve) => node.child.once('exit', () => resolve()));
+    node.child.kill('SIGTERM');
+    await exited;
+  });
+  return { nodeUrl: node.url, nodePid: node.child.pid ?? 0, clients: await provision(administrator, options) };
 }

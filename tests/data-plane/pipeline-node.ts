@@ -133,6 +133,15 @@ const listenerLimits: ListenerLimits = {
   connectionIdleTimeoutMs: 5_000,
 };
 
+function trustedProxiesOf(configuration: TestConfiguration): BlockList {
+  const trusted = new BlockList();
+  for (const cidr of configuration.trustedProxies ?? []) {
+    const [address = '', prefix] = cidr.split('/');
+    trusted.addSubnet(address, Number(prefix));
+  }
+  return trusted;
+}
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration) {
   const clock = systemClock;
@@ -171,17 +180,12 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     clock,
     log,
   });
-  const trustedProxies = new BlockList();
-  for (const cidr of configuration.trustedProxies ?? []) {
-    const [address = '', prefix] = cidr.split('/');
-    trustedProxies.addSubnet(address, Number(prefix));
-  }
   const listener = new Listener({
     host: '127.0.0.1',
     port: 0,
     tls: null,
     limits: { ...listenerLimits, ...configuration.listener },
-    trustedProxies,
+    trustedProxies: trustedProxiesOf(configuration),
     handle: (request) => pipeline.handle(request),
     clock,
     log,

@@ -8,10 +8,12 @@ import { RuntimeStore, SyncClient, type SyncClientOptions } from '@sallyport/dat
 import { AppError, permissions, syncPath } from '@sallyport/schema';
 import { type Clock, createLog, type Log, systemClock, uuidv7 } from '@sallyport/schema/platform';
 import { waitFor } from './condition.ts';
+import { testConfig } from './config.ts';
+import { testConfig } from './config.ts';
 
 export const testSecretKey = 'fleet-secret-key-fleet-secret-key-0123';
 export const testNodeSecret = 'node-secret-node-secret-node-secret-01';
-const quiet: Log = createLog({ name: 'test', level: process.env['TEST_LOG_LEVEL'] ?? 'silent' });
+const quiet: Log = createLog({ name: 'test', level: testConfig.logLevel });
 
 /** An actor who may do everything, as the services want one. */
 export const administrator = {

@@ -232,22 +232,22 @@ async function publishIn(tx: Transaction, vault: FleetVault, known: KnownUnits, 
     return { historyId: history.id, revision: newest?.revision ?? 0, published: false, ...summary };
   }
   const { changed, removed } = manifestChanges(published, entries);
-  const revision = (await highestRevision(tx)) + 1;
+  const configRevision = (await highestRevision(tx)) + 1;
   await writeDocuments(tx, snapshot.bodies, changed, vault);
   await writeEntries(tx, changed, removed);
   await tx.insert(configManifests).values({
     historyId: history.id,
-    revision,
+    revision: configRevision,
     hash,
     generation,
     changed,
     removed: [...removed],
     publishedAt: new Date(nowMs),
   });
-  await markKeysPublished(tx, snapshot.sealingKeys, revision);
+  await markKeysPublished(tx, snapshot.sealingKeys, configRevision);
   await notifyManifest(tx);
   const summary = { generation, changed: Object.keys(changed).length, removed: removed.length, problems };
-  return { historyId: history.id, revision, published: true, ...summary };
+  return { historyId: history.id, revision: configRevision, published: true, ...summary };
 }
 
 function isIndispensable(key: string): boolean {

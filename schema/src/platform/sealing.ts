@@ -6,12 +6,13 @@ export interface SealingKey {
   readonly secret: Uint8Array;
 }
 
-const version = 1;
+/** First byte of what is sealed, so that another construction can follow this one. */
+const sealedFormat = 1;
 const ivBytes = 12;
 const tagBytes = 16;
 
 /**
- * Seals bytes with AES-256-GCM. The result is `<key id>.<base64url(version ‖ iv ‖ tag ‖ ciphertext)>`.
+ * Seals bytes with AES-256-GCM. The result is `<key id>.<base64url(format ‖ iv ‖ tag ‖ ciphertext)>`.
  * `purpose` is authenticated and not stored: opening with another purpose fails, so a token made for one place is
  * useless in another. Does NOT hide the length of the text and does NOT prevent replay: put an expiry inside.
  */
@@ -20,7 +21,7 @@ export function seal(key: SealingKey, purpose: string, plaintext: Uint8Array | s
   const cipher = createCipheriv('aes-256-gcm', key.secret, iv);
   cipher.setAAD(Buffer.from(`${key.id}|${purpose}`));
   const ciphertext = Buffer.concat([cipher.update(plaintext), cipher.final()]);
-  return `${key.id}.${Buffer.concat([Buffer.from([version]), iv, cipher.getAuthTag(), ciphertext]).toString('base64url')}`;
+  return `${key.id}.${Buffer.concat([Buffer.from([sealedFormat]), iv, cipher.getAuthTag(), ciphertext]).toString('base64url')}`;
 }
 
 /** Opens what `seal` made, or returns undefined: unknown key, other purpose, changed, cut or not ours at all. */
@@ -29,7 +30,7 @@ export function open(keys: ReadonlyMap<string, SealingKey>, purpose: string, sea
   const key = dot > 0 ? keys.get(sealed.slice(0, dot)) : undefined;
   if (key === undefined) return undefined;
   const bytes = Buffer.from(sealed.slice(dot + 1), 'base64url');
-  if (bytes.length < 1 + ivBytes + tagBytes || bytes[0] !== version) return undefined;
+  if (bytes.length < 1 + ivBytes + tagBytes || bytes[0] !== sealedFormat) return undefined;
   const decipher = createDecipheriv('aes-256-gcm', key.secret, bytes.subarray(1, 1 + ivBytes));
   decipher.setAAD(Buffer.from(`${key.id}|${purpose}`));
   decipher.setAuthTag(bytes.subarray(1 + ivBytes, 1 + ivBytes + tagBytes));
