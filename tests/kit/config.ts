@@ -4,5 +4,7 @@ export const testConfig = {
   strict: process.env['SALLYPORT_TESTS_STRICT'] === '1',
   /** Of the programs under test; `silent` unless someone is looking for something. */
   logLevel: process.env['TEST_LOG_LEVEL'] ?? 'silent',
+  /** Of tests that do things at random; each prints the one it used. */
+  seed: process.env['SALLYPORT_TESTS_SEED'],
   path: process.env['PATH'] ?? '',
 } as const;

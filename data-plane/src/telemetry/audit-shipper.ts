@@ -40,7 +40,7 @@ const batchWaitMs = 500;
 const batchesInFlightMax = 8;
 /** Without a watermark that covers it, a batch is added again; its job id keeps it from being there twice. */
 const resendAfterMs = 5_000;
-const resendAfterMsMax = 60_000;
+const resendAfterMsMax = 15_000;
 const retryAfterMs = 500;
 const tickMs = 100;
 

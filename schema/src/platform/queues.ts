@@ -184,6 +184,7 @@ async function openWorker(
     return { handle: worker, close: () => closing(worker, log) };
   }
   const pool = await connectPostgres(backend.databaseUrl, consumer.concurrency + 3, onError);
+  await migrateWhereMissing(pool);
   const worker = new postgresClasses.Worker(name, process, { ...common, connection: bullmqPool(pool) });
   worker.on('error', onError);
   return usable(worker, pool, log);
@@ -230,6 +231,20 @@ async function connectPostgres(
   } catch (error) {
     await pool.end();
     throw error;
+  }
+}
+
+/** Makes BullMQ's tables where nobody prepared them: the consumer's role may, a producer's may not. */
+async function migrateWhereMissing(pool: pg.Pool): Promise<void> {
+  const found = await pool.query<{ present: boolean }>('select to_regclass($1) is not null as present', [
+    `${queueSchema}.migration`,
+  ]);
+  if (found.rows[0]?.present === true) return;
+  const client = await pool.connect();
+  try {
+    await runMigrations(client, queueSchema);
+  } finally {
+    client.release();
   }
 }
 

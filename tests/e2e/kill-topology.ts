@@ -1,0 +1,278 @@
+/** The parts of the audit path as processes of their own, which can be killed and started again. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { createGraphqlClient, type EmbeddedPostgres, freePort, startEmbeddedPostgres } from '@sallyport/cli';
+import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
+import { createLog, randomSecret } from '@sallyport/schema/platform';
+import { z } from 'zod';
+import { Administrator } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+import { testConfig } from '../kit/config.ts';
+import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { startRedis } from '../kit/redis.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const startDeadlineMs = 30_000;
+const nodeCount = 2;
+
+/** A program that is started, killed and started again with the same environment. */
+export class Program {
+  readonly #script: string;
+  readonly #environment: Readonly<Record<string, string>>;
+  readonly #readyUrl: string;
+  #child: ChildProcess | undefined;
+
+  constructor(script: string, environment: Readonly<Record<string, string>>, readyUrl: string) {
+    this.#script = script;
+    this.#environment = environment;
+    this.#readyUrl = readyUrl;
+  }
+
+  async start(): Promise<void> {
+    const child = spawn(process.execPath, [join(repository, this.#script)], {
+      env: {
+        ...this.#environment,
+        SALLYPORT_LOG_LEVEL: testConfig.logLevel === 'silent' ? 'fatal' : testConfig.logLevel,
+      },
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
+    this.#child = child;
+    await waitFor(`${this.#script} is ready`, async () => (await fetch(`${this.#readyUrl}/readyz`)).ok, {
+      deadlineMs: startDeadlineMs,
+      intervalMs: 50,
+    });
+  }
+
+  async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    const child = this.#child;
+    this.#child = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill(signal);
+    await exited;
+  }
+}
+
+export interface KillableNode {
+  readonly url: string;
+  readonly directory: string;
+  kill(): Promise<void>;
+  start(): Promise<void>;
+  /** SIGTERM: it drains. */
+  stop(): Promise<void>;
+}
+
+export const killTargets = ['node', 'worker', 'redis', 'postgres'] as const;
+export type KillTarget = (typeof killTargets)[number];
+
+export interface KillTopology {
+  readonly nodes: readonly KillableNode[];
+  readonly upstream: FakeUpstream;
+  readonly databaseUrl: string;
+  /** API key of the caller, who may use the tools `count` and `stream` of the server `counter`. */
+  readonly key: string;
+  /**
+   * Kills one part by SIGKILL and starts it again after a moment; several may be down at once.
+   * @returns what was killed; undefined where it is down already
+   */
+  kill(target: KillTarget, random: () => number): Promise<string | undefined>;
+  /** Everything that was killed is up again. */
+  allUp(): Promise<void>;
+  /** Stops the nodes cleanly and waits until all their epochs have ended in the store. */
+  drained(deadlineMs: number): Promise<void>;
+  stop(): Promise<void>;
+}
+
+class Database {
+  readonly #directory: string;
+  readonly #port: number;
+  #server: EmbeddedPostgres | undefined;
+
+  constructor(directory: string, port: number) {
+    this.#directory = directory;
+    this.#port = port;
+  }
+
+  get url(): string {
+    return this.#server?.url ?? '';
+  }
+
+  async start(): Promise<void> {
+    const settings = ['fsync=off', 'full_page_writes=off', 'max_connections=200'];
+    this.#server = await startEmbeddedPostgres({ directory: this.#directory, port: this.#port, settings });
+  }
+
+  async kill(): Promise<void> {
+    const server = this.#server;
+    if (server === undefined) return;
+    process.kill(server.pid, 'SIGKILL');
+    await server.ended;
+  }
+
+  async stop(): Promise<void> {
+    await this.#server?.stop();
+  }
+}
+
+export async function startKillTopology(): Promise<KillTopology> {
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-kills-'));
+  chmodSync(directory, 0o755);
+  const database = new Database(join(directory, 'postgres'), await freePort());
+  await database.start();
+  const redis = await startRedis();
+  const upstream = await startFakeUpstream();
+  const bootstrapToken = randomSecret('spb_');
+  const planeEnvironment = {
+    DATABASE_URL: database.url,
+    REDIS_URL: redis.url,
+    SALLYPORT_SECRET_KEY: randomSecret('secret_'),
+    SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
+    SALLYPORT_EGRESS_ALLOW: `127.0.0.1/32:${new URL(upstream.url).port}`,
+    SALLYPORT_DRAIN_TIMEOUT_MS: '3000',
+  };
+  const controlPlane = await startApi(planeEnvironment);
+  const workerPort = await freePort();
+  const workerEnvironment = {
+    ...planeEnvironment,
+    SALLYPORT_ROLES: 'worker',
+    SALLYPORT_OPERATIONS_PORT: String(workerPort),
+  };
+  const worker = new Program('control-plane/dist/main.js', workerEnvironment, `http://127.0.0.1:${workerPort}`);
+  await worker.start();
+
+  const { graphqlUrl = '', syncUrl = '' } = controlPlane;
+  const answer = z.object({ bootstrap: z.object({ secret: z.string() }) });
+  const document = 'mutation ($input: BootstrapInput!) { bootstrap(input: $input) { secret } }';
+  const input = { token: bootstrapToken, userName: 'Owner', serviceAccountName: 'tests' };
+  const { bootstrap } = await createGraphqlClient(graphqlUrl, undefined).ask(document, { input }, answer);
+  const administrator = new Administrator(createGraphqlClient(graphqlUrl, bootstrap.secret), nodeCount);
+  const joinToken = await administrator.createJoinToken(nodeCount);
+  const nodes = await Promise.all(
+    Array.from({ length: nodeCount }, (_, index) =>
+      startNode(directory, index, {
+        redisUrl: redis.url,
+        syncUrl,
+        joinToken,
+        egress: planeEnvironment.SALLYPORT_EGRESS_ALLOW,
+      }),
+    ),
+  );
+  const server = await administrator.registerServer('counter', upstream.url);
+  const client = await administrator.createClient('caller');
+  await administrator.grant({ serverId: server.id, tools: ['count', 'stream'] });
+  await administrator.converged();
+
+  const restarts = new Set<Promise<void>>();
+  const parts: Record<Exclude<KillTarget, 'node'>, { kill(): Promise<void>; start(): Promise<void> }> = {
+    worker: { kill: () => worker.end('SIGKILL'), start: () => worker.start() },
+    redis: { kill: () => redis.kill(), start: () => redis.restart() },
+    postgres: { kill: () => database.kill(), start: () => database.start() },
+  };
+  const down = new Set<object>();
+  return {
+    nodes,
+    upstream,
+    databaseUrl: database.url,
+    key: client.key,
+    kill: async (target, random) => {
+      const index = Math.floor(random() * nodes.length);
+      const part = target === 'node' ? nodes[index] : parts[target];
+      const downMs = 50 + random() * 600;
+      if (part === undefined || down.has(part)) return undefined;
+      down.add(part);
+      await part.kill();
+      const restart = delay(downMs)
+        .then(() => part.start())
+        .then(() => void down.delete(part));
+      restarts.add(restart);
+      return target === 'node' ? `node-${index + 1}` : target;
+    },
+    allUp: async () => {
+      await Promise.all(restarts);
+    },
+    drained: async (deadlineMs) => {
+      await waitFor(
+        'the nodes have nothing unconfirmed',
+        async () => {
+          for (const node of nodes) if ((await unconfirmed(node)) > 0) return false;
+          return true;
+        },
+        { deadlineMs, intervalMs: 200 },
+      );
+      await Promise.all(nodes.map((node) => node.stop()));
+    },
+    stop: async () => {
+      await Promise.allSettled(restarts);
+      await Promise.all(nodes.map((node) => node.stop()));
+      await worker.end('SIGTERM');
+      await controlPlane.stop();
+      await upstream.stop();
+      await redis.stop();
+      await database.stop();
+      rmSync(directory, { recursive: true, force: true });
+    },
+  };
+}
+
+async function startApi(environment: Readonly<Record<string, string>>): Promise<ControlPlane> {
+  const parsed = parseConfig({
+    ...environment,
+    SALLYPORT_ROLES: 'api',
+    SALLYPORT_LISTEN_PORT: '0',
+    SALLYPORT_OPERATIONS_PORT: '0',
+  });
+  if (!parsed.ok) throw new Error(parsed.problems.join('; '));
+  return startControlPlane(parsed.config, { log: createLog({ name: 'api', level: testConfig.logLevel }) });
+}
+
+interface NodeSurroundings {
+  readonly redisUrl: string;
+  readonly syncUrl: string;
+  readonly joinToken: string;
+  readonly egress: string;
+}
+
+interface StartedNode extends KillableNode {
+  readonly operationsUrl: string;
+}
+
+async function startNode(root: string, index: number, around: NodeSurroundings): Promise<StartedNode> {
+  const [port, operationsPort] = [await freePort(), await freePort()];
+  const directory = join(root, `node-${index + 1}`);
+  const operationsUrl = `http://127.0.0.1:${operationsPort}`;
+  const program = new Program(
+    'data-plane/dist/main.js',
+    {
+      REDIS_URL: around.redisUrl,
+      SALLYPORT_CONTROL_PLANE_URL: around.syncUrl,
+      SALLYPORT_JOIN_TOKEN: around.joinToken,
+      SALLYPORT_NODE_NAME: `node-${index + 1}`,
+      SALLYPORT_NODE_SECRET: randomSecret('node_'),
+      SALLYPORT_DATA_DIRECTORY: directory,
+      SALLYPORT_LISTEN_PORT: String(port),
+      SALLYPORT_OPERATIONS_PORT: String(operationsPort),
+      SALLYPORT_EGRESS_ALLOW: around.egress,
+      SALLYPORT_DRAIN_TIMEOUT_MS: '20000',
+    },
+    operationsUrl,
+  );
+  await program.start();
+  return {
+    url: `http://127.0.0.1:${port}`,
+    operationsUrl,
+    directory,
+    kill: () => program.end('SIGKILL'),
+    start: () => program.start(),
+    stop: () => program.end('SIGTERM'),
+  };
+}
+
+async function unconfirmed(node: StartedNode): Promise<number> {
+  const text = await (await fetch(`${node.operationsUrl}/metrics`)).text();
+  const match = /^sallyport_audit_spool_unconfirmed_records (\d+)/m.exec(text);
+  return match === null ? Number.POSITIVE_INFINITY : Number(match[1]);
+}
