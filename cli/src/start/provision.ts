@@ -9,9 +9,8 @@ import type { ReportInput } from './report.ts';
 import type { StoredKey } from './state-directory.ts';
 import { nodeNames } from './topology.ts';
 
-const joinTokenLifetimeMs = 3_600_000;
-/** More than there are nodes: one that was killed while joining joins again. */
-const joinTokenUsesMax = 10;
+const joinTokenLifetimeMs = 365 * 86_400_000;
+const joinTokenRenewalMs = 30 * 86_400_000;
 const convergenceTimeoutMs = 30_000;
 const pollIntervalMs = 50;
 
@@ -31,14 +30,24 @@ export async function prepareOwner(
   return { client: createGraphqlClient(graphqlUrl, key.secret), key };
 }
 
-/** A token for nodes that have no identity yet, good for an hour. */
-export async function issueJoinToken({ client }: Owner, clock: Clock): Promise<string> {
+/** The token by which nodes join, when it is good for some time yet. */
+export function knownJoinToken(memory: Memory, clock: Clock): string | undefined {
+  const { joinToken } = memory.state();
+  const leftMs = joinToken === undefined ? 0 : Date.parse(joinToken.expiresAt) - clock.now();
+  return leftMs > joinTokenRenewalMs ? joinToken?.secret : undefined;
+}
+
+export async function ensureJoinToken({ client }: Owner, memory: Memory, clock: Clock): Promise<string> {
+  const known = knownJoinToken(memory, clock);
+  if (known !== undefined) return known;
   const expiresAt = new Date(clock.now() + joinTokenLifetimeMs).toISOString();
+  const Issued = z.object({ joinToken: z.object({ id: z.string() }), secret: z.string() });
   const { createJoinToken } = await client.ask(
-    `mutation ($input: CreateJoinTokenInput!) { createJoinToken(input: $input) { secret } }`,
-    { input: { name: 'start', usesMax: joinTokenUsesMax, expiresAt } },
-    z.object({ createJoinToken: z.object({ secret: z.string() }) }),
+    `mutation ($input: CreateJoinTokenInput!) { createJoinToken(input: $input) { joinToken { id } secret } }`,
+    { input: { name: 'start', expiresAt } },
+    z.object({ createJoinToken: Issued }),
   );
+  memory.save({ joinToken: { id: createJoinToken.joinToken.id, secret: createJoinToken.secret, expiresAt } });
   return createJoinToken.secret;
 }
 

@@ -5,7 +5,7 @@ import { choosePorts, type Ports } from './choose-ports.ts';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from './embedded-postgres.ts';
 import { createStep, type Step, type Terminal } from './progress.ts';
 import { bootstrapTokenFor, type Memory } from './issue-keys.ts';
-import { issueJoinToken, prepareOwner, provision } from './provision.ts';
+import { ensureJoinToken, knownJoinToken, prepareOwner, provision } from './provision.ts';
 import { formatReport } from './report.ts';
 import { type RoundRobinEntry, startRoundRobinEntry } from './round-robin-entry.ts';
 import {
@@ -119,32 +119,42 @@ class Start {
     );
     for (const notice of notices) terminal.write(`  ${notice}\n`);
     memory.save({ ports });
+    // First, so that nobody else takes the port; it answers 503 until a node listens.
+    this.#entry = await startRoundRobinEntry({ host: loopback, port: ports.entry, nodes: nodeUrls(ports), clock });
+    const examples = this.#supervisor.start(examplePrograms(ports));
+    // Looked at below; until then its failure must not count as unhandled.
+    examples.catch(() => undefined);
     const databaseUrl = environment.databaseUrl ?? (await this.#startPostgres(ports));
-    memory.save({ databaseUrl });
     const { redisUrl } = environment;
     const role = { role: queueRole, password: secrets.queuePassword };
     const queueUrl = redisUrl === undefined ? await prepareQueueDatabase(databaseUrl, role) : undefined;
+    memory.save({ databaseUrl });
     const topology: Topology = { directory, ports, secrets, databaseUrl, queueUrl, environment };
-    const examples = this.#supervisor.start(examplePrograms(topology));
-    // Looked at below; until then its failure must not count as unhandled.
-    examples.catch(() => undefined);
-    const bootstrapToken = bootstrapTokenFor(memory, clock);
-    await this.#step('Control plane', () => this.#supervisor.start([controlPlaneProgram(topology, bootstrapToken)]));
-    await this.#step('Two example MCP servers', () => examples);
     const graphqlUrl = graphqlUrlOf(ports);
+    const bootstrapToken = bootstrapTokenFor(memory, clock);
+    const controlPlane = this.#supervisor.start([controlPlaneProgram(topology, bootstrapToken)]);
+    // Nodes that joined before come up beside the control plane, from the configuration they hold.
+    const joinToken = bootstrapToken === undefined ? knownJoinToken(memory, clock) : undefined;
+    const nodes = joinToken === undefined ? undefined : this.#startNodes(topology, joinToken);
+    nodes?.catch(() => undefined);
+    await this.#step('Control plane', () => controlPlane);
+    await this.#step('Two example MCP servers', () => examples);
     const owner = await prepareOwner(graphqlUrl, bootstrapToken, memory, clock);
-    const joinToken = await issueJoinToken(owner, clock);
-    await this.#step('Two data-plane nodes', () =>
-      this.#supervisor.start([nodeProgram(topology, 0, joinToken), nodeProgram(topology, 1, joinToken)]),
+    await this.#step(
+      'Two data-plane nodes',
+      async () => nodes ?? this.#startNodes(topology, await ensureJoinToken(owner, memory, clock)),
     );
     const provisioned = await this.#step('Servers, group, service account, grants, key', () =>
       provision(owner, ports, memory, clock),
     );
-    this.#entry = await startRoundRobinEntry({ host: loopback, port: ports.entry, nodes: nodeUrls(ports), clock });
     terminal.write(
       formatReport({ directory: directory.root, entryUrl: entryUrlOf(ports), graphqlUrl, ...provisioned }),
     );
     return this.#ending.promise;
+  }
+
+  #startNodes(topology: Topology, joinToken: string): Promise<void> {
+    return this.#supervisor.start([nodeProgram(topology, 0, joinToken), nodeProgram(topology, 1, joinToken)]);
   }
 
   async #startPostgres(ports: Ports): Promise<string> {

@@ -69,6 +69,8 @@ const State = z.strictObject({
   /** Keys are shown once by the API, so `start` keeps the ones it prints again. */
   ownerKey: StoredKey.optional(),
   clientKey: StoredKey.optional(),
+  /** For nodes that have no identity, or one that was removed from the fleet. */
+  joinToken: StoredKey.optional(),
   /** Ids of the example servers by slug, once they were registered and granted: from then on they are the admin's. */
   exampleServers: z.record(z.string(), z.string()).optional(),
 });

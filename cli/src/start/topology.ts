@@ -89,7 +89,7 @@ export function nodeProgram(topology: Topology, at: 0 | 1, joinToken: string): C
 }
 
 /** The third-party server and our own. Neither sees a variable of this process: one of them has a tool that shows them. */
-export function examplePrograms({ ports }: Topology): readonly ChildProgram[] {
+export function examplePrograms(ports: Ports): readonly ChildProgram[] {
   return [
     {
       name: 'example-everything',
