@@ -236,14 +236,10 @@ async function idleStreams({ nodeUrl, nodePid, clients }: Topology, count: numbe
   console.log(`(${before.toFixed(0)} MiB before them, so ${perStream.toFixed(1)} KiB a stream)`);
 }
 
-async function main(): Promise<void> {
-  const chosen = options();
-  requireBinaries();
-  const machine = `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`;
-  // The control plane and PostgreSQL run with the load generator, away from the node's core.
-  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
-  const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
+/** Starts everything, measures, prints. What was started is handed to `atEnd`, to be stopped last first. */
+async function measure(chosen: Options, directory: string, atEnd: (stop: () => Promise<void>) => void): Promise<void> {
   const reference = await startReferenceServer({ eras: 'modern' });
+  atEnd(() => reference.stop());
   const nginx = await startNginx({
     directory,
     upstreamPort: await freePort(),
@@ -253,6 +249,7 @@ async function main(): Promise<void> {
     upstreamPin: ['taskset', '-c', '0'],
     proxyPin: ['taskset', '-c', '1'],
   });
+  atEnd(() => nginx.stop());
   const topology = await startTopology({
     directory,
     nodePin: ['taskset', '-c', '1'],
@@ -261,6 +258,7 @@ async function main(): Promise<void> {
       ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
     ]),
     clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
+    atEnd,
   });
   const key = topology.clients[0]?.key ?? '';
   const contenders: Contender[] = [
@@ -268,18 +266,25 @@ async function main(): Promise<void> {
     { name: 'nginx', request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
     { name: 'node', request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
   ];
+  await throughputTable(contenders, directory, chosen);
+  await latencyTable(contenders, chosen);
+  if (chosen.streams > 0) await idleStreams(topology, chosen.streams);
+}
+
+async function main(): Promise<void> {
+  const chosen = options();
+  requireBinaries();
+  console.log(
+    `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`,
+  );
+  // The control plane and PostgreSQL run with the load generator, away from the node's core.
+  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
+  const stops: (() => Promise<void>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
   try {
-    console.log(
-      `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`,
-    );
-    await throughputTable(contenders, directory, chosen);
-    await latencyTable(contenders, chosen);
-    if (chosen.streams > 0) await idleStreams(topology, chosen.streams);
+    await measure(chosen, directory, (stop) => stops.push(stop));
   } finally {
-    await topology.stop();
-    await nginx.stop();
-    await reference.stop();
-    rmSync(directory, { recursive: true, force: true });
+    for (const stop of stops.toReversed()) await stop();
   }
 }
 

@@ -58,7 +58,6 @@ async function control(
 interface NodeProcess {
   readonly child: ChildProcess;
   readonly url: URL;
-  readonly operations: URL;
 }
 
 async function startNodeProcess(
@@ -87,7 +86,7 @@ async function startNodeProcess(
     const answer = await fetch(new URL('/readyz', operations)).catch(() => undefined);
     return answer?.ok === true ? true : undefined;
   });
-  return { child, url: new URL(`http://127.0.0.1:${port}/`), operations };
+  return { child, url: new URL(`http://127.0.0.1:${port}/`) };
 }
 
 /** On each server a grant that allows, and many of other subjects that do not concern the caller. */
