@@ -293,13 +293,13 @@ describe('capabilities the gateway does not carry are not offered', () => {
   });
 });
 
-test('a list two parsers would read differently is not passed on', async () => {
+test('inspect-response denies a list that two parsers would read differently', async () => {
   const text = '{"jsonrpc":"2.0","id":1,"result":{"tools":[],"tools":[{"name":"hidden"}]}}';
   const answer = await answeredBy((response) => json(response, 200, text), modern('tools/list'));
   expect([answer.status, answer.json.error.code]).toEqual([502, 1032]);
 });
 
-test('a strict server’s call is not sent when it cannot be recorded', async () => {
+test('record denies a strict server’s call that cannot be written down, and it is not sent', async () => {
   node.configure({
     ...configuration,
     servers: [{ slug: 'open', url: upstream.url, tools: fakeTools, auditMode: 'strict' }],
