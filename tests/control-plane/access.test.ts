@@ -63,8 +63,8 @@ beforeAll(async () => {
   plane = await startTestControlPlane();
   sql = postgres(plane.databaseUrl);
   serverId = '01890000-0000-7000-8000-000000000001';
-  await sql`insert into servers (id, slug, slug_key, title, url, created_at, updated_at)
-    values (${serverId}, 'demo', 'demo', 'Demo', 'https://mcp.example.org/mcp', now(), now())`;
+  await sql`insert into servers (id, slug, slug_key, title, url, discovery_attempted_at, created_at, updated_at)
+    values (${serverId}, 'demo', 'demo', 'Demo', 'https://mcp.example.org/mcp', now(), now(), now())`;
 });
 afterAll(async () => {
   await sql.end();
