@@ -337,7 +337,7 @@ export async function prepareQueueDatabase(
 }
 
 /** Any constant shared by all processes: those that start at once take turns. */
-const queueSchemaLock = 0x5350_0007;
+const queueSchemaLock = 0x5350_0008;
 
 /**
  * Makes the queue's tables under the caller's own role where there are none, for an installation that has neither Redis
