@@ -9,7 +9,6 @@ import { AppError, permissions, syncPath } from '@sallyport/schema';
 import { type Clock, createLog, type Log, systemClock, uuidv7 } from '@sallyport/schema/platform';
 import { waitFor } from './condition.ts';
 import { testConfig } from './config.ts';
-import { testConfig } from './config.ts';
 
 export const testSecretKey = 'fleet-secret-key-fleet-secret-key-0123';
 export const testNodeSecret = 'node-secret-node-secret-node-secret-01';
