@@ -33,7 +33,7 @@ function server(id: string, tools: string[] = ['echo']): ServerDocument {
   };
 }
 function grants(serverId: string, tools: string[]): ConfigDocument {
-  const entry = { subject: { kind: 'everyone' }, effect: 'allow', tools, prompts: [], resources: [] } as const;
+  const entry = { subject: { kind: 'everyone' as const }, effect: 'allow' as const, tools, prompts: [], resources: [] };
   return { kind: 'grants', serverId, grants: [{ id: `g-${serverId}`, ...entry, notBefore: null, notAfter: null }] };
 }
 function principal(id: string, keyHash: string, epoch = 0): PrincipalRecord {
@@ -218,7 +218,7 @@ describe('what did not change is shared', () => {
           const records = [
             ...new Map(principals.map(({ id, key, epoch }) => [key, principal(id, key, epoch)])).values(),
           ];
-          const present = new Set(servers.map(({ id }) => id));
+          const present = new Set<string>(servers.map(({ id }) => id));
           const wanted: ConfigDocument[] = [
             ...servers.map(({ id, tools: defined }) => server(id, defined)),
             ...granted.filter((id) => present.has(id)).map((id) => grants(id, tools)),
