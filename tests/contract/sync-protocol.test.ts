@@ -309,6 +309,7 @@ test('a node that stops answering is out of contact and never counted as live', 
   node.answersPings = false;
   await waitFor('it is not', async () => (await status()) === 'unconverged', { deadlineMs: 9_000 });
   await waitFor('its socket is cut', () => node.closeCode !== undefined);
+  expect(await status()).toBe('unconverged');
 });
 
 test('a key is renewed by the one in force, and by no other', async () => {
@@ -369,7 +370,8 @@ test('health is passed on under the name of the node that saw it', async () => {
     problem: null,
   } as const;
   node.send({ type: 'health', observations: [observation] });
-  await waitFor('it arrived', () => control.healthReports.some(({ nodeId }) => nodeId === welcome.nodeId));
+  const arrived = await waitFor('it arrived', () => control.healthReports.at(0));
+  expect(arrived).toEqual({ nodeId: welcome.nodeId, serverId: rows.serverId });
 });
 
 test('a node that floods the socket is cut off', async () => {
