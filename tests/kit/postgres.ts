@@ -10,7 +10,7 @@ export interface TestDatabase {
   readonly url: string;
   readonly name: string;
   /** Ends what is still connected and drops the database. Not needed at the end of a file. */
-  drop(): Promise<void>;
+  readonly drop: () => Promise<void>;
 }
 
 const migrationsFolder = join(import.meta.dirname, '../../control-plane/migrations');
