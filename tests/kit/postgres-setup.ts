@@ -1,7 +1,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { type EmbeddedPostgres, startEmbeddedPostgres } from '@sallyport/cli';
 import type { TestProject } from 'vitest/node';
 
@@ -23,7 +22,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-postgres-'));
   let postgres: Promise<EmbeddedPostgres> | undefined;
   const starter = createServer((_request, response) => {
-    postgres ??= startEmbeddedPostgres({ directory: join(directory, 'postgres'), settings });
+    postgres ??= startEmbeddedPostgres({ directory, settings });
     postgres.then(
       ({ url }) => response.end(url),
       (error: unknown) => response.writeHead(500).end(error instanceof Error ? error.message : String(error)),
