@@ -1,0 +1,17 @@
+import { openDatabase } from '@sallyport/control-plane/audit';
+import { expect, test } from 'vitest';
+import { createEmptyDatabase } from '../kit/postgres.ts';
+
+test('a query on a reserved connection that PostgreSQL has ended is refused, and the process lives on', async () => {
+  const { url, drop } = await createEmptyDatabase();
+  const database = openDatabase({ url, connectionsMax: 2 });
+  const reserved = await database.raw.reserve();
+  const [backend] = await reserved<{ pid: number }[]>`select pg_backend_pid() as pid`;
+  await database.raw`select pg_terminate_backend(${backend?.pid ?? 0})`;
+  await expect(reserved`select 1`).rejects.toThrow();
+  // The driver as published throws here, outside of every promise: patches/ mends it.
+  await expect(reserved`select 2`).rejects.toThrow();
+  expect(await database.raw`select 3 as n`).toEqual([{ n: 3 }]);
+  await database.close();
+  await drop();
+});
