@@ -32,7 +32,7 @@ describe('the schema', () => {
       if (!isObjectType(type) && !isInputObjectType(type)) return [];
       return Object.values(type.getFields()).flatMap((field) => [
         ...(field.description ? [] : [`${type.name}.${field.name}`]),
-        ...('args' in field ? field.args : []).flatMap((arg) =>
+        ...('args' in field ? [...field.args] : []).flatMap((arg) =>
           arg.description ? [] : [`${type.name}.${field.name}(${arg.name})`],
         ),
       ]);

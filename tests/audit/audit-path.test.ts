@@ -18,7 +18,7 @@ import {
 } from './audit-kit.ts';
 
 describe.each(backends)('the audit path over %s', (kind) => {
-  describe.skipIf(kind === 'redis' && !hasRedis('the audit path over Redis'))('', () => {
+  describe.skipIf(kind === 'redis' && !hasRedis('the audit path over Redis'))('from a node to the store', () => {
     let store: Store;
     let redis: RedisServer | undefined;
     let backend: QueueBackend;

@@ -169,7 +169,8 @@ describe('grants', () => {
     const seen: string[] = [];
     let after: string | null = null;
     for (;;) {
-      const { grants } = (await plane.ask(query, { after })).data;
+      const answer: Awaited<ReturnType<typeof plane.ask>> = await plane.ask(query, { after });
+      const { grants } = answer.data;
       seen.push(...grants.edges.map((edge: { node: { id: string } }) => edge.node.id));
       if (seen.length === 2) await make(createGrant, { input: grantInput({ name: 'made meanwhile' }) });
       if (seen.length === 4) await sql`update grants set deleted_at = now() where id = ${seen[0] ?? ''}`;

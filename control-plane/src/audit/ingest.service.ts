@@ -112,7 +112,8 @@ export class IngestService {
     const epoch = await this.#lockEpoch(sql, batch);
     if (epoch === undefined) return;
     const isGap = batch.first > epoch.watermark + 1;
-    if (isGap && batch.undeliverableFrom > epoch.watermark + 1) throw new PredecessorMissing();
+    if (isGap && batch.undeliverableFrom > epoch.watermark + 1)
+      throw new PredecessorMissing('a batch before this one is missing');
     const known = Math.max(0, epoch.watermark - batch.first + 1);
     const overlap = checkLines(batch.lines.slice(0, known), batch.first, undefined, batch.nodeId).at(-1);
     const forked = overlap !== undefined && overlap.sequence === epoch.watermark && overlap.hash !== epoch.head;
