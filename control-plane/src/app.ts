@@ -171,10 +171,12 @@ async function start(
   // In every process: one that only works has no nodes connected, so it could not ask any to discover.
   services.discovery.start();
   started.add(() => services.discovery.stop());
+  // Whoever waits for readiness calls the API next, so it must listen by then.
+  let isUp = false;
   const operations = await startOperationsServer({
     ...config.operations,
     registry: new Registry(),
-    ready: () => readiness(database),
+    ready: async () => (isUp ? readiness(database) : { ready: false, reasons: ['it is starting'] }),
   });
   started.add(() => operations.close());
   if (config.roles.includes('worker')) {
@@ -187,6 +189,7 @@ async function start(
   const urls = config.roles.includes('api')
     ? await startApi(config, { database, services, clock, log, started })
     : { graphqlUrl: undefined, syncUrl: undefined };
+  isUp = true;
   return { ...urls, operationsUrl: operations.url, bootstrapToken, stop: () => started.stop(log) };
 }
 
