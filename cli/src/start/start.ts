@@ -43,6 +43,7 @@ export interface StartOptions {
 }
 
 const queueRole = 'sallyport_queue';
+const sameSignalMs = 500;
 const entryDrainTimeoutMs = 3_000;
 
 /**
@@ -73,7 +74,7 @@ class Start {
   readonly #ending = Promise.withResolvers<{ readonly failure: string | undefined }>();
   #postgres: Promise<EmbeddedPostgres> | undefined;
   #entry: RoundRobinEntry | undefined;
-  #signals = 0;
+  #signalledAt: number | undefined;
 
   constructor(directory: StateDirectory, options: StartOptions) {
     this.#directory = directory;
@@ -174,8 +175,12 @@ class Start {
   }
 
   #onSignal(): void {
-    this.#signals += 1;
-    if (this.#signals === 1) {
+    const now = this.#options.clock.monotonic();
+    // A terminal and the package manager may both send the one Ctrl-C on.
+    if (this.#signalledAt !== undefined && now - this.#signalledAt < sameSignalMs) return;
+    const isFirst = this.#signalledAt === undefined;
+    this.#signalledAt = now;
+    if (isFirst) {
       this.#options.terminal.write('\nStopping. Once more to kill.\n');
       this.#ending.resolve({ failure: undefined });
     } else {
