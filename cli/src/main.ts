@@ -40,7 +40,15 @@ function packageVersion(): string {
   return typeof manifest === 'object' && manifest !== null && 'version' in manifest ? String(manifest.version) : '';
 }
 
+const nodeMajorMin = 24;
+
 async function run(given: readonly string[]): Promise<number> {
+  if (Number(process.versions.node.split('.')[0]) < nodeMajorMin) {
+    throw new Error(
+      `Sallyport needs Node.js ${nodeMajorMin} or later, and this is ${process.versions.node}. ` +
+        'Run it as "npx pnpm@12 sallyport", which uses the one that comes with it.',
+    );
+  }
   // pnpm hands on the "--" with which some people part its own options from ours.
   const [name, ...rest] = given.filter((argument) => argument !== '--');
   if (name === undefined || name === '--help' || name === '-h' || name === 'help') {

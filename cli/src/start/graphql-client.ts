@@ -46,6 +46,8 @@ export function createGraphqlClient(endpoint: string, token: string | undefined)
         },
         body: JSON.stringify({ query: document, variables }),
         signal: AbortSignal.timeout(requestTimeoutMs),
+      }).catch((cause: unknown) => {
+        throw new Error(`${endpoint} does not answer.`, { cause });
       });
       const reply = Reply.safeParse(await response.json().catch(() => undefined));
       if (!reply.success) throw new Error(`${endpoint} answered ${response.status} and not GraphQL.`);
