@@ -102,7 +102,6 @@ export const nodeKeys = pgTable('node_keys', {
   confirmedAt: instant('confirmed_at'),
   supersededAt: instant('superseded_at'),
 });
-export type NodeKeyRow = typeof nodeKeys.$inferSelect;
 
 export const nodeAlarms = pgTable(
   'node_alarms',
