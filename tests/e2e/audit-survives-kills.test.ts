@@ -109,6 +109,10 @@ describe.skipIf(!hasRedis('killing the parts of the audit path'))('the audit tra
     timeout: 240_000,
   }, async () => {
     process.stdout.write(`audit-survives-kills: ${size.kills} kills, ${size.calls} calls, seed ${seed}\n`);
+    const startedAt = performance.now();
+    const phases: string[] = [];
+    const phase = (name: string): void =>
+      void phases.push(`${name} after ${Math.round((performance.now() - startedAt) / 1000)} s`);
     const random = randomFrom(seed);
     const all: Sent[] = [];
     const load = { stop: false, skipNode: -1 };
@@ -139,17 +143,21 @@ describe.skipIf(!hasRedis('killing the parts of the audit path'))('the audit tra
       });
       killed.push(name);
     }
+    phase('killed');
     await topology.allUp();
     await waitFor('enough calls were answered', () => all.filter(({ answered }) => answered).length >= size.calls, {
       deadlineMs: settleDeadlineMs,
       intervalMs: 100,
     });
+    phase('called');
     await emptySpool(load);
+    phase('spool emptied');
     await delay(300);
     load.stop = true;
     await Promise.all(running);
     await topology.drained(settleDeadlineMs);
-    process.stdout.write(`audit-survives-kills: killed ${killed.join(' ')}; ${all.length} requests\n`);
+    phase('drained');
+    process.stdout.write(`audit-survives-kills: ${killed.join(' ')}; ${all.length} requests; ${phases.join(', ')}\n`);
     expect(killed).toHaveLength(size.kills);
     await expectComplete(all);
   });

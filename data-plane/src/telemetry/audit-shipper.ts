@@ -153,6 +153,7 @@ export class AuditShipper {
     clearInterval(this.#timer);
     this.#unsubscribe();
     await this.#working;
+    await this.#options.queue.close();
   }
 
   /** One pass at a time; a kick during a pass is served by the next tick. */

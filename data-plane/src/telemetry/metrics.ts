@@ -122,6 +122,7 @@ export class Metrics {
     clearInterval(this.#timer);
     this.flush();
     await this.#sending;
+    await this.#options.queue.close();
   }
 
   async #send(): Promise<void> {
