@@ -143,6 +143,8 @@ function prepareDirectory(directory: string, account: Account | undefined): stri
   }
   const name = createHash('sha256').update(directory).digest('hex').slice(0, 16);
   const elsewhere = join('/var/lib/sallyport', name);
+  // Whoever deleted the link by hand meant the data.
+  rmSync(elsewhere, { recursive: true, force: true });
   mkdirSync(elsewhere, { recursive: true });
   // A link whose target was deleted by hand still occupies the name.
   if (lstatSync(directory, { throwIfNoEntry: false }) !== undefined) rmSync(directory);
