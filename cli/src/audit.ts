@@ -1,3 +1,4 @@
+import { createPublicKey } from 'node:crypto';
 import { createReadStream } from 'node:fs';
 import { parseArgs } from 'node:util';
 import { describeVerification, verifyAuditExport } from './audit-verify.ts';
@@ -33,8 +34,17 @@ export const auditCommand: Command = {
           'See "npx pnpm@12 sallyport audit --help".',
       );
     }
+    assertPublicKey(key);
     const result = await verifyAuditExport(file === '-' ? process.stdin : createReadStream(file), key);
     io.write(`${describeVerification(result)}\n`);
     return result.ok ? 0 : 1;
   },
 };
+
+function assertPublicKey(key: string): void {
+  try {
+    createPublicKey({ key: Buffer.from(key, 'base64'), format: 'der', type: 'spki' });
+  } catch {
+    throw new UsageError('--fleet-key is not a public key in base64, as { configStatus { fleetPublicKey } } shows it.');
+  }
+}
