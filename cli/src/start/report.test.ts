@@ -71,3 +71,10 @@ test('a quote in an argument stays one shell word', () => {
   if (everything === undefined) throw new Error('no server');
   expect(shellLines(input.entryUrl, 'sp_client', everything).join('\n')).toContain(`"it'\\''s here"`);
 });
+
+test('shell lines are printed only for a tool that is still granted', () => {
+  const servers = input.servers.map((server) => ({ ...server, grantedTools: [] }));
+  const report = formatReport({ ...input, servers });
+  expect(report).toContain('0 of 18 tools granted\n');
+  expect(report).not.toContain('# Shell');
+});

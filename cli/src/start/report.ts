@@ -31,8 +31,9 @@ export function formatReport(input: ReportInput): string {
   const { entryUrl, clientKey, adminToken } = input;
   const endpoints = input.servers.flatMap((server) => [
     `  ${endpointOf(entryUrl, server.slug)}`,
-    `      ${server.title}: ${server.grantedTools.length} of ${server.toolCount} tools granted (${server.grantedTools.join(', ')})`,
+    `      ${server.title}: ${grantedTools(server)}`,
   ]);
+  const callable = input.servers.filter(({ grantedTools: granted, example }) => granted.includes(example.tool));
   const successor = clientKey.replacesExpiring ? '  (the successor of a key that is about to expire)' : '';
   return [
     '',
@@ -48,8 +49,8 @@ export function formatReport(input: ReportInput): string {
     'Client configuration (VS Code, Cursor, Claude Code and others; name the file as your client does)',
     ...indent(clientSnippet(input)),
     '',
-    'Call a tool',
-    ...input.servers.flatMap((server) => [
+    callable.length > 0 ? 'Call a tool' : 'No tool of the examples is granted to this key any more.',
+    ...callable.flatMap((server) => [
       '',
       `# Shell: ${server.title}`,
       ...shellLines(entryUrl, clientKey.secret, server),
@@ -66,6 +67,11 @@ export function formatReport(input: ReportInput): string {
     'Stop: Ctrl-C.  Begin anew: npx pnpm@12 sallyport reset.  Options: npx pnpm@12 sallyport start --help.',
     '',
   ].join('\n');
+}
+
+function grantedTools({ grantedTools: granted, toolCount }: ReportedServer): string {
+  const names = granted.length === 0 ? '' : ` (${granted.join(', ')})`;
+  return `${granted.length} of ${toolCount} tools granted${names}`;
 }
 
 /** In the form most clients read: one entry per server with its URL and the key as a header. */
