@@ -1,7 +1,9 @@
 import { auditQueue } from '@sallyport/schema';
-import { createQueues, type QueueBackend } from '@sallyport/schema/platform';
+import { createQueues, ensureQueueSchema, type QueueBackend } from '@sallyport/schema/platform';
+import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
+import { createMigratedDatabase } from '../kit/postgres.ts';
 import { hasRedis, type RedisServer, startRedis } from '../kit/redis.ts';
 import {
   backends,
@@ -80,4 +82,37 @@ describe.each(backends)('the audit path over %s', (kind) => {
       directory.remove();
     });
   });
+});
+
+test('a queue that the control plane made for itself is handed to the role that is prepared later', async () => {
+  const { url, drop } = await createMigratedDatabase();
+  await ensureQueueSchema(url);
+  const backend = await postgresBackend(url);
+  const queues = createQueues(backend, { log });
+  const taken: unknown[] = [];
+  const consumer = queues.consumer('handed', { concurrency: 1, handle: async (data) => void taken.push(data) });
+  const producer = queues.producer('handed');
+  await producer.add('one', { n: 1 });
+  await waitFor('the job is taken', () => taken.length === 1);
+  await producer.close();
+  await consumer.close();
+  await drop();
+});
+
+test('adding to a queue whose backend is away fails within seconds', async () => {
+  for (const backend of [{ redisUrl: 'redis://127.0.0.1:1' }, { databaseUrl: 'postgres://a:b@127.0.0.1:1/c' }]) {
+    const producer = createQueues(backend, { log }).producer('away');
+    await expect(producer.add('one', {})).rejects.toThrow();
+    await producer.close();
+  }
+});
+
+test('the role of the queue reads no table of the control plane', async () => {
+  const { url, drop } = await createMigratedDatabase();
+  const backend = await postgresBackend(url);
+  const sql = postgres('databaseUrl' in backend ? backend.databaseUrl : '', { max: 1 });
+  await expect(sql`select 1 from public.principals`).rejects.toThrow('permission denied');
+  await expect(sql`create table public.mine ()`).rejects.toThrow('permission denied');
+  await sql.end();
+  await drop();
 });

@@ -13,9 +13,16 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { testConfig } from '../kit/config.ts';
 import { hasRedis } from '../kit/redis.ts';
-import { killTargets, type KillTopology, startKillTopology } from './kill-topology.ts';
+import { type KillTopology, startKillTopology } from './kill-topology.ts';
 
-const size = testConfig.strict ? { kills: 20, calls: 5_000 } : { kills: 6, calls: 800 };
+const backends = [
+  { backend: 'Redis', redis: true, ...(testConfig.strict ? { kills: 20, calls: 5_000 } : { kills: 6, calls: 800 }) },
+  {
+    backend: 'PostgreSQL',
+    redis: false,
+    ...(testConfig.strict ? { kills: 8, calls: 2_000 } : { kills: 3, calls: 300 }),
+  },
+];
 const seed = Number(testConfig.seed ?? randomBytes(4).readUInt32LE());
 const clients = 12;
 const requestTimeoutMs = 8_000;
@@ -98,69 +105,80 @@ async function ask(url: string, key: string, sent: Sent, tool: string, body: str
   }
 }
 
-describe.skipIf(!hasRedis('killing the parts of the audit path'))('the audit trail under kills', () => {
+const redisThere = hasRedis('killing the parts of the audit path with Redis');
+
+describe.each(backends)('with queues in $backend', (size) => {
+  const skipped = size.redis && !redisThere;
   let topology: KillTopology;
   beforeAll(async () => {
-    topology = await startKillTopology();
+    if (skipped) return;
+    topology = await startKillTopology(size);
   }, 120_000);
   afterAll(() => topology?.stop());
 
-  test(`is complete after ${size.kills} kills over ${size.calls} calls (seed ${seed})`, {
-    timeout: 240_000,
-  }, async () => {
-    process.stdout.write(`audit-survives-kills: ${size.kills} kills, ${size.calls} calls, seed ${seed}\n`);
-    const startedAt = performance.now();
-    const phases: string[] = [];
-    const phase = (name: string): void =>
-      void phases.push(`${name} after ${Math.round((performance.now() - startedAt) / 1000)} s`);
-    const random = randomFrom(seed);
-    const all: Sent[] = [];
-    const load = { stop: false, skipNode: -1 };
-    const running = Array.from({ length: clients }, async (_, client) => {
-      for (let n = client; !load.stop; n++) {
-        const node = n % topology.nodes.length;
-        const kind = kindFor(Math.random());
-        if (kind === undefined || node === load.skipNode) {
-          await delay(5);
-          continue;
+  test.skipIf(skipped)(
+    `the audit trail is complete after ${size.kills} kills over ${size.calls} calls (seed ${seed})`,
+    {
+      timeout: 240_000,
+    },
+    async () => {
+      process.stdout.write(
+        `audit-survives-kills on ${size.backend}: ${size.kills} kills, ${size.calls} calls, seed ${seed}\n`,
+      );
+      const startedAt = performance.now();
+      const phases: string[] = [];
+      const phase = (name: string): void =>
+        void phases.push(`${name} after ${Math.round((performance.now() - startedAt) / 1000)} s`);
+      const random = randomFrom(seed);
+      const all: Sent[] = [];
+      const load = { stop: false, skipNode: -1 };
+      const running = Array.from({ length: clients }, async (_, client) => {
+        for (let n = client; !load.stop; n++) {
+          const node = n % topology.nodes.length;
+          const kind = kindFor(Math.random());
+          if (kind === undefined || node === load.skipNode) {
+            await delay(5);
+            continue;
+          }
+          const sent: Sent = { traceId: randomBytes(16).toString('hex'), kind: kind.kind, answered: false };
+          all.push(sent);
+          const url = `${topology.nodes[node]?.url ?? ''}/mcp/counter`;
+          await ask(url, topology.key, sent, kind.tool, kind.body(sent.traceId));
+          if (!sent.answered) await delay(20);
         }
-        const sent: Sent = { traceId: randomBytes(16).toString('hex'), kind: kind.kind, answered: false };
-        all.push(sent);
-        const url = `${topology.nodes[node]?.url ?? ''}/mcp/counter`;
-        await ask(url, topology.key, sent, kind.tool, kind.body(sent.traceId));
-        if (!sent.answered) await delay(20);
-      }
-    });
-
-    const killed: string[] = [];
-    // Each part at least once, then by chance. A part that is down already is no kill: it is tried again a moment later.
-    const order = [...killTargets, ...Array.from({ length: size.kills }, () => pick(random, killTargets))];
-    for (const target of order.slice(0, size.kills)) {
-      await delay(100 + random() * 700);
-      const name = await waitFor(`${target} is up to be killed`, () => topology.kill(target, random), {
-        deadlineMs: settleDeadlineMs,
-        intervalMs: 50,
       });
-      killed.push(name);
-    }
-    phase('killed');
-    await topology.allUp();
-    await waitFor('enough calls were answered', () => all.filter(({ answered }) => answered).length >= size.calls, {
-      deadlineMs: settleDeadlineMs,
-      intervalMs: 100,
-    });
-    phase('called');
-    await emptySpool(load);
-    phase('spool emptied');
-    await delay(300);
-    load.stop = true;
-    await Promise.all(running);
-    await topology.drained(settleDeadlineMs);
-    phase('drained');
-    process.stdout.write(`audit-survives-kills: ${killed.join(' ')}; ${all.length} requests; ${phases.join(', ')}\n`);
-    expect(killed).toHaveLength(size.kills);
-    await expectComplete(all);
-  });
+
+      const killed: string[] = [];
+      // Each part at least once, then by chance. A part that is down already is no kill: it is tried again a moment later.
+      const { targets } = topology;
+      const order = [...targets, ...Array.from({ length: size.kills }, () => pick(random, targets))];
+      for (const target of order.slice(0, size.kills)) {
+        await delay(100 + random() * 700);
+        const name = await waitFor(`${target} is up to be killed`, () => topology.kill(target, random), {
+          deadlineMs: settleDeadlineMs,
+          intervalMs: 50,
+        });
+        killed.push(name);
+      }
+      phase('killed');
+      await topology.allUp();
+      await waitFor('enough calls were answered', () => all.filter(({ answered }) => answered).length >= size.calls, {
+        deadlineMs: settleDeadlineMs,
+        intervalMs: 100,
+      });
+      phase('called');
+      await emptySpool(load);
+      phase('spool emptied');
+      await delay(300);
+      load.stop = true;
+      await Promise.all(running);
+      await topology.drained(settleDeadlineMs);
+      phase('drained');
+      process.stdout.write(`audit-survives-kills: ${killed.join(' ')}; ${all.length} requests; ${phases.join(', ')}\n`);
+      expect(killed).toHaveLength(size.kills);
+      await expectComplete(all);
+    },
+  );
 
   /** Stops traffic to one node, waits until all it has written is stored, kills it, and removes its spool. */
   async function emptySpool(load: { skipNode: number }): Promise<void> {

@@ -7,13 +7,13 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createGraphqlClient, type EmbeddedPostgres, freePort, startEmbeddedPostgres } from '@sallyport/cli';
 import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
-import { createLog, randomSecret } from '@sallyport/schema/platform';
+import { createLog, prepareQueueDatabase, randomSecret } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { testConfig } from '../kit/config.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
-import { startRedis } from '../kit/redis.ts';
+import { type RedisServer, startRedis } from '../kit/redis.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const startDeadlineMs = 30_000;
@@ -66,10 +66,16 @@ export interface KillableNode {
   stop(): Promise<void>;
 }
 
-export const killTargets = ['node', 'worker', 'redis', 'postgres'] as const;
-export type KillTarget = (typeof killTargets)[number];
+export type KillTarget = 'node' | 'worker' | 'redis' | 'postgres';
+
+export interface KillTopologyOptions {
+  /** Without Redis the queues live in PostgreSQL, under a role of their own. */
+  readonly redis: boolean;
+}
 
 export interface KillTopology {
+  /** What can be killed here. */
+  readonly targets: readonly [KillTarget, ...KillTarget[]];
   readonly nodes: readonly KillableNode[];
   readonly upstream: FakeUpstream;
   readonly databaseUrl: string;
@@ -118,104 +124,147 @@ class Database {
   }
 }
 
-export async function startKillTopology(): Promise<KillTopology> {
+export async function startKillTopology(options: KillTopologyOptions): Promise<KillTopology> {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-kills-'));
   chmodSync(directory, 0o755);
   const database = new Database(join(directory, 'postgres'), await freePort());
   await database.start();
-  const redis = await startRedis();
+  const redis = options.redis ? await startRedis() : undefined;
   const upstream = await startFakeUpstream();
-  const bootstrapToken = randomSecret('spb_');
-  const planeEnvironment = {
-    DATABASE_URL: database.url,
-    REDIS_URL: redis.url,
-    SALLYPORT_SECRET_KEY: randomSecret('secret_'),
-    SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
-    SALLYPORT_EGRESS_ALLOW: `127.0.0.1/32:${new URL(upstream.url).port}`,
-    SALLYPORT_DRAIN_TIMEOUT_MS: '3000',
-  };
-  const controlPlane = await startApi(planeEnvironment);
-  const workerPort = await freePort();
-  const workerEnvironment = {
-    ...planeEnvironment,
-    SALLYPORT_ROLES: 'worker',
-    SALLYPORT_OPERATIONS_PORT: String(workerPort),
-  };
-  const worker = new Program('control-plane/dist/main.js', workerEnvironment, `http://127.0.0.1:${workerPort}`);
-  await worker.start();
-
-  const { graphqlUrl = '', syncUrl = '' } = controlPlane;
-  const answer = z.object({ bootstrap: z.object({ secret: z.string() }) });
-  const document = 'mutation ($input: BootstrapInput!) { bootstrap(input: $input) { secret } }';
-  const input = { token: bootstrapToken, userName: 'Owner', serviceAccountName: 'tests' };
-  const { bootstrap } = await createGraphqlClient(graphqlUrl, undefined).ask(document, { input }, answer);
-  const administrator = new Administrator(createGraphqlClient(graphqlUrl, bootstrap.secret), nodeCount);
-  const joinToken = await administrator.createJoinToken(nodeCount);
-  const nodes = await Promise.all(
-    Array.from({ length: nodeCount }, (_, index) =>
-      startNode(directory, index, {
-        redisUrl: redis.url,
-        syncUrl,
-        joinToken,
-        egress: planeEnvironment.SALLYPORT_EGRESS_ALLOW,
-      }),
-    ),
-  );
-  const server = await administrator.registerServer('counter', upstream.url);
-  const client = await administrator.createClient('caller');
-  await administrator.grant({ serverId: server.id, tools: ['count', 'stream'] });
-  await administrator.converged();
-
-  const restarts = new Set<Promise<void>>();
-  const parts: Record<Exclude<KillTarget, 'node'>, { kill(): Promise<void>; start(): Promise<void> }> = {
+  const plane = await startPlane(database, redis, upstream);
+  const { nodes, key } = await provision(plane, directory, {
+    queue:
+      redis === undefined
+        ? { DATABASE_URL: await prepareQueueDatabase(database.url, { role: 'queue', password: randomSecret('q_') }) }
+        : { REDIS_URL: redis.url },
+    upstream,
+  });
+  const { worker } = plane;
+  const killing = new Killing(nodes, {
     worker: { kill: () => worker.end('SIGKILL'), start: () => worker.start() },
-    redis: { kill: () => redis.kill(), start: () => redis.restart() },
+    redis: { kill: async () => redis?.kill(), start: async () => redis?.restart() },
     postgres: { kill: () => database.kill(), start: () => database.start() },
-  };
-  const down = new Set<object>();
+  });
   return {
+    targets: redis === undefined ? ['node', 'worker', 'postgres'] : ['node', 'worker', 'redis', 'postgres'],
     nodes,
     upstream,
     databaseUrl: database.url,
-    key: client.key,
-    kill: async (target, random) => {
-      const index = Math.floor(random() * nodes.length);
-      const part = target === 'node' ? nodes[index] : parts[target];
-      const downMs = 50 + random() * 600;
-      if (part === undefined || down.has(part)) return undefined;
-      down.add(part);
-      await part.kill();
-      const restart = delay(downMs)
-        .then(() => part.start())
-        .then(() => void down.delete(part));
-      restarts.add(restart);
-      return target === 'node' ? `node-${index + 1}` : target;
-    },
-    allUp: async () => {
-      await Promise.all(restarts);
-    },
+    key,
+    kill: (target, random) => killing.kill(target, random),
+    allUp: () => killing.allUp(),
     drained: async (deadlineMs) => {
-      await waitFor(
-        'the nodes have nothing unconfirmed',
-        async () => {
-          for (const node of nodes) if ((await unconfirmed(node)) > 0) return false;
-          return true;
-        },
-        { deadlineMs, intervalMs: 200 },
-      );
+      const isDrained = async (): Promise<boolean> => {
+        for (const node of nodes) if ((await unconfirmed(node)) > 0) return false;
+        return true;
+      };
+      await waitFor('the nodes have nothing unconfirmed', isDrained, { deadlineMs, intervalMs: 200 });
       await Promise.all(nodes.map((node) => node.stop()));
     },
     stop: async () => {
-      await Promise.allSettled(restarts);
+      await killing.allUp().catch(() => undefined);
       await Promise.all(nodes.map((node) => node.stop()));
       await worker.end('SIGTERM');
-      await controlPlane.stop();
+      await plane.api.stop();
       await upstream.stop();
-      await redis.stop();
+      await redis?.stop();
       await database.stop();
       rmSync(directory, { recursive: true, force: true });
     },
   };
+}
+
+interface Part {
+  kill(): Promise<void>;
+  start(): Promise<void>;
+}
+
+/** Kills parts and starts them again. */
+class Killing {
+  readonly #nodes: readonly Part[];
+  readonly #parts: Readonly<Record<Exclude<KillTarget, 'node'>, Part>>;
+  readonly #down = new Set<Part>();
+  readonly #restarts = new Set<Promise<void>>();
+
+  constructor(nodes: readonly Part[], parts: Readonly<Record<Exclude<KillTarget, 'node'>, Part>>) {
+    this.#nodes = nodes;
+    this.#parts = parts;
+  }
+
+  async kill(target: KillTarget, random: () => number): Promise<string | undefined> {
+    const index = Math.floor(random() * this.#nodes.length);
+    const part = target === 'node' ? this.#nodes[index] : this.#parts[target];
+    const downMs = 50 + random() * 600;
+    if (part === undefined || this.#down.has(part)) return undefined;
+    this.#down.add(part);
+    await part.kill();
+    this.#restarts.add(
+      delay(downMs)
+        .then(() => part.start())
+        .then(() => void this.#down.delete(part)),
+    );
+    return target === 'node' ? `node-${index + 1}` : target;
+  }
+
+  async allUp(): Promise<void> {
+    await Promise.all(this.#restarts);
+  }
+}
+
+interface Plane {
+  readonly api: ControlPlane;
+  readonly worker: Program;
+  readonly bootstrapToken: string;
+}
+
+/** The control plane in its two roles: the API in this process, the worker in one of its own. */
+async function startPlane(database: Database, redis: RedisServer | undefined, upstream: FakeUpstream): Promise<Plane> {
+  const bootstrapToken = randomSecret('spb_');
+  const environment = {
+    DATABASE_URL: database.url,
+    ...(redis === undefined ? {} : { REDIS_URL: redis.url }),
+    SALLYPORT_SECRET_KEY: randomSecret('secret_'),
+    SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
+    SALLYPORT_EGRESS_ALLOW: egressTo(upstream),
+    SALLYPORT_DRAIN_TIMEOUT_MS: '3000',
+  };
+  const api = await startApi(environment);
+  const port = String(await freePort());
+  const worker = new Program(
+    'control-plane/dist/main.js',
+    { ...environment, SALLYPORT_ROLES: 'worker', SALLYPORT_OPERATIONS_PORT: port },
+    `http://127.0.0.1:${port}`,
+  );
+  await worker.start();
+  return { api, worker, bootstrapToken };
+}
+
+function egressTo(upstream: FakeUpstream): string {
+  return `127.0.0.1/32:${new URL(upstream.url).port}`;
+}
+
+/** Nodes that joined, the upstream as the server `counter`, and a client who may use two of its tools. */
+async function provision(
+  plane: Plane,
+  directory: string,
+  around: { readonly queue: Readonly<Record<string, string>>; readonly upstream: FakeUpstream },
+): Promise<{ readonly nodes: readonly StartedNode[]; readonly key: string }> {
+  const { graphqlUrl = '', syncUrl = '' } = plane.api;
+  const answer = z.object({ bootstrap: z.object({ secret: z.string() }) });
+  const document = 'mutation ($input: BootstrapInput!) { bootstrap(input: $input) { secret } }';
+  const input = { token: plane.bootstrapToken, userName: 'Owner', serviceAccountName: 'tests' };
+  const { bootstrap } = await createGraphqlClient(graphqlUrl, undefined).ask(document, { input }, answer);
+  const administrator = new Administrator(createGraphqlClient(graphqlUrl, bootstrap.secret), nodeCount);
+  const joinToken = await administrator.createJoinToken(nodeCount);
+  const surroundings = { queueEnvironment: around.queue, syncUrl, joinToken, egress: egressTo(around.upstream) };
+  const nodes = await Promise.all(
+    Array.from({ length: nodeCount }, (_, index) => startNode(directory, index, surroundings)),
+  );
+  const server = await administrator.registerServer('counter', around.upstream.url);
+  const client = await administrator.createClient('caller');
+  await administrator.grant({ serverId: server.id, tools: ['count', 'stream'] });
+  await administrator.converged();
+  return { nodes, key: client.key };
 }
 
 async function startApi(environment: Readonly<Record<string, string>>): Promise<ControlPlane> {
@@ -230,7 +279,7 @@ async function startApi(environment: Readonly<Record<string, string>>): Promise<
 }
 
 interface NodeSurroundings {
-  readonly redisUrl: string;
+  readonly queueEnvironment: Readonly<Record<string, string>>;
   readonly syncUrl: string;
   readonly joinToken: string;
   readonly egress: string;
@@ -247,7 +296,7 @@ async function startNode(root: string, index: number, around: NodeSurroundings):
   const program = new Program(
     'data-plane/dist/main.js',
     {
-      REDIS_URL: around.redisUrl,
+      ...around.queueEnvironment,
       SALLYPORT_CONTROL_PLANE_URL: around.syncUrl,
       SALLYPORT_JOIN_TOKEN: around.joinToken,
       SALLYPORT_NODE_NAME: `node-${index + 1}`,

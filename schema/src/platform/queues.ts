@@ -184,7 +184,6 @@ async function openWorker(
     return { handle: worker, close: () => closing(worker, log) };
   }
   const pool = await connectPostgres(backend.databaseUrl, consumer.concurrency + 3, onError);
-  await migrateWhereMissing(pool);
   const worker = new postgresClasses.Worker(name, process, { ...common, connection: bullmqPool(pool) });
   worker.on('error', onError);
   return usable(worker, pool, log);
@@ -231,20 +230,6 @@ async function connectPostgres(
   } catch (error) {
     await pool.end();
     throw error;
-  }
-}
-
-/** Makes BullMQ's tables where nobody prepared them: the consumer's role may, a producer's may not. */
-async function migrateWhereMissing(pool: pg.Pool): Promise<void> {
-  const found = await pool.query<{ present: boolean }>('select to_regclass($1) is not null as present', [
-    `${queueSchema}.migration`,
-  ]);
-  if (found.rows[0]?.present === true) return;
-  const client = await pool.connect();
-  try {
-    await runMigrations(client, queueSchema);
-  } finally {
-    client.release();
   }
 }
 
@@ -323,6 +308,7 @@ export async function prepareQueueDatabase(
     await client.query(`grant connect on database ${database} to ${role}`);
     await client.query(`create schema if not exists ${queueSchema}`);
     await client.query(`alter schema ${queueSchema} owner to ${role}`);
+    await giveQueueTo(client, role);
     // BullMQ's migrations say "create schema if not exists", for which PostgreSQL wants this right even where it exists.
     await client.query(`grant create on database ${database} to ${role}`);
     try {
@@ -334,6 +320,24 @@ export async function prepareQueueDatabase(
     await client.end();
   }
   return url.href;
+}
+
+/** Tables and functions that another role had made before, as `ensureQueueSchema` does. */
+async function giveQueueTo(client: pg.Client, role: string): Promise<void> {
+  const { rows } = await client.query<{ statement: string }>(
+    `select format('alter table %s owner to ', c.oid::regclass) as statement from pg_class c
+     where c.relnamespace = $1::regnamespace and (c.relkind in ('r', 'p', 'v', 'm') or c.relkind = 'S'
+       -- A sequence that belongs to a column goes with its table.
+       and not exists (select from pg_depend d where d.objid = c.oid and d.deptype in ('a', 'i')))
+     union all
+     select format('alter routine %s owner to ', p.oid::regprocedure) from pg_proc p
+     where p.pronamespace = $1::regnamespace
+     union all
+     select format('alter type %s owner to ', t.oid::regtype) from pg_type t
+     where t.typnamespace = $1::regnamespace and t.typtype in ('e', 'd')`,
+    [queueSchema],
+  );
+  for (const { statement } of rows) await client.query(`${statement}${role}`);
 }
 
 /** Any constant shared by all processes: those that start at once take turns. */
