@@ -115,8 +115,21 @@ function call(url: URL, key: string | null): LoadRequest {
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
+/** User and system time of a process and its children that live, in seconds (proc(5), /proc/<pid>/stat). */
+function processorSeconds(pid: number): number {
+  const ticksPerSecond = 100;
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  const own = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+  return children.reduce((sum, child) => sum + processorSeconds(child), own);
+}
+
 interface Contender {
   readonly name: string;
+  /** The process in the middle; null: there is none. */
+  readonly pid: number | null;
   readonly request: (size: string) => LoadRequest;
 }
 
@@ -128,11 +141,14 @@ async function throughputTable(
   console.log(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
-  console.log('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx');
+  console.log('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
   for (const size of sizes.keys()) {
-    const results = new Map<string, Throughput[]>(contenders.map(({ name }) => [name, []]));
+    const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
+      contenders.map(({ name }) => [name, []]),
+    );
     for (let round = 0; round < rounds; round++) {
-      for (const { name, request } of contenders) {
+      for (const { name, pid, request } of contenders) {
+        const before = pid === null ? 0 : processorSeconds(pid);
         const measured = await measureThroughput(request(size), {
           directory,
           seconds,
@@ -140,7 +156,9 @@ async function throughputTable(
           pin: ['taskset', '-c', '0'],
         });
         if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
-        results.get(name)?.push(measured);
+        const spent = pid === null ? Number.NaN : processorSeconds(pid) - before;
+        const cpuMicroseconds = (spent * 1e6) / (measured.requestsPerSecond * seconds);
+        results.get(name)?.push({ ...measured, cpuMicroseconds });
       }
     }
     const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
@@ -157,6 +175,10 @@ async function throughputTable(
           .padStart(8),
         (rate(name) / rate('direct')).toFixed(2).padStart(11),
         (rate(name) / rate('nginx')).toFixed(2).padStart(10),
+        median(measured.map((result) => result.cpuMicroseconds))
+          .toFixed(0)
+          .replace('NaN', '–')
+          .padStart(16),
       ];
       console.log(row.join(' '));
     }
@@ -262,9 +284,9 @@ async function measure(chosen: Options, directory: string, atEnd: (stop: () => P
   });
   const key = topology.clients[0]?.key ?? '';
   const contenders: Contender[] = [
-    { name: 'direct', request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
-    { name: 'nginx', request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
-    { name: 'node', request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
+    { name: 'direct', pid: null, request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
+    { name: 'nginx', pid: nginx.proxyPid, request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
+    { name: 'node', pid: topology.nodePid, request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
   ];
   await throughputTable(contenders, directory, chosen);
   await latencyTable(contenders, chosen);

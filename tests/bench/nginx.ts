@@ -7,6 +7,8 @@ export interface Nginx {
   readonly upstream: URL;
   /** `proxy_pass` to the upstream with keep-alive: the reference. */
   readonly proxy: URL;
+  /** The proxy's master process; the work is done by its child. */
+  readonly proxyPid: number;
   stop(): Promise<void>;
 }
 
@@ -101,10 +103,12 @@ export async function startNginx(options: NginxOptions): Promise<Nginx> {
   const proxyFile = join(options.directory, 'proxy.conf');
   await writeFile(upstreamFile, upstreamConfiguration(options));
   await writeFile(proxyFile, proxyConfiguration(options));
-  const children = [await run(options.upstreamPin, upstreamFile), await run(options.proxyPin, proxyFile)];
+  const proxy = await run(options.proxyPin, proxyFile);
+  const children = [await run(options.upstreamPin, upstreamFile), proxy];
   return {
     upstream: new URL(`http://127.0.0.1:${options.upstreamPort}/`),
     proxy: new URL(`http://127.0.0.1:${options.proxyPort}/`),
+    proxyPid: proxy.pid ?? 0,
     stop: async () => {
       await Promise.all(
         children.map(

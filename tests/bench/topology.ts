@@ -1,4 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
 import { createGraphqlClient, freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
@@ -127,9 +128,10 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
     DATABASE_URL: postgres.url,
   });
   options.atEnd(async () => {
-    const exited = new Promise<void>((resolve) => node.child.once('exit', () => resolve()));
+    const exited = once(node.child, 'exit');
     node.child.kill('SIGTERM');
-    await exited;
+    const [code, signal] = await exited;
+    if (code !== 0) throw new Error(`the node did not drain and exit, but ended with ${String(code ?? signal)}`);
   });
   return { nodeUrl: node.url, nodePid: node.child.pid ?? 0, clients: await provision(administrator, options) };
 }
