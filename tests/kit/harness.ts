@@ -19,6 +19,8 @@ import { createMigratedDatabase } from './postgres.ts';
 export interface HarnessOptions {
   /** URLs of upstreams on this machine, which the nodes and the control plane may dial. */
   readonly upstreams: readonly string[];
+  /** Default true. False: only the nodes may dial the upstreams. */
+  readonly controlPlaneReaches?: boolean;
   readonly nodes?: number;
   /** Default: the queues live in PostgreSQL. */
   readonly redisUrl?: string;
@@ -46,13 +48,16 @@ function accepted<T>(result: { ok: true; config: T } | { ok: false; problems: re
 interface Parts {
   readonly databaseUrl: string;
   readonly queueUrl: string | undefined;
+  readonly controlPlaneReaches: boolean;
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
 }
 
-async function startPlane({ databaseUrl, environment, log }: Parts, bootstrapToken: string): Promise<ControlPlane> {
+async function startPlane(parts: Parts, bootstrapToken: string): Promise<ControlPlane> {
+  const { databaseUrl, environment, log } = parts;
   const env = {
     ...environment,
+    ...(parts.controlPlaneReaches ? {} : { SALLYPORT_EGRESS_ALLOW: '' }),
     DATABASE_URL: databaseUrl,
     SALLYPORT_SECRET_KEY: randomSecret('secret_'),
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
@@ -113,6 +118,7 @@ async function start(
       options.redisUrl === undefined
         ? await prepareQueueDatabase(database.url, { role: `queue_${database.name}`, password: randomSecret('q_') })
         : undefined,
+    controlPlaneReaches: options.controlPlaneReaches ?? true,
     environment: {
       REDIS_URL: options.redisUrl,
       SALLYPORT_OPERATIONS_PORT: '0',

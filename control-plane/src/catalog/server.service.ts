@@ -245,7 +245,6 @@ export class ServerService {
     ctx.authorize('server:write');
     const found = new Violations();
     checkLabels(found, input.labels);
-    if (typeof input.url === 'string') await this.checkUrl(found, input.url);
     let moved = false;
     const row = await this.change(ctx, input, 'server.update', async (before, tx) => {
       const fields: ServerFields = {
@@ -258,9 +257,9 @@ export class ServerService {
           input.configStalenessMaxMs === undefined ? before.configStalenessMaxMs : input.configStalenessMaxMs,
         discoveredBy: input.discoveredBy ?? before.discoveredBy,
       };
-      await this.checkFields(found, fields, false);
-      found.assertNone();
       moved = fields.url !== before.url || fields.discoveredBy !== before.discoveredBy;
+      await this.checkFields(found, fields, moved);
+      found.assertNone();
       if (fields.url !== before.url && isServed(before.lifecycle)) ctx.authorize('server:approve');
       if (moved) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
       if (fields.url !== before.url && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };
@@ -375,8 +374,8 @@ export class ServerService {
     });
   }
 
-  private async checkUrl(found: Violations, url: string): Promise<void> {
-    const problem = await this.deps.egress.check(url);
+  private async checkUrl(found: Violations, { url, discoveredBy }: Pick<ServerFields, 'url' | 'discoveredBy'>) {
+    const problem = await this.deps.egress.check(url, discoveredBy === 'node' ? 'others' : 'here');
     if (problem !== undefined) found.add('input.url', problem);
   }
 
@@ -387,7 +386,7 @@ export class ServerService {
     if (staleness !== null && (staleness < 1 || staleness > configStalenessMsMax)) {
       found.add('input.configStalenessMaxMs', `must be 1 to ${configStalenessMsMax} milliseconds, or null`);
     }
-    if (withUrl) await this.checkUrl(found, fields.url);
+    if (withUrl) await this.checkUrl(found, fields);
   }
 
   private async checkSlugIsFree(tx: Transaction, found: Violations, slug: string): Promise<void> {

@@ -49,9 +49,10 @@ export interface Egress {
   fetch(input: string | URL, init?: RequestInit): Promise<Response>;
   /**
    * Why the URL may not be registered, for its editor; undefined when it may. A host name that does not resolve here
-   * passes, since another observer may resolve it: each dial checks again anyway.
+   * passes, since another observer may resolve it: each dial checks again anyway. Where only `others` dial it, their
+   * allow-lists decide; what is never allowed is refused all the same.
    */
-  check(url: string): Promise<string | undefined>;
+  check(url: string, dialledBy?: 'here' | 'others'): Promise<string | undefined>;
   close(): Promise<void>;
 }
 
@@ -320,11 +321,16 @@ function mend(hostname: string, port: number, range: string): string {
         : `[${hostname}]:${port}`;
   return (
     `leads to a ${range} address, which is closed by default; an operator opens it with ` +
-    `SALLYPORT_EGRESS_ALLOW=${entry} on the control plane and on every node`
+    `SALLYPORT_EGRESS_ALLOW=${entry} on the control plane and on every node, or on nodes alone for a server that ` +
+    'nodes discover'
   );
 }
 
-async function checkForEditor(text: string, settings: Settings): Promise<string | undefined> {
+async function checkForEditor(
+  text: string,
+  dialledBy: 'here' | 'others',
+  settings: Settings,
+): Promise<string | undefined> {
   const form = formProblem(text);
   if ('problem' in form) return form.problem;
   const hostname = bareHostname(form.url.hostname);
@@ -333,7 +339,7 @@ async function checkForEditor(text: string, settings: Settings): Promise<string 
     isIP(hostname) === 0 ? await settings.resolve(hostname).catch((): readonly string[] => []) : [hostname];
   for (const address of addresses) {
     const range = denial(address, port, settings.allow);
-    if (range !== undefined) return mend(hostname, port, range);
+    if (range === 'metadata' || (range !== undefined && dialledBy === 'here')) return mend(hostname, port, range);
   }
   return undefined;
 }
@@ -352,7 +358,7 @@ export function createEgress(options: EgressOptions): Egress {
       const url = diallable(String(input));
       return fetchOnce(url, init ?? {}, pools.get(url));
     },
-    check: (url) => checkForEditor(url, settings),
+    check: (url, dialledBy = 'here') => checkForEditor(url, dialledBy, settings),
     close: () => pools.close(),
   };
 }
