@@ -176,6 +176,7 @@ describe.each(backends)('with queues in $backend', (size) => {
       phase('drained');
       process.stdout.write(`audit-survives-kills: ${killed.join(' ')}; ${all.length} requests; ${phases.join(', ')}\n`);
       expect(killed).toHaveLength(size.kills);
+      expect(topology.crashes()).toEqual([]);
       await expectComplete(all);
     },
   );

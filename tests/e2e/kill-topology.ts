@@ -17,14 +17,19 @@ import { type RedisServer, startRedis } from '../kit/redis.ts';
 
 const repository = join(import.meta.dirname, '../..');
 const startDeadlineMs = 30_000;
+const respawnDelayMs = 200;
 const nodeCount = 2;
 
-/** A program that is started, killed and started again with the same environment. */
+/** A program that is started, killed and started again with the same environment; again also when it ends by itself. */
 export class Program {
   readonly #script: string;
   readonly #environment: Readonly<Record<string, string>>;
   readonly #readyUrl: string;
   #child: ChildProcess | undefined;
+  #wanted = false;
+  #ready = false;
+  /** Times it ended though it was ready and nobody had killed it. */
+  readonly crashes: string[] = [];
 
   constructor(script: string, environment: Readonly<Record<string, string>>, readyUrl: string) {
     this.#script = script;
@@ -33,6 +38,17 @@ export class Program {
   }
 
   async start(): Promise<void> {
+    this.#wanted = true;
+    this.#spawn();
+    await waitFor(`${this.#script} is ready`, async () => (await fetch(`${this.#readyUrl}/readyz`)).ok, {
+      deadlineMs: startDeadlineMs,
+      intervalMs: 50,
+    });
+    this.#ready = true;
+  }
+
+  /** A control plane that starts while its database is away ends, and whoever supervises it starts it again. */
+  #spawn(): void {
     const child = spawn(process.execPath, [join(repository, this.#script)], {
       env: {
         ...this.#environment,
@@ -41,13 +57,16 @@ export class Program {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     });
     this.#child = child;
-    await waitFor(`${this.#script} is ready`, async () => (await fetch(`${this.#readyUrl}/readyz`)).ok, {
-      deadlineMs: startDeadlineMs,
-      intervalMs: 50,
+    child.once('exit', (code, signal) => {
+      if (!this.#wanted || this.#child !== child) return;
+      if (this.#ready) this.crashes.push(`${this.#script} ended by itself with ${String(code ?? signal)}`);
+      setTimeout(() => this.#wanted && this.#spawn(), respawnDelayMs);
     });
   }
 
   async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    this.#wanted = false;
+    this.#ready = false;
     const child = this.#child;
     this.#child = undefined;
     if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
@@ -86,6 +105,8 @@ export interface KillTopology {
    * @returns what was killed; undefined where it is down already
    */
   kill(target: KillTarget, random: () => number): Promise<string | undefined>;
+  /** Processes that ended though nobody had killed them. */
+  readonly crashes: () => readonly string[];
   /** Everything that was killed is up again. */
   allUp(): Promise<void>;
   /** Stops the nodes cleanly and waits until all their epochs have ended in the store. */
@@ -152,6 +173,7 @@ export async function startKillTopology(options: KillTopologyOptions): Promise<K
     databaseUrl: database.url,
     key,
     kill: (target, random) => killing.kill(target, random),
+    crashes: () => [worker.crashes, ...nodes.map((node) => node.crashes)].flat(),
     allUp: () => killing.allUp(),
     drained: async (deadlineMs) => {
       const isDrained = async (): Promise<boolean> => {
@@ -286,6 +308,7 @@ interface NodeSurroundings {
 }
 
 interface StartedNode extends KillableNode {
+  readonly crashes: readonly string[];
   readonly operationsUrl: string;
 }
 
@@ -313,6 +336,7 @@ async function startNode(root: string, index: number, around: NodeSurroundings):
   return {
     url: `http://127.0.0.1:${port}`,
     operationsUrl,
+    crashes: program.crashes,
     directory,
     kill: () => program.end('SIGKILL'),
     start: () => program.start(),
