@@ -212,7 +212,14 @@ export class AuditSpool {
     this.#segment.bytes += content.length;
     this.#segment.last = sequence;
     this.#previous = chained.hash;
-    this.#syncTimer ??= setTimeout(() => this.#startSync(), syncIntervalMs).unref();
+    this.#scheduleSync();
+  }
+
+  #scheduleSync(): void {
+    this.#syncTimer ??= setTimeout(() => {
+      this.#syncTimer = undefined;
+      this.#startSync();
+    }, syncIntervalMs).unref();
   }
 
   #recordShed(): void {
@@ -246,7 +253,9 @@ export class AuditSpool {
       .catch((error: unknown) => this.#alarm('AUDIT_SPOOL_SYNC_FAILED', 'fsync of the audit spool failed', error))
       .finally(() => {
         this.#syncing = undefined;
+        // Lines that came while an fsync ran, which may take longer than the interval, have asked in vain.
         if (this.#waiters.length > 0) this.#startSync();
+        else if (this.#live.last > this.#live.synced && !this.#closed) this.#scheduleSync();
       });
   }
 
