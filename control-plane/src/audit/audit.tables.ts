@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm';
 import type { AuditOutcome } from '@sallyport/schema';
-import { bigint, char, doublePrecision, integer, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
+import { bigint, doublePrecision, integer, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
   'audit_events',
@@ -54,13 +54,4 @@ export type AuditEventRow = typeof auditEvents.$inferSelect;
 export const auditUnchained = pgTable('audit_unchained', {
   id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
   record: text().notNull(),
-});
-
-export const auditCheckpoints = pgTable('audit_checkpoints', {
-  number: bigint({ mode: 'number' }).primaryKey(),
-  time: timestamp({ withTimezone: true }).notNull(),
-  body: text().notNull(),
-  hash: char({ length: 64 }).notNull(),
-  publicKey: text('public_key').notNull(),
-  signature: text().notNull(),
 });
