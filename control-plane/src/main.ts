@@ -1,4 +1,4 @@
-import { createLog } from '@sallyport/schema/platform';
+import { createLog, loggedError } from '@sallyport/schema/platform';
 import { startControlPlane } from './app.ts';
 import { configHelp, readConfig, redactedConfig } from './config.ts';
 
@@ -42,7 +42,7 @@ if (process.argv.includes('--help')) {
   console.log(configHelp());
 } else {
   run().catch((error: unknown) => {
-    console.error(error);
+    console.error(loggedError(error));
     process.exit(1);
   });
 }

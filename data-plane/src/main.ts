@@ -1,4 +1,4 @@
-import { createLog } from '@sallyport/schema/platform';
+import { createLog, loggedError } from '@sallyport/schema/platform';
 import { startNode } from './app.ts';
 import { configHelp, readConfig, redactedConfig } from './config.ts';
 
@@ -46,6 +46,6 @@ async function main(): Promise<void> {
 }
 
 main().catch((error: unknown) => {
-  console.error(error);
+  console.error(loggedError(error));
   process.exit(1);
 });
