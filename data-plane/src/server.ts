@@ -58,6 +58,8 @@ export class Listener {
     this.#server =
       tls === null ? createHttpServer(settings, onRequest) : createHttpsServer({ ...settings, ...tls }, onRequest);
     this.#server.maxConnections = limits.connectionsMax;
+    // Answered by the pipeline like any other, so that it is recorded: node:http would refuse it by itself with 417.
+    this.#server.on('checkExpectation', onRequest);
     this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => this.#refuseUnread(error, socket));
   }
 
@@ -129,7 +131,7 @@ export class Listener {
       path: query < 0 ? target : target.slice(0, query),
       headers,
       repeatedHeaders: repeated,
-      remoteAddress: this.#clientAddress(incoming.socket.remoteAddress, headers.get('x-forwarded-for')),
+      remoteAddress: this.#clientAddress(incoming.socket.remoteAddress, headers.get(forwardedForHeader)),
       signal,
       readBody: (bytesMax, timeoutMs) => this.#readBody(incoming, bytesMax, timeoutMs),
     };
@@ -236,13 +238,19 @@ export class Listener {
   }
 }
 
+const forwardedForHeader = 'x-forwarded-for';
+
 function readHeaders(raw: readonly string[]): { headers: Map<string, string>; repeated: string[] } {
   const headers = new Map<string, string>();
   const repeated: string[] = [];
   for (let at = 0; at + 1 < raw.length; at += 2) {
     const name = (raw[at] ?? '').toLowerCase();
-    if (headers.has(name)) repeated.push(name);
-    else headers.set(name, raw[at + 1] ?? '');
+    const value = raw[at + 1] ?? '';
+    const first = headers.get(name);
+    if (first === undefined) headers.set(name, value);
+    // A proxy may add its hop in a line of its own behind the one that a stranger sent; both are one list.
+    else if (name === forwardedForHeader) headers.set(name, `${first},${value}`);
+    if (first !== undefined) repeated.push(name);
   }
   return { headers, repeated };
 }

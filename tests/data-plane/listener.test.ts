@@ -132,3 +132,24 @@ test('of a trusted proxy the last stranger before it is the client', async () =>
   expect(behind.records[0]).toMatchObject({ client: { address: '203.0.113.9' } });
   await behind.stop();
 });
+
+test('a proxy that adds its hop in a line of its own is believed, the stranger’s line before it is not', async () => {
+  const behind = await startPipelineNode({
+    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
+    grants: [{ server: 'open', tools: ['*'] }],
+    trustedProxies: ['127.0.0.0/8'],
+  });
+  await send(behind.url('open'), {
+    ...call,
+    headers: { ...call.headers, 'x-forwarded-for': ['6.6.6.6', '203.0.113.9'] },
+  });
+  expect(behind.records[0]).toMatchObject({ client: { address: '203.0.113.9' } });
+  await behind.stop();
+});
+
+test('a request that expects what nobody offers is recorded like any other', async () => {
+  const before = node.records.length;
+  const text = await raw([head('expect: a-miracle', 'content-length: 2'), '{}'], /\}\}$/);
+  expect(text).toMatch(/^HTTP\/1\.1 400 /);
+  expect(node.records.slice(before)).toMatchObject([{ type: 'refused', outcome: 'malformed' }]);
+});

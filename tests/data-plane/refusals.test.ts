@@ -267,6 +267,50 @@ describe('what is refused never reaches the upstream and is recorded', () => {
     expect(answer.headers['www-authenticate']).toBe(status === 401 ? 'Bearer' : undefined);
   });
 
+  test.each([
+    ['the method', '{"jsonrpc":"2.0","id":1,"method":"ping","METHOD":"tools/call","params":{"name":"denied"}}'],
+    [
+      'the params',
+      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"granted"},"Params":{"name":"denied"}}',
+    ],
+    ['a tool', '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"granted","Name":"denied"}}'],
+    [
+      'a resource',
+      '{"jsonrpc":"2.0","id":1,"method":"resources/read","params":{"uri":"file://public/1","URI":"file://private/1"}}',
+    ],
+    [
+      'a name by an escape',
+      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"granted","\\u004eame":"denied"}}',
+    ],
+    [
+      'arguments by a long s',
+      '{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"granted","argument\u017f":{}}}',
+    ],
+    [
+      'a reference',
+      '{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"file://public/1","Uri":"file://private/1"}}}',
+    ],
+    [
+      'a completion',
+      '{"jsonrpc":"2.0","id":1,"method":"completion/complete","params":{"ref":{"type":"ref/resource","uri":"file://public/1"},"Ref":{}}}',
+    ],
+  ])(
+    'receive denies %s in a second spelling, which an upstream may match without regard to case',
+    async (_what, body) => {
+      const before = upstream.requests.length;
+      const answer = await send(node.url('open'), { body, headers: { 'mcp-protocol-version': '2025-11-25' } });
+      expect([answer.status, answer.json.error.code]).toEqual([400, -32600]);
+      expect(upstream.requests.length).toBe(before);
+      expect(node.records).toMatchObject([{ type: 'refused', outcome: 'malformed' }]);
+    },
+  );
+
+  test('arguments may have members that differ in case alone', async () => {
+    const sent = legacy('tools/call', { name: 'granted', arguments: { name: 1, Name: 2 } });
+    expect((await send(node.url('open'), sent)).status).toBe(200);
+    expect(upstream.requests.at(-1)?.body).toBe(sent.body);
+  });
+
   test('of a session that is opened for another server nothing is said', async () => {
     const opened = await send(node.url('open'), legacy('initialize', { protocolVersion: '2025-11-25' }));
     const session = { 'mcp-session-id': String(opened.headers['mcp-session-id']) };

@@ -138,6 +138,26 @@ test('an answer to another request does not get through', async () => {
   expect(eventsOf((await answer).text)).toEqual([answerOf(1)]);
 });
 
+test('a failure of another request does not get through', async () => {
+  const { open } = streaming();
+  const answer = send(node.url('open'), call);
+  const failure = { jsonrpc: '2.0', id: 2, error: { code: -32000, message: 'forged' } };
+  (await open).end(event(failure) + event(answerOf(1)));
+  expect(eventsOf((await answer).text)).toEqual([answerOf(1)]);
+});
+
+test.each([
+  ['a result and an error', { result: { tools: [{ name: 'hidden' }] }, error: { code: 1, message: '' } }],
+  ['a result and a method', { result: { tools: [{ name: 'hidden' }] }, method: 'notifications/message' }],
+])('a message that is %s at once shows nothing that a list would hide', async (_what, members) => {
+  const { open } = streaming();
+  const answer = send(node.url('open'), modern('tools/list'));
+  (await open).end(event({ jsonrpc: '2.0', id: 1, ...members }));
+  const { text } = await answer;
+  expect(text).not.toContain('hidden');
+  expect(eventsOf(text)).toMatchObject([{ id: 1, error: { code: 1032 } }]);
+});
+
 describe('a client that goes away', () => {
   test('ends a modern call at the upstream', async () => {
     const { open, closed } = streaming();

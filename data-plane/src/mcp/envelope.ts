@@ -45,11 +45,61 @@ export function parseMessage(bytes: Buffer): Message {
     });
   }
   if (!isObject(value) || value['jsonrpc'] !== '2.0') throw new AppError('INVALID_REQUEST');
+  refuseOtherSpellings(value);
   const id = scan.members.get('id');
   const idText = id === undefined ? null : bytes.toString('utf8', id.start, id.end);
   return 'method' in value
     ? parseCall(value, idText, scan.members.get('params') ?? null)
     : parseResponse(value, idText);
+}
+
+/** Members that say what a message asks for, where they stand. */
+const messageMembers = membersByFold(['jsonrpc', 'id', 'method', 'params', 'result', 'error']);
+const paramsMembers = membersByFold([
+  'name',
+  'uri',
+  'arguments',
+  'ref',
+  'notifications',
+  '_meta',
+  'taskId',
+  'requestId',
+]);
+const refMembers = membersByFold(['type', 'name', 'uri']);
+const notificationsMembers = membersByFold(['resourceSubscriptions']);
+
+/**
+ * Some upstreams match members without regard to case (Go's encoding/json does, Unicode's folds included), so that
+ * `Name` beside `name` would be the tool they call and not the one that was authorized. The bytes go on as they are:
+ * what could be read as another member than it is does not pass.
+ */
+function refuseOtherSpellings(message: JsonObject): void {
+  refuseOtherSpelling(message, messageMembers);
+  const params = objectMember(message, 'params');
+  if (params === undefined) return;
+  refuseOtherSpelling(params, paramsMembers);
+  const ref = objectMember(params, 'ref');
+  if (ref !== undefined) refuseOtherSpelling(ref, refMembers);
+  const notifications = objectMember(params, 'notifications');
+  if (notifications !== undefined) refuseOtherSpelling(notifications, notificationsMembers);
+}
+
+function refuseOtherSpelling(object: JsonObject, members: ReadonlyMap<string, string>): void {
+  for (const key of Object.keys(object)) {
+    const member = members.get(key) ?? members.get(fold(key));
+    if (member !== undefined && member !== key) {
+      throw new AppError('INVALID_REQUEST', { publicMessage: `The member ${member} must be written as such.` });
+    }
+  }
+}
+
+function membersByFold(members: readonly string[]): ReadonlyMap<string, string> {
+  return new Map(members.flatMap((member) => [[member, member] as const, [fold(member), member] as const]));
+}
+
+/** Wider than any parser's: compatibility forms, such as the long s and the Kelvin sign, fold too. */
+function fold(key: string): string {
+  return key.normalize('NFKC').toLowerCase();
 }
 
 function parseCall(value: JsonObject, idText: string | null, paramsRange: Range | null): Message {

@@ -58,6 +58,10 @@ const passed: Omit<Reviewed, 'bytes'> = { isAnswer: false, isError: false, rpcEr
 export function reviewMessage(bytes: Buffer, authorized: Authorized): Reviewed {
   const value = parse(bytes);
   if (!isObject(value)) throw notAMessage('not an object');
+  // Which of two a client believes is its own affair, so only one of them may be there to be looked at.
+  if (['method', 'result', 'error'].filter((key) => (value[key] ?? null) !== null).length > 1) {
+    throw notAMessage('more than one of method, result and error');
+  }
   if (typeof value['method'] === 'string') {
     const uri = value['method'] === 'notifications/resources/updated' ? updatedUri(value['params']) : undefined;
     const withheld = uri !== undefined && !authorized.isAllowed({ kind: 'resource', name: uri });
@@ -69,6 +73,8 @@ export function reviewMessage(bytes: Buffer, authorized: Authorized): Reviewed {
     // An upstream that could not read the id answers with null (JSON-RPC 2.0 §5).
     const isAnswer =
       message?.kind === 'request' && (value['id'] === message.id || value['id'] === null || value['id'] === undefined);
+    // Another request's failure is as little to be told here as its result.
+    if (message?.kind === 'request' && !isAnswer) return { ...passed, bytes: null };
     return {
       ...passed,
       bytes,
