@@ -86,7 +86,10 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
-  const nodeKeys: NodeKeys = { accepts: (nodeId, publicKey) => fleet.reports.knowsKey(nodeId, publicKey) };
+  const nodeKeys: NodeKeys = {
+    accepts: (nodeId, publicKey) => fleet.reports.knowsKey(nodeId, publicKey),
+    maySucceed: (nodeId, formerNodeId) => fleet.reports.maySucceed(nodeId, formerNodeId),
+  };
   const checkpoints = new CheckpointService(database, fleet.fleetKey, clock);
   return {
     checkpoints,

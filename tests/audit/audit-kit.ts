@@ -135,6 +135,8 @@ export interface Store {
   readonly alarms: { readonly code: AuditAlarm; readonly nodeId: string; readonly message: string }[];
   /** Keys that count as registered; all while empty. */
   readonly keys: Set<string>;
+  /** Nodes that are there beside all others, and so are nobody's successor. */
+  readonly contemporaries: Set<string>;
   stop(): Promise<void>;
 }
 
@@ -144,17 +146,20 @@ export async function startStore(): Promise<Store> {
   const database = openDatabase({ url, connectionsMax: 6 });
   const alarms: Store['alarms'] = [];
   const keys = new Set<string>();
+  const contemporaries = new Set<string>();
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
     void alarms.push({ code, nodeId, message });
   const accepts = (_nodeId: string, publicKey: string): Promise<boolean> =>
     Promise.resolve(keys.size === 0 || keys.has(publicKey));
+  const maySucceed = (nodeId: string): Promise<boolean> => Promise.resolve(!contemporaries.has(nodeId));
   return {
     database,
     url,
-    ingest: new IngestService({ database, keys: { accepts }, log, onAlarm }),
+    ingest: new IngestService({ database, keys: { accepts, maySucceed }, log, onAlarm }),
     epochs: new EpochService({ database, log, onAlarm }),
     alarms,
     keys,
+    contemporaries,
     stop: async () => {
       await database.close();
       await drop();

@@ -252,6 +252,22 @@ describe('a batch is refused and moves no watermark', () => {
   });
 });
 
+test.each([
+  ['in an epoch of its own making', 1],
+  ['in an epoch that has long been silent', 2],
+])('a node cannot write under the name of another that is there, %s', async (_where, first) => {
+  const chain = newChain().add(refusedRecord());
+  if (first > 1) await store.ingest.ingest(chain.batch(1, 1));
+  await store.database.raw`update audit_epochs set updated_at = now() - interval '1 hour' where epoch = ${chain.epoch}`;
+  const thief = nodeSigner();
+  store.contemporaries.add(thief.nodeId);
+  const { signature: _, ...unsigned } = chain.batch(first, 2, { signedBy: thief.nodeId, publicKey: thief.publicKey });
+  await store.ingest.ingest({ ...unsigned, signature: thief.sign(batchSigningText(unsigned)) });
+  expect(await rowsOf(chain)).toEqual([]);
+  expect(await store.epochs.watermarksOf(thief.nodeId)).toEqual([]);
+  expect(store.alarms.at(-1)).toMatchObject({ code: 'AUDIT_BATCH_REFUSED', nodeId: thief.nodeId });
+});
+
 test('a node cannot overwrite what another recorded', async () => {
   const opened = openedRecord(eventId());
   const victim = newChain().add(opened, closedRecord(opened));

@@ -48,7 +48,7 @@ function window(
 test('traffic of two nodes adds up: calls, success rate, and quantiles over all of them', async () => {
   const ingest = new TrafficIngestService({
     database: store.database,
-    keys: { accepts: () => Promise.resolve(true) },
+    keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
     log,
   });
   const [one, other] = [nodeSigner(), nodeSigner()];
@@ -91,7 +91,7 @@ test('traffic of two nodes adds up: calls, success rate, and quantiles over all 
 test('a window by a key that is not registered counts nothing', async () => {
   const ingest = new TrafficIngestService({
     database: store.database,
-    keys: { accepts: () => Promise.resolve(false) },
+    keys: { accepts: () => Promise.resolve(false), maySucceed: () => Promise.resolve(false) },
     log,
   });
   await ingest.ingest(window(nodeSigner(), minute + dayMs, [['count', 'success', [1]]]));

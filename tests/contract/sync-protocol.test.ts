@@ -2,6 +2,7 @@ import { generateKeyPairSync, type KeyObject, sign } from 'node:crypto';
 import {
   type ControlPlaneMessage,
   controlPlaneMessageSchema,
+  controlPlaneNodeId,
   helloSigningText,
   type NodeMessage,
 } from '@sallyport/schema';
@@ -333,6 +334,22 @@ test('a key is renewed by the one in force, and by no other', async () => {
   const other = mint();
   again.send({ type: 'renew', publicKey: other.publicKey, signature: signed(other, challenge.nonce, other.publicKey) });
   expect((await again.next('refused')).code).toBe('KEY_REFUSED');
+});
+
+test('only a node that joined after another was last heard may be its successor', async () => {
+  const elder = await join();
+  const younger = await join();
+  const { nodeId: elderId } = elder.welcome;
+  const { nodeId: youngerId } = younger.welcome;
+  const { reports } = control.fleet;
+  const { raw } = control.database;
+  await raw`update nodes set created_at = created_at - interval '1 minute'`;
+  expect(await reports.maySucceed(youngerId, elderId)).toBe(false);
+  expect(await reports.maySucceed(elderId, youngerId)).toBe(false);
+  expect(await reports.maySucceed(youngerId, controlPlaneNodeId)).toBe(false);
+  await raw`update nodes set created_at = now() + interval '1 hour' where id = ${youngerId}`;
+  expect(await reports.maySucceed(youngerId, elderId)).toBe(true);
+  expect(await reports.maySucceed(elderId, youngerId)).toBe(false);
 });
 
 test('an upstream is discovered through a node, and its problem comes back as a code', async () => {

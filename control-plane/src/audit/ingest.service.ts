@@ -12,6 +12,8 @@ type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 export interface NodeKeys {
   /** Whether the key is or was registered for the node: what it signed before stays verifiable. */
   accepts(nodeId: string, publicKey: string): Promise<boolean>;
+  /** Whether a node may be what another became when it joined anew, and so may ship the spool of the other. */
+  maySucceed(nodeId: string, formerNodeId: string): Promise<boolean>;
 }
 
 export type AuditAlarm =
@@ -99,6 +101,10 @@ export class IngestService {
       return this.#refuse(batch.signedBy, 'its signature does not fit');
     if (!(await this.#options.keys.accepts(batch.signedBy, batch.publicKey))) {
       return this.#refuse(batch.signedBy, 'its key is not registered for the node');
+    }
+    // Else any node could write the trail of any other, the control plane's own included.
+    if (batch.nodeId !== batch.signedBy && !(await this.#options.keys.maySucceed(batch.signedBy, batch.nodeId))) {
+      return this.#refuse(batch.signedBy, 'it is of another node that was there at the same time');
     }
     return batch;
   }

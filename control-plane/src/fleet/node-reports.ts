@@ -1,6 +1,6 @@
 import { type ConfigProblem, type NodeLoad } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
-import { and, eq, isNull, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, sql } from 'drizzle-orm';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database } from '../database/client.ts';
 import { isUuid } from '../database/mutation.ts';
@@ -13,6 +13,8 @@ const problemLengthMax = 2_000;
 /** Kinds of alarm kept for one node. */
 const alarmCodesMax = 32;
 const alarmCodeLengthMax = 64;
+/** The clocks of two control-plane processes may differ by this much. */
+const replicaSkewMsMax = 5_000;
 
 /** The connection that reports; a report of one that was replaced changes nothing. */
 export interface Reporter {
@@ -66,6 +68,24 @@ export class NodeReports {
       .from(nodeKeys)
       .where(and(eq(nodeKeys.publicKey, publicKey), eq(nodeKeys.nodeId, nodeId)));
     return rows.length > 0;
+  }
+
+  /**
+   * Whether a node joined after another was last heard, so that both may be one machine. A former node that is not
+   * known here may have been forgotten by a restore from backup: nobody else's name is taken by it.
+   */
+  async maySucceed(nodeId: string, formerNodeId: string): Promise<boolean> {
+    if (!isUuid(nodeId) || !isUuid(formerNodeId)) return false;
+    const rows = await this.#database.db
+      .select({ id: nodes.id, createdAt: nodes.createdAt, lastContactAt: nodes.lastContactAt })
+      .from(nodes)
+      .where(inArray(nodes.id, [nodeId, formerNodeId]));
+    const node = rows.find(({ id }) => id === nodeId);
+    const former = rows.find(({ id }) => id === formerNodeId);
+    if (node === undefined) return false;
+    if (former === undefined) return true;
+    const heardAt = (former.lastContactAt ?? former.createdAt).getTime();
+    return node.createdAt.getTime() + replicaSkewMsMax >= heardAt;
   }
 
   async alarmed(nodeId: string, code: string, message: string): Promise<void> {
