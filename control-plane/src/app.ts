@@ -35,6 +35,8 @@ import { connectSignals, createSignals } from './signals.ts';
 const requestTimeoutMs = 30_000;
 const headersTimeoutMs = 10_000;
 const headerBytesMax = 16 * 1024;
+/** Nodes, subscriptions and requests together. */
+const connectionsMax = 10_000;
 
 export interface ControlPlaneDependencies {
   readonly log: Log;
@@ -104,6 +106,7 @@ async function listen(config: ControlPlaneConfig, endpoints: Endpoints): Promise
           { ...limits, cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
           onRequest,
         );
+  server.maxConnections = connectionsMax;
   server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
     socket.on('error', () => socket.destroy());
     const path = pathOf(request);

@@ -98,11 +98,15 @@ export function assertWithinLimits(
 ): void {
   const root = schema.getRootType(operation.operation);
   if (root === undefined || root === null) return;
+  const defaults = (operation.variableDefinitions ?? []).flatMap(({ variable, defaultValue }) =>
+    defaultValue?.kind === Kind.INT ? [[variable.name.value, Number(defaultValue.value)] as const] : [],
+  );
   const fragments = document.definitions.filter((node) => node.kind === Kind.FRAGMENT_DEFINITION);
   const walk: Walk = {
     schema,
     fragments: new Map(fragments.map((fragment) => [fragment.name.value, fragment])),
-    variables,
+    // A variable that is not given has its default, which may be the larger one.
+    variables: { ...Object.fromEntries(defaults), ...variables },
     selections: 0,
     aliases: 0,
     cost: 0,

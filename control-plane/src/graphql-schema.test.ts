@@ -142,6 +142,11 @@ describe('limits', () => {
     expect(() => check(small, query, { n: 10 })).not.toThrow();
     expect(() => check(small, query, { n: 200 })).toThrow(tooComplex);
   });
+  test('a page sized by the default of a variable costs what it holds', () => {
+    const query = `query ($n: Int = 200) { items(first: $n) { edges { node { items(first: $n) { edges { node { name } } } } } } }`;
+    expect(() => check(small, query)).toThrow(tooComplex);
+    expect(() => check(small, query, { n: 10 })).not.toThrow();
+  });
   test('aliases are counted over the whole operation, through fragments too', () => {
     const aliases = Array.from({ length: queryAliasesMax + 1 }, (_, index) => `a${index}: name`).join(' ');
     expect(() => check(small, `{ ...f } fragment f on Query { ${aliases} }`)).toThrow(tooComplex);

@@ -16,13 +16,15 @@ import {
 import { handleProtocols, type SubscribePayload } from 'graphql-ws';
 import { type Extra, useServer } from 'graphql-ws/use/ws';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { type Actor, anonymousContext, type Context, createContext } from './context.ts';
+import { type Actor, anonymousContext, type Context, createContext, isAuthenticated } from './context.ts';
 import { isConnectionFailure } from './database/client.ts';
 import { graphqlErrorOf } from './graphql-errors.ts';
 import { assertWithinLimits, queryTokensMax } from './graphql-limits.ts';
 
 export const graphqlPath = '/graphql';
 const requestBodyBytesMax = 1024 * 1024;
+/** Of a request without credentials, in bytes: it can only introspect, or bootstrap. */
+const anonymousBodyBytesMax = 32 * 1024;
 const socketFrameBytesMax = 256 * 1024;
 const socketsMax = 1_000;
 const subscriptionsPerSocketMax = 50;
@@ -59,12 +61,12 @@ async function contextFor(options: GraphqlOptions, key: string | undefined): Pro
   return createContext(await options.authenticate(key), options);
 }
 
-async function readBody(request: IncomingMessage): Promise<string> {
+async function readBody(request: IncomingMessage, bytesMax: number): Promise<string> {
   const chunks: Buffer[] = [];
   let bytes = 0;
   for await (const chunk of request as AsyncIterable<Buffer>) {
     bytes += chunk.length;
-    if (bytes > requestBodyBytesMax) throw new AppError('BODY_TOO_LARGE');
+    if (bytes > bytesMax) throw new AppError('BODY_TOO_LARGE');
     chunks.push(chunk);
   }
   return Buffer.concat(chunks).toString('utf8');
@@ -146,7 +148,7 @@ async function serveHttp(
   try {
     assertJsonPost(request);
     const context = await contextFor(options, bearerOf(request.headers.authorization));
-    const text = await readBody(request);
+    const text = await readBody(request, isAuthenticated(context) ? requestBodyBytesMax : anonymousBodyBytesMax);
     let body: unknown;
     try {
       body = JSON.parse(text);

@@ -22,6 +22,14 @@ test('a wrong bootstrap token opens nothing', async () => {
   expect(await sql`select 1 from principals`).toHaveLength(0);
 });
 
+test('a wrong bootstrap token is refused without waiting for, or holding, the lock on principals', async () => {
+  await sql.begin(async (tx) => {
+    await tx`select pg_advisory_xact_lock(hashtext('sallyport.owners'))`;
+    const answer = await askGraphql(plane.graphqlUrl, bootstrap, { token: 'a token that nobody has ever given out' });
+    expect(answer.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+  });
+});
+
 test('the bootstrap token opens once, also when used twice at the same time', async () => {
   const answers = await Promise.all(
     [1, 2, 3].map(() => askGraphql(plane.graphqlUrl, bootstrap, { token: testBootstrapToken })),

@@ -39,6 +39,12 @@ describe('over HTTP', () => {
     expect(none.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
   });
 
+  test('without a key only a small body is read', async () => {
+    const body = JSON.stringify({ query: `{ __typename } #${'x'.repeat(64 * 1024)}` });
+    expect((await post(body, json)).status).toBe(413);
+    expect((await post(body, { ...json, authorization: `Bearer ${plane.ownerKey}` })).status).toBe(200);
+  });
+
   test('what is no JSON, no query or too large is said to be so', async () => {
     const headers = { ...json, authorization: `Bearer ${plane.ownerKey}` };
     expect(await codeOf(await post('{', headers))).toBe('PARSE_ERROR');

@@ -83,18 +83,19 @@ export class BootstrapService {
 
   /** Creates the first user, a service account it answers for that is owner, and the account's key. */
   async bootstrap(ctx: Context, input: Bootstrap): Promise<Bootstrapped> {
+    const armed = await this.read(this.database.db);
+    // Anybody may ask: whoever has no token must not get to hold the lock that every change of a principal waits for.
+    if (armed === undefined || !isToken(armed, input.token)) throw closed();
     return mutate(this.database, {}, async (tx) => {
       await this.roles.lockOwners(tx);
       const now = ctx.clock.now();
       const stored = await this.read(tx);
-      const presented = Buffer.from(sha256(input.token));
       const opens =
         stored !== undefined &&
-        timingSafeEqual(Buffer.from(stored.hash), presented) &&
-        !stored.consumed &&
+        isToken(stored, input.token) &&
         stored.expiresAt > now &&
         !(await this.roles.hasOwner(tx, now));
-      if (!opens) throw new AppError('UNAUTHENTICATED', { internal: 'bootstrap token does not open' });
+      if (!opens) throw closed();
       const found = new Violations();
       const expiresAt = input.expiresAt ?? new Date(now + defaultLifetimeMs);
       found.text('input.userName', input.userName, 1, 128);
@@ -146,4 +147,12 @@ export class BootstrapService {
       object: { kind: 'bootstrapToken', id: stored.hash.slice(0, 16) },
     });
   }
+}
+
+function isToken(stored: Stored, presented: string): boolean {
+  return !stored.consumed && timingSafeEqual(Buffer.from(stored.hash), Buffer.from(sha256(presented)));
+}
+
+function closed(): AppError {
+  return new AppError('UNAUTHENTICATED', { internal: 'bootstrap token does not open' });
 }
