@@ -114,6 +114,21 @@ test('bodies that wait share one bound of memory', async () => {
   expect((await send(node.url('open'), call)).status).toBe(200);
 });
 
+test('strangers cannot take the memory that bodies share', async () => {
+  const unread = node.records.length;
+  const stranger = { authorization: 'Bearer sp_a_key_that_does_not_exist' };
+  for (const headers of [stranger, { ...stranger, 'transfer-encoding': 'chunked' }]) {
+    const answer = await send(node.url('open'), { body: 'x'.repeat(150_000), headers });
+    expect([answer.status, answer.headers['www-authenticate']]).toEqual([401, 'Bearer']);
+  }
+  expect(node.records.slice(unread)).toMatchObject([{ status: 401 }, { status: 401 }]);
+  const slow = Array.from({ length: 4 }, () =>
+    raw([head('content-length: 150000').replace(testKey, 'sp_a_key_that_does_not_exist'), 'x'.repeat(149_000)], /401/),
+  );
+  await Promise.all(slow);
+  expect((await send(node.url('open'), call)).status).toBe(200);
+});
+
 test('what a stranger claims of its address counts for nothing', async () => {
   await send(node.url('open'), { ...call, headers: { ...call.headers, 'x-forwarded-for': '203.0.113.9' } });
   expect(node.records.findLast(({ type }) => type === 'opened')).toMatchObject({ client: { address: '127.0.0.1' } });

@@ -1,10 +1,8 @@
-import { hash } from 'node:crypto';
 import { AppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
 import { mayCall } from './decisions.ts';
 import type { Authenticated, Received } from './exchange.ts';
-
-const bearerForm = /^bearer +(sp_[A-Za-z0-9_-]{16,128})$/i;
+import { presentedKeyHash } from './presented-key.ts';
 
 /**
  * Finds the principal behind the API key. No key, an unknown, expired or revoked one, one without the scope `mcp`, a
@@ -12,8 +10,7 @@ const bearerForm = /^bearer +(sp_[A-Za-z0-9_-]{16,128})$/i;
  * @throws AppError UNAUTHENTICATED
  */
 export function authenticate(received: Received, runtime: Runtime, nowMs: number): Authenticated {
-  const key = bearerForm.exec(received.request.headers.get('authorization') ?? '')?.[1] ?? '';
-  const keyHash = hash('sha256', key);
+  const keyHash = presentedKeyHash(received.request.headers);
   const entry = runtime.apiKeyByHash.get(keyHash);
   if (entry === undefined || !mayCall(entry, nowMs)) throw new AppError('UNAUTHENTICATED');
   const { exchange } = received;

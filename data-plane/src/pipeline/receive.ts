@@ -5,6 +5,7 @@ import { accepts, isJson, mustBeSingle } from '../mcp/headers.ts';
 import { checkOrigin, type AccessRules } from '../mcp/origin.ts';
 import { classifyBodiless, classifyMessage, clientInfoKey } from '../mcp/revision.ts';
 import type { Exchange, Received } from './exchange.ts';
+import { presentsKnownKey } from './presented-key.ts';
 
 export interface ReceiveSettings {
   readonly access: AccessRules;
@@ -15,6 +16,8 @@ export interface ReceiveSettings {
 const endpointForm = /^\/mcp\/([a-z0-9-]{1,64})$/;
 /** What is kept of a client's name for itself, in characters. */
 const clientInfoLengthMax = 128;
+/** Held of a body whose sender presents no key that exists, in bytes. */
+const strangerBodyBytesMax = 64 * 1024;
 const empty = Buffer.alloc(0);
 
 /**
@@ -74,7 +77,7 @@ async function receiveMessage(
   const accept = headers.get('accept');
   if (!accepts(accept, 'application/json') || !accepts(accept, 'text/event-stream'))
     throw new AppError('NOT_ACCEPTABLE');
-  const body = await request.readBody(limits.requestBodyBytesMax, settings.requestBodyTimeoutMs);
+  const body = await readBody(exchange, limits, settings);
   exchange.requestBytes = body.length;
   const message = parseMessage(body);
   exchange.message = message;
@@ -86,6 +89,24 @@ async function receiveMessage(
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
   return { exchange, request, kind: 'message', slug, era, statedRevision: protocolRevision, message, body };
+}
+
+/**
+ * The body, within its limit. Without a key that exists no more than a little is held, so that strangers cannot take
+ * the memory that all bodies of the node share.
+ */
+async function readBody(exchange: Exchange, limits: LimitsDocument, settings: ReceiveSettings): Promise<Buffer> {
+  const { request, runtime } = exchange;
+  const mayBeLarge = !(Number(request.headers.get('content-length') ?? Infinity) <= strangerBodyBytesMax);
+  const isStranger = mayBeLarge && (runtime === null || !presentsKnownKey(request.headers, runtime));
+  const bytesMax = isStranger ? Math.min(strangerBodyBytesMax, limits.requestBodyBytesMax) : limits.requestBodyBytesMax;
+  try {
+    return await request.readBody(bytesMax, settings.requestBodyTimeoutMs);
+  } catch (error) {
+    if (isStranger && error instanceof AppError && error.code === 'BODY_TOO_LARGE')
+      throw new AppError('UNAUTHENTICATED');
+    throw error;
+  }
 }
 
 /** "name/version" as the client says: in `_meta` of a modern request, in `params` of a legacy `initialize`. */
