@@ -12,7 +12,7 @@ import {
   isMetadataRange,
   parseCidr,
   parseIpAddress,
-} from './ip-address.ts';
+} from '../ip-address.ts';
 
 /** Opens addresses that the public Internet does not reach. Metadata addresses stay closed whatever it says. */
 export interface EgressAllowance {

@@ -1,0 +1,102 @@
+import { describe, expect, test } from 'vitest';
+import {
+  compileCondition,
+  conditionArguments,
+  conditionArgumentsMax,
+  type ConditionFacts,
+  type ConditionKind,
+  conditionProblem,
+} from './condition.ts';
+
+const facts: ConditionFacts = {
+  principal: { id: 'p1', kind: 'user', name: 'Ada', groups: ['analysts', 'eng-core'] },
+  server: { slug: 'jira', labels: { team: 'crm' } },
+  client: { name: 'claude', version: '1.0', address: '10.1.2.3' },
+  now: new Date('2026-11-23T09:30:00Z'),
+};
+
+function ask(kind: ConditionKind, text: string, argumentsText?: string): string {
+  const given = conditionArguments(argumentsText);
+  if (kind === 'whenArguments' && given === undefined) return 'too large';
+  const call = { target: { kind: 'tool', name: 'pay' }, arguments: given ?? {} };
+  return compileCondition(kind, text).evaluate(facts, kind === 'when' ? undefined : call);
+}
+
+describe('a condition', () => {
+  test.each([
+    ['"analysts" in principal.groups', 'yes'],
+    ['principal.groups.exists(g, g.startsWith("eng-"))', 'yes'],
+    ['principal.kind == "serviceAccount"', 'no'],
+    ['client.address.inNetwork("10.0.0.0/8")', 'yes'],
+    ['client.address.inNetwork("192.168.0.0/16")', 'no'],
+    ['now.getHours("UTC") >= 9 && now.getHours("UTC") < 17', 'yes'],
+    ['server.labels.team == "crm"', 'yes'],
+    ['server.labels.stage == "prod"', 'unknown'],
+    ['"stage" in server.labels && server.labels.stage == "prod"', 'no'],
+    ['client.name.matches("^cl(au)+de$")', 'yes'],
+    ['client.name.matches("aud")', 'yes'],
+  ])('of time, principal, client and server: %s is %s', (text, expected) => expect(ask('when', text)).toBe(expected));
+
+  test.each([
+    ['arguments.amount <= 1000', '{"amount":1000}', 'yes'],
+    ['arguments.amount <= 1000', '{"amount":1000.5}', 'no'],
+    ['arguments.amount <= 1000', '{"amount":"7"}', 'unknown'],
+    ['arguments.amount <= 1000', '{}', 'unknown'],
+    ['arguments.amount <= 1000', undefined, 'unknown'],
+    ['!has(arguments.amount) || arguments.amount <= 1000', '{}', 'yes'],
+    ['arguments.id == 9007199254740993', '{"id":9007199254740993}', 'yes'],
+    ['arguments.id == 9007199254740992', '{"id":9007199254740993}', 'no'],
+    ['arguments.id == 1', '{"id":1.0}', 'yes'],
+    ['has(arguments.constructor) || has(arguments.toString)', '{}', 'no'],
+    ['has(arguments.__proto__)', '{"__proto__":{"a":1}}', 'yes'],
+    ['target.name == "pay" && arguments.to.all(t, t.endsWith("@example.com"))', '{"to":["a@example.com"]}', 'yes'],
+  ])('of arguments: %s over %s is %s', (text, given, expected) =>
+    expect(ask('whenArguments', text, given)).toBe(expected),
+  );
+
+  test.each([
+    ['', 1, 1, /empty/],
+    ['principal.nam == "x"', 1, 11, /nam/],
+    ['true &&\n  1 + "a" == 2', 2, 3, /overload/],
+    ['principal.name', 1, 1, /true or false/],
+    ['a ||', 1, 5, /Unexpected/],
+    ['arguments.amount > 1', 1, 1, /arguments/],
+    ['client.name.matches("a(?=b)")', 1, 1, /RE2/],
+    ['client.name.matches(principal.name)', 1, 1, /literal/],
+    ['client.name.matches("(((((a{1000}){1000}){1000})))")', 1, 1, /RE2/],
+    ['client.address.inNetwork("10.0.0.0/33")', 1, 1, /network/],
+    ['client.name.matchesRe2("a")', 1, 1, /not a function/],
+    ['cel.bind(a, "x", a == "x")', 1, 1, /bind/],
+    ['principal.groups.all(a, principal.groups.all(b, a == b))', 1, 25, /inside another/],
+    [`${'!'.repeat(300)}true`, 1, 1, /./],
+    [`"${'x'.repeat(2048)}" == ""`, 1, 1, /longer/],
+  ])('that cannot be used is refused where it is written, with the position: %s', (text, line, column, message) => {
+    const problem = conditionProblem('when', text);
+    expect(problem?.message).toMatch(message);
+    if (text.startsWith('!')) return;
+    expect(problem).toMatchObject({ line, column });
+  });
+
+  test('of an unknown client address is unknown', () => {
+    const condition = compileCondition('when', 'client.address.inNetwork("0.0.0.0/0")');
+    expect(condition.evaluate({ ...facts, client: { ...facts.client, address: '' } })).toBe('unknown');
+  });
+
+  test('uses a regular expression in time linear in the text', () => {
+    const condition = compileCondition('when', 'principal.name.matches("^(a+)+$")');
+    const name = `${'a'.repeat(30_000)}!`;
+    expect(condition.evaluate({ ...facts, principal: { ...facts.principal, name } })).toBe('no');
+  });
+});
+
+describe('arguments of a condition', () => {
+  test.each([
+    ['more values than the limit', JSON.stringify({ a: Array.from({ length: conditionArgumentsMax }, () => 1) })],
+    ['more text than the limit', JSON.stringify({ a: 'x'.repeat(65 * 1024) })],
+    ['a number beyond 64 bits', '{"a":123456789012345678901234567890}'],
+    ['a number that would be rounded', '{"a":9007199254740993.0}'],
+    ['an infinite number', '{"a":1e999}'],
+    ['a list', '[1]'],
+    ['null', 'null'],
+  ])('with %s are unknown', (_name, text) => expect(conditionArguments(text)).toBeUndefined());
+});
