@@ -47,10 +47,14 @@ const request = {
   target: z.strictObject({ kind: z.enum(['tool', 'prompt', 'resource']), name: z.string() }).nullable(),
   protocolRevision: z.string().nullable(),
   decision: z.strictObject({
-    effect: z.enum(['allow', 'deny', 'none']),
+    effect: z.enum(['allow', 'deny', 'requireApproval', 'none']),
     /** A DecisionReason or an ErrorCode. */
     reason: z.string(),
     grantIds: z.array(z.string()),
+    /** What the decision would have been with the matching shadow grants in force; null where none matched. */
+    shadow: z
+      .strictObject({ effect: z.enum(['allow', 'deny', 'requireApproval']), grantIds: z.array(z.string()) })
+      .nullable(),
   }),
   config: z.strictObject({ historyId: z.string(), revision: z.number().int() }).nullable(),
   /** SHA-256 of the raw `params` bytes, hex; never the arguments themselves. */

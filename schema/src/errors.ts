@@ -176,6 +176,13 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'Resource not found',
   },
+  APPROVAL_NEEDED: {
+    owner: 'policy',
+    http: 200,
+    jsonRpc: 1022,
+    retryable: false,
+    publicMessage: 'This call needs an approval. Ask an administrator of the gateway for it.',
+  },
   CONFIG_INVALID: {
     owner: 'config',
     http: 500,

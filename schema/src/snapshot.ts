@@ -6,7 +6,7 @@ import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
 
 /** The format of the documents this build writes and reads. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 1;
+export const snapshotFormat = 2;
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -19,6 +19,24 @@ export type DefinitionKind = (typeof definitionKinds)[number];
 export const definitionStates = ['approved', 'pending', 'drifted', 'quarantined'] as const;
 export type DefinitionState = (typeof definitionStates)[number];
 
+/** How much harm a tool can do, in the judgement of an administrator; in ascending order. */
+export const toolRisks = ['low', 'medium', 'high', 'critical'] as const;
+export type ToolRisk = (typeof toolRisks)[number];
+
+/** What an administrator says of a tool; what its server says (`annotations` of a tool) decides nothing. */
+const toolLabels = z.strictObject({
+  /** Null where nobody has judged it: limits of grants then take the worse for true. */
+  risk: z.enum(toolRisks).nullable(),
+  readOnly: z.boolean().nullable(),
+  destructive: z.boolean().nullable(),
+  idempotent: z.boolean().nullable(),
+  openWorld: z.boolean().nullable(),
+});
+export type ToolLabels = z.infer<typeof toolLabels>;
+
+export const toolAnnotations = ['readOnly', 'destructive', 'idempotent', 'openWorld'] as const;
+export type ToolAnnotation = (typeof toolAnnotations)[number];
+
 const definitionEntry = z.strictObject({
   kind: z.enum(definitionKinds),
   /** Name of a tool or prompt, URI of a resource, URI template of a resource template. */
@@ -26,6 +44,8 @@ const definitionEntry = z.strictObject({
   /** Digests approved for this name; lists may vary by authorization, so there may be several. */
   approvedDigests: z.array(z.string()),
   state: z.enum(definitionStates),
+  /** Of tools only; null where nothing is said. */
+  labels: toolLabels.nullable(),
 });
 export type DefinitionEntry = z.infer<typeof definitionEntry>;
 
@@ -59,17 +79,44 @@ const subject = z.discriminatedUnion('kind', [
 ]);
 export type GrantSubject = z.infer<typeof subject>;
 
+/** `requireApproval` opens what it selects like an allow, but each call needs an approval first. */
+export const grantEffects = ['allow', 'deny', 'requireApproval'] as const;
+export type GrantEffect = (typeof grantEffects)[number];
+/** A grant in `shadow` decides nothing: the audit tells what it would have changed. */
+export const grantModes = ['enforce', 'shadow'] as const;
+export type GrantMode = (typeof grantModes)[number];
+
+const grantLimits = z.strictObject({
+  riskMin: z.enum(toolRisks).nullable(),
+  riskMax: z.enum(toolRisks).nullable(),
+  /** Values that the labels must have; null where any will do. */
+  readOnly: z.boolean().nullable(),
+  destructive: z.boolean().nullable(),
+  idempotent: z.boolean().nullable(),
+  openWorld: z.boolean().nullable(),
+});
+export type GrantLimits = z.infer<typeof grantLimits>;
+
 const grantEntry = z.strictObject({
   id,
   subject,
-  effect: z.enum(['allow', 'deny']),
+  effect: z.enum(grantEffects),
+  mode: z.enum(grantModes),
   /** Exact names or globs; an empty list selects nothing of that kind. */
   tools: z.array(z.string()),
   prompts: z.array(z.string()),
   resources: z.array(z.string()),
+  /** Narrows the tools it selects by the labels an administrator gave them; null for no limit. */
+  limits: grantLimits.nullable(),
+  /** CEL over principal, server, client and time, for lists and calls; null for no condition. */
+  when: z.string().nullable(),
+  /** CEL over the target and arguments besides, for calls only; null for no condition. */
+  whenArguments: z.string().nullable(),
   /** Milliseconds since the epoch, in the control plane's time; null is open-ended. `notAfter` is exclusive. */
   notBefore: instantMs.nullable(),
   notAfter: instantMs.nullable(),
+  /** It opens nothing on a node that has been without the control plane for longer; null for the server's limit alone. */
+  configStalenessMaxMs: z.number().int().positive().nullable(),
 });
 export type GrantEntry = z.infer<typeof grantEntry>;
 
@@ -80,6 +127,27 @@ export const grantsDocumentSchema = z.strictObject({
   grants: z.array(grantEntry),
 });
 export type GrantsDocument = z.infer<typeof grantsDocumentSchema>;
+
+/** A set of labels, all of which a server must carry; never empty, which would select every server. */
+export const labelSelectorSchema = z
+  .record(z.string(), z.string())
+  .refine((labels) => Object.keys(labels).length > 0, 'must name at least one label');
+export type LabelSelector = z.infer<typeof labelSelectorSchema>;
+
+/** The grants on all servers that carry some labels: one document per selector, not a copy for each server. */
+export const labelGrantsDocumentSchema = z.strictObject({
+  kind: z.literal('labelGrants'),
+  selector: labelSelectorSchema,
+  /** Sorted by id. */
+  grants: z.array(grantEntry),
+});
+export type LabelGrantsDocument = z.infer<typeof labelGrantsDocumentSchema>;
+
+/** Whether a server's labels satisfy a selector. */
+export function selectorMatches(selector: LabelSelector, labels: Readonly<Record<string, string>>): boolean {
+  const wanted = Object.entries(selector);
+  return wanted.length > 0 && wanted.every(([key, value]) => Object.hasOwn(labels, key) && labels[key] === value);
+}
 
 /** `mcp`: use granted tools through nodes. `api`: act on the control plane with the owner's roles. */
 export const apiKeyScopes = ['mcp', 'api'] as const;
@@ -118,6 +186,14 @@ export const principalsDocumentSchema = z.strictObject({
   principals: z.array(principalRecord),
 });
 export type PrincipalsDocument = z.infer<typeof principalsDocumentSchema>;
+
+/** The names of groups, which conditions speak of; principals name theirs by id. */
+export const groupsDocumentSchema = z.strictObject({
+  kind: z.literal('groups'),
+  /** Sorted by id. */
+  groups: z.array(z.strictObject({ id, name: z.string() })),
+});
+export type GroupsDocument = z.infer<typeof groupsDocumentSchema>;
 
 /** Fleet-wide settings that an administrator may change at run time. */
 export const limitsDocumentSchema = z.strictObject({
@@ -169,7 +245,9 @@ export type KeysDocument = z.infer<typeof keysDocumentSchema>;
 export const documentSchema = z.discriminatedUnion('kind', [
   serverDocumentSchema,
   grantsDocumentSchema,
+  labelGrantsDocumentSchema,
   principalsDocumentSchema,
+  groupsDocumentSchema,
   limitsDocumentSchema,
   keysDocumentSchema,
 ]);
@@ -182,8 +260,11 @@ export function documentKey(document: ConfigDocument): string {
       return `server/${document.id}`;
     case 'grants':
       return `grants/${document.serverId}`;
+    case 'labelGrants':
+      return `labelGrants/${sha256(canonicalJson(document.selector)).slice(0, 32)}`;
     case 'principals':
       return `principals/${String(document.shard).padStart(3, '0')}`;
+    case 'groups':
     case 'limits':
     case 'keys':
       return document.kind;
