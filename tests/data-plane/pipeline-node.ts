@@ -23,7 +23,13 @@ import {
   protocolRevisions,
   sha256,
 } from '@sallyport/schema';
-import { createEgress, createLog, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
+import {
+  createEgress,
+  createLog,
+  type EgressOptions,
+  parseEgressAllowList,
+  systemClock,
+} from '@sallyport/schema/platform';
 
 export const testKey = 'sp_test_key_of_the_first_principal';
 export const otherKey = 'sp_test_key_of_another_principal';
@@ -54,6 +60,7 @@ export interface TestConfiguration {
   readonly revision?: number;
   readonly listener?: Partial<ListenerLimits>;
   readonly trustedProxies?: readonly string[];
+  readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
 
 function approved(kind: DefinitionEntry['kind'], name: string): DefinitionEntry {
@@ -154,10 +161,12 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   const egress = createEgress({
     allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow,
     connectionsPerOriginMax: 1024,
+    ...configuration.egress,
   });
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
   const records: AuditRecord[] = [];
   let auditFails = false;
+  let disk: Promise<void> = Promise.resolve();
   const pipeline = new Pipeline({
     runtimes: store,
     audit: {
@@ -165,7 +174,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
       appendDurable: async (record) => {
         if (auditFails) throw new AppError('AUDIT_UNAVAILABLE');
         records.push(record);
-        await Promise.resolve();
+        await disk;
       },
     },
     metrics: { exchangeClosed: () => undefined },
@@ -197,6 +206,12 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     /** As a full disk does where the audit is strict. */
     failAudit: (fails: boolean): void => {
       auditFails = fails;
+    },
+    /** As a slow disk does where the audit is strict. @returns a function that lets it go on */
+    holdDisk: (): (() => void) => {
+      const held = Promise.withResolvers<void>();
+      disk = held.promise;
+      return held.resolve;
     },
     configure,
     pipeline,

@@ -3,7 +3,7 @@ import type { ClosedRecord } from '@sallyport/schema';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
-import { type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
+import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
 import { eventsOf, legacy, modern, send } from './requests.ts';
 
 let upstream: FakeUpstream;
@@ -13,8 +13,14 @@ let configuration: TestConfiguration;
 beforeEach(async () => {
   upstream = await startFakeUpstream();
   configuration = {
-    servers: [{ slug: 'open', url: upstream.url, tools: fakeTools }],
-    grants: [{ server: 'open', tools: ['*'], resources: ['file://mine/*'] }],
+    servers: [
+      { slug: 'open', url: upstream.url, tools: fakeTools },
+      { slug: 'twin', url: upstream.url, tools: fakeTools },
+    ],
+    grants: [
+      { server: 'open', tools: ['*'], resources: ['file://mine/*'] },
+      { server: 'twin', tools: ['*'] },
+    ],
     limits: { sseEventBytesMax: 100_000 },
   };
   node = await startPipelineNode(configuration);
@@ -115,7 +121,7 @@ describe('a stream that ends without the answer', () => {
     const { open } = streaming();
     const answer = send(node.url('open'), legacy('tools/call', { name: 'count', arguments: {} }));
     (await open).end('id: 0\nretry: 10\ndata: \n\n');
-    expect((await answer).text).toBe('id: 0\nretry: 10\ndata: \n\n');
+    expect((await answer).text).toMatch(/^retry: 10\ndata: \nid: k1\.[\w-]+\n\n$/);
   });
 });
 
@@ -344,10 +350,60 @@ describe('an open stream', () => {
   });
 });
 
+describe('the id of an event', () => {
+  const idsOf = (text: string): string[] =>
+    text.split('\n').flatMap((line) => (line.startsWith('id: ') ? [line.slice(4)] : []));
+  const resume = (lastEventId: string, headers: Record<string, string> = {}, slug = 'open') =>
+    send(node.url(slug), { method: 'GET', headers: { 'last-event-id': lastEventId, ...headers } });
+
+  async function streamWithId(headers: Record<string, string> = {}): Promise<string> {
+    const { open } = streaming();
+    const sent = legacy('tools/call', { name: 'count', arguments: {} });
+    const answer = send(node.url('open'), { ...sent, headers: { ...sent.headers, ...headers } });
+    (await open).end(`id: stream-1_é\n${event(answerOf(1))}`);
+    const [id = ''] = idsOf((await answer).text);
+    return id;
+  }
+
+  test('lets its client take up the stream, and stands for the upstream’s own', async () => {
+    const id = await streamWithId();
+    expect(id).not.toContain('stream-1');
+    const { open } = streaming();
+    const answer = resume(id);
+    (await open).end(event(progress(1), 'stream-1_2'));
+    const { text } = await answer;
+    expect(eventsOf(text)).toEqual([progress(1)]);
+    expect(upstream.requests.at(-1)?.headers['last-event-id']).toBe(Buffer.from('stream-1_é').toString('latin1'));
+    expect(idsOf(text)).toHaveLength(1);
+  });
+
+  test('is useless to anybody else, on another server, in another session, and to who made it up', async () => {
+    const id = await streamWithId();
+    const opened = await send(node.url('open'), legacy('initialize', { protocolVersion: '2025-11-25' }));
+    const session = String(opened.headers['mcp-session-id']);
+    const forwarded = upstream.requests.length;
+    const answers = [
+      await resume(id, { authorization: `Bearer ${otherKey}` }),
+      await resume(id, {}, 'twin'),
+      await resume(id, { 'mcp-session-id': session }),
+      await resume('stream-1_é'),
+      await resume(`${id.slice(0, -2)}AA`),
+    ];
+    expect(answers.map(({ status }) => status)).toEqual([404, 404, 404, 404, 404]);
+    expect(upstream.requests).toHaveLength(forwarded);
+  });
+
+  test('ends with the sessions of its principal', async () => {
+    const id = await streamWithId();
+    node.configure({ ...configuration, principals: [{ id: 'first', key: testKey, epoch: 1 }] });
+    expect((await resume(id)).status).toBe(404);
+  });
+});
+
 describe('a legacy client’s own stream', () => {
   test('is filtered by shape, since it may bring the answer to any request', async () => {
     const { open } = streaming();
-    const answer = send(node.url('open'), { method: 'GET', headers: { 'last-event-id': '5' } });
+    const answer = send(node.url('open'), { method: 'GET' });
     (await open).end(
       event(answerOf(3, { tools: [{ name: 'hidden' }, { name: 'count' }] }), '6') +
         event({ jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} }, '7'),
@@ -356,7 +412,7 @@ describe('a legacy client’s own stream', () => {
       answerOf(3, { tools: [{ name: 'count' }] }),
       { jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} },
     ]);
-    expect(upstream.requests.at(-1)?.headers).toMatchObject({ 'last-event-id': '5', accept: 'text/event-stream' });
+    expect(upstream.requests.at(-1)?.headers).toMatchObject({ accept: 'text/event-stream' });
   });
 
   test('that the upstream does not offer is 405', async () => {

@@ -40,7 +40,8 @@ const mirroredParamPrefix = 'mcp-param-';
 
 /**
  * The headers an upstream is sent: an allow-list, empty but for what the protocol needs, so that no credential, cookie,
- * hop-by-hop or internal header of a client can pass. The session id and `traceparent` are added by the caller.
+ * hop-by-hop or internal header of a client can pass. The session id, the event id of a stream taken up again and
+ * `traceparent` are added by the caller.
  */
 export function forwardedHeaders(headers: ReadonlyMap<string, string>, era: Era, httpMethod: string): string[] {
   const forwarded: string[] = [];
@@ -57,11 +58,7 @@ export function forwardedHeaders(headers: ReadonlyMap<string, string>, era: Era,
   forwarded.push('accept-encoding', 'identity', 'user-agent', 'sallyport');
   const protocolRevision = headers.get('mcp-protocol-version');
   if (protocolRevision !== undefined) forwarded.push('mcp-protocol-version', protocolRevision);
-  if (era === 'legacy') {
-    const lastEventId = headers.get('last-event-id');
-    if (httpMethod === 'GET' && lastEventId !== undefined) forwarded.push('last-event-id', lastEventId);
-    return forwarded;
-  }
+  if (era === 'legacy') return forwarded;
   for (const [name, value] of headers) {
     if (name === 'mcp-method' || name === 'mcp-name' || name.startsWith(mirroredParamPrefix)) {
       forwarded.push(name, value);

@@ -110,12 +110,22 @@ function fieldOf(raw: Buffer, start: number, end: number): { name: string; value
 
 /** The event with other data; its other fields (`id`, `event`, `retry`, comments) stay. */
 export function withData(event: SseEvent, data: string): Buffer {
-  const kept = event.raw
+  const kept = linesOf(event).filter((line) => line !== 'data' && !line.startsWith('data:'));
+  return Buffer.from([...kept, ...data.split('\n').map((line) => `data: ${line}`), '', ''].join('\n'));
+}
+
+/** The event with another id; its other fields stay. */
+export function withId(event: SseEvent, id: string): SseEvent {
+  const kept = linesOf(event).filter((line) => line !== 'id' && !line.startsWith('id:'));
+  return { raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')), data: event.data, id };
+}
+
+function linesOf(event: SseEvent): string[] {
+  return event.raw
     .toString('utf8')
     .replace(/^\uFEFF/, '')
     .split(/\r\n|\r|\n/)
-    .filter((line) => line !== '' && line !== 'data' && !line.startsWith('data:'));
-  return Buffer.from([...kept, ...data.split('\n').map((line) => `data: ${line}`), '', ''].join('\n'));
+    .filter((line) => line !== '');
 }
 
 /** An event of our own that carries one JSON-RPC message. */

@@ -1,10 +1,11 @@
 import { AppError, isProtocolRevision, protocolRevisions } from '@sallyport/schema';
+import { type EventOwner, openEventId } from '../bridge/sealed-event-id.ts';
 import { objectMember } from '../mcp/envelope.ts';
 import { forwardedHeaders } from '../mcp/headers.ts';
 import { memberRange, applyEdits, removeMembers, type Range } from '../mcp/json-scanner.ts';
 import { clientCapabilitiesKey, tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import type { Connections } from '../upstream/connections.ts';
+import type { Connections, UpstreamRequest } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import {
   isOpenEnded,
@@ -15,12 +16,18 @@ import {
   type RuntimeSource,
 } from './exchange.ts';
 
+/**
+ * A call that waited no longer than this since it was decided needs no second look at what ends by time (keys, windows,
+ * the age of the configuration), in milliseconds.
+ */
+const decisionAgeMsMax = 250;
+
 export interface ForwardContext {
   readonly connections: Connections;
   readonly health: Pick<ObservedHealth, 'answered' | 'failed'>;
   readonly runtimes: Pick<RuntimeSource, 'current'>;
   readonly clock: { monotonic(): number };
-  /** Decides again under another configuration. */
+  /** Decides again, under the given configuration. */
   readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
   /** Writes the record that the call is about to be made; nothing is sent before it is done. */
   readonly writeOpened: () => Promise<void> | undefined;
@@ -28,32 +35,56 @@ export interface ForwardContext {
 
 /**
  * Sends the exchange to its upstream. The decision is made again if the configuration changed since, the record is
- * written first, and only what the protocol needs of the client's headers goes along.
+ * written first, and only what the protocol needs of the client's headers goes along. All of that may take its time
+ * (the disk, a connection, a place in the pool), so the decision is looked at once more when the first byte is about to
+ * be written; a call refused there was recorded as opened and closes as refused, with `upstreamMs` null: never sent.
  * @throws AppError of authorize, UNSUPPORTED_PROTOCOL_REVISION, AUDIT_UNAVAILABLE, UPSTREAM_…
  */
 export async function forward(inspected: Inspected, context: ForwardContext): Promise<Forwarded> {
+  const { clock } = context;
   const running = context.runtimes.current;
   const before = inspected.authorized;
-  const authorized =
+  let authorized =
     running === undefined || running === before.routed.runtime ? before : context.reauthorize(before, running);
+  const decidedAt = clock.monotonic();
   const { routed } = authorized;
   const { exchange } = routed.received;
   exchange.runtime = routed.runtime;
   checkEra(routed);
+  const request = upstreamRequest(inspected, routed, context);
   const written = context.writeOpened();
   if (written !== undefined) await written;
-  const sentAt = context.clock.monotonic();
+  const sentAt = clock.monotonic();
   const serverId = routed.server.document.id;
+  let refused = false;
+  const beforeWrite = (): void => {
+    const current = context.runtimes.current ?? authorized.routed.runtime;
+    if (current === authorized.routed.runtime && clock.monotonic() - decidedAt <= decisionAgeMsMax) return;
+    refused = true;
+    authorized = stillThere(context.reauthorize(authorized, current), routed);
+    refused = false;
+  };
   try {
-    const response = await send(inspected, routed, context, sentAt);
-    context.health.answered(serverId, response.status, context.clock.monotonic() - sentAt);
+    const response = await context.connections.send({ ...request, beforeWrite }, cancellation(routed));
+    context.health.answered(serverId, response.status, clock.monotonic() - sentAt);
+    exchange.upstreamMs = clock.monotonic() - sentAt;
     return { inspected, authorized, response };
   } catch (error) {
-    if (!routed.received.request.signal.aborted) context.health.failed(serverId, error);
+    if (!refused) exchange.upstreamMs = clock.monotonic() - sentAt;
+    if (!refused && !routed.received.request.signal.aborted) context.health.failed(serverId, error);
     throw error;
-  } finally {
-    exchange.upstreamMs = context.clock.monotonic() - sentAt;
   }
+}
+
+/** The request was made, and its connection chosen, for one address. */
+function stillThere(authorized: Authorized, { server }: Routed): Authorized {
+  if (authorized.routed.server.upstream.href === server.upstream.href) return authorized;
+  throw new AppError('NOT_READY', { internal: 'the server moved to another URL' });
+}
+
+/** 2025-11-25 basic/transports: a disconnect is no cancellation; since 2026-07-28 it is one. */
+function cancellation({ received }: Routed): AbortSignal | null {
+  return received.era === 'modern' || received.kind !== 'message' ? received.request.signal : null;
 }
 
 /** Translation between eras is not offered: a client of the other era is told what the upstream speaks. */
@@ -63,7 +94,11 @@ function checkEra({ server, received }: Routed): void {
   throw unsupportedRevision(received.statedRevision, spoken.length > 0 ? spoken : protocolRevisions);
 }
 
-async function send(inspected: Inspected, routed: Routed, context: ForwardContext, nowMs: number) {
+function upstreamRequest(
+  inspected: Inspected,
+  routed: Routed,
+  context: ForwardContext,
+): Omit<UpstreamRequest, 'beforeWrite'> {
   const { received, runtime, server, session } = routed;
   const { request, exchange, era, kind } = received;
   const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
@@ -72,24 +107,30 @@ async function send(inspected: Inspected, routed: Routed, context: ForwardContex
   const tracestate = request.headers.get('tracestate');
   if (tracestate !== undefined && request.headers.has('traceparent')) headers.push('tracestate', tracestate);
   if (session !== null) headers.push('mcp-session-id', session.upstreamSessionId);
+  const lastEventId = era === 'legacy' && method === 'GET' ? request.headers.get('last-event-id') : undefined;
+  if (lastEventId !== undefined) headers.push('last-event-id', openEventId(runtime, ownerOf(routed), lastEventId));
   const { limits } = runtime;
-  return await context.connections.send(
-    {
-      url: server.upstream,
-      method,
-      headers,
-      body:
-        kind === 'message'
-          ? withoutTasks(inspected.body, received.message?.params, received.message?.paramsRange)
-          : null,
-      firstByteTimeoutMs: limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
-      totalTimeoutMs: isOpenEnded(routed.received)
-        ? limits.streamAgeMsMax
-        : Math.max(1, limits.exchangeTimeoutMs - (nowMs - exchange.startedAt)),
-    },
-    // 2025-11-25 basic/transports: a disconnect is no cancellation; since 2026-07-28 it is one.
-    era === 'modern' || kind !== 'message' ? request.signal : null,
-  );
+  return {
+    url: server.upstream,
+    method,
+    headers,
+    body:
+      kind === 'message' ? withoutTasks(inspected.body, received.message?.params, received.message?.paramsRange) : null,
+    firstByteTimeoutMs: limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
+    totalTimeoutMs: isOpenEnded(routed.received)
+      ? limits.streamAgeMsMax
+      : Math.max(1, limits.exchangeTimeoutMs - (context.clock.monotonic() - exchange.startedAt)),
+  };
+}
+
+function ownerOf({ authenticated, server, session }: Routed): EventOwner {
+  const { principal } = authenticated;
+  return {
+    principalId: principal.id,
+    principalEpoch: principal.epoch,
+    serverId: server.document.id,
+    upstreamSessionId: session?.upstreamSessionId ?? null,
+  };
 }
 
 /**

@@ -1,4 +1,4 @@
-import { AppError } from '@sallyport/schema';
+import { AppError, toAppError } from '@sallyport/schema';
 import { sealSession } from '../bridge/sealed-session.ts';
 import { isEventStream, isJson } from '../mcp/headers.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
@@ -9,6 +9,8 @@ import { SseRelay } from './sse-relay.ts';
 
 export interface InspectResponseContext {
   readonly streams: OpenStreams;
+  /** The decision as the running configuration has it; throws where it says no. */
+  readonly recheck: (authorized: Authorized) => Authorized;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
 }
@@ -18,8 +20,8 @@ const noStore: readonly string[] = ['cache-control', 'no-store'];
 /**
  * Turns the upstream's response into the client's: lists filtered, capabilities honest, the session sealed, streams
  * relayed event by event; every other body byte for byte. Of the headers only the content type and what the protocol
- * needs go on.
- * @throws AppError UPSTREAM_…, UNSUPPORTED_PROTOCOL_REVISION
+ * needs go on. Whoever was revoked while the upstream took its time gets no answer any more.
+ * @throws AppError UPSTREAM_…, UNSUPPORTED_PROTOCOL_REVISION, and those of authorize
  */
 export async function inspectResponse(forwarded: Forwarded, context: InspectResponseContext): Promise<Answer> {
   const { response, authorized } = forwarded;
@@ -43,7 +45,16 @@ export async function inspectResponse(forwarded: Forwarded, context: InspectResp
     bytesMax: limits.responseBodyBytesMax,
     idleTimeoutMs: limits.upstreamIdleTimeoutMs,
   });
-  return whole(body, response, authorized, context);
+  return whole(body, response, context.recheck(authorized), context);
+}
+
+/** For a stream; a body that was collected needs no connection to be closed. */
+function rechecked({ response, authorized }: Forwarded, context: InspectResponseContext): Authorized {
+  try {
+    return context.recheck(authorized);
+  } catch (error) {
+    throw discard(response, toAppError(error));
+  }
 }
 
 function discard(response: UpstreamResponse, error: AppError): AppError {
@@ -51,11 +62,13 @@ function discard(response: UpstreamResponse, error: AppError): AppError {
   return error;
 }
 
-async function streamed({ response, authorized }: Forwarded, context: InspectResponseContext): Promise<Answer> {
-  const { received, runtime } = authorized.routed;
+async function streamed(forwarded: Forwarded, context: InspectResponseContext): Promise<Answer> {
+  const { response } = forwarded;
+  const { received, runtime } = forwarded.authorized.routed;
   if (received.kind === 'endSession' || (received.message !== null && received.message.kind !== 'request')) {
     throw discard(response, new AppError('UPSTREAM_PROTOCOL', { internal: 'an event stream where none belongs' }));
   }
+  const authorized = rechecked(forwarded, context);
   const relay: SseRelay = new SseRelay({
     response,
     authorized,

@@ -32,6 +32,7 @@ export class OpenStreams {
     return this.#relays.size;
   }
 
+  /** Takes a stream in that was decided by the running configuration. */
   add(relay: SseRelay): void {
     this.#relays.add(relay);
   }

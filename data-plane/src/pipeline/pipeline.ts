@@ -44,8 +44,20 @@ export class Pipeline {
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
   }
 
-  readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized =>
-    reauthorize(authorized, runtime, this.#authorizing);
+  readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized => {
+    const { exchange } = authorized.routed.received;
+    // A refusal must not be recorded with what an older configuration decided.
+    exchange.runtime = runtime;
+    exchange.decision = null;
+    return reauthorize(authorized, runtime, this.#authorizing);
+  };
+
+  readonly #recheck = (authorized: Authorized): Authorized => {
+    const running = this.#options.runtimes.current;
+    return running === undefined || running === authorized.routed.runtime
+      ? authorized
+      : this.#reauthorize(authorized, running);
+  };
 
   /** Answers a request. Never rejects. */
   async handle(request: ProxyRequest): Promise<ProxyResponse> {
@@ -74,7 +86,11 @@ export class Pipeline {
         reauthorize: this.#reauthorize,
         writeOpened: () => entry.writeOpened(),
       });
-      const answer = await inspectResponse(forwarded, { streams: this.streams, now: this.#now });
+      const answer = await inspectResponse(forwarded, {
+        streams: this.streams,
+        recheck: this.#recheck,
+        now: this.#now,
+      });
       return this.#readableFor(request, await entry.follow(answer));
     } catch (error) {
       return this.#readableFor(request, await entry.fail(error));

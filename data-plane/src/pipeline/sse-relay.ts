@@ -1,6 +1,7 @@
 import { AppError, toAppError } from '@sallyport/schema';
+import { sealEventId } from '../bridge/sealed-event-id.ts';
 import { errorMessage } from '../mcp/error-response.ts';
-import { keepAliveComment, messageEvent, SseParser, withData, type SseEvent } from '../mcp/sse.ts';
+import { keepAliveComment, messageEvent, SseParser, withData, withId, type SseEvent } from '../mcp/sse.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { Authorized, ByteStream, Exchange } from './exchange.ts';
 import { reviewMessage, type Reviewed } from './review-message.ts';
@@ -158,8 +159,8 @@ export class SseRelay implements ByteStream {
     }
   }
 
-  #relay(event: SseEvent): void {
-    if (event.id !== null) this.#resumable = true;
+  #relay(received: SseEvent): void {
+    const event = this.#owned(received);
     if (event.data === null || event.data === '') {
       this.#queue.push(event.raw);
       return;
@@ -174,6 +175,23 @@ export class SseRelay implements ByteStream {
     }
     if (reviewed.bytes === data) this.#queue.push(event.raw);
     else if (reviewed.bytes !== null) this.#queue.push(withData(event, reviewed.bytes.toString('utf8')));
+  }
+
+  /** The event with an id that only this client can come back with; a modern one cannot come back at all. */
+  #owned(event: SseEvent): SseEvent {
+    if (event.id === null) return event;
+    this.#resumable = true;
+    const { routed } = this.authorized;
+    if (event.id === '' || routed.received.era === 'modern') return event;
+    const { principal } = routed.authenticated;
+    const owner = {
+      principalId: principal.id,
+      principalEpoch: principal.epoch,
+      serverId: routed.server.document.id,
+      // The answer to `initialize` names the session that it opens.
+      upstreamSessionId: routed.session?.upstreamSessionId ?? this.#response.header('mcp-session-id') ?? null,
+    };
+    return withId(event, sealEventId(routed.runtime, owner, event.id));
   }
 
   /** Without its answer a request would wait for ever, unless the client can resume the stream. */

@@ -21,6 +21,11 @@ export interface UpstreamRequest {
   readonly firstByteTimeoutMs: number;
   /** Milliseconds from now to the end of the response. */
   readonly totalTimeoutMs: number;
+  /**
+   * Called each time a connection is there and the first byte is about to be written, however long that took. What it
+   * throws is what `send` rejects with; nothing was sent then.
+   */
+  readonly beforeWrite: () => void;
 }
 
 /** The client side of the node: sends requests over pooled, guarded connections; never follows a redirect. */
@@ -124,9 +129,11 @@ class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
   }
 
   onRequestStart(controller: Dispatcher.DispatchController): void {
+    // Thrown, not aborted: undici then drops the request and keeps the connection, on which nothing was written.
+    if (this.#error !== undefined) throw errorOf(this.#error);
+    this.#request.beforeWrite();
     this.#controller = controller;
     this.wasSent = true;
-    if (this.#error !== undefined) controller.abort(errorOf(this.#error));
   }
 
   onResponseStart(
