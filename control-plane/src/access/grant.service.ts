@@ -184,7 +184,7 @@ export class GrantService {
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant was not inserted' });
       await recordMutation(tx, ctx, { action: 'grant.create', object: { kind: 'grant', id }, after: row });
-      await bumpConfigGeneration(tx);
+      await bumpConfigGeneration(tx, { serverIds: [row.serverId] });
       return row;
     });
   }
@@ -265,7 +265,7 @@ export class GrantService {
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant vanished under its lock' });
       await recordMutation(tx, ctx, { action, object: { kind: 'grant', id: row.id }, before, after: row });
-      await bumpConfigGeneration(tx);
+      await bumpConfigGeneration(tx, { serverIds: [before.serverId, row.serverId] });
       return row;
     });
   }

@@ -210,6 +210,6 @@ export class DefinitionService {
       .update(servers)
       .set({ revision: server.revision + 1, updatedAt: new Date(ctx.clock.now()) })
       .where(eq(servers.id, server.id));
-    if (isServed(server.lifecycle)) await bumpConfigGeneration(tx);
+    if (isServed(server.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [server.id] });
   }
 }

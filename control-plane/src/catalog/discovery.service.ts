@@ -158,7 +158,7 @@ export class DiscoveryService {
       await recordMutation(tx, ctx, { action: 'server.discover', object, before: was, after });
     }
     const nodesMustKnow = definitionsChanged || describesAnother(before, { protocolRevisions: row.protocolRevisions });
-    if (nodesMustKnow && isServed(before.lifecycle)) await bumpConfigGeneration(tx);
+    if (nodesMustKnow && isServed(before.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [before.id] });
     return row;
   }
 

@@ -369,7 +369,9 @@ export class ServerService {
       const object = { kind: 'server', id: row.id } as const;
       await recordMutation(tx, ctx, { action, object, before: auditable(before), after: auditable(row) });
       // A server that was and stays out of service has no document on any node.
-      if (isServed(before.lifecycle) || isServed(row.lifecycle)) await bumpConfigGeneration(tx);
+      if (isServed(before.lifecycle) || isServed(row.lifecycle)) {
+        await bumpConfigGeneration(tx, { serverIds: [row.id] });
+      }
       return row;
     });
   }

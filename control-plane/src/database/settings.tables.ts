@@ -1,8 +1,16 @@
-import { bigint, char, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { bigint, boolean, char, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
 export const configGeneration = pgTable('config_generation', {
   id: integer().primaryKey(),
   generation: bigint({ mode: 'number' }).notNull(),
+});
+
+/** What the generations changed; written by `bumpConfigGeneration` alone. */
+export const configChanges = pgTable('config_changes', {
+  generation: bigint({ mode: 'number' }).primaryKey(),
+  everything: boolean().notNull(),
+  serverIds: uuid('server_ids').array().notNull(),
+  principalIds: uuid('principal_ids').array().notNull(),
 });
 
 export const settings = pgTable('settings', {

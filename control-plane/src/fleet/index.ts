@@ -1,4 +1,5 @@
 export { type Database, openDatabase } from '../database/client.ts';
+export { bumpConfigGeneration, type ConfigChange } from '../database/config-generation.ts';
 export { type Fleet, type FleetOptions, startFleet } from './fleet.ts';
 export { FleetVault, startNewHistory } from './fleet-keys.ts';
 export { SnapshotPublisher } from './publish-snapshot.ts';

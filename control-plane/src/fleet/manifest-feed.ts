@@ -16,6 +16,8 @@ import { configDocuments, configEntries, configManifests, type ManifestRow } fro
 
 /** Changes folded into one delta; a node further behind gets the whole. */
 const changesPerDeltaMax = 1_000;
+/** Deltas to the current manifest that are held. */
+const deltasHeldMax = 100;
 /** Documents read from the database with one query. */
 const documentsPerQueryMax = 64;
 const retryDelayMs = 500;
@@ -42,6 +44,9 @@ export class ManifestFeed {
   #refreshing: Promise<void> | undefined;
   #again = false;
   #stopped = false;
+  /** What leads to the current manifest: most nodes stand at the same base, and ask at the same moment. */
+  readonly #deltas = new Map<string, Promise<ManifestDelta | undefined>>();
+  #deltasTo: Manifest | undefined;
   readonly #listeners = new Set<() => void>();
 
   constructor(options: ManifestFeedOptions) {
@@ -106,6 +111,20 @@ export class ManifestFeed {
   /** What leads from a revision to the current one; undefined where only the whole can. */
   async deltaFrom(base: NodeBase): Promise<ManifestDelta | undefined> {
     const current = this.#current;
+    if (this.#deltasTo !== current) this.#deltas.clear();
+    this.#deltasTo = current;
+    const key = `${base.historyId}/${base.revision}/${base.hash}`;
+    let delta = this.#deltas.get(key);
+    if (delta === undefined) {
+      delta = this.#readDelta(base, current);
+      if (this.#deltas.size < deltasHeldMax) this.#deltas.set(key, delta);
+      // A failed query is asked anew by who comes next.
+      delta.catch(() => this.#deltas.delete(key));
+    }
+    return delta;
+  }
+
+  async #readDelta(base: NodeBase, current: Manifest | undefined): Promise<ManifestDelta | undefined> {
     if (current === undefined || base.historyId !== current.history.id || base.revision >= current.revision) {
       return undefined;
     }

@@ -4,7 +4,15 @@ import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
 import { configChannel } from '../database/config-generation.ts';
 import { listen } from '../database/listen.ts';
-import { type CompiledUnit, compileSnapshot, indispensableKeys, type ObjectProblem } from './compile-snapshot.ts';
+import { configChanges } from '../database/settings.tables.ts';
+import {
+  type CompiledUnit,
+  compileSnapshot,
+  indispensableKeys,
+  type ObjectProblem,
+  serverUnit,
+  shardUnit,
+} from './compile-snapshot.ts';
 import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
 import {
   configDocuments,
@@ -14,10 +22,13 @@ import {
   sealingKeys,
   type SealingKeyRow,
 } from './fleet.tables.ts';
-import { readConfiguration, readGeneration, readUnits } from './read-configuration.ts';
+import { readChanged, readConfiguration, readGeneration, readUnits, type Wanted } from './read-configuration.ts';
 import { rotateSealingKeys } from './sealing-keys.ts';
 
-/** Signals that come within this time of the first are answered by one compile. */
+/**
+ * A signal after a quiet time is answered at once; signals that come within this time of a compile's beginning are
+ * answered together when it has passed.
+ */
 const coalesceMs = 50;
 /** Also without a signal: a window ends, a key expires, a signal was lost. */
 const reconcileIntervalMs = 30_000;
@@ -26,6 +37,10 @@ const retryDelayMs = 1_000;
 const manifestsKept = 1_000;
 /** Documents out of use stay this long, so that a node fetching an older configuration finishes undisturbed. */
 const documentsKeptMs = 10 * 60_000;
+/** Generations whose changes are remembered; a process further behind looks through everything. */
+const changesKept = 10_000;
+/** How often what is out of use is removed, in milliseconds. */
+const garbageIntervalMs = 60_000;
 /** Rows written with one statement. */
 const rowsAtOnceMax = 500;
 /** Units read and compiled at once. */
@@ -59,8 +74,12 @@ export class SnapshotPublisher {
   #running: Promise<void> | undefined;
   #dirty = false;
   #stopped = false;
+  /** Undefined: the next compile looks through everything. */
   #compiledGeneration: number | undefined;
+  #startedAt = Number.NEGATIVE_INFINITY;
+  #collectedAt = Number.NEGATIVE_INFINITY;
   readonly #known: KnownUnits = new Map();
+  #published: Published | undefined;
 
   constructor(options: SnapshotPublisherOptions) {
     this.#options = options;
@@ -84,7 +103,8 @@ export class SnapshotPublisher {
   signal(): void {
     this.#dirty = true;
     if (this.#scheduled !== undefined || this.#running !== undefined || this.#stopped) return;
-    this.#scheduled = setTimeout(() => this.#run(), coalesceMs);
+    const waitMs = Math.max(0, this.#startedAt + coalesceMs - this.#options.clock.monotonic());
+    this.#scheduled = setTimeout(() => this.#run(), waitMs);
   }
 
   /** Compiles soon even where no transaction said that anything changed: time passed, or nodes acknowledged. */
@@ -96,6 +116,7 @@ export class SnapshotPublisher {
   #run(): void {
     this.#scheduled = undefined;
     this.#dirty = false;
+    this.#startedAt = this.#options.clock.monotonic();
     this.#running = this.publish()
       .then(() => undefined)
       .catch((error: unknown) => {
@@ -109,20 +130,31 @@ export class SnapshotPublisher {
       });
   }
 
+  /** Not after each publication: the next one would wait for it. */
+  async #collectGarbage(generation: number): Promise<void> {
+    const { database, clock } = this.#options;
+    if (clock.monotonic() - this.#collectedAt < garbageIntervalMs) return;
+    this.#collectedAt = clock.monotonic();
+    await collectGarbage(database, clock, generation);
+  }
+
   /** Compiles and publishes now; undefined when no transaction has bumped the generation since the last compile. */
   async publish(): Promise<Publication | undefined> {
     const { database, vault, clock, log } = this.#options;
-    const generation = await readGeneration(database.db);
-    if (generation === this.#compiledGeneration) return undefined;
+    const since = this.#compiledGeneration;
+    if ((await readGeneration(database.db)) === since) return undefined;
     return withFleetLock(database, async () => {
-      await rotateSealingKeys(database, clock);
-      const result = await database.db.transaction((tx) => publishIn(tx, vault, this.#known, clock.now()), {
+      // Nodes' acknowledgements let a key move on, and these raise no generation: the timer looks.
+      if (since === undefined) await rotateSealingKeys(database, clock);
+      const held: Held = { known: this.#known, published: this.#published, since };
+      const result = await database.db.transaction((tx) => publishIn(tx, vault, held, clock.now()), {
         isolationLevel: 'repeatable read',
       });
       this.#compiledGeneration = result.generation;
+      this.#published = result.newest;
       if (result.published) {
         log.info({ revision: result.revision, changed: result.changed, removed: result.removed }, 'published');
-        await collectGarbage(database, clock);
+        await this.#collectGarbage(result.generation);
       }
       for (const problem of result.problems) log.error({ problem }, 'an object cannot be published and is withheld');
       return { historyId: result.historyId, revision: result.revision, published: result.published };
@@ -130,8 +162,25 @@ export class SnapshotPublisher {
   }
 }
 
+/** The newest manifest, with its entries. */
+interface Published {
+  readonly historyId: string;
+  readonly revision: number;
+  readonly hash: string;
+  readonly entries: ManifestEntries;
+}
+
+/** What this process remembers from one compile to the next. */
+interface Held {
+  readonly known: KnownUnits;
+  readonly published: Published | undefined;
+  /** The generation compiled last, of which `known` is; undefined to look through everything. */
+  readonly since: number | undefined;
+}
+
 interface PublishResult extends Publication {
   readonly generation: number;
+  readonly newest: Published | undefined;
   readonly changed: number;
   readonly removed: number;
   readonly problems: readonly ObjectProblem[];
@@ -155,20 +204,27 @@ interface Snapshot {
   readonly sealingKeys: readonly SealingKeyRow[];
 }
 
+/** Where to look for changes: everywhere, or only in these units; and what to compile whether it changed or not. */
+interface Search {
+  readonly only?: Wanted | undefined;
+  readonly again?: ReadonlySet<string>;
+}
+
 /** Compiles every unit whose rows are others than before, and those of `again`. */
 async function compileChanged(
   tx: Transaction,
   vault: FleetVault,
   known: KnownUnits,
   nowMs: number,
-  again: ReadonlySet<string>,
+  { only, again }: Search,
 ): Promise<Snapshot> {
-  const units = await readUnits(tx, nowMs);
-  for (const unit of known.keys()) if (!units.has(unit)) known.delete(unit);
+  const units = await readUnits(tx, nowMs, only);
+  const looked = only === undefined ? known.keys() : [...only.serverIds.map(serverUnit), ...only.shards.map(shardUnit)];
+  for (const unit of looked) if (!units.has(unit)) known.delete(unit);
   const serverIds: string[] = [];
   const shards: number[] = [];
   for (const [unit, { fingerprint, wanted }] of units) {
-    if (known.get(unit)?.fingerprint === fingerprint && !again.has(unit)) continue;
+    if (known.get(unit)?.fingerprint === fingerprint && again?.has(unit) !== true) continue;
     serverIds.push(...wanted.serverIds);
     shards.push(...wanted.shards);
   }
@@ -203,32 +259,34 @@ async function compileFor(
   known: KnownUnits,
   nowMs: number,
   published: ManifestEntries,
+  only: Wanted | undefined,
 ): Promise<Snapshot> {
-  const snapshot = await compileChanged(tx, vault, known, nowMs, new Set());
+  const snapshot = await compileChanged(tx, vault, known, nowMs, { only });
   const { changed } = manifestChanges(published, snapshot.entries);
   const without = Object.entries(changed).filter(([, hash]) => !snapshot.bodies.has(hash));
   if (without.length === 0) return snapshot;
   // Known here, but another process published something else meanwhile: compile those units for their bodies.
   const again = [...known].filter(([, { hashes }]) => without.some(([key]) => hashes.has(key)));
-  return compileChanged(tx, vault, known, nowMs, new Set(again.map(([unit]) => unit)));
+  return compileChanged(tx, vault, known, nowMs, { again: new Set(again.map(([unit]) => unit)) });
 }
 
-async function publishIn(tx: Transaction, vault: FleetVault, known: KnownUnits, nowMs: number): Promise<PublishResult> {
+async function publishIn(tx: Transaction, vault: FleetVault, held: Held, nowMs: number): Promise<PublishResult> {
   const generation = await readGeneration(tx);
-  const published: Record<string, string> = {};
-  for (const entry of await tx.select().from(configEntries)) published[entry.key] = entry.hash;
-  const snapshot = await compileFor(tx, vault, known, nowMs, published);
+  const only = held.since === undefined ? undefined : await readChanged(tx, held.since, generation);
+  const history = await currentHistory(tx);
+  const newest = await newestManifest(tx, history.id);
+  const published = await publishedEntries(tx, held.published, history.id, newest);
+  const snapshot = await compileFor(tx, vault, held.known, nowMs, published, only);
   const { problems } = snapshot;
   const kept = Object.fromEntries(Object.entries(published).filter(([key]) => isIndispensable(key)));
   const entries: ManifestEntries = { ...kept, ...snapshot.entries };
-  const history = await currentHistory(tx);
-  const newest = await newestManifest(tx, history.id);
   const hash = manifestHash(entries);
   await writeProblems(tx, problems, nowMs);
   const complete = indispensableKeys.every((key) => entries[key] !== undefined);
   if (!complete || newest?.hash === hash) {
     if (newest?.hash === hash) await confirmManifest(tx, history.id, newest.revision, generation);
-    const summary = { generation, changed: 0, removed: 0, problems };
+    const same = newest && { historyId: history.id, ...newest, entries: published };
+    const summary = { generation, newest: same, changed: 0, removed: 0, problems };
     return { historyId: history.id, revision: newest?.revision ?? 0, published: false, ...summary };
   }
   const { changed, removed } = manifestChanges(published, entries);
@@ -246,8 +304,24 @@ async function publishIn(tx: Transaction, vault: FleetVault, known: KnownUnits, 
   });
   await markKeysPublished(tx, snapshot.sealingKeys, configRevision);
   await notifyManifest(tx);
-  const summary = { generation, changed: Object.keys(changed).length, removed: removed.length, problems };
+  const next = { historyId: history.id, revision: configRevision, hash, entries };
+  const summary = { generation, newest: next, changed: Object.keys(changed).length, removed: removed.length, problems };
   return { historyId: history.id, revision: configRevision, published: true, ...summary };
+}
+
+/** The entries as they are stored; those held where they are still the newest manifest's. */
+async function publishedEntries(
+  tx: Transaction,
+  held: Published | undefined,
+  historyId: string,
+  newest: Pick<Published, 'revision' | 'hash'> | undefined,
+): Promise<ManifestEntries> {
+  if (held !== undefined && held.historyId === historyId && held.hash === newest?.hash) {
+    if (held.revision === newest.revision) return held.entries;
+  }
+  const entries: Record<string, string> = {};
+  for (const entry of await tx.select().from(configEntries)) entries[entry.key] = entry.hash;
+  return entries;
 }
 
 function isIndispensable(key: string): boolean {
@@ -356,7 +430,8 @@ async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[]
   }
 }
 
-async function collectGarbage(database: Database, clock: Clock): Promise<void> {
+async function collectGarbage(database: Database, clock: Clock, generation: number): Promise<void> {
+  await database.db.delete(configChanges).where(lt(configChanges.generation, generation - changesKept));
   const before = new Date(clock.now() - documentsKeptMs).toISOString();
   await database.db.execute(sql`
     delete from config_manifests m using (

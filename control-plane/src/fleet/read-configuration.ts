@@ -1,9 +1,10 @@
-import { and, eq, gt, isNull, or, type SQL, sql } from 'drizzle-orm';
+import { principalShard } from '@sallyport/schema';
+import { and, asc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import { grants } from '../access/access.tables.ts';
 import { definitions, servers } from '../catalog/catalog.tables.ts';
 import type { Reader } from '../database/client.ts';
-import { configGeneration, settings } from '../database/settings.tables.ts';
+import { configChanges, configGeneration, settings } from '../database/settings.tables.ts';
 import { apiKeys, groupMembers, groups, principals } from '../identity/identity.tables.ts';
 import { type ConfigurationRows, serverUnit, shardUnit } from './compile-snapshot.ts';
 import { sealingKeys } from './fleet.tables.ts';
@@ -14,6 +15,28 @@ export const limitsSetting = 'limits';
 export async function readGeneration(reader: Reader): Promise<number> {
   const rows = await reader.select().from(configGeneration).where(eq(configGeneration.id, 1));
   return rows[0]?.generation ?? 0;
+}
+
+/** Changed in more places than this, everything is looked through: it costs no more. */
+const serversChangedMax = 200;
+const shardsChangedMax = 32;
+
+/**
+ * The units that the generations after `from` up to `to` changed, or undefined where only looking through everything
+ * can tell. What ends by time alone is not among them: nodes see to it, and a compile of everything follows.
+ */
+export async function readChanged(reader: Reader, from: number, to: number): Promise<Wanted | undefined> {
+  const rows = await reader
+    .select()
+    .from(configChanges)
+    .where(and(gt(configChanges.generation, from), lte(configChanges.generation, to)))
+    .orderBy(asc(configChanges.generation))
+    .limit(serversChangedMax);
+  // A generation without a row was raised by somebody who said nothing of what was changed.
+  if (rows.length !== to - from || rows.some((row) => row.everything)) return undefined;
+  const serverIds = [...new Set(rows.flatMap((row) => row.serverIds))];
+  const shards = [...new Set(rows.flatMap((row) => row.principalIds).map(principalShard))];
+  return serverIds.length > serversChangedMax || shards.length > shardsChangedMax ? undefined : { serverIds, shards };
 }
 
 /** What of the configuration to read in full. */
@@ -28,21 +51,26 @@ export interface UnitState {
   readonly wanted: Wanted;
 }
 
-/** The first byte of the SHA-256 of the principal's id, as `principalShard` computes it. */
-const shardOf = (id: SQL): SQL => sql`get_byte(sha256(convert_to(${id}::text, 'UTF8')), 0)`;
+/** The first byte of the SHA-256 of the principal's id, as `principalShard` computes it; there is an index over it. */
+const shardOf = (id: SQL): SQL => sql`get_byte(sha256(decode(${id}::text, 'escape')), 0)`;
 
 /**
  * A fingerprint of every unit, computed where the rows are: a change costs the reading of what it touched, not of
  * 100,000 definitions. It is over the content itself, so it does not rest on anybody raising a revision. Sums of two
  * 64-bit hashes that do not depend on order; each row's part holds its random id, so nobody outside can aim at one.
+ * @param only servers and shards of principals to look at; all others are left out. Undefined: all
  */
-export async function readUnits(tx: Reader, nowMs: number): Promise<ReadonlyMap<string, UnitState>> {
+export async function readUnits(
+  tx: Reader,
+  nowMs: number,
+  only: Wanted | undefined,
+): Promise<ReadonlyMap<string, UnitState>> {
   const units = new Map<string, UnitState>();
-  const serverRows = await tx.execute<{ id: string; fingerprint: string }>(serverFingerprints(nowMs));
+  const serverRows = await tx.execute<{ id: string; fingerprint: string }>(serverFingerprints(nowMs, only?.serverIds));
   for (const { id, fingerprint } of serverRows) {
     units.set(serverUnit(id), { fingerprint, wanted: { serverIds: [id], shards: [] } });
   }
-  const shardRows = await tx.execute<{ shard: number; fingerprint: string }>(shardFingerprints(nowMs));
+  const shardRows = await tx.execute<{ shard: number; fingerprint: string }>(shardFingerprints(nowMs, only?.shards));
   for (const { shard, fingerprint } of shardRows) {
     units.set(shardUnit(shard), { fingerprint, wanted: { serverIds: [], shards: [shard] } });
   }
@@ -53,20 +81,22 @@ function fingerprintOf(content: SQL): SQL {
   return sql`concat_ws('.', count(*), sum(hashtextextended(${content}, 1)), sum(hashtextextended(${content}, 2)))`;
 }
 
-function serverFingerprints(nowMs: number): SQL {
+function serverFingerprints(nowMs: number, only: readonly string[] | undefined): SQL {
+  const isWanted = (id: SQL): SQL =>
+    only === undefined ? sql`true` : sql`${id} = any (${`{${only.join(',')}}`}::uuid[])`;
   const definition = sql`row(d.id, d.kind, d.name, d.state, d.approved_digests)::text`;
   const grant = sql`row(g.id, g.subject_kind, g.subject_principal_id, g.subject_group_id, g.effect,
     g.tools, g.prompts, g.resources, g.not_before, g.not_after, p.kind, p.deleted_at, t.id, t.deleted_at)::text`;
   return sql`
     with definition_prints as (
       select d.server_id, ${fingerprintOf(definition)} as print
-      from definitions d where d.removed_at is null group by d.server_id
+      from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
     ), grant_prints as (
       select g.server_id, ${fingerprintOf(grant)} as print
       from grants g
         left join principals p on p.id = g.subject_principal_id
         left join groups t on t.id = g.subject_group_id
-      where g.deleted_at is null and (g.not_after is null or g.not_after > ${new Date(nowMs).toISOString()})
+      where g.deleted_at is null and ${isWanted(sql`g.server_id`)} and (g.not_after is null or g.not_after > ${new Date(nowMs).toISOString()})
       group by g.server_id
     )
     select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
@@ -74,24 +104,27 @@ function serverFingerprints(nowMs: number): SQL {
     from servers s
       left join definition_prints d on d.server_id = s.id
       left join grant_prints g on g.server_id = s.id
-    where s.deleted_at is null and s.lifecycle in ('approved', 'deprecated')`;
+    where s.deleted_at is null and s.lifecycle in ('approved', 'deprecated') and ${isWanted(sql`s.id`)}`;
 }
 
-function shardFingerprints(nowMs: number): SQL {
+function shardFingerprints(nowMs: number, only: readonly number[] | undefined): SQL {
+  const isWanted = (id: SQL): SQL =>
+    only === undefined ? sql`true` : sql`${shardOf(id)} = any (${`{${only.join(',')}}`}::int[])`;
   const part = sql`part.content`;
   return sql`
     select ${shardOf(sql`part.principal_id`)} as shard, ${fingerprintOf(part)} as fingerprint
     from (
       select id as principal_id, row(id, kind, name, status, epoch, expires_at)::text as content
-      from principals where deleted_at is null
+      from principals where deleted_at is null and ${isWanted(sql`id`)}
       union all
       select k.principal_id, row(k.id, k.principal_id, k.hash, k.scopes, k.expires_at)::text
       from api_keys k join principals p on p.id = k.principal_id and p.deleted_at is null
-      where k.revoked_at is null and k.expires_at > ${new Date(nowMs).toISOString()}
+      where k.revoked_at is null and k.expires_at > ${new Date(nowMs).toISOString()} and ${isWanted(sql`k.principal_id`)}
       union all
       select m.principal_id, row(m.principal_id, m.group_id)::text
       from group_members m join groups g on g.id = m.group_id and g.deleted_at is null
         join principals p on p.id = m.principal_id and p.deleted_at is null
+      where ${isWanted(sql`m.principal_id`)}
     ) part
     group by 1`;
 }

@@ -122,7 +122,7 @@ export class ApiKeyService {
       object: { kind: 'apiKey', id },
       after: visible(issued.apiKey),
     });
-    await bumpConfigGeneration(tx);
+    await bumpConfigGeneration(tx, { principalIds: [input.principalId] });
     return input.dryRun === true ? { ...issued, secret: null } : issued;
   }
 
@@ -166,7 +166,7 @@ export class ApiKeyService {
         before: visible(before),
         after: { ending: visible(ending), successor: visible(issued.apiKey) },
       });
-      await bumpConfigGeneration(tx);
+      await bumpConfigGeneration(tx, { principalIds: [principalId] });
       return input.dryRun === true ? { ...issued, secret: null } : issued;
     });
   }
@@ -192,7 +192,7 @@ export class ApiKeyService {
         before: visible(before),
         after: visible(row),
       });
-      await bumpConfigGeneration(tx);
+      await bumpConfigGeneration(tx, { principalIds: [row.principalId] });
       return row;
     });
   }

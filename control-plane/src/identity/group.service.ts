@@ -225,7 +225,7 @@ export class GroupService {
 
   private async change(
     ctx: Context,
-    input: ChangeOptions,
+    input: ChangeOptions & { readonly principalIds?: readonly string[] },
     action: string,
     values: (tx: Transaction, before: GroupRow) => Promise<Partial<typeof groups.$inferInsert>>,
   ): Promise<GroupRow> {
@@ -242,14 +242,14 @@ export class GroupService {
         .where(eq(groups.id, before.id))
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'group vanished under its lock' });
-      const members = 'principalIds' in input ? { principalIds: input.principalIds } : {};
+      const members = input.principalIds && { principalIds: input.principalIds };
       await recordMutation(tx, ctx, {
         action,
         object: { kind: 'group', id: row.id },
         before,
         after: { ...row, ...members },
       });
-      await bumpConfigGeneration(tx);
+      await bumpConfigGeneration(tx, members);
       return row;
     });
   }

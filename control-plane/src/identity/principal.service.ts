@@ -286,7 +286,7 @@ export class PrincipalService {
       .returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal was not inserted' });
     await recordMutation(tx, ctx, { action: `${row.kind}.create`, object: { kind: row.kind, id }, after: row });
-    await bumpConfigGeneration(tx);
+    await bumpConfigGeneration(tx, { principalIds: [row.id] });
     return row;
   }
 
@@ -316,8 +316,16 @@ export class PrincipalService {
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
       await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after: row });
-      await bumpConfigGeneration(tx);
+      // A deleted subject takes its grants with it, on whatever server they are.
+      if (verb === 'delete') await bumpConfigGeneration(tx);
+      else await bumpConfigGeneration(tx, { principalIds: [row.id, ...(await this.accountsOf(tx, row.id))] });
       return row;
     });
+  }
+
+  /** Service accounts for which the principal answers: what becomes of it may become of them. */
+  private async accountsOf(tx: Transaction, ownerId: string): Promise<string[]> {
+    const rows = await tx.select({ id: principals.id }).from(principals).where(eq(principals.ownerId, ownerId));
+    return rows.map(({ id }) => id);
   }
 }
