@@ -51,3 +51,9 @@ export function readControlPlaneEnvironment(
   if (!parsed.success) return undefined;
   return { databaseUrl: parsed.data.DATABASE_URL, secretKey: parsed.data.SALLYPORT_SECRET_KEY };
 }
+
+/** The API key that a client presents; undefined where none is set. */
+export function readApiKey(env: Readonly<Record<string, string | undefined>> = process.env): string | undefined {
+  const key = env['SALLYPORT_API_KEY']?.trim();
+  return key === '' ? undefined : key;
+}

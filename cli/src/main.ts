@@ -5,6 +5,7 @@ import { type Command, type CommandIo, UsageError } from './command.ts';
 /** Loaded when called: `--help` must not wait for the whole of both planes. */
 const commands: Readonly<Record<string, () => Promise<Command>>> = {
   start: async () => (await import('./start/command.ts')).startCommand,
+  connect: async () => (await import('./connect/command.ts')).connectCommand,
   reset: async () => (await import('./reset.ts')).resetCommand,
   admin: async () => (await import('./admin.ts')).adminCommand,
   audit: async () => (await import('./audit.ts')).auditCommand,
