@@ -60,6 +60,8 @@ export interface TestConfiguration {
   readonly revision?: number;
   readonly listener?: Partial<ListenerLimits>;
   readonly trustedProxies?: readonly string[];
+  /** Default true; false where there would be too many. */
+  readonly keepRecords?: boolean;
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
 
@@ -170,7 +172,9 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   const pipeline = new Pipeline({
     runtimes: store,
     audit: {
-      append: (record) => void records.push(record),
+      append: (record) => {
+        if (configuration.keepRecords !== false) records.push(record);
+      },
       appendDurable: async (record) => {
         if (auditFails) throw new AppError('AUDIT_UNAVAILABLE');
         records.push(record);

@@ -1,0 +1,153 @@
+/**
+ * An MCP server that is as cheap as one can be, for tests that send it very many calls: each answer carries back what
+ * its call brought. `echo` answers after the `delayMs` it is given, with `progress` notifications before, if asked for.
+ * A subscription stays open; `broadcast` sends the same notification on every one, as a careless server does.
+ */
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+
+export interface EchoUpstream {
+  readonly url: string;
+  /** Monotonic instant (ms) at which the last call with this `nonce` came in whole. */
+  readonly arrivals: ReadonlyMap<string, number>;
+  /** Streams open now: subscriptions, and the own streams of legacy sessions. */
+  readonly streamsOpen: number;
+  broadcast(message: object): void;
+  stop(): Promise<void>;
+}
+
+interface Message {
+  readonly id?: string | number;
+  readonly method?: string;
+  readonly params?: {
+    readonly protocolVersion?: string;
+    readonly arguments?: { nonce?: string; delayMs?: number; progress?: number };
+    readonly _meta?: { readonly progressToken?: string | number };
+  };
+}
+
+/** Milliseconds on the clock that all processes of this machine share. */
+export function sharedNowMs(): number {
+  return Number(process.hrtime.bigint() / 1000n) / 1000;
+}
+
+const serverInfo = { name: 'echo', version: '1.0.0' };
+const streamHeaders = { 'content-type': 'text/event-stream' };
+
+class Echo {
+  readonly arrivals = new Map<string, number>();
+  readonly streams = new Set<ServerResponse>();
+  private sessions = 0;
+
+  serve(incoming: IncomingMessage, response: ServerResponse): void {
+    const chunks: Buffer[] = [];
+    incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
+    incoming.on('end', () => {
+      const body = Buffer.concat(chunks).toString();
+      if (incoming.method === 'GET') this.stream(response);
+      else if (incoming.method === 'POST') this.answer(JSON.parse(body) as Message, response);
+      else response.writeHead(200).end();
+    });
+    incoming.on('error', () => response.destroy());
+  }
+
+  private answer(message: Message, response: ServerResponse): void {
+    if (message.id === undefined) return void response.writeHead(202).end();
+    const { id, params } = message;
+    const modern = { resultType: 'complete', cacheScope: 'public', ttlMs: 3_600_000 };
+    switch (message.method) {
+      case 'initialize': {
+        const result = { protocolVersion: params?.protocolVersion, capabilities: { tools: {} }, serverInfo };
+        return json(response, { jsonrpc: '2.0', id, result }, { 'mcp-session-id': `echo-${++this.sessions}` });
+      }
+      case 'server/discover':
+        return json(response, {
+          jsonrpc: '2.0',
+          id,
+          result: { ...modern, supportedVersions: ['2026-07-28'], capabilities: { tools: {} } },
+        });
+      case 'tools/list': {
+        const tools = ['echo', 'other'].map((name) => ({ name, inputSchema: { type: 'object' } }));
+        return json(response, { jsonrpc: '2.0', id, result: { ...modern, tools } });
+      }
+      case 'subscriptions/listen':
+        return this.stream(response);
+      case 'tools/call':
+        return this.call({ ...message, id }, response);
+      default:
+        return json(response, { jsonrpc: '2.0', id, error: { code: -32601, message: 'Method not found' } });
+    }
+  }
+
+  private stream(response: ServerResponse): void {
+    response.writeHead(200, streamHeaders);
+    response.flushHeaders();
+    this.streams.add(response);
+    response.once('close', () => this.streams.delete(response));
+  }
+
+  private call({ id, params }: Message & { readonly id: string | number }, response: ServerResponse): void {
+    const values = params?.arguments ?? {};
+    if (values.nonce !== undefined) this.arrivals.set(values.nonce, sharedNowMs());
+    const content = [{ type: 'text', text: JSON.stringify(values) }];
+    const answer = { jsonrpc: '2.0', id, result: { resultType: 'complete', content } };
+    const notes = values.progress ?? 0;
+    const progressToken = params?._meta?.progressToken;
+    if (notes > 0) response.writeHead(200, streamHeaders);
+    const step = (at: number): void => {
+      if (response.destroyed) return;
+      if (at > notes) {
+        if (notes === 0) return json(response, answer);
+        return void response.end(event(answer));
+      }
+      const note = { progressToken, progress: at, message: values.nonce };
+      response.write(event({ jsonrpc: '2.0', method: 'notifications/progress', params: note }));
+      later(() => step(at + 1), values.delayMs);
+    };
+    later(() => step(1), values.delayMs);
+  }
+}
+
+function later(work: () => void, delayMs = 0): void {
+  if (delayMs > 0) setTimeout(work, delayMs);
+  else work();
+}
+
+function json(response: ServerResponse, body: object, headers: Record<string, string> = {}): void {
+  const text = JSON.stringify(body);
+  response.writeHead(200, {
+    'content-type': 'application/json',
+    'content-length': Buffer.byteLength(text),
+    ...headers,
+  });
+  response.end(text);
+}
+
+function event(message: object): string {
+  return `data: ${JSON.stringify(message)}\n\n`;
+}
+
+export async function startEchoUpstream(): Promise<EchoUpstream> {
+  const echo = new Echo();
+  const server = createServer({ keepAliveTimeout: 60_000 }, (incoming, response) => echo.serve(incoming, response));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject);
+    server.listen(0, '127.0.0.1', resolve);
+  });
+  const address = server.address();
+  const port = typeof address === 'object' && address !== null ? address.port : 0;
+  return {
+    url: `http://127.0.0.1:${port}/mcp`,
+    arrivals: echo.arrivals,
+    get streamsOpen() {
+      return echo.streams.size;
+    },
+    broadcast: (message) => {
+      const text = event(message);
+      for (const stream of echo.streams) stream.write(text);
+    },
+    stop: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  };
+}
