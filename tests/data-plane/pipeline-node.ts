@@ -17,6 +17,7 @@ import {
   type ConfigDocument,
   defaultLimits,
   type DefinitionEntry,
+  grantDefaults,
   type GrantEntry,
   type LimitsDocument,
   principalShard,
@@ -66,7 +67,7 @@ export interface TestConfiguration {
 }
 
 function approved(kind: DefinitionEntry['kind'], name: string): DefinitionEntry {
-  return { kind, name, approvedDigests: [], state: 'approved' };
+  return { kind, name, approvedDigests: [], state: 'approved', labels: null };
 }
 
 function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
@@ -96,13 +97,9 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       .filter((grant) => grant.server === server.slug)
       .map(
         ({ server: _server, ...grant }, index): GrantEntry => ({
+          ...grantDefaults,
           subject: { kind: 'everyone' },
           effect: 'allow',
-          tools: [],
-          prompts: [],
-          resources: [],
-          notBefore: null,
-          notAfter: null,
           ...grant,
           id: `grant-${server.slug}-${index}`,
         }),
