@@ -148,6 +148,28 @@ function trustedProxiesOf(configuration: TestConfiguration): BlockList {
   return trusted;
 }
 
+/** Stands for the spool. */
+class ArrayAudit {
+  readonly records: AuditRecord[] = [];
+  fails = false;
+  disk: Promise<void> = Promise.resolve();
+  readonly #keep: boolean;
+
+  constructor(keep: boolean) {
+    this.#keep = keep;
+  }
+
+  append(record: AuditRecord): void {
+    if (this.#keep) this.records.push(record);
+  }
+
+  async appendDurable(record: AuditRecord): Promise<void> {
+    if (this.fails) throw new AppError('AUDIT_UNAVAILABLE');
+    this.append(record);
+    await this.disk;
+  }
+}
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration) {
   const clock = systemClock;
@@ -163,21 +185,10 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     ...configuration.egress,
   });
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
-  const records: AuditRecord[] = [];
-  let auditFails = false;
-  let disk: Promise<void> = Promise.resolve();
+  const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const pipeline = new Pipeline({
     runtimes: store,
-    audit: {
-      append: (record) => {
-        if (configuration.keepRecords !== false) records.push(record);
-      },
-      appendDurable: async (record) => {
-        if (auditFails) throw new AppError('AUDIT_UNAVAILABLE');
-        records.push(record);
-        await disk;
-      },
-    },
+    audit,
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections(egress),
     health,
@@ -202,16 +213,16 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   });
   const port = await listener.listen();
   return {
-    records,
+    records: audit.records,
     store,
     /** As a full disk does where the audit is strict. */
     failAudit: (fails: boolean): void => {
-      auditFails = fails;
+      audit.fails = fails;
     },
     /** As a slow disk does where the audit is strict. @returns a function that lets it go on */
     holdDisk: (): (() => void) => {
       const held = Promise.withResolvers<void>();
-      disk = held.promise;
+      audit.disk = held.promise;
       return held.resolve;
     },
     configure,

@@ -6,8 +6,8 @@ const responses = testConfig.strict ? 100_000 : 10_000;
 
 test(`${responses} answers to 200 principals with the same request ids, through two nodes, are each their own`, async () => {
   const result = await measureIsolation({ principals: 200, responses });
-  console.log(
-    `${result.responses} responses, ${result.progress} progress notifications in ${result.seconds.toFixed(1)} s`,
+  process.stdout.write(
+    `${result.responses} responses, ${result.progress} progress notifications in ${result.seconds.toFixed(1)} s\n`,
   );
   expect(result.examples).toEqual([]);
   expect(result).toMatchObject({ mixed: 0, failures: 0, responses });
