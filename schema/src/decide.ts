@@ -182,23 +182,19 @@ export class AccessRequest {
   readonly contactAgeMs: number;
   readonly #facts: ConditionFacts;
   readonly #when = new Map<CompiledGrant, Match>();
-  readonly #argumentsText: string | null | undefined;
+  readonly #readArguments: (() => string | undefined) | null;
   #arguments: CallFacts['arguments'] | null | undefined;
 
   /**
-   * @param argumentsText the JSON of a call's `arguments` (undefined where it has none), without repeated keys; null
-   * where nothing is called: lists, and what only asks about a target
+   * @param readArguments gives the JSON of a call's `arguments` (undefined where it has none), without repeated keys;
+   * null where nothing is called: lists, and what only asks about a target
    */
-  constructor(facts: RequestFacts, argumentsText: string | null | undefined) {
+  constructor(facts: RequestFacts, readArguments: (() => string | undefined) | null) {
     const { nowMs, contactAgeMs, ...seen } = facts;
     this.nowMs = nowMs;
     this.contactAgeMs = contactAgeMs;
     this.#facts = { ...seen, now: new Date(nowMs) };
-    this.#argumentsText = argumentsText;
-  }
-
-  get isCall(): boolean {
-    return this.#argumentsText !== null;
+    this.#readArguments = readArguments;
   }
 
   when(grant: CompiledGrant): Match {
@@ -216,8 +212,8 @@ export class AccessRequest {
   whenArguments(grant: CompiledGrant, target: AccessTarget): Match {
     const condition = grant.conditions.whenArguments;
     if (condition === null) return 'yes';
-    if (this.#argumentsText === null) return grant.entry.effect === 'deny' ? 'no' : 'yes';
-    this.#arguments ??= conditionArguments(this.#argumentsText) ?? null;
+    if (this.#readArguments === null) return grant.entry.effect === 'deny' ? 'no' : 'yes';
+    if (this.#arguments === undefined) this.#arguments = conditionArguments(this.#readArguments()) ?? null;
     if (this.#arguments === null) return 'unknown';
     const { kind, name } = target;
     return condition.evaluate(this.#facts, { target: { kind, name }, arguments: this.#arguments });

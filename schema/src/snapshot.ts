@@ -120,6 +120,20 @@ const grantEntry = z.strictObject({
 });
 export type GrantEntry = z.infer<typeof grantEntry>;
 
+/** What a grant says where nothing is said: it selects nothing, and nothing narrows it. */
+export const grantDefaults: Omit<GrantEntry, 'id' | 'subject' | 'effect'> = {
+  mode: 'enforce',
+  tools: [],
+  prompts: [],
+  resources: [],
+  limits: null,
+  when: null,
+  whenArguments: null,
+  notBefore: null,
+  notAfter: null,
+  configStalenessMaxMs: null,
+};
+
 export const grantsDocumentSchema = z.strictObject({
   kind: z.literal('grants'),
   serverId: id,

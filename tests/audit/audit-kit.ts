@@ -71,7 +71,7 @@ export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord>
     method: 'tools/call',
     target: { kind: 'tool', name: 'count' },
     protocolRevision: '2026-07-28',
-    decision: { effect: 'allow', reason: 'GRANTED', grantIds: ['grant'] },
+    decision: { effect: 'allow', reason: 'GRANTED', grantIds: ['grant'], shadow: null },
     config: { historyId: 'history', revision: 7 },
     paramsDigest: null,
     requestBytes: 200,

@@ -17,7 +17,7 @@ beforeAll(async () => {
         slug: 'open',
         url: upstream.url,
         tools: ['granted', 'denied', 'other'],
-        definitions: [{ kind: 'tool', name: 'count', approvedDigests: [], state: 'drifted' }],
+        definitions: [{ kind: 'tool', name: 'count', approvedDigests: [], state: 'drifted', labels: null }],
       },
       { slug: 'closed', url: upstream.url, tools: ['granted'] },
       { slug: 'legacy-only', url: upstream.url, tools: ['granted'], protocolRevisions: ['2025-11-25', '2025-06-18'] },

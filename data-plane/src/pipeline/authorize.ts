@@ -1,6 +1,7 @@
 import {
   AppError,
   methodRule,
+  refusal,
   type AccessTarget,
   type Decision,
   type ErrorCode,
@@ -9,13 +10,10 @@ import {
 } from '@sallyport/schema';
 import { objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import { mayCall, type DecisionCache, type DecisionSet } from './decisions.ts';
-import type { Authorized, Routed, RuntimeSource } from './exchange.ts';
-
-export interface AuthorizeContext {
-  readonly decisions: DecisionCache;
-  readonly runtimes: Pick<RuntimeSource, 'now' | 'contactAgeMs'>;
-}
+import { memberRange } from '../mcp/json-scanner.ts';
+import { accessRequest } from './access-request.ts';
+import { mayCall, type DecisionContext } from './decisions.ts';
+import type { Authorized, Routed } from './exchange.ts';
 
 const notAvailable: Readonly<Record<TargetKind, ErrorCode>> = {
   tool: 'TOOL_NOT_AVAILABLE',
@@ -26,35 +24,44 @@ const notAvailable: Readonly<Record<TargetKind, ErrorCode>> = {
 /**
  * Decides whether the exchange may go on: the server, then the method by the table of its revision, then what the
  * method aims at. Nothing matching is a no; what is denied is answered exactly as what does not exist.
- * @throws AppError NOT_FOUND, CONFIG_STALE, METHOD_NOT_FOUND, INVALID_PARAMS, …_NOT_AVAILABLE
+ * @throws AppError NOT_FOUND, CONFIG_STALE, METHOD_NOT_FOUND, INVALID_PARAMS, …_NOT_AVAILABLE, APPROVAL_NEEDED
  */
-export function authorize(routed: Routed, context: AuthorizeContext): Authorized {
+export function authorize(routed: Routed, context: DecisionContext): Authorized {
   const { server, runtime, received, authenticated } = routed;
   const { exchange, message } = received;
-  const set = context.decisions.get(server, authenticated.principal, context.runtimes.now());
-  exchange.decision = set.server;
-  if (set.server.effect === 'deny') throw new AppError('NOT_FOUND');
+  const { principal } = authenticated;
+  const set = context.decisions.get(server, principal, context.runtimes.now());
+  const asking = { exchange, principal, server, runtime, runtimes: context.runtimes };
+  const listing = accessRequest(asking, null);
+  const known = set.decideServer(listing);
+  exchange.decision = known;
+  if (known.effect === 'deny') throw new AppError('NOT_FOUND');
   const stalenessMaxMs = server.document.configStalenessMaxMs ?? runtime.limits.configStalenessMaxMs;
   if (context.runtimes.contactAgeMs() > stalenessMaxMs) {
-    exchange.decision = { effect: 'deny', reason: 'CONFIG_STALE', grantIds: [] };
+    exchange.decision = refusal('CONFIG_STALE');
     throw new AppError('CONFIG_STALE');
   }
-  const isAllowed = (target: AccessTarget): boolean => set.decide(target).effect === 'allow';
+  const isAllowed = (target: AccessTarget): boolean => set.decide(target, listing).effect !== 'deny';
   const rule = message === null ? null : ruleOf(routed, message);
   const targets = rule === null || message === null ? [] : targetsOf(rule, message);
   exchange.target = targets[0] ?? null;
-  const decision = decideAll(set, targets);
-  exchange.decision = decision.decision;
-  if (decision.decision.effect === 'deny') throw notAvailableError(decision.denied);
+  const isCall = rule?.permission === 'tool' || rule?.permission === 'prompt';
+  const request = isCall ? accessRequest(asking, () => argumentsText(routed)) : listing;
+  const decided = targets.map((target) => set.decide(target, request));
+  const decision = unite(known, decided);
+  exchange.decision = decision;
+  if (decision.effect === 'deny') throw notAvailableError(targets[decided.indexOf(decision)] ?? null);
+  // To complete an argument is to look at a prompt, which the list shows; it is not to get it.
+  if (decision.effect === 'requireApproval' && rule?.permission !== 'completion') throw new AppError('APPROVAL_NEEDED');
   const [target = null] = targets;
-  return { routed, rule, target, decision: decision.decision, isAllowed } as Authorized;
+  return { routed, rule, target, decision, isAllowed } as Authorized;
 }
 
 /**
  * The same question again under another configuration, key and principal included: before a call is sent, and for
  * streams that are open.
  */
-export function reauthorize(authorized: Authorized, runtime: Runtime, context: AuthorizeContext): Authorized {
+export function reauthorize(authorized: Authorized, runtime: Runtime, context: DecisionContext): Authorized {
   const { routed } = authorized;
   const nowMs = context.runtimes.now();
   const entry = runtime.apiKeyByHash.get(routed.authenticated.keyHash);
@@ -131,21 +138,22 @@ function listenTargets(params: JsonObject): AccessTarget[] {
   return uris.map((uri) => ({ kind: 'resource', name: uri }));
 }
 
-/** The first denial, or the union of what allowed; the server decision where there is no target. */
-function decideAll(
-  set: DecisionSet,
-  targets: readonly AccessTarget[],
-): { decision: Decision; denied: AccessTarget | null } {
-  const [only] = targets;
-  if (only === undefined) return { decision: set.server, denied: null };
-  if (targets.length === 1) return { decision: set.decide(only), denied: only };
-  const grantIds = new Set<string>();
-  for (const target of targets) {
-    const decision = set.decide(target);
-    if (decision.effect === 'deny') return { decision, denied: target };
-    for (const id of decision.grantIds) grantIds.add(id);
-  }
-  return { decision: { effect: 'allow', reason: 'GRANTED', grantIds: [...grantIds].sort() }, denied: null };
+/** The JSON of the call's arguments, as it stands in the body; undefined where it has none. */
+function argumentsText({ received }: Routed): string | undefined {
+  const params = received.message?.paramsRange ?? null;
+  const range = params === null ? undefined : memberRange(received.body, params, 'arguments');
+  return range === undefined ? undefined : received.body.toString('utf8', range.start, range.end);
+}
+
+/** The first denial, else the first that needs an approval, else what allowed; the server's where there is no target. */
+function unite(known: Decision, decided: readonly Decision[]): Decision {
+  const [only] = decided;
+  if (only === undefined) return known;
+  const hindering =
+    decided.find(({ effect }) => effect === 'deny') ?? decided.find(({ effect }) => effect === 'requireApproval');
+  if (hindering !== undefined || decided.length === 1) return hindering ?? only;
+  const grantIds = new Set(decided.flatMap((decision) => decision.grantIds));
+  return { ...only, grantIds: [...grantIds].sort() };
 }
 
 function notAvailableError(target: AccessTarget | null): AppError {

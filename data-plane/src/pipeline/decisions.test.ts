@@ -1,4 +1,11 @@
-import { defaultLimits, type DefinitionEntry, type GrantEntry, type PrincipalRecord } from '@sallyport/schema';
+import {
+  AccessRequest,
+  defaultLimits,
+  type DefinitionEntry,
+  grantDefaults,
+  type GrantEntry,
+  type PrincipalRecord,
+} from '@sallyport/schema';
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { buildFromDocuments } from '../runtime/build-runtime.ts';
@@ -16,14 +23,10 @@ const principal = (id: string, groups: string[] = []): PrincipalRecord => ({
   keys: [],
 });
 const grant = (over: Partial<GrantEntry>): GrantEntry => ({
+  ...grantDefaults,
   id: 'g',
   subject: { kind: 'everyone' },
   effect: 'allow',
-  tools: [],
-  prompts: [],
-  resources: [],
-  notBefore: null,
-  notAfter: null,
   ...over,
 });
 const definition = (kind: DefinitionEntry['kind'], name: string, state: DefinitionEntry['state'] = 'approved') => ({
@@ -31,7 +34,21 @@ const definition = (kind: DefinitionEntry['kind'], name: string, state: Definiti
   name,
   state,
   approvedDigests: [],
+  labels: null,
 });
+const at =
+  (nowMs: number, groups: readonly string[] = [], args: string | null = null) =>
+  () =>
+    new AccessRequest(
+      {
+        principal: { id: 'alice', kind: 'user', name: 'alice', groups },
+        server: { slug: 's', labels: {} },
+        client: { name: '', version: '', address: '' },
+        nowMs,
+        contactAgeMs: 0,
+      },
+      args === null ? null : () => args,
+    );
 
 function serverOf(grants: GrantEntry[], definitions: DefinitionEntry[]): ServerRuntime {
   const { runtime } = buildFromDocuments([
@@ -58,7 +75,7 @@ function serverOf(grants: GrantEntry[], definitions: DefinitionEntry[]): ServerR
 
 const cacheOf = (bytesMax = 1024 * 1024) => new DecisionCache({ bytesMax });
 const reasonOf = (server: ServerRuntime, kind: 'tool' | 'prompt' | 'resource', name: string, cache = cacheOf()) =>
-  cache.get(server, principal('alice'), 1_000).decide({ kind, name }).reason;
+  cache.get(server, principal('alice'), 1_000).decide({ kind, name }, at(1_000)).reason;
 
 describe('a granted name is still refused where its definition is not approved', () => {
   const server = serverOf(
@@ -98,7 +115,7 @@ test('a set of decisions ends when a grant begins or ends', () => {
   );
   const cache = cacheOf();
   const may = (name: string, nowMs: number) =>
-    cache.get(server, principal('alice'), nowMs).decide({ kind: 'tool', name }).effect === 'allow';
+    cache.get(server, principal('alice'), nowMs).decide({ kind: 'tool', name }, at(nowMs)).effect === 'allow';
   const seen = [99, 100, 149, 150, 199, 200, 120].map((nowMs) => [nowMs, may('t', nowMs), may('u', nowMs)]);
   expect(seen).toEqual([
     [99, false, true],
@@ -109,7 +126,7 @@ test('a set of decisions ends when a grant begins or ends', () => {
     [200, false, false],
     [120, true, true],
   ]);
-  expect(cache.get(server, principal('alice'), 200).server.effect).toBe('deny');
+  expect(cache.get(server, principal('alice'), 200).decideServer(at(200)).effect).toBe('deny');
 });
 
 test('principals whom the same grants concern share their decisions; others never do', () => {
@@ -125,10 +142,10 @@ test('principals whom the same grants concern share their decisions; others neve
   const setOf = (who: PrincipalRecord) => cache.get(server, who, 0);
   expect(setOf(principal('alice'))).toBe(setOf(principal('carol', ['another group'])));
   expect(setOf(principal('alice', ['team']))).not.toBe(setOf(principal('alice')));
-  expect(setOf(principal('bob')).decide({ kind: 'tool', name: 'v' }).effect).toBe('allow');
-  expect(setOf(principal('alice')).decide({ kind: 'tool', name: 'v' }).effect).toBe('deny');
+  expect(setOf(principal('bob')).decide({ kind: 'tool', name: 'v' }, at(0)).effect).toBe('allow');
+  expect(setOf(principal('alice')).decide({ kind: 'tool', name: 'v' }, at(0)).effect).toBe('deny');
   // A service account is not the user of the same id.
-  expect(setOf({ ...principal('bob'), kind: 'serviceAccount' }).decide({ kind: 'tool', name: 'v' }).effect).toBe(
+  expect(setOf({ ...principal('bob'), kind: 'serviceAccount' }).decide({ kind: 'tool', name: 'v' }, at(0)).effect).toBe(
     'deny',
   );
 });
@@ -136,10 +153,10 @@ test('principals whom the same grants concern share their decisions; others neve
 test('the memory for decisions keeps its bound, whatever names callers make up', () => {
   const server = serverOf([grant({ resources: ['*'] })], []);
   const cache = cacheOf(64 * 1024);
-  for (let at = 0; at < 2_000; at++) {
+  for (let index = 0; index < 2_000; index++) {
     const set = cache.get(server, principal('alice'), 0);
-    set.decide({ kind: 'resource', name: `made-up://${at}` });
-    set.decide({ kind: 'resource', name: `long://${at}/${'x'.repeat(1000)}` });
+    set.decide({ kind: 'resource', name: `made-up://${index}` }, at(0));
+    set.decide({ kind: 'resource', name: `long://${index}/${'x'.repeat(1000)}` }, at(0));
     expect(cache.bytes).toBeLessThanOrEqual(64 * 1024);
   }
 });
@@ -161,23 +178,47 @@ test('what was decided anew equals what was remembered, over random grants', () 
   fc.assert(
     fc.property(grants, fc.subarray(['g1', 'g2']), (entries, groups) => {
       const server = serverOf(
-        entries.map((entry, at) => grant({ ...entry, id: String(at) })),
+        entries.map((entry, index) => grant({ ...entry, id: String(index) })),
         names.flatMap((name) => [definition('tool', name), definition('prompt', name)]),
       );
       const cache = cacheOf();
       const who = principal('alice', groups);
       for (const kind of ['tool', 'prompt', 'resource'] as const) {
         for (const name of names) {
-          const first = cache.get(server, who, 0).decide({ kind, name });
-          expect(cache.get(server, who, 0).decide({ kind, name })).toEqual(first);
-          expect(cacheOf().get(server, who, 0).decide({ kind, name })).toEqual(first);
+          const first = cache.get(server, who, 0).decide({ kind, name }, at(0));
+          expect(cache.get(server, who, 0).decide({ kind, name }, at(0))).toEqual(first);
+          expect(cacheOf().get(server, who, 0).decide({ kind, name }, at(0))).toEqual(first);
           // Whoever may use something may know of the server.
-          expect([first.effect, cache.get(server, who, 0).server.effect]).not.toEqual(['allow', 'deny']);
+          expect([first.effect, cache.get(server, who, 0).decideServer(at(0)).effect]).not.toEqual(['allow', 'deny']);
         }
       }
     }),
     { numRuns: 200 },
   );
+});
+
+test('what a condition decides is decided for each request, and remembered for none', () => {
+  const server = serverOf(
+    [
+      grant({ id: 'team', tools: ['t'], when: '"team" in principal.groups' }),
+      grant({ id: 'small', tools: ['pay'], whenArguments: 'arguments.amount <= 10' }),
+    ],
+    ['t', 'pay', 'other'].map((name) => definition('tool', name)),
+  );
+  const set = cacheOf().get(server, principal('alice'), 0);
+  const ask = (name: string, request: ReturnType<typeof at>) => set.decide({ kind: 'tool', name }, request).effect;
+  const asked = [ask('t', at(0)), ask('t', at(0, ['team'])), ask('t', at(0)), ask('other', at(0, ['team']))];
+  expect(asked).toEqual(['deny', 'allow', 'deny', 'deny']);
+  const paid = ['{"amount":10}', '{"amount":11}', '{}', '{"amount":10}'].map((args) => ask('pay', at(0, [], args)));
+  expect(paid).toEqual(['allow', 'deny', 'deny', 'allow']);
+  expect(ask('pay', at(0))).toBe('allow');
+});
+
+test('a server that a condition opens is known to those alone whom it lets in', () => {
+  const server = serverOf([grant({ tools: ['t'], when: '"team" in principal.groups' })], [definition('tool', 't')]);
+  const set = cacheOf().get(server, principal('alice'), 0);
+  const known = [at(0), at(0, ['team']), at(0)].map((request) => set.decideServer(request).effect);
+  expect(known).toEqual(['deny', 'allow', 'deny']);
 });
 
 test.each([

@@ -1,15 +1,16 @@
 import {
   applicableGrants,
-  compileGlob,
-  decide,
   decideServer,
+  isConditional,
+  matchesTarget,
+  type AccessRequest,
   type AccessTarget,
   type CompiledGrant,
   type Decision,
-  type Matcher,
   type PrincipalRecord,
 } from '@sallyport/schema';
-import { definitionKey, type ApiKeyEntry, type ServerRuntime } from '../runtime/runtime.ts';
+import type { ApiKeyEntry, ServerRuntime } from '../runtime/runtime.ts';
+import type { RuntimeSource } from './exchange.ts';
 
 /** Memory for remembered decisions, in bytes (estimated). */
 export const decisionCacheBytesMax = 64 * 1024 * 1024;
@@ -38,67 +39,60 @@ interface ServerIndex {
   readonly groups: ReadonlySet<string>;
   /** Instants at which some grant begins or ends, ascending. */
   readonly boundaries: readonly number[];
-  readonly approvedTemplates: readonly Matcher[];
-  readonly withheldTemplates: readonly Matcher[];
 }
 
+/** Made where a decision needs it, and not for what is remembered. */
+export type RequestOf = () => AccessRequest;
+
+/** What was found about a target: the decision, or the grants that may decide it where that depends on the request. */
+type Remembered = { readonly decision: Decision } | { readonly candidates: readonly CompiledGrant[] };
+
 /**
- * The decisions for one set of grant subjects on one server, each made on first use. Valid while no grant of the
- * server begins or ends; the cache makes another set then.
+ * The decisions for one set of grant subjects on one server, each made on first use. What a condition has a say in is
+ * decided for each request, so that nothing of one principal or call is remembered for another. Valid while no grant
+ * of the server begins or ends; the cache makes another set then.
  */
 export class DecisionSet {
-  /** Whether the principal may know of the server at all. */
-  readonly server: Decision;
   readonly #applicable: readonly CompiledGrant[];
   readonly #definitions: ServerRuntime['definitions'];
-  readonly #index: ServerIndex;
-  readonly #nowMs: number;
-  readonly #decided = new Map<string, Decision>();
+  readonly #isConditional: boolean;
+  readonly #decided = new Map<string, Remembered>();
   readonly #grew: (bytes: number) => void;
+  #server: Decision | undefined;
 
-  constructor(
-    server: ServerRuntime,
-    index: ServerIndex,
-    principal: PrincipalRecord,
-    nowMs: number,
-    grew: (bytes: number) => void,
-  ) {
+  constructor(server: ServerRuntime, principal: PrincipalRecord, grew: (bytes: number) => void) {
     this.#applicable = applicableGrants(server.grants, principal);
+    this.#isConditional = this.#applicable.some(isConditional);
     this.#definitions = server.definitions;
-    this.#index = index;
-    this.#nowMs = nowMs;
     this.#grew = grew;
-    this.server = decideServer(this.#applicable, nowMs);
   }
 
-  decide(target: AccessTarget): Decision {
+  /** Whether the principal may know of the server at all. */
+  decideServer(request: RequestOf): Decision {
+    if (this.#isConditional) return decideServer(this.#applicable, request());
+    this.#server ??= decideServer(this.#applicable, request());
+    return this.#server;
+  }
+
+  decide(target: AccessTarget, request: RequestOf): Decision {
     const key = `${target.kind}\n${target.name}`;
-    const known = this.#decided.get(key);
-    if (known !== undefined) return known;
-    const decision = this.#make(target);
-    if (key.length <= rememberedNameLengthMax && this.#decided.size < targetsPerSetMax) {
-      this.#decided.set(key, decision);
-      this.#grew(entryBytes + 2 * key.length);
+    let remembered = this.#decided.get(key);
+    if (remembered === undefined) {
+      remembered = this.#find(target, request);
+      if (key.length <= rememberedNameLengthMax && this.#decided.size < targetsPerSetMax) {
+        this.#decided.set(key, remembered);
+        this.#grew(entryBytes + 2 * key.length);
+      }
     }
-    return decision;
+    if ('decision' in remembered) return remembered.decision;
+    return this.#definitions.decide(remembered.candidates, target, request());
   }
 
-  #make(target: AccessTarget): Decision {
-    const decision = decide(this.#applicable, target, this.#nowMs);
-    if (decision.effect === 'deny' || this.#isApproved(target)) return decision;
-    return { effect: 'deny', reason: 'DEFINITION_NOT_APPROVED', grantIds: decision.grantIds };
-  }
-
-  /** A tool or prompt must be approved; a resource must not be one that was withheld, itself or by its template. */
-  #isApproved({ kind, name }: AccessTarget): boolean {
-    if (kind !== 'resource') return this.#definitions.get(definitionKey(kind, name))?.state === 'approved';
-    const resource = this.#definitions.get(definitionKey('resource', name));
-    const template = this.#definitions.get(definitionKey('resourceTemplate', name));
-    if (resource !== undefined || template !== undefined) {
-      return (resource?.state ?? 'approved') === 'approved' && (template?.state ?? 'approved') === 'approved';
-    }
-    const matches = (matcher: Matcher): boolean => matcher(name);
-    return !this.#index.withheldTemplates.some(matches) || this.#index.approvedTemplates.some(matches);
+  #find(target: AccessTarget, request: RequestOf): Remembered {
+    const labelled = this.#definitions.labelled(target);
+    const candidates = this.#applicable.filter((grant) => matchesTarget(grant, labelled));
+    if (candidates.some(isConditional)) return { candidates };
+    return { decision: this.#definitions.decide(candidates, target, request()) };
   }
 }
 
@@ -153,7 +147,7 @@ export class DecisionCache {
       this.#bytes += bytes;
       this.#evict();
     };
-    const set = new DecisionSet(server, index, principal, nowMs, grew);
+    const set = new DecisionSet(server, principal, grew);
     const entry: CacheEntry = {
       set,
       fromMs: index.boundaries.findLast((instant) => instant <= nowMs) ?? Number.NEGATIVE_INFINITY,
@@ -199,22 +193,15 @@ function indexServer(server: ServerRuntime): ServerIndex {
     else if (entry.subject.kind !== 'everyone') principals.add(`${entry.subject.kind}:${entry.subject.id}`);
     for (const instant of [entry.notBefore, entry.notAfter]) if (instant !== null) boundaries.add(instant);
   }
-  const templates = [...server.definitions.values()].filter(({ kind }) => kind === 'resourceTemplate');
-  const matchersOf = (approved: boolean): Matcher[] =>
-    templates.filter(({ state }) => (state === 'approved') === approved).map(({ name }) => templateMatcher(name));
   return {
     principals,
     groups,
     boundaries: [...boundaries].sort((a, b) => a - b),
-    approvedTemplates: matchersOf(true),
-    withheldTemplates: matchersOf(false),
   };
 }
 
-/**
- * Whether a URI may come from a URI template (RFC 6570): each expression matches any text, which is wider than the
- * standard and so errs towards treating a URI as the template's.
- */
-function templateMatcher(template: string): Matcher {
-  return compileGlob(template.replace(/\{[^{}]*\}/g, '*'));
+/** What stages need to decide. */
+export interface DecisionContext {
+  readonly decisions: DecisionCache;
+  readonly runtimes: Pick<RuntimeSource, 'now' | 'contactAgeMs'>;
 }

@@ -6,8 +6,8 @@ import type { Connections } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
 import { authenticate } from './authenticate.ts';
-import { authorize, reauthorize, type AuthorizeContext } from './authorize.ts';
-import type { DecisionCache } from './decisions.ts';
+import { authorize, reauthorize } from './authorize.ts';
+import type { DecisionCache, DecisionContext } from './decisions.ts';
 import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
 import { forward } from './forward.ts';
 import { inspectRequest } from './inspect-request.ts';
@@ -34,7 +34,7 @@ export interface PipelineOptions {
 export class Pipeline {
   readonly streams: OpenStreams;
   readonly #options: PipelineOptions;
-  readonly #authorizing: AuthorizeContext;
+  readonly #authorizing: DecisionContext;
   readonly #now: () => number;
 
   constructor(options: PipelineOptions) {
@@ -73,7 +73,7 @@ export class Pipeline {
       const received = await receive(exchange, runtime.limits, this.#options.receive);
       const nowMs = runtimes.now();
       const authenticated = authenticate(received, runtime, nowMs);
-      const routed = route(authenticated, runtime, this.#options.decisions, nowMs);
+      const routed = route(authenticated, runtime, this.#authorizing);
       const authorized = authorize(routed, this.#authorizing);
       const admitted = admit(authorized, this.#options.slots);
       entry.onEnd(admitted.release);

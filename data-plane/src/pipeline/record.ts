@@ -1,5 +1,12 @@
 import { randomBytes } from 'node:crypto';
-import { AppError, toAppError, type AuditOutcome, type AuditRecord, type ErrorCode } from '@sallyport/schema';
+import {
+  AppError,
+  toAppError,
+  type AuditOutcome,
+  type AuditRecord,
+  type Decision,
+  type ErrorCode,
+} from '@sallyport/schema';
 import { uuidv7, type Clock, type Log } from '@sallyport/schema/platform';
 import { errorResponse } from '../mcp/error-response.ts';
 import { parseTraceparent } from '../mcp/headers.ts';
@@ -213,8 +220,8 @@ export class Entry implements Follower {
       protocolRevision: exchange.protocolRevision,
       decision:
         decision === null
-          ? { effect: 'none' as const, reason: exchange.errorCode ?? 'INTERNAL', grantIds: [] }
-          : { effect: decision.effect, reason: decision.reason, grantIds: [...decision.grantIds] },
+          ? { effect: 'none' as const, reason: exchange.errorCode ?? 'INTERNAL', grantIds: [], shadow: null }
+          : { ...decision, grantIds: [...decision.grantIds], shadow: shadowOf(decision) },
       config: runtime === null ? null : { historyId: runtime.historyId, revision: runtime.revision },
       paramsDigest: exchange.paramsDigest,
       requestBytes: exchange.requestBytes,
@@ -292,6 +299,10 @@ const malformed: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'REQUEST_TIMEOUT',
   'UNSUPPORTED_MEDIA_TYPE',
 ]);
+
+function shadowOf({ shadow }: Decision) {
+  return shadow === null ? null : { effect: shadow.effect, grantIds: [...shadow.grantIds] };
+}
 
 function outcomeOf(error: AppError): AuditOutcome {
   if (malformed.has(error.code)) return 'malformed';

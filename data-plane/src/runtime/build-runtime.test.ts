@@ -2,6 +2,7 @@ import {
   type ConfigDocument,
   defaultLimits,
   encodeDocument,
+  grantDefaults,
   type KeysDocument,
   type Manifest,
   manifestHash,
@@ -27,14 +28,18 @@ function server(id: string, tools: string[] = ['echo']): ServerDocument {
     url: 'https://mcp.example.com/mcp',
     protocolRevisions: ['2026-07-28', '2025-11-25', '2019-01-01'],
     labels: {},
-    definitions: tools.map((name) => ({ kind: 'tool', name, approvedDigests: ['d'], state: 'approved' })),
+    definitions: tools.map((name) => ({ kind: 'tool', name, approvedDigests: ['d'], state: 'approved', labels: null })),
     auditMode: 'buffered',
     configStalenessMaxMs: null,
   };
 }
 function grants(serverId: string, tools: string[]): ConfigDocument {
-  const entry = { subject: { kind: 'everyone' as const }, effect: 'allow' as const, tools, prompts: [], resources: [] };
-  return { kind: 'grants', serverId, grants: [{ id: `g-${serverId}`, ...entry, notBefore: null, notAfter: null }] };
+  const entry = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const, tools };
+  return { kind: 'grants', serverId, grants: [{ id: `g-${serverId}`, ...entry }] };
+}
+function failing(serverId: string): ConfigDocument {
+  const entry = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const };
+  return { kind: 'grants', serverId, grants: [{ ...entry, id: 'g', tools: ['*'], when: 'principal.nam == ""' }] };
 }
 function principal(id: string, keyHash: string, epoch = 0): PrincipalRecord {
   const key = { id: `key-${keyHash}`, hash: keyHash.padEnd(64, '0'), scopes: ['mcp' as const], expiresAt: 1 };
@@ -96,9 +101,49 @@ describe('a whole configuration', () => {
     // A revision this build does not know adds no era.
     expect([...(found?.eras ?? [])].sort()).toEqual(['legacy', 'modern']);
     expect(found?.grants[0]?.matchers.tool[0]?.('echo')).toBe(true);
-    expect(found?.definitions.get('tool\necho')?.state).toBe('approved');
+    expect(found?.definitions.get('tool', 'echo')?.state).toBe('approved');
     expect(runtime.apiKeyByHash.get(robot.keys[0]?.hash ?? '')?.principal.id).toBe('robot');
     expect(runtime.sealing.seal.secret).toEqual(Buffer.alloc(32, 7));
+  });
+
+  test('a grant on labels is a grant on every server that carries them, and on no other', () => {
+    const labelled = (id: string, labels: Record<string, string>): ServerDocument => ({ ...server(id), labels });
+    const onLabels = (selector: Record<string, string>, id: string): ConfigDocument => ({
+      kind: 'labelGrants',
+      selector,
+      grants: [{ ...grantDefaults, id, subject: { kind: 'everyone' }, effect: 'allow', tools: ['*'] }],
+    });
+    const documents = [
+      defaultLimits,
+      keys,
+      labelled('1', { team: 'crm', stage: 'prod' }),
+      labelled('2', { team: 'crm' }),
+      labelled('3', {}),
+      onLabels({ team: 'crm' }, 'team'),
+      onLabels({ team: 'crm', stage: 'prod' }, 'both'),
+    ];
+    const grantsOf = ({ runtime }: BuiltConfiguration, id: string): string[] =>
+      runtime.serverById.get(id)?.grants.map(({ entry }) => entry.id) ?? [];
+    const built = buildFromDocuments(documents);
+    expect(grantsOf(built, '1').sort()).toEqual(['both', 'team']);
+    expect([grantsOf(built, '2'), grantsOf(built, '3')]).toEqual([['team'], []]);
+    const moved = buildFromDocuments(documents.with(4, labelled('3', { team: 'crm' })).slice(0, 6), {
+      previous: built,
+    });
+    expect([grantsOf(moved, '1'), grantsOf(moved, '3')]).toEqual([['team'], ['team']]);
+    const relabelled = buildFromDocuments(documents.with(4, labelled('3', { team: 'crm' })), { previous: built });
+    expect(grantsOf(relabelled, '3')).toEqual(['team']);
+    expect(relabelled.runtime.serverById.get('2')).toBe(built.runtime.serverById.get('2'));
+    const ended = buildFromDocuments(documents.slice(0, -2), { previous: built });
+    expect(['1', '2', '3'].map((id) => grantsOf(ended, id))).toEqual([[], [], []]);
+    const prints = [built, ended].map(({ runtime }) => runtime.serverById.get('1')?.fingerprint);
+    expect(prints[0]).not.toBe(prints[1]);
+  });
+
+  test('names of groups are those of its document', () => {
+    const groups: ConfigDocument = { kind: 'groups', groups: [{ id: 'g', name: 'analysts' }] };
+    const { runtime } = buildFromDocuments([defaultLimits, keys, groups]);
+    expect([...runtime.groupNames]).toEqual([['g', 'analysts']]);
   });
 
   test('a server without a grants document has no grants', () => {
@@ -120,6 +165,8 @@ describe('a configuration is refused as a whole, with document and path,', () =>
       [...base, server('1'), grants('1', ['*a'.repeat(9)])],
       'grants/1 grants.0.tools.0: ',
     ],
+    ['a condition that does not compile', [...base, server('1'), failing('1')], 'grants/1 grants.0.when: '],
+    ['grants on no labels at all', [...base, { kind: 'labelGrants', selector: {}, grants: [] }], 'at least one label'],
     [
       'one slug for two servers',
       [...base, server('1'), { ...server('2'), slug: 's-1' }],

@@ -2,26 +2,28 @@ import {
   compileGrant,
   type ConfigDocument,
   type ConfigProblem,
-  type DefinitionEntry,
   documentKey,
   documentSchema,
   encodeDocument,
   type Era,
   eraOf,
-  globProblem,
   type GrantEntry,
+  grantProblems,
   isProtocolRevision,
   type KeysDocument,
+  type LabelSelector,
   type LimitsDocument,
   type Manifest,
   manifestHash,
   principalShard,
   type PrincipalsDocument,
+  selectorMatches,
+  ServerDefinitions,
   type ServerDocument,
+  sha256,
 } from '@sallyport/schema';
-import { sha256 } from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
-import { type ApiKeyEntry, definitionKey, type Runtime, type ServerRuntime } from './runtime.ts';
+import type { ApiKeyEntry, Runtime, ServerRuntime } from './runtime.ts';
 
 /** Most problems one NACK names; one broken kind of document would otherwise name every document. */
 const problemsMax = 50;
@@ -32,12 +34,21 @@ interface ServerPart {
   readonly document: ServerDocument;
   readonly upstream: URL;
   readonly eras: ReadonlySet<Era>;
-  readonly definitions: ReadonlyMap<string, DefinitionEntry>;
+  readonly definitions: ServerDefinitions;
 }
 interface GrantsPart {
   readonly kind: 'grants';
   readonly serverId: string;
   readonly grants: ServerRuntime['grants'];
+}
+interface LabelGrantsPart {
+  readonly kind: 'labelGrants';
+  readonly selector: LabelSelector;
+  readonly grants: ServerRuntime['grants'];
+}
+interface GroupsPart {
+  readonly kind: 'groups';
+  readonly names: Runtime['groupNames'];
 }
 interface PrincipalsPart {
   readonly kind: 'principals';
@@ -51,7 +62,9 @@ interface KeysPart {
   readonly kind: 'keys';
   readonly sealing: Runtime['sealing'];
 }
-type Part = (ServerPart | GrantsPart | PrincipalsPart | LimitsPart | KeysPart) & { readonly hash: string };
+type Part = (ServerPart | GrantsPart | LabelGrantsPart | PrincipalsPart | GroupsPart | LimitsPart | KeysPart) & {
+  readonly hash: string;
+};
 
 /** A runtime with what the next build may share: one compiled part per document. */
 export interface BuiltConfiguration {
@@ -108,6 +121,7 @@ export function buildRuntime(
   if (problems.found.length > 0) return { ok: false, problems: problems.found };
   const limits = parts.get('limits');
   const keys = parts.get('keys');
+  const groups = parts.get('groups');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
   const servers = indexServers(parts, previous, problems);
@@ -120,6 +134,7 @@ export function buildRuntime(
     revision: manifest.revision,
     ...servers,
     ...principals,
+    groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
     sealing: keys.sealing,
   };
@@ -174,8 +189,21 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
     case 'server':
       return compileServer(key, hash, document, problems);
     case 'grants':
-      checkPatterns(key, document.grants, problems);
-      return { kind: 'grants', hash, serverId: document.serverId, grants: document.grants.map(compileGrant) };
+      return {
+        kind: 'grants',
+        hash,
+        serverId: document.serverId,
+        grants: compileGrants(key, document.grants, problems),
+      };
+    case 'labelGrants':
+      return {
+        kind: 'labelGrants',
+        hash,
+        selector: document.selector,
+        grants: compileGrants(key, document.grants, problems),
+      };
+    case 'groups':
+      return { kind: 'groups', hash, names: new Map(document.groups.map(({ id, name }) => [id, name])) };
     case 'principals':
       document.principals.forEach((principal, index) => {
         if (principalShard(principal.id) !== document.shard) {
@@ -193,11 +221,11 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
 }
 
 function compileServer(key: string, hash: string, document: ServerDocument, problems: Problems): Part | undefined {
-  const definitions = new Map<string, DefinitionEntry>();
+  const seen = new Set<string>();
   document.definitions.forEach((definition, index) => {
-    const name = definitionKey(definition.kind, definition.name);
-    if (definitions.has(name)) problems.add(key, `definitions.${index}.name`, 'occurs twice');
-    definitions.set(name, definition);
+    const name = `${definition.kind}\n${definition.name}`;
+    if (seen.has(name)) problems.add(key, `definitions.${index}.name`, 'occurs twice');
+    seen.add(name);
   });
   const upstream = URL.parse(document.url);
   if (upstream === null) {
@@ -205,17 +233,15 @@ function compileServer(key: string, hash: string, document: ServerDocument, prob
     return undefined;
   }
   const eras = new Set(document.protocolRevisions.filter(isProtocolRevision).map(eraOf));
-  return { kind: 'server', hash, document, upstream, eras, definitions };
+  return { kind: 'server', hash, document, upstream, eras, definitions: new ServerDefinitions(document.definitions) };
 }
 
-function checkPatterns(key: string, grants: readonly GrantEntry[], problems: Problems): void {
-  grants.forEach((grant, index) => {
-    for (const selector of ['tools', 'prompts', 'resources'] as const) {
-      grant[selector].forEach((pattern, at) => {
-        const problem = globProblem(pattern);
-        if (problem !== undefined) problems.add(key, `grants.${index}.${selector}.${at}`, problem);
-      });
-    }
+/** The grants that can be used; any other is a problem of the whole document. */
+function compileGrants(key: string, grants: readonly GrantEntry[], problems: Problems): ServerRuntime['grants'] {
+  return grants.flatMap((grant, index) => {
+    const found = grantProblems(grant);
+    for (const { path, message } of found) problems.add(key, `grants.${index}.${path}`, message);
+    return found.length === 0 ? [compileGrant(grant)] : [];
   });
 }
 
@@ -255,9 +281,12 @@ function indexServers(
   previous: BuiltConfiguration | undefined,
   problems: Problems,
 ): Pick<Runtime, 'serverById' | 'serverBySlug'> {
-  if (previous !== undefined && unchanged(['server/', 'grants/'], parts, previous.parts)) {
+  if (previous !== undefined && unchanged(['server/', 'grants/', 'labelGrants/'], parts, previous.parts)) {
     return { serverById: previous.runtime.serverById, serverBySlug: previous.runtime.serverBySlug };
   }
+  const labelGrants = [...parts.values()].filter((part) => part.kind === 'labelGrants');
+  // While these are the same, a server whose own documents are is as it was.
+  const base = previous !== undefined && unchanged(['labelGrants/'], parts, previous.parts) ? previous : undefined;
   const serverById = new Map<string, ServerRuntime>();
   const serverBySlug = new Map<string, ServerRuntime>();
   for (const [key, part] of parts) {
@@ -265,25 +294,35 @@ function indexServers(
       problems.add(key, 'serverId', 'names a server that has no document');
     }
     if (part.kind !== 'server') continue;
-    const grants = parts.get(`grants/${part.document.id}`);
-    const fingerprint = sha256(`${part.hash}|${grants?.hash ?? ''}`);
-    const before = previous?.runtime.serverById.get(part.document.id);
-    const server: ServerRuntime =
-      before?.fingerprint === fingerprint
-        ? before
-        : {
-            document: part.document,
-            upstream: part.upstream,
-            eras: part.eras,
-            grants: grants?.kind === 'grants' ? grants.grants : [],
-            definitions: part.definitions,
-            fingerprint,
-          };
+    const grantsKey = `grants/${part.document.id}`;
+    const grants = parts.get(grantsKey);
+    const isAsBefore = base?.parts.get(key) === part && base.parts.get(grantsKey) === grants;
+    const server =
+      (isAsBefore ? base.runtime.serverById.get(part.document.id) : undefined) ??
+      assembleServer(part, grants, labelGrants);
     if (serverBySlug.has(part.document.slug)) problems.add(key, 'slug', 'is used by two servers');
     serverBySlug.set(part.document.slug, server);
     serverById.set(part.document.id, server);
   }
   return { serverById, serverBySlug };
+}
+
+function assembleServer(
+  part: ServerPart & { readonly hash: string },
+  own: Part | undefined,
+  labelGrants: readonly (LabelGrantsPart & { readonly hash: string })[],
+): ServerRuntime {
+  const { document, upstream, eras, definitions } = part;
+  const selecting = labelGrants.filter(({ selector }) => selectorMatches(selector, document.labels));
+  const hashes = [part.hash, own?.hash ?? '', ...selecting.map(({ hash }) => hash).sort()];
+  return {
+    document,
+    upstream,
+    eras,
+    grants: [...(own?.kind === 'grants' ? own.grants : []), ...selecting.flatMap(({ grants }) => grants)],
+    definitions,
+    fingerprint: sha256(hashes.join('|')),
+  };
 }
 
 function indexPrincipals(

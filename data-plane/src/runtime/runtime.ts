@@ -1,9 +1,9 @@
 import type {
   CompiledGrant,
-  DefinitionEntry,
   Era,
   LimitsDocument,
   PrincipalRecord,
+  ServerDefinitions,
   ServerDocument,
 } from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
@@ -14,10 +14,10 @@ export interface ServerRuntime {
   readonly upstream: URL;
   /** Eras the upstream was observed to speak. */
   readonly eras: ReadonlySet<Era>;
+  /** Its own, and those on servers with its labels. */
   readonly grants: readonly CompiledGrant[];
-  /** By `definitionKey(kind, name)`. */
-  readonly definitions: ReadonlyMap<string, DefinitionEntry>;
-  /** SHA-256 of the server and grants documents together: equal means every decision stays the same. */
+  readonly definitions: ServerDefinitions;
+  /** SHA-256 of all documents that decisions about it rest on: equal means every decision stays the same. */
   readonly fingerprint: string;
 }
 
@@ -38,10 +38,8 @@ export interface Runtime {
   readonly principalById: ReadonlyMap<string, PrincipalRecord>;
   /** By SHA-256 of the whole key, hex. */
   readonly apiKeyByHash: ReadonlyMap<string, ApiKeyEntry>;
+  /** Names of groups by id, as conditions see them. */
+  readonly groupNames: ReadonlyMap<string, string>;
   readonly limits: LimitsDocument;
   readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };
-}
-
-export function definitionKey(kind: DefinitionEntry['kind'], name: string): string {
-  return `${kind}\n${name}`;
 }
