@@ -1,310 +1,86 @@
-/**
- * `pnpm bench`: throughput and latency of a node against the upstream itself and against nginx as a proxy, in one run on
- * the same cores. Everything but the node is pinned to core 0, the node and the reference proxy, one at a time, to core 1.
- */
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
-import { request as httpRequest } from 'node:http';
-import { availableParallelism, cpus, tmpdir } from 'node:os';
+/** `pnpm bench [throughput | revocation | isolation]`: measures, and prints what it found. */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { freePort } from '@sallyport/cli';
-import { Pool } from 'undici';
-import { startReferenceServer } from '../kit/reference-server.ts';
-import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
-import { startNginx } from './nginx.ts';
-import { startTopology, type Topology } from './topology.ts';
+import { measureIsolation } from '../isolation/run.ts';
+import { measureRevocations } from './revocation.ts';
+import { measureThroughputs } from './throughput.ts';
 
-const usage = `pnpm bench [--seconds N] [--rounds N] [--streams N]
+const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
+  Measures a node between a load generator and nginx: requests per second and latency of
+  direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on.
+  Needs nginx and wrk (apt install nginx wrk) and two cores.
+  --seconds N     length of one measurement (default 5)
+  --rounds N      interleaved rounds; medians are printed (default 3)
+  --streams N     idle event streams to hold open (default 5000; 0 leaves that out)
 
-Measures a node between a load generator and nginx: requests per second and latency of
-direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on.
-Needs nginx and wrk (apt install nginx wrk) and two cores.
+pnpm bench revocation [--trials N] [--load N] [--large]
+  Measures, for each kind of revocation, how long after the mutation's answer a call is still
+  admitted and a stream still open: 20 runtimes in 3 processes, 3 of them whole nodes.
+  --trials N      revocations of each kind (default 20)
+  --load N        calls of others on each node, per second (default 100)
+  --large         among 2,000 servers, 100,000 tools, 10,000 grants and 20,000 principals
 
-  --seconds N   length of one measurement (default 5)
-  --rounds N    interleaved rounds; medians are printed (default 3)
-  --streams N   idle event streams to hold open (default 5000; 0 leaves that out)
+pnpm bench isolation [--responses N]
+  Sends calls of 200 principals with the same request ids through two nodes to one upstream,
+  and checks that each answer and progress notification is that of its own request.
+  --responses N   answers to check (default 1000000)
 `;
 
-const connections = 64;
-const latencyRequestsPerSecond = 500;
-const sizes = new Map([
-  ['1-kib', 1024],
-  ['16-kib', 16 * 1024],
-  ['256-kib', 256 * 1024],
-]);
-/** Discovery needs the tools that are called; the reference server has this one. */
-const toolName = 'test_simple_text';
-/** Two, since one server may only have so many exchanges open. */
-const streamServers = ['reference-a', 'reference-b'];
-const streamsPerClient = 200;
-const streamsOpenedAtOnce = 100;
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    seconds: { type: 'string', default: '5' },
+    rounds: { type: 'string', default: '3' },
+    streams: { type: 'string', default: '5000' },
+    trials: { type: 'string', default: '20' },
+    load: { type: 'string', default: '100' },
+    large: { type: 'boolean', default: false },
+    responses: { type: 'string', default: '1000000' },
+    help: { type: 'boolean', default: false },
+  },
+});
 
-interface Options {
-  readonly seconds: number;
-  readonly rounds: number;
-  readonly streams: number;
+function wholeNumber(
+  name: 'seconds' | 'rounds' | 'streams' | 'trials' | 'load' | 'responses',
+  smallest: number,
+): number {
+  const value = Number(values[name]);
+  if (!Number.isInteger(value) || value < smallest)
+    throw new Error(`--${name} must be a whole number from ${smallest}`);
+  return value;
 }
 
-function options(): Options {
-  const { values } = parseArgs({
-    options: {
-      seconds: { type: 'string', default: '5' },
-      rounds: { type: 'string', default: '3' },
-      streams: { type: 'string', default: '5000' },
-      help: { type: 'boolean', default: false },
-    },
-  });
-  if (values.help) {
-    console.log(usage);
-    process.exit(0);
-  }
-  const number = (name: 'seconds' | 'rounds' | 'streams', smallest: number): number => {
-    const value = Number(values[name]);
-    if (!Number.isInteger(value) || value < smallest)
-      throw new Error(`--${name} must be a whole number from ${smallest}`);
-    return value;
-  };
-  return { seconds: number('seconds', 1), rounds: number('rounds', 1), streams: number('streams', 0) };
-}
+const print = (line: string): void => console.log(line);
 
-function requireBinaries(): void {
-  for (const name of ['nginx', 'wrk', 'taskset']) {
-    const found = spawnSync(name, ['-v']);
-    if (found.error !== undefined)
-      throw new Error(`${name} is not installed (apt install ${name === 'taskset' ? 'util-linux' : name})`);
-  }
-  if (availableParallelism() < 2) throw new Error('two cores are needed: one for the node, one for everything else');
-}
-
-/** An answer to `tools/call` that has `bytes` bytes. */
-function answer(bytes: number): string {
-  const around = (text: string): string =>
-    JSON.stringify({ jsonrpc: '2.0', id: 1, result: { resultType: 'complete', content: [{ type: 'text', text }] } });
-  return around('x'.repeat(bytes - around('').length));
-}
-
-function call(url: URL, key: string | null): LoadRequest {
-  const protocolRevision = '2026-07-28';
-  const prefix = 'io.modelcontextprotocol/';
-  const body = JSON.stringify({
-    jsonrpc: '2.0',
-    id: 1,
-    method: 'tools/call',
-    params: {
-      name: toolName,
-      arguments: { query: 'open issues assigned to me', repository: 'example/example', limit: 20 },
-      _meta: {
-        [`${prefix}protocolVersion`]: protocolRevision,
-        [`${prefix}clientInfo`]: { name: 'bench', version: '1.0.0' },
-        [`${prefix}clientCapabilities`]: {},
-      },
-    },
-  });
-  const headers = {
-    'content-type': 'application/json',
-    accept: 'application/json, text/event-stream',
-    'mcp-protocol-version': protocolRevision,
-    'mcp-method': 'tools/call',
-    'mcp-name': toolName,
-    ...(key === null ? {} : { authorization: `Bearer ${key}` }),
-  };
-  return { url, headers, body };
-}
-
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-
-/** User and system time of a process and its children that live, in seconds (proc(5), /proc/<pid>/stat). */
-function processorSeconds(pid: number): number {
-  const ticksPerSecond = 100;
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  const own = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
-  return children.reduce((sum, child) => sum + processorSeconds(child), own);
-}
-
-interface Contender {
-  readonly name: string;
-  /** The process in the middle; null: there is none. */
-  readonly pid: number | null;
-  readonly request: (size: string) => LoadRequest;
-}
-
-async function throughputTable(
-  contenders: readonly Contender[],
-  directory: string,
-  { seconds, rounds }: Options,
-): Promise<void> {
-  console.log(
-    `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
-  );
-  console.log('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
-  for (const size of sizes.keys()) {
-    const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
-      contenders.map(({ name }) => [name, []]),
-    );
-    for (let round = 0; round < rounds; round++) {
-      for (const { name, pid, request } of contenders) {
-        const before = pid === null ? 0 : processorSeconds(pid);
-        const measured = await measureThroughput(request(size), {
-          directory,
-          seconds,
-          connections,
-          pin: ['taskset', '-c', '0'],
-        });
-        if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
-        const spent = pid === null ? Number.NaN : processorSeconds(pid) - before;
-        const cpuMicroseconds = (spent * 1e6) / (measured.requestsPerSecond * seconds);
-        results.get(name)?.push({ ...measured, cpuMicroseconds });
-      }
-    }
-    const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
-    for (const [name, measured] of results) {
-      const row = [
-        size.padEnd(10),
-        name.padEnd(8),
-        rate(name).toFixed(0).padStart(11),
-        median(measured.map((result) => result.latencyP50Ms))
-          .toFixed(2)
-          .padStart(8),
-        median(measured.map((result) => result.latencyP99Ms))
-          .toFixed(2)
-          .padStart(8),
-        (rate(name) / rate('direct')).toFixed(2).padStart(11),
-        (rate(name) / rate('nginx')).toFixed(2).padStart(10),
-        median(measured.map((result) => result.cpuMicroseconds))
-          .toFixed(0)
-          .replace('NaN', '–')
-          .padStart(16),
-      ];
-      console.log(row.join(' '));
-    }
-  }
-}
-
-async function latencyTable(contenders: readonly Contender[], { seconds }: Options): Promise<void> {
-  console.log(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, 1 KiB`);
-  console.log('proxy      p50 ms   p99 ms   added p50   added p99');
-  let direct: Latency | undefined;
-  for (const { name, request } of contenders) {
-    const load = request('1-kib');
-    const pool = new Pool(load.url.origin, { connections: 64 });
-    const send = async (): Promise<boolean> => {
-      const response = await pool.request({
-        path: load.url.pathname,
-        method: 'POST',
-        headers: load.headers,
-        body: load.body,
-      });
-      await response.body.dump();
-      return response.statusCode === 200;
-    };
-    await measureLatency(load, send, { seconds: 1, requestsPerSecond: latencyRequestsPerSecond });
-    const measured = await measureLatency(load, send, { seconds, requestsPerSecond: latencyRequestsPerSecond });
-    await pool.close();
-    if (measured.failures > 0) throw new Error(`${name}: ${measured.failures} requests failed`);
-    direct ??= measured;
-    const figures = [measured.p50Ms, measured.p99Ms, measured.p50Ms - direct.p50Ms, measured.p99Ms - direct.p99Ms];
-    console.log(`${name.padEnd(8)} ${figures.map((figure) => figure.toFixed(2).padStart(8)).join('   ')}`);
-  }
-}
-
-function residentMebibytes(pid: number): number {
-  const kibibytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  return Number(kibibytes) / 1024;
-}
-
-function listenRequest(url: URL, key: string): LoadRequest {
-  const load = call(url, key);
-  const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
-  const params = { notifications: { toolsListChanged: true }, _meta: envelope.params._meta };
-  const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
-  delete headers['mcp-name'];
-  return { url, headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params }) };
-}
-
-/** @returns a function that ends the stream; resolves with the stream's first event */
-function openStream({ url, headers, body }: LoadRequest): Promise<() => void> {
-  const { promise, resolve, reject } = Promise.withResolvers<() => void>();
-  const request = httpRequest(url, { method: 'POST', agent: false, headers }, (response) => {
-    if (response.statusCode !== 200) reject(new Error(`a stream was answered ${String(response.statusCode)}`));
-    response.once('data', () => resolve(() => request.destroy()));
-    response.on('error', () => undefined);
-  });
-  request.on('error', reject);
-  request.end(body);
-  return promise;
-}
-
-/** Opens streams that stay quiet, and reads the node's memory before and with them. */
-async function idleStreams({ nodeUrl, nodePid, clients }: Topology, count: number): Promise<void> {
-  const before = residentMebibytes(nodePid);
-  const open: (() => void)[] = [];
-  while (open.length < count) {
-    const batch = Array.from({ length: Math.min(streamsOpenedAtOnce, count - open.length) }, (_, at) => {
-      const n = open.length + at;
-      const url = new URL(`/mcp/${streamServers[n % streamServers.length] ?? ''}`, nodeUrl);
-      return openStream(listenRequest(url, clients[n % clients.length]?.key ?? ''));
-    });
-    open.push(...(await Promise.all(batch)));
-  }
-  const resident = residentMebibytes(nodePid);
-  for (const close of open) close();
-  const perStream = ((resident - before) * 1024) / count;
-  console.log(`\n${count} idle streams: ${resident.toFixed(0)} MiB resident in the node`);
-  console.log(`(${before.toFixed(0)} MiB before them, so ${perStream.toFixed(1)} KiB a stream)`);
-}
-
-/** Starts everything, measures, prints. What was started is handed to `atEnd`, to be stopped last first. */
-async function measure(chosen: Options, directory: string, atEnd: (stop: () => Promise<void>) => void): Promise<void> {
-  const reference = await startReferenceServer({ eras: 'modern' });
-  atEnd(() => reference.stop());
-  const nginx = await startNginx({
-    directory,
-    upstreamPort: await freePort(),
-    proxyPort: await freePort(),
-    discovery: new URL(reference.url),
-    answers: new Map([...sizes].map(([name, bytes]) => [name, answer(bytes)])),
-    upstreamPin: ['taskset', '-c', '0'],
-    proxyPin: ['taskset', '-c', '1'],
-  });
-  atEnd(() => nginx.stop());
-  const topology = await startTopology({
-    directory,
-    nodePin: ['taskset', '-c', '1'],
-    upstreams: new Map([
-      ...[...sizes.keys()].map((size): [string, URL] => [`s-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
-      ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
-    ]),
-    clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
-    atEnd,
-  });
-  const key = topology.clients[0]?.key ?? '';
-  const contenders: Contender[] = [
-    { name: 'direct', pid: null, request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
-    { name: 'nginx', pid: nginx.proxyPid, request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
-    { name: 'node', pid: topology.nodePid, request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
-  ];
-  await throughputTable(contenders, directory, chosen);
-  await latencyTable(contenders, chosen);
-  if (chosen.streams > 0) await idleStreams(topology, chosen.streams);
+async function isolation(): Promise<void> {
+  const found = await measureIsolation({ principals: 200, responses: wholeNumber('responses', 200) });
+  print(`${found.responses} responses and ${found.progress} progress notifications in ${found.seconds.toFixed(0)} s`);
+  print(`${found.mixed} of another request or principal, ${found.failures} failed`);
+  for (const example of found.examples) print(example);
+  if (found.mixed + found.failures > 0) throw new Error('not isolated');
 }
 
 async function main(): Promise<void> {
-  const chosen = options();
-  requireBinaries();
-  console.log(
-    `${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`,
-  );
-  // The control plane and PostgreSQL run with the load generator, away from the node's core.
-  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  const [name = 'throughput'] = positionals;
+  if (values.help) return print(usage);
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
   const stops: (() => Promise<void>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
+  const atEnd = (stop: () => Promise<void>): void => void stops.push(stop);
   try {
-    await measure(chosen, directory, (stop) => stops.push(stop));
+    if (name === 'throughput') {
+      const options = {
+        seconds: wholeNumber('seconds', 1),
+        rounds: wholeNumber('rounds', 1),
+        streams: wholeNumber('streams', 0),
+      };
+      await measureThroughputs(options, directory, print, atEnd);
+    } else if (name === 'revocation') {
+      const options = { trials: wholeNumber('trials', 1), load: wholeNumber('load', 0), large: values.large };
+      await measureRevocations(options, directory, print, atEnd);
+    } else if (name === 'isolation') await isolation();
+    else throw new Error(`there is no benchmark ${name}\n\n${usage}`);
   } finally {
     for (const stop of stops.toReversed()) await stop();
   }

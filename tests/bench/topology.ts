@@ -31,11 +31,7 @@ export interface TopologyOptions {
   readonly atEnd: (stop: () => Promise<void>) => void;
 }
 
-async function control(
-  directory: string,
-  egressAllow: string,
-  databaseUrl: string,
-): Promise<[ControlPlane, GraphqlClient]> {
+export async function startControl(egressAllow: string, databaseUrl: string): Promise<[ControlPlane, GraphqlClient]> {
   const bootstrapToken = randomSecret('spb_');
   const parsed = parseConfig({
     DATABASE_URL: databaseUrl,
@@ -118,7 +114,7 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
   const postgres = await startEmbeddedPostgres({ directory: join(options.directory, 'postgres') });
   options.atEnd(() => postgres.stop());
   const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
-  const [controlPlane, api] = await control(options.directory, egressAllow, postgres.url);
+  const [controlPlane, api] = await startControl(egressAllow, postgres.url);
   options.atEnd(() => controlPlane.stop());
   const administrator = new Administrator(api, 1);
   const node = await startNodeProcess(options, {

@@ -8,8 +8,15 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { createGraphqlClient, startRoundRobinEntry } from '@sallyport/cli';
 import { type ControlPlane, parseConfig as parseControlPlaneConfig, startControlPlane } from '@sallyport/control-plane';
-import { parseNodeConfig, type RunningNode, startNode } from '@sallyport/data-plane';
-import { createLog, type Log, prepareQueueDatabase, randomSecret, systemClock } from '@sallyport/schema/platform';
+import { type NodeConfig, parseNodeConfig, type RunningNode, startNode } from '@sallyport/data-plane';
+import {
+  type Clock,
+  createLog,
+  type Log,
+  prepareQueueDatabase,
+  randomSecret,
+  systemClock,
+} from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator } from './administrator.ts';
 import { testConfig } from './config.ts';
@@ -24,6 +31,8 @@ export interface HarnessOptions {
   readonly nodes?: number;
   /** Default: the queues live in PostgreSQL. */
   readonly redisUrl?: string;
+  /** Where the nodes are told that the control plane is, by their index; default where it is. */
+  readonly syncUrlFor?: (syncUrl: string, index: number) => string;
 }
 
 export interface Harness {
@@ -34,6 +43,8 @@ export interface Harness {
   readonly entryOrigin: string;
   readonly databaseUrl: string;
   endpoint(slug: string, key: string): Endpoint;
+  /** Stops a node and starts it again over what it has on disk, on another port and by another clock. */
+  restartNode(index: number, clock: Clock): Promise<RunningNode>;
   stop(): Promise<void>;
 }
 
@@ -72,12 +83,18 @@ async function bootstrap(graphqlUrl: string, token: string): Promise<string> {
   return (await createGraphqlClient(graphqlUrl, undefined).ask(document, { input }, answer)).bootstrap.secret;
 }
 
+interface JoinedNode {
+  readonly running: RunningNode;
+  readonly config: NodeConfig;
+  readonly directory: string;
+}
+
 async function joinNode(
   { environment, queueUrl, log }: Parts,
   name: string,
   syncUrl: string,
   joinToken: string,
-): Promise<{ readonly node: RunningNode; readonly directory: string }> {
+): Promise<JoinedNode> {
   const directory = mkdtempSync(join(tmpdir(), `sallyport-${name}-`));
   const env = {
     ...environment,
@@ -88,7 +105,8 @@ async function joinNode(
     SALLYPORT_NODE_SECRET: randomSecret('node_'),
     SALLYPORT_DATA_DIRECTORY: directory,
   };
-  return { node: await startNode(accepted(parseNodeConfig(env)), { log }), directory };
+  const config = accepted(parseNodeConfig(env));
+  return { running: await startNode(config, { log }), config, directory };
 }
 
 export async function startHarness(options: HarnessOptions): Promise<Harness> {
@@ -137,12 +155,14 @@ async function start(
   const administrator = new Administrator(owner, nodeCount);
   const token = await administrator.createJoinToken(nodeCount);
   const names = Array.from({ length: nodeCount }, (_, index) => `node-${index + 1}`);
-  const nodes = await Promise.all(
-    names.map(async (name) => {
-      const { node, directory } = await joinNode(parts, name, syncUrl, token);
+  const nodes: RunningNode[] = [];
+  const joined = await Promise.all(
+    names.map(async (name, index) => {
+      const node = await joinNode(parts, name, options.syncUrlFor?.(syncUrl, index) ?? syncUrl, token);
+      nodes[index] = node.running;
       stops.push(async () => {
-        await node.stop();
-        rmSync(directory, { recursive: true, force: true });
+        await nodes[index]?.stop();
+        rmSync(node.directory, { recursive: true, force: true });
       });
       return node;
     }),
@@ -159,6 +179,14 @@ async function start(
     entryOrigin,
     databaseUrl: database.url,
     endpoint: (slug, key) => ({ url: `${entryOrigin}/mcp/${slug}`, key }),
+    restartNode: async (index, clock) => {
+      const config = joined[index]?.config;
+      if (config === undefined) throw new Error(`there is no node ${index}`);
+      await nodes[index]?.stop();
+      const running = await startNode(config, { log: parts.log, clock });
+      nodes[index] = running;
+      return running;
+    },
     stop,
   };
 }

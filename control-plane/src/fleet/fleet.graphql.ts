@@ -170,7 +170,12 @@ export class NodeConvergence {
   @Field(() => Node, { description: 'The node.' })
   node!: Node;
 
-  @Field(() => Boolean, { description: 'It runs this revision or a later one.' })
+  @Field(() => NodeStatusEnum, {
+    description: 'Live: in contact, with this revision or a later one. Gone: it may still serve what it had.',
+  })
+  state!: NodeStatus;
+
+  @Field(() => Boolean, { description: 'It runs this revision or a later one, and is not gone.' })
   applied!: boolean;
 
   @Field(() => Boolean, { description: 'It was heard within the last 5 seconds.' })
@@ -188,7 +193,10 @@ export class RevocationStatus {
   @Field(() => String, { description: 'For people: "revision 412 is live on 17 of 18 nodes".' })
   summary!: string;
 
-  @Field(() => [NodeConvergence], { description: 'Every node that is not gone.' })
+  @Field(() => [NodeConvergence], {
+    description:
+      'Every node that is not gone; then those that are gone without a goodbye, or were removed, as long as they may serve.',
+  })
   nodes!: NodeConvergence[];
 }
 

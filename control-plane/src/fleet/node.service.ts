@@ -1,12 +1,12 @@
-import { AppError, contactLostAfterMs, nodeGoneAfterMs } from '@sallyport/schema';
-import { and, asc, desc, eq, gt, inArray, isNull } from 'drizzle-orm';
+import { AppError, contactLostAfterMs, defaultLimits, type LimitsDocument, nodeGoneAfterMs } from '@sallyport/schema';
+import { and, asc, desc, eq, gt, inArray, isNotNull, isNull, lte, or } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { isUuid, mutate } from '../database/mutation.ts';
-import { configGeneration } from '../database/settings.tables.ts';
+import { configGeneration, settings } from '../database/settings.tables.ts';
 import { sendSignal } from '../signals.ts';
 import { currentHistory, type FleetVault, insertSealingKey } from './fleet-keys.ts';
 import {
@@ -22,6 +22,7 @@ import {
   type SealingKeyRow,
   sealingKeys,
 } from './fleet.tables.ts';
+import { limitsSetting } from './read-configuration.ts';
 
 /** `live`: in contact and running the newest configuration. `gone`: unseen for 60 s, or it said goodbye. */
 export const nodeStatuses = ['live', 'unconverged', 'gone'] as const;
@@ -29,6 +30,7 @@ export type NodeStatus = (typeof nodeStatuses)[number];
 
 const alarmsShownMax = 32;
 const problemsShownMax = 200;
+const goneNodesShownMax = 200;
 /** Keys that are waiting to seal; one rotation at a time is all that makes sense. */
 const keysWaitingMax = 1;
 
@@ -56,7 +58,14 @@ export interface Convergence {
   /** Every node that is not gone runs this revision or a later one, and is in contact. */
   readonly converged: boolean;
   readonly summary: string;
-  readonly nodes: readonly { readonly node: NodeRow; readonly applied: boolean; readonly inContact: boolean }[];
+  /** Those that are not gone, then those that are and may serve an older configuration all the same. */
+  readonly nodes: readonly {
+    readonly node: NodeRow;
+    /** `live`: in contact, with this revision or a later one. */
+    readonly state: NodeStatus;
+    readonly applied: boolean;
+    readonly inContact: boolean;
+  }[];
 }
 
 interface Published {
@@ -150,18 +159,21 @@ export class NodeService {
   async convergence(ctx: Context, configRevision: number): Promise<Convergence> {
     ctx.authorize('node:read');
     const published = await readPublished(this.database.db);
-    const present = await presentNodes(this.database.db, ctx.clock.now());
-    const states = present.map((node) => ({
-      node,
-      applied: node.appliedHistoryId === published.historyId && (node.appliedRevision ?? 0) >= configRevision,
-      inContact: contactAgeMs(node, ctx.clock.now()) <= contactLostAfterMs,
-    }));
-    const having = states.filter((state) => state.applied && state.inContact).length;
+    const nowMs = ctx.clock.now();
+    const present = await presentNodes(this.database.db, nowMs);
+    const gone = await goneNodes(this.database.db, nowMs);
+    const states = present.map((node) => {
+      const applied = node.appliedHistoryId === published.historyId && (node.appliedRevision ?? 0) >= configRevision;
+      const inContact = contactAgeMs(node, nowMs) <= contactLostAfterMs;
+      const state: NodeStatus = applied && inContact ? 'live' : 'unconverged';
+      return { node, state, applied, inContact };
+    });
+    const having = states.filter(({ state }) => state === 'live').length;
     return {
       configRevision,
       converged: configRevision <= published.revision && having === states.length,
-      summary: summaryOf(configRevision, having, states.length),
-      nodes: states,
+      summary: summaryOf(configRevision, having, states.length, gone.length),
+      nodes: [...states, ...gone.map((node) => ({ node, state: 'gone' as const, applied: false, inContact: false }))],
     };
   }
 
@@ -223,8 +235,9 @@ export class NodeService {
   }
 }
 
-function summaryOf(revision: number, having: number, total: number): string {
-  return `revision ${revision} is live on ${having} of ${total} ${total === 1 ? 'node' : 'nodes'}`;
+function summaryOf(revision: number, having: number, total: number, gone = 0): string {
+  const live = `revision ${revision} is live on ${having} of ${total} ${total === 1 ? 'node' : 'nodes'}`;
+  return gone === 0 ? live : `${live}; ${gone} gone`;
 }
 
 function contactAgeMs(node: Pick<NodeRow, 'lastContactAt'>, nowMs: number): number {
@@ -252,6 +265,24 @@ async function presentNodes(reader: Reader, nowMs: number): Promise<NodeRow[]> {
       and(isNull(nodes.removedAt), isNull(nodes.leftAt), gt(nodes.lastContactAt, new Date(nowMs - nodeGoneAfterMs))),
     )
     .orderBy(asc(nodes.id));
+}
+
+/** Nodes that are gone without a goodbye, or were removed, and were heard so lately that they may serve what they have. */
+async function goneNodes(reader: Reader, nowMs: number): Promise<NodeRow[]> {
+  const [limits] = await reader.select().from(settings).where(eq(settings.key, limitsSetting));
+  const { configStalenessMaxMs } = { ...defaultLimits, ...(limits?.value as Partial<LimitsDocument> | undefined) };
+  return reader
+    .select()
+    .from(nodes)
+    .where(
+      and(
+        isNull(nodes.leftAt),
+        gt(nodes.lastContactAt, new Date(nowMs - configStalenessMaxMs)),
+        or(isNotNull(nodes.removedAt), lte(nodes.lastContactAt, new Date(nowMs - nodeGoneAfterMs))),
+      ),
+    )
+    .orderBy(desc(nodes.lastContactAt))
+    .limit(goneNodesShownMax);
 }
 
 async function readPublished(reader: Reader): Promise<Published> {

@@ -8,7 +8,7 @@ import { buildFromDocuments, type BuiltConfiguration } from './build-runtime.ts'
 import { LastKnownGood } from './last-known-good.ts';
 import { SealedFiles } from './sealed-files.ts';
 
-const contact = { controlPlaneTimeMs: 5, ageMs: 6, localTimeMs: 7 };
+const contact = { controlPlaneTimeMs: 5, ageMs: 6, localTimeMs: 7, bootTime: { bootId: 'b', elapsedMs: 8 } };
 const key = sealingKeyFromSecret('a secret that is long enough, at least 32');
 const secret = Buffer.alloc(32, 9).toString('base64');
 const keys: ConfigDocument = { kind: 'keys', sealing: [{ id: 'k', secret, use: 'seal' }] };

@@ -15,6 +15,8 @@ const contactSchema = z.strictObject({
   controlPlaneTimeMs: z.number(),
   ageMs: z.number(),
   localTimeMs: z.number(),
+  // Absent in what an earlier build wrote.
+  bootTime: z.strictObject({ bootId: z.string(), elapsedMs: z.number() }).nullable().default(null),
 });
 
 export type LoadResult =

@@ -77,6 +77,20 @@ test('a local clock set back since makes the age maximal, until there is contact
   expect(second.isStale(built.runtime)).toBe(false);
 });
 
+test.each([
+  ['the same start of the machine', 'b', 30 * hourMs],
+  ['another start of the machine, of which only the clock tells', 'c', 10 * hourMs],
+])('a clock set back by less than the process was away does not make the age less: %s', (_case, bootId, ageMs) => {
+  const saved = new RuntimeStore({ clock, bootTime: () => ({ bootId: 'b', elapsedMs: 5 }) });
+  saved.contact(hourMs);
+  const written = saved.save();
+  if (written === undefined) throw new Error('nothing saved');
+  pass(10 * hourMs);
+  const store = new RuntimeStore({ clock, bootTime: () => ({ bootId, elapsedMs: 30 * hourMs + 5 }) });
+  store.restore(written);
+  expect(store.contactAgeMs()).toBe(ageMs);
+});
+
 test('without any contact a configuration is stale', () => {
   const store = new RuntimeStore({ clock });
   expect(store.isStale(built.runtime)).toBe(true);

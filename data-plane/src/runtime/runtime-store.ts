@@ -1,5 +1,6 @@
 import { contactLostAfterMs } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
+import { type BootTime, readBootTime } from './boot-time.ts';
 import type { BuiltConfiguration } from './build-runtime.ts';
 import type { Runtime, ServerRuntime } from './runtime.ts';
 
@@ -14,6 +15,8 @@ export interface SavedContact {
   readonly ageMs: number;
   /** The local wall clock when this was written. */
   readonly localTimeMs: number;
+  /** When this was written, by the clock that nobody sets; null where there is none. */
+  readonly bootTime: BootTime | null;
 }
 
 export type SwapListener = (runtime: Runtime, before: Runtime | undefined) => void;
@@ -31,8 +34,11 @@ export class RuntimeStore {
   /** Control plane time and contact age at the monotonic instant `at`. */
   #reference: { readonly at: number; readonly timeMs: number; readonly ageMs: number } | undefined;
 
-  constructor(options: { readonly clock: Clock }) {
+  readonly #bootTime: () => BootTime | null;
+
+  constructor(options: { readonly clock: Clock; readonly bootTime?: () => BootTime | null }) {
     this.#clock = options.clock;
+    this.#bootTime = options.bootTime ?? readBootTime;
   }
 
   /** The running configuration; undefined until the first one is applied or loaded. Pin it once per request. */
@@ -102,18 +108,28 @@ export class RuntimeStore {
       controlPlaneTimeMs: Math.round(this.now() - ageMs),
       ageMs: Math.ceil(ageMs),
       localTimeMs: this.#clock.now(),
+      bootTime: this.#bootTime(),
     };
   }
 
-  /** Takes up what an earlier process wrote. A local clock that was set back since makes the age maximal. */
+  /**
+   * Takes up what an earlier process wrote. A local clock that was set back since makes the age maximal; one that was
+   * set back by less than the process was away is found out by how long the machine has been running.
+   */
   restore(saved: SavedContact): void {
     const sinceMs = this.#clock.now() - saved.localTimeMs;
     const setBack = sinceMs < -clockSetBackToleranceMs;
-    const ageMs = saved.ageMs + Math.max(0, sinceMs);
+    const ageMs = saved.ageMs + Math.max(0, sinceMs, this.#bootedSinceMs(saved));
     this.#reference = {
       at: this.#clock.monotonic(),
       timeMs: saved.controlPlaneTimeMs + ageMs,
       ageMs: setBack ? Number.POSITIVE_INFINITY : ageMs,
     };
+  }
+
+  /** Time since the contact was saved, where the machine was not started again meanwhile. */
+  #bootedSinceMs({ bootTime }: SavedContact): number {
+    const now = this.#bootTime();
+    return bootTime === null || now?.bootId !== bootTime.bootId ? 0 : now.elapsedMs - bootTime.elapsedMs;
   }
 }

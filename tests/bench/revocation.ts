@@ -1,0 +1,227 @@
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
+import { startEmbeddedPostgres } from '@sallyport/cli';
+import { type ControlPlane } from '@sallyport/control-plane';
+import { randomSecret } from '@sallyport/schema/platform';
+import postgres from 'postgres';
+import { Administrator } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+import { testConfig } from '../kit/config.ts';
+import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
+import { designSize, seedLargeConfiguration } from '../kit/large-configuration.ts';
+import { RawConnection } from '../isolation/raw-connection.ts';
+import type { FromLight, ToLight } from '../revocation/light-process.ts';
+import { head, nodeSite, openLegacySession, revokeOne, type Site, type TrialResult } from '../revocation/trial.ts';
+import { createVictim, type RevocationKind, revocationKinds, type World } from '../revocation/victims.ts';
+import { startControl } from './topology.ts';
+
+export interface RevocationOptions {
+  /** Of each kind. */
+  readonly trials: number;
+  /** Calls of others on each node, per second. */
+  readonly load: number;
+  /** Among a configuration of the size that DESIGN.md names. */
+  readonly large: boolean;
+}
+
+const slug = 'shared';
+/** Light runtimes beside the whole node, by process. */
+const lightCounts = [6, 6, 5];
+const runtimeCount = lightCounts.length + lightCounts.reduce((sum, count) => sum + count, 0);
+const loadConnections = 4;
+const coldDeadlineMs = 300_000;
+
+type AtEnd = (stop: () => Promise<void>) => void;
+
+class LightProcess implements Site {
+  readonly #child: ChildProcess;
+
+  constructor() {
+    const script = fileURLToPath(new URL('../revocation/light-process.js', import.meta.url));
+    this.#child = fork(script, { execArgv: [], stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+  }
+
+  /** @returns the URL of the node in it */
+  async start(message: Omit<Extract<ToLight, { type: 'start' }>, 'type'>): Promise<string> {
+    return (await this.#ask({ type: 'start', ...message }, 'started')).nodeUrl;
+  }
+
+  async watch(victim: Parameters<Site['watch']>[0]): ReturnType<Site['watch']> {
+    await this.#ask({ type: 'watch', call: victim.call('light') }, 'admitted');
+    return { settle: async () => (await this.#ask({ type: 'settle' }, 'settled')).watched };
+  }
+
+  async stop(): Promise<void> {
+    const exited = once(this.#child, 'exit');
+    this.#child.disconnect();
+    await exited;
+  }
+
+  async #ask<Type extends FromLight['type']>(
+    message: ToLight,
+    type: Type,
+  ): Promise<Extract<FromLight, { type: Type }>> {
+    const answered = once(this.#child, 'message') as Promise<[FromLight]>;
+    this.#child.send(message);
+    const [answer] = await answered;
+    if (answer.type === type) return answer as Extract<FromLight, { type: Type }>;
+    throw new Error(answer.type === 'failed' ? answer.message : `${answer.type} instead of ${type}`);
+  }
+}
+
+interface Fleet {
+  readonly administrator: Administrator;
+  readonly upstream: EchoUpstream;
+  readonly nodeUrls: readonly string[];
+  readonly sites: readonly Site[];
+}
+
+async function startFleet(options: RevocationOptions, directory: string, atEnd: AtEnd): Promise<Fleet> {
+  const database = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
+  atEnd(() => database.stop());
+  const upstream = await startEchoUpstream();
+  atEnd(() => upstream.stop());
+  const egressAllow = `127.0.0.1/32:${new URL(upstream.url).port}`;
+  const [controlPlane, api] = await startControl(egressAllow, database.url);
+  atEnd(() => controlPlane.stop());
+  if (options.large) {
+    const sql = postgres(database.url, { max: 1, onnotice: () => undefined });
+    await seedLargeConfiguration(sql, designSize);
+    await sql.end();
+  }
+  const administrator = new Administrator(api, runtimeCount);
+  const joinToken = await administrator.createJoinToken(runtimeCount);
+  const processes = lightCounts.map(() => new LightProcess());
+  for (const one of processes) atEnd(() => one.stop());
+  const nodeUrls = await Promise.all(
+    processes.map((one, at) => {
+      const environment = nodeEnvironment(`node-${at}`, directory, controlPlane, {
+        SALLYPORT_JOIN_TOKEN: joinToken,
+        SALLYPORT_EGRESS_ALLOW: egressAllow,
+        DATABASE_URL: database.url,
+      });
+      const syncUrl = controlPlane.syncUrl ?? '';
+      return one.start({ environment, lightCount: lightCounts[at] ?? 0, syncUrl, joinToken, directory });
+    }),
+  );
+  const nodes = nodeUrls.map((url, at) => nodeSite(`node-${at}`, url, upstream.arrivals));
+  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes] };
+}
+
+function nodeEnvironment(
+  name: string,
+  directory: string,
+  controlPlane: ControlPlane,
+  more: Readonly<Record<string, string>>,
+): Record<string, string> {
+  return {
+    PATH: testConfig.path,
+    SALLYPORT_CONTROL_PLANE_URL: controlPlane.syncUrl ?? '',
+    SALLYPORT_NODE_NAME: name,
+    SALLYPORT_NODE_SECRET: randomSecret('node_'),
+    SALLYPORT_DATA_DIRECTORY: join(directory, name),
+    SALLYPORT_LISTEN_PORT: '0',
+    SALLYPORT_OPERATIONS_PORT: '0',
+    ...more,
+  };
+}
+
+/** Cold runtimes that share two cores take their time to get a large configuration. */
+async function everywhere({ administrator }: Fleet): Promise<void> {
+  await waitFor('every runtime has the configuration', () => administrator.converged(), { deadlineMs: coldDeadlineMs });
+}
+
+async function createWorld({ administrator, upstream, nodeUrls }: Fleet): Promise<World> {
+  const { id } = await administrator.registerServer(slug, upstream.url);
+  const disposable = await administrator.registerServer('disposable', upstream.url);
+  const [nodeUrl = ''] = nodeUrls;
+  return {
+    administrator,
+    serverId: id,
+    slug,
+    disposable,
+    openSession: (name, key) => openLegacySession(`${nodeUrl}/mcp/${name}`, key),
+  };
+}
+
+/** Calls of somebody else on every node, at a steady rate, until the end. */
+async function startLoad(world: World, { nodeUrls }: Fleet, perSecond: number, atEnd: AtEnd): Promise<void> {
+  if (perSecond === 0) return;
+  const other = await createVictim('grant ended', world);
+  const call = other.call('load');
+  const text = head(call);
+  let stopped = false;
+  const loops = nodeUrls.flatMap((url) =>
+    Array.from({ length: loadConnections }, async () => {
+      const connection = new RawConnection(new URL(url));
+      while (!stopped) {
+        await connection.send(text, call.body);
+        await delay((loadConnections * 1000) / perSecond);
+      }
+      connection.close();
+    }),
+  );
+  atEnd(async () => {
+    stopped = true;
+    await Promise.all(loops);
+  });
+}
+
+function quantile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
+}
+
+function row(name: string, values: readonly number[]): string {
+  const sorted = values.toSorted((a, b) => a - b);
+  const figures = [quantile(sorted, 0.5), quantile(sorted, 0.95), quantile(sorted, 0.99), quantile(sorted, 1)];
+  return [
+    name.padEnd(26),
+    ...figures.map((figure) => figure.toFixed(0).padStart(8)),
+    String(values.length).padStart(8),
+  ].join(' ');
+}
+
+const columns = `${'kind'.padEnd(26)} ${['p50 ms', 'p95 ms', 'p99 ms', 'max ms', 'samples'].map((title) => title.padStart(8)).join(' ')}`;
+
+export async function measureRevocations(
+  options: RevocationOptions,
+  directory: string,
+  print: (line: string) => void,
+  atEnd: AtEnd,
+): Promise<void> {
+  const fleet = await startFleet(options, directory, atEnd);
+  await everywhere(fleet);
+  const world = await createWorld(fleet);
+  await everywhere(fleet);
+  await startLoad(world, fleet, options.load, atEnd);
+  const results = new Map<RevocationKind, TrialResult[]>(revocationKinds.map((kind) => [kind, []]));
+  for (let trial = 0; trial < options.trials; trial++) {
+    for (const kind of revocationKinds) {
+      const victim = await createVictim(kind, world);
+      results.get(kind)?.push(await revokeOne(victim, fleet.sites, fleet.nodeUrls));
+    }
+  }
+  print(
+    `${runtimeCount} runtimes, ${options.load} calls/s of others on each node${options.large ? ', large configuration' : ''}`,
+  );
+  print('\nFrom the answer of the mutation to the last call that a runtime admitted');
+  print(columns);
+  const of = (pick: (result: TrialResult) => readonly number[]) =>
+    [...results].map(([kind, found]) => [kind, found.flatMap(pick)] as const);
+  const table = (rows: readonly (readonly [string, readonly number[]])[]): void => {
+    for (const [kind, values] of rows) print(row(kind, values));
+    print(
+      row(
+        'all',
+        rows.flatMap(([, values]) => values),
+      ),
+    );
+  };
+  table(of(({ admittedMs }) => admittedMs));
+  print('\nFrom the answer of the mutation to the end of an open stream');
+  print(columns);
+  table(of(({ streamMs }) => streamMs));
+}

@@ -1,0 +1,277 @@
+/**
+ * Throughput and latency of a node against the upstream itself and against nginx as a proxy, in one run on
+ * the same cores. Everything but the node is pinned to core 0, the node and the reference proxy, one at a time, to core 1.
+ */
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { request as httpRequest } from 'node:http';
+import { availableParallelism, cpus } from 'node:os';
+import { freePort } from '@sallyport/cli';
+import { Pool } from 'undici';
+import { startReferenceServer } from '../kit/reference-server.ts';
+import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
+import { startNginx } from './nginx.ts';
+import { startTopology, type Topology } from './topology.ts';
+
+const connections = 64;
+const latencyRequestsPerSecond = 500;
+const sizes = new Map([
+  ['1-kib', 1024],
+  ['16-kib', 16 * 1024],
+  ['256-kib', 256 * 1024],
+]);
+/** Discovery needs the tools that are called; the reference server has this one. */
+const toolName = 'test_simple_text';
+/** Two, since one server may only have so many exchanges open. */
+const streamServers = ['reference-a', 'reference-b'];
+const streamsPerClient = 200;
+const streamsOpenedAtOnce = 100;
+
+export interface ThroughputOptions {
+  /** Length of one measurement. */
+  readonly seconds: number;
+  /** Interleaved; medians are printed. */
+  readonly rounds: number;
+  /** Idle event streams to hold open; 0 leaves that out. */
+  readonly streams: number;
+}
+type Print = (line: string) => void;
+
+function requireBinaries(): void {
+  for (const name of ['nginx', 'wrk', 'taskset']) {
+    const found = spawnSync(name, ['-v']);
+    if (found.error !== undefined)
+      throw new Error(`${name} is not installed (apt install ${name === 'taskset' ? 'util-linux' : name})`);
+  }
+  if (availableParallelism() < 2) throw new Error('two cores are needed: one for the node, one for everything else');
+}
+
+/** An answer to `tools/call` that has `bytes` bytes. */
+function answer(bytes: number): string {
+  const around = (text: string): string =>
+    JSON.stringify({ jsonrpc: '2.0', id: 1, result: { resultType: 'complete', content: [{ type: 'text', text }] } });
+  return around('x'.repeat(bytes - around('').length));
+}
+
+function call(url: URL, key: string | null): LoadRequest {
+  const protocolRevision = '2026-07-28';
+  const prefix = 'io.modelcontextprotocol/';
+  const body = JSON.stringify({
+    jsonrpc: '2.0',
+    id: 1,
+    method: 'tools/call',
+    params: {
+      name: toolName,
+      arguments: { query: 'open issues assigned to me', repository: 'example/example', limit: 20 },
+      _meta: {
+        [`${prefix}protocolVersion`]: protocolRevision,
+        [`${prefix}clientInfo`]: { name: 'bench', version: '1.0.0' },
+        [`${prefix}clientCapabilities`]: {},
+      },
+    },
+  });
+  const headers = {
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': protocolRevision,
+    'mcp-method': 'tools/call',
+    'mcp-name': toolName,
+    ...(key === null ? {} : { authorization: `Bearer ${key}` }),
+  };
+  return { url, headers, body };
+}
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
+
+/** User and system time of a process and its children that live, in seconds (proc(5), /proc/<pid>/stat). */
+function processorSeconds(pid: number): number {
+  const ticksPerSecond = 100;
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
+  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
+    .replace(/^.*\) /, '')
+    .split(' ');
+  const own = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+  return children.reduce((sum, child) => sum + processorSeconds(child), own);
+}
+
+interface Contender {
+  readonly name: string;
+  /** The process in the middle; null: there is none. */
+  readonly pid: number | null;
+  readonly request: (size: string) => LoadRequest;
+}
+
+async function throughputTable(
+  contenders: readonly Contender[],
+  directory: string,
+  { seconds, rounds }: ThroughputOptions,
+  print: Print,
+): Promise<void> {
+  print(
+    `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
+  );
+  print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
+  for (const size of sizes.keys()) {
+    const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
+      contenders.map(({ name }) => [name, []]),
+    );
+    for (let round = 0; round < rounds; round++) {
+      for (const { name, pid, request } of contenders) {
+        const before = pid === null ? 0 : processorSeconds(pid);
+        const measured = await measureThroughput(request(size), {
+          directory,
+          seconds,
+          connections,
+          pin: ['taskset', '-c', '0'],
+        });
+        if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
+        const spent = pid === null ? Number.NaN : processorSeconds(pid) - before;
+        const cpuMicroseconds = (spent * 1e6) / (measured.requestsPerSecond * seconds);
+        results.get(name)?.push({ ...measured, cpuMicroseconds });
+      }
+    }
+    const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
+    for (const [name, measured] of results) {
+      const row = [
+        size.padEnd(10),
+        name.padEnd(8),
+        rate(name).toFixed(0).padStart(11),
+        median(measured.map((result) => result.latencyP50Ms))
+          .toFixed(2)
+          .padStart(8),
+        median(measured.map((result) => result.latencyP99Ms))
+          .toFixed(2)
+          .padStart(8),
+        (rate(name) / rate('direct')).toFixed(2).padStart(11),
+        (rate(name) / rate('nginx')).toFixed(2).padStart(10),
+        median(measured.map((result) => result.cpuMicroseconds))
+          .toFixed(0)
+          .replace('NaN', '–')
+          .padStart(16),
+      ];
+      print(row.join(' '));
+    }
+  }
+}
+
+async function latencyTable(
+  contenders: readonly Contender[],
+  { seconds }: ThroughputOptions,
+  print: Print,
+): Promise<void> {
+  print(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, 1 KiB`);
+  print('proxy      p50 ms   p99 ms   added p50   added p99');
+  let direct: Latency | undefined;
+  for (const { name, request } of contenders) {
+    const load = request('1-kib');
+    const pool = new Pool(load.url.origin, { connections: 64 });
+    const send = async (): Promise<boolean> => {
+      const response = await pool.request({
+        path: load.url.pathname,
+        method: 'POST',
+        headers: load.headers,
+        body: load.body,
+      });
+      await response.body.dump();
+      return response.statusCode === 200;
+    };
+    await measureLatency(load, send, { seconds: 1, requestsPerSecond: latencyRequestsPerSecond });
+    const measured = await measureLatency(load, send, { seconds, requestsPerSecond: latencyRequestsPerSecond });
+    await pool.close();
+    if (measured.failures > 0) throw new Error(`${name}: ${measured.failures} requests failed`);
+    direct ??= measured;
+    const figures = [measured.p50Ms, measured.p99Ms, measured.p50Ms - direct.p50Ms, measured.p99Ms - direct.p99Ms];
+    print(`${name.padEnd(8)} ${figures.map((figure) => figure.toFixed(2).padStart(8)).join('   ')}`);
+  }
+}
+
+function residentMebibytes(pid: number): number {
+  const kibibytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
+  return Number(kibibytes) / 1024;
+}
+
+function listenRequest(url: URL, key: string): LoadRequest {
+  const load = call(url, key);
+  const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
+  const params = { notifications: { toolsListChanged: true }, _meta: envelope.params._meta };
+  const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
+  delete headers['mcp-name'];
+  return { url, headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params }) };
+}
+
+/** @returns a function that ends the stream; resolves with the stream's first event */
+function openStream({ url, headers, body }: LoadRequest): Promise<() => void> {
+  const { promise, resolve, reject } = Promise.withResolvers<() => void>();
+  const request = httpRequest(url, { method: 'POST', agent: false, headers }, (response) => {
+    if (response.statusCode !== 200) reject(new Error(`a stream was answered ${String(response.statusCode)}`));
+    response.once('data', () => resolve(() => request.destroy()));
+    response.on('error', () => undefined);
+  });
+  request.on('error', reject);
+  request.end(body);
+  return promise;
+}
+
+/** Opens streams that stay quiet, and reads the node's memory before and with them. */
+async function idleStreams({ nodeUrl, nodePid, clients }: Topology, count: number, print: Print): Promise<void> {
+  const before = residentMebibytes(nodePid);
+  const open: (() => void)[] = [];
+  while (open.length < count) {
+    const batch = Array.from({ length: Math.min(streamsOpenedAtOnce, count - open.length) }, (_, at) => {
+      const n = open.length + at;
+      const url = new URL(`/mcp/${streamServers[n % streamServers.length] ?? ''}`, nodeUrl);
+      return openStream(listenRequest(url, clients[n % clients.length]?.key ?? ''));
+    });
+    open.push(...(await Promise.all(batch)));
+  }
+  const resident = residentMebibytes(nodePid);
+  for (const close of open) close();
+  const perStream = ((resident - before) * 1024) / count;
+  print(`\n${count} idle streams: ${resident.toFixed(0)} MiB resident in the node`);
+  print(`(${before.toFixed(0)} MiB before them, so ${perStream.toFixed(1)} KiB a stream)`);
+}
+
+/** Starts everything, measures, prints. What was started is handed to `atEnd`, to be stopped last first. */
+export async function measureThroughputs(
+  chosen: ThroughputOptions,
+  directory: string,
+  print: Print,
+  atEnd: (stop: () => Promise<void>) => void,
+): Promise<void> {
+  requireBinaries();
+  print(`${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`);
+  // The control plane and PostgreSQL run with the load generator, away from the node's core.
+  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  const reference = await startReferenceServer({ eras: 'modern' });
+  atEnd(() => reference.stop());
+  const nginx = await startNginx({
+    directory,
+    upstreamPort: await freePort(),
+    proxyPort: await freePort(),
+    discovery: new URL(reference.url),
+    answers: new Map([...sizes].map(([name, bytes]) => [name, answer(bytes)])),
+    upstreamPin: ['taskset', '-c', '0'],
+    proxyPin: ['taskset', '-c', '1'],
+  });
+  atEnd(() => nginx.stop());
+  const topology = await startTopology({
+    directory,
+    nodePin: ['taskset', '-c', '1'],
+    upstreams: new Map([
+      ...[...sizes.keys()].map((size): [string, URL] => [`s-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
+      ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
+    ]),
+    clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
+    atEnd,
+  });
+  const key = topology.clients[0]?.key ?? '';
+  const contenders: Contender[] = [
+    { name: 'direct', pid: null, request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
+    { name: 'nginx', pid: nginx.proxyPid, request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
+    { name: 'node', pid: topology.nodePid, request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
+  ];
+  await throughputTable(contenders, directory, chosen, print);
+  await latencyTable(contenders, chosen, print);
+  if (chosen.streams > 0) await idleStreams(topology, chosen.streams, print);
+}

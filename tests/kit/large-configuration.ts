@@ -1,0 +1,63 @@
+import type postgres from 'postgres';
+
+export interface LargeConfiguration {
+  readonly servers: number;
+  /** On each server. */
+  readonly definitions: number;
+  /** On each server. */
+  readonly grants: number;
+  readonly principals: number;
+  readonly groups: number;
+}
+
+/** The size that DESIGN.md names: 2,000 servers, 100,000 tools, 10,000 grants, 20,000 principals with a key each. */
+export const designSize: LargeConfiguration = {
+  servers: 2_000,
+  definitions: 50,
+  grants: 5,
+  principals: 20_000,
+  groups: 200,
+};
+
+/** Fills a migrated database as years of use would; the rows are as valid as those the API writes. */
+export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfiguration): Promise<void> {
+  await sql.begin(async (tx) => {
+    await tx`
+      insert into principals (id, kind, name, issuer, subject)
+      select gen_random_uuid(), 'user', 'Person ' || n, 'seed', 'person-' || n
+      from generate_series(1, ${size.principals}::int) n`;
+    await tx`
+      insert into api_keys (id, principal_id, name, hash, hint, scopes, expires_at)
+      select gen_random_uuid(), id, 'key', encode(sha256(convert_to(id::text, 'UTF8')), 'hex'), 'sp_', '{mcp}',
+        now() + interval '1 day'
+      from principals where issuer = 'seed'`;
+    await tx`
+      insert into groups (id, name)
+      select gen_random_uuid(), 'group ' || n from generate_series(1, ${size.groups}::int) n`;
+    await tx`
+      insert into group_members (group_id, principal_id)
+      select g.id, p.id
+      from (select id, row_number() over () as n from principals where issuer = 'seed') p
+        join (select id, row_number() over () as n from groups) g on g.n = 1 + p.n % ${size.groups}::int`;
+    await tx`
+      insert into servers
+        (id, slug, slug_key, title, url, lifecycle, protocol_revisions, discovered_at, discovery_attempted_at)
+      select gen_random_uuid(), 'server-' || n, 'server-' || n, 'Server ' || n, 'https://mcp.example.com/mcp',
+        'approved', '{2025-11-25}', now(), now()
+      from generate_series(1, ${size.servers}::int) n`;
+    await tx`
+      insert into definitions
+        (id, server_id, kind, name, digests, state, approved_digests, first_seen_at, last_seen_at)
+      select gen_random_uuid(), s.id, 'tool', 'tool_' || n, array[d.digest], 'approved', array[d.digest], now(), now()
+      from servers s, generate_series(1, ${size.definitions}::int) n,
+        lateral (select encode(sha256(convert_to(s.id::text || n, 'UTF8')), 'hex') as digest) d`;
+    await tx`
+      insert into grants (id, name, subject_kind, subject_group_id, server_id, effect, tools)
+      select gen_random_uuid(), 'grant', 'group', g.id, s.id, 'allow', '{tool_*}'
+      from (select id, row_number() over () as n from servers) s, generate_series(1, ${size.grants}::int) i
+        join (select id, row_number() over () as n from groups) g on g.n = 1 + i % ${size.groups}::int`;
+    await tx`update config_generation set generation = generation + 1`;
+    await tx`select pg_notify('sallyport_config', '')`;
+  });
+  await sql`analyze`;
+}

@@ -1,0 +1,133 @@
+/**
+ * A data-plane runtime without its edges: it joins the fleet, applies what is pushed, and decides by the real pipeline.
+ * Its upstream is a function, so that very many calls cost little.
+ */
+import {
+  Connections,
+  DecisionCache,
+  decisionCacheBytesMax,
+  ExchangeSlots,
+  ObservedHealth,
+  Pipeline,
+  RuntimeStore,
+} from '@sallyport/data-plane';
+import { SyncClient } from '@sallyport/data-plane/runtime';
+import { AppError } from '@sallyport/schema';
+import { createLog, randomSecret, systemClock } from '@sallyport/schema/platform';
+import type { Dispatcher } from 'undici';
+import { sharedNowMs } from '../kit/echo-upstream.ts';
+import type { Call } from './victims.ts';
+
+const log = createLog({ name: 'light', level: 'silent' });
+const answer = Buffer.from('{"jsonrpc":"2.0","id":1,"result":{"content":[]}}');
+const idle = {
+  exchangesOpen: 0,
+  requestsPerSecond: 0,
+  eventLoopDelayP99Ms: 0,
+  residentBytes: 0,
+  spoolBytes: 0,
+  spoolRecordsUnconfirmed: 0,
+};
+
+export interface LightRuntime {
+  /** @returns the shared instant at which the call was about to be written, or undefined where it was refused */
+  call(call: Call): Promise<number | undefined>;
+  stop(): Promise<void>;
+}
+
+class InstantController implements Dispatcher.DispatchController {
+  readonly paused = false;
+  readonly aborted = false;
+  readonly reason = null;
+  readonly rawHeaders = null;
+  readonly rawTrailers = null;
+  abort(): void {}
+  pause(): void {}
+  resume(): void {}
+}
+
+/** Answers when the first byte would be written, and tells when that was. */
+function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
+  return {
+    dispatch: (_options, handler) => {
+      const controller = new InstantController();
+      try {
+        handler.onRequestStart?.(controller, undefined);
+      } catch (error) {
+        handler.onResponseError?.(controller, error instanceof Error ? error : new Error(String(error)));
+        return true;
+      }
+      admitted();
+      handler.onResponseStart?.(controller, 200, { 'content-type': 'application/json' });
+      handler.onResponseData?.(controller, answer);
+      handler.onResponseEnd?.(controller, {});
+      return true;
+    },
+  };
+}
+
+export function startLightRuntime(options: {
+  readonly syncUrl: string;
+  readonly joinToken: string;
+  readonly name: string;
+  /** Of its own; whoever gives it removes it. */
+  readonly directory: string;
+}): LightRuntime {
+  const clock = systemClock;
+  const store = new RuntimeStore({ clock });
+  const sync = new SyncClient({
+    url: options.syncUrl,
+    joinToken: options.joinToken,
+    dataDirectory: options.directory,
+    nodeSecret: randomSecret('node_'),
+    name: options.name,
+    build: 'light',
+    labels: {},
+    peerUrl: null,
+    store,
+    clock,
+    log,
+    spoolEpochs: () => [],
+    load: () => idle,
+    discover: () => Promise.reject(new AppError('UPSTREAM_UNREACHABLE')),
+  });
+  let admittedAt: number | undefined;
+  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
+  const pipeline = new Pipeline({
+    runtimes: store,
+    audit: { append: () => undefined, appendDurable: () => Promise.resolve() },
+    metrics: { exchangeClosed: () => undefined },
+    connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
+    health,
+    decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
+    slots: new ExchangeSlots({ exchangesMax: 1000 }),
+    receive: {
+      access: { publicHosts: new Set(['127.0.0.1']), allowedOrigins: new Set() },
+      requestBodyTimeoutMs: 5_000,
+    },
+    clock,
+    log,
+  });
+  sync.start();
+  return {
+    call: async ({ slug, headers, body }) => {
+      admittedAt = undefined;
+      const response = await pipeline.handle({
+        method: 'POST',
+        path: `/mcp/${slug}`,
+        headers: new Map([['host', '127.0.0.1'], ...Object.entries(headers)]),
+        repeatedHeaders: [],
+        remoteAddress: '127.0.0.1',
+        signal: new AbortController().signal,
+        readBody: () => Promise.resolve(Buffer.from(body)),
+      });
+      response.follower?.ended(true, 0, null);
+      return admittedAt;
+    },
+    stop: async () => {
+      await sync.stop();
+      pipeline.streams.close();
+      health.close();
+    },
+  };
+}
