@@ -38,23 +38,21 @@ export function graphqlEnum<Value extends string>(
   return members;
 }
 
+export const dryRunDescription =
+  'Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.';
+export const idempotencyKeyDescription =
+  'Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours ' +
+  'returns the object made the first time; with another input it is refused.';
+
 @InputType({ description: 'Inherited by the inputs of mutations.' })
 export abstract class MutationInput {
-  @Field(() => Boolean, {
-    defaultValue: false,
-    description: 'Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.',
-  })
+  @Field(() => Boolean, { defaultValue: false, description: dryRunDescription })
   dryRun!: boolean;
 }
 
 @InputType({ description: 'Inherited by the inputs of mutations.' })
 export abstract class CreateInput extends MutationInput {
-  @Field(() => String, {
-    nullable: true,
-    description:
-      'Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours ' +
-      'returns the object made the first time; with another input it is refused.',
-  })
+  @Field(() => String, { nullable: true, description: idempotencyKeyDescription })
   idempotencyKey?: string | null;
 }
 

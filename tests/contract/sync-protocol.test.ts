@@ -5,6 +5,7 @@ import {
   controlPlaneNodeId,
   helloSigningText,
   type NodeMessage,
+  snapshotFormat,
 } from '@sallyport/schema';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
@@ -98,7 +99,7 @@ function hello(auth: Hello['auth'], publicKey: string, changes: Partial<Hello> =
     publicKey,
     name: 'raw',
     build: 'test',
-    formats: [1],
+    formats: [snapshotFormat],
     labels: {},
     peerUrl: null,
     applied: null,
@@ -179,7 +180,7 @@ test('a node that reads no format of this control plane is told so', async () =>
   const token = await control.joinToken();
   const refused = await refusal(() => hello({ kind: 'join', token }, mint().publicKey, { formats: [7, 8] }));
   expect(refused).toMatchObject({ code: 'FORMAT_NOT_SUPPORTED' });
-  expect(refused.message).toContain('writes snapshot format 1');
+  expect(refused.message).toContain(`writes snapshot format ${snapshotFormat}`);
 });
 
 test('anything but a hello, and anything that is no message, ends the connection', async () => {

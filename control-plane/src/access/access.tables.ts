@@ -1,5 +1,12 @@
-import type { Role, SubjectKind } from '@sallyport/schema';
-import { integer, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import {
+  grantEffects,
+  type GrantLimits,
+  grantModes,
+  type LabelSelector,
+  type Role,
+  type SubjectKind,
+} from '@sallyport/schema';
+import { bigint, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
 export const roleBindings = pgTable('role_bindings', {
   id: uuid().primaryKey(),
@@ -15,11 +22,19 @@ export const grants = pgTable('grants', {
   subjectKind: text('subject_kind').$type<SubjectKind>().notNull(),
   subjectPrincipalId: uuid('subject_principal_id'),
   subjectGroupId: uuid('subject_group_id'),
-  serverId: uuid('server_id').notNull(),
-  effect: text({ enum: ['allow', 'deny'] }).notNull(),
+  /** Null where it is about all servers that carry some labels. */
+  serverId: uuid('server_id'),
+  serverLabels: jsonb('server_labels').$type<LabelSelector>(),
+  effect: text({ enum: grantEffects }).notNull(),
+  mode: text({ enum: grantModes }).notNull(),
   tools: text().array().notNull(),
   prompts: text().array().notNull(),
   resources: text().array().notNull(),
+  limits: jsonb().$type<GrantLimits>(),
+  /** CEL; `when` alone is a word of SQL. */
+  when: text('when_condition'),
+  whenArguments: text('when_arguments'),
+  configStalenessMaxMs: bigint('config_staleness_max_ms', { mode: 'number' }),
   notBefore: timestamp('not_before', { withTimezone: true }),
   notAfter: timestamp('not_after', { withTimezone: true }),
   source: text({ enum: ['static', 'request', 'terraform', 'breakGlass'] })

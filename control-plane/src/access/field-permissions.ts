@@ -30,11 +30,15 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   'Query.grant': 'grant:read',
   'Query.grants': 'grant:read',
   'Mutation.createGrant': 'grant:write',
+  'Mutation.createGrants': 'grant:write',
+  'Mutation.updateGrants': 'grant:write',
+  'Mutation.deleteGrants': 'grant:write',
   'Mutation.updateGrant': 'grant:write',
   'Mutation.endGrant': 'grant:write',
   'Mutation.deleteGrant': 'grant:write',
   Grant: 'grant:read',
   GrantSubject: 'grant:read',
+  GrantLimits: 'grant:read',
   ...connection('Grant', 'grant:read'),
 
   'Query.user': 'user:read',
@@ -140,6 +144,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   AuditServer: 'audit:read',
   AuditTarget: 'audit:read',
   AuditDecisionRecord: 'audit:read',
+  AuditShadowDecision: 'audit:read',
   AuditObject: 'audit:read',
   ...connection('AuditEvent', 'audit:read'),
 

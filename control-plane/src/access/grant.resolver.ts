@@ -1,15 +1,19 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
+import { Label } from '../catalog/catalog.graphql.ts';
 import {
   CreateGrantInput,
+  CreateGrantsInput,
   DeleteGrantInput,
+  DeleteGrantsInput,
   EndGrantInput,
   Grant,
   GrantConnection,
   GrantsArguments,
   GrantSubject,
   UpdateGrantInput,
+  UpdateGrantsInput,
 } from './access.graphql.ts';
 import type { GrantRow } from './access.tables.ts';
 import type { GrantService } from './grant.service.ts';
@@ -41,7 +45,7 @@ export class GrantResolver {
     return this.grants.create(ctx, input);
   }
 
-  @Mutation(() => Grant, { description: 'Changes what a grant selects, its window, name or reason.' })
+  @Mutation(() => Grant, { description: 'Changes a grant: all but subject, target and effect.' })
   updateGrant(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateGrantInput, { description: 'The changes.' }) input: UpdateGrantInput,
@@ -63,6 +67,39 @@ export class GrantResolver {
     @Arg('input', () => DeleteGrantInput, { description: 'The grant.' }) input: DeleteGrantInput,
   ): Promise<GrantRow> {
     return this.grants.delete(ctx, input);
+  }
+
+  @Mutation(() => [Grant], { description: 'Makes several grants: all of them or none.' })
+  createGrants(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateGrantsInput, { description: 'The grants.' }) input: CreateGrantsInput,
+  ): Promise<GrantRow[]> {
+    return this.grants.createMany(ctx, input);
+  }
+
+  @Mutation(() => [Grant], { description: 'Changes several grants: all of them or none.' })
+  updateGrants(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateGrantsInput, { description: 'The changes.' }) input: UpdateGrantsInput,
+  ): Promise<GrantRow[]> {
+    return this.grants.updateMany(ctx, input);
+  }
+
+  @Mutation(() => [Grant], { description: 'Deletes several grants: all of them or none.' })
+  deleteGrants(
+    @Ctx() ctx: Context,
+    @Arg('input', () => DeleteGrantsInput, { description: 'The grants.' }) input: DeleteGrantsInput,
+  ): Promise<GrantRow[]> {
+    return this.grants.deleteMany(ctx, input);
+  }
+
+  @FieldResolver(() => [Label], {
+    nullable: true,
+    description: 'It is about every server that carries all of these labels; null where it names one server.',
+  })
+  serverLabels(@Root() row: GrantRow): Label[] | null {
+    if (row.serverLabels === null) return null;
+    return Object.entries(row.serverLabels).map(([key, value]) => ({ key, value }));
   }
 
   @FieldResolver(() => GrantSubject, { description: 'Whom it is for.' })

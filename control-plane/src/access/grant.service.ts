@@ -1,18 +1,27 @@
-import { AppError, globProblem, type SubjectKind } from '@sallyport/schema';
+import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, ilike, isNull, or, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
-import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
+import { Violations } from '../database/violations.ts';
 import { type GrantRow, grants } from './access.tables.ts';
+import {
+  checkFields,
+  fieldsOf,
+  type GrantFieldsInput,
+  type GrantTargetInput,
+  noFields,
+  selectorOf,
+} from './grant-form.ts';
 
-/** Most patterns of one kind in one grant. */
-export const selectorsPerKindMax = 200;
-const selectorKinds = ['tools', 'prompts', 'resources'] as const;
+/** Most grants changed by one mutation. */
+export const bulkItemsMax = 500;
+/** Longest text searched for, in characters. */
+const searchLengthMax = 128;
 
 /** What grants need to know of other slices, which `access` does not import. */
 export interface GrantLookup {
@@ -21,46 +30,36 @@ export interface GrantLookup {
   readonly serverExists: (reader: Reader, id: string) => Promise<boolean>;
 }
 
-export interface GrantFields {
-  readonly name: string;
-  readonly tools: readonly string[];
-  readonly prompts: readonly string[];
-  readonly resources: readonly string[];
-  readonly notBefore: Date | null;
-  readonly notAfter: Date | null;
-  readonly reason: string;
-}
-
 interface MutationOptions {
   readonly dryRun?: boolean | null | undefined;
 }
-
-export interface CreateGrant extends MutationOptions {
+interface CreateOptions extends MutationOptions {
   readonly idempotencyKey?: string | null | undefined;
-  readonly name: string;
-  readonly subject: { readonly kind: SubjectKind; readonly id?: string | null | undefined };
-  readonly serverId: string;
-  readonly effect: GrantRow['effect'];
-  readonly tools?: readonly string[] | null | undefined;
-  readonly prompts?: readonly string[] | null | undefined;
-  readonly resources?: readonly string[] | null | undefined;
-  readonly notBefore?: Date | null | undefined;
-  readonly notAfter?: Date | null | undefined;
-  readonly source?: GrantRow['source'] | null | undefined;
-  readonly reason?: string | null | undefined;
 }
 
-/** Absent fields keep their value; null ends a window's bound. */
-export interface UpdateGrant extends MutationOptions {
+export interface NewGrant extends GrantFieldsInput, GrantTargetInput {
+  readonly name: string;
+  readonly source?: GrantRow['source'] | null | undefined;
+}
+export type CreateGrant = NewGrant & CreateOptions;
+export interface CreateGrants extends CreateOptions {
+  readonly items: readonly NewGrant[];
+}
+
+/** A grant to change, by its id; absent fields keep their value. */
+export interface GrantChange extends GrantFieldsInput {
   readonly id: string;
   readonly expectedRevision?: number | null | undefined;
   readonly name?: string | null | undefined;
-  readonly tools?: readonly string[] | null | undefined;
-  readonly prompts?: readonly string[] | null | undefined;
-  readonly resources?: readonly string[] | null | undefined;
-  readonly notBefore?: Date | null | undefined;
-  readonly notAfter?: Date | null | undefined;
-  readonly reason?: string | null | undefined;
+}
+export type UpdateGrant = GrantChange & MutationOptions;
+export interface UpdateGrants extends MutationOptions {
+  readonly items: readonly GrantChange[];
+}
+
+type ChangeById = MutationOptions & Pick<GrantChange, 'id' | 'expectedRevision'>;
+export interface DeleteGrants extends MutationOptions {
+  readonly items: readonly Pick<GrantChange, 'id' | 'expectedRevision'>[];
 }
 
 export interface GrantFilter {
@@ -68,30 +67,8 @@ export interface GrantFilter {
   readonly principalId?: string | null | undefined;
   readonly groupId?: string | null | undefined;
   readonly effect?: GrantRow['effect'] | null | undefined;
-}
-
-type ChangeById = MutationOptions & Pick<UpdateGrant, 'id' | 'expectedRevision'>;
-
-function checkFields(found: Violations, fields: GrantFields): void {
-  found.text('input.name', fields.name, 1, nameLengthMax);
-  found.text('input.reason', fields.reason, 0, descriptionLengthMax);
-  for (const kind of selectorKinds) {
-    const patterns = fields[kind];
-    if (patterns.length > selectorsPerKindMax) {
-      found.add(`input.${kind}`, `must have at most ${selectorsPerKindMax} patterns`);
-    }
-    for (const [index, pattern] of patterns.slice(0, selectorsPerKindMax).entries()) {
-      const problem = globProblem(pattern);
-      if (problem !== undefined) found.add(`input.${kind}[${index}]`, problem);
-      else found.text(`input.${kind}[${index}]`, pattern, 1, Number.POSITIVE_INFINITY);
-    }
-  }
-  if (selectorKinds.every((kind) => fields[kind].length === 0)) {
-    found.add('input.tools', 'at least one of tools, prompts and resources must select something');
-  }
-  if (fields.notBefore !== null && fields.notAfter !== null && fields.notBefore >= fields.notAfter) {
-    found.add('input.notAfter', 'must be after notBefore');
-  }
+  readonly mode?: GrantRow['mode'] | null | undefined;
+  readonly search?: string | null | undefined;
 }
 
 function filterOf(filter: GrantFilter): SQL | undefined {
@@ -102,7 +79,25 @@ function filterOf(filter: GrantFilter): SQL | undefined {
     filter.principalId ? eq(grants.subjectPrincipalId, filter.principalId) : undefined,
     filter.groupId ? eq(grants.subjectGroupId, filter.groupId) : undefined,
     filter.effect ? eq(grants.effect, filter.effect) : undefined,
+    filter.mode ? eq(grants.mode, filter.mode) : undefined,
+    filter.search ? containing(filter.search) : undefined,
   );
+}
+
+function containing(text: string): SQL | undefined {
+  const pattern = `%${text.slice(0, searchLengthMax).replace(/[\\%_]/g, String.raw`\$&`)}%`;
+  return or(ilike(grants.name, pattern), ilike(grants.reason, pattern));
+}
+
+/** What changed of the configuration, for nodes: a grant on labels is no server's own. */
+function serversOf(rows: readonly GrantRow[]): { readonly serverIds: readonly string[] } {
+  return { serverIds: [...new Set(rows.flatMap((row) => row.serverId ?? []))] };
+}
+
+function assertItems(items: readonly unknown[]): void {
+  if (items.length > 0 && items.length <= bulkItemsMax) return;
+  const message = `must have 1 to ${bulkItemsMax} items`;
+  throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.items', message }] });
 }
 
 export class GrantService {
@@ -136,76 +131,49 @@ export class GrantService {
 
   async create(ctx: Context, input: CreateGrant): Promise<GrantRow> {
     ctx.authorize('grant:write');
-    const now = ctx.clock.now();
-    const fields: GrantFields = {
-      name: input.name,
-      tools: input.tools ?? [],
-      prompts: input.prompts ?? [],
-      resources: input.resources ?? [],
-      notBefore: input.notBefore ?? null,
-      notAfter: input.notAfter ?? null,
-      reason: input.reason ?? '',
-    };
     return mutate(this.database, input, async (tx) => {
-      const id = uuidv7(now);
+      const id = uuidv7(ctx.clock.now());
       const found = new Violations();
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
-      checkFields(found, fields);
-      await this.checkSubject(tx, found, input.subject);
-      if (!isUuid(input.serverId) || !(await this.lookup.serverExists(tx, input.serverId))) {
-        found.add('input.serverId', 'there is no such server');
-      }
+      const values = await this.prepare(tx, found, 'input', input, id, ctx.clock.now());
       found.assertNone();
-      const earlier = await claimIdempotencyKey(
-        tx,
-        { actorId: ctx.actor.principalId, operation: 'createGrant', key: input.idempotencyKey, input },
-        id,
-        now,
-      );
+      const earlier = await this.claim(tx, ctx, 'createGrant', input, id);
       if (earlier !== undefined) return this.find(tx, earlier);
-      const { kind, id: subjectId } = input.subject;
-      const [row] = await tx
-        .insert(grants)
-        .values({
-          id,
-          ...fields,
-          tools: [...fields.tools],
-          prompts: [...fields.prompts],
-          resources: [...fields.resources],
-          subjectKind: kind,
-          subjectPrincipalId: kind === 'user' || kind === 'serviceAccount' ? subjectId : null,
-          subjectGroupId: kind === 'group' ? subjectId : null,
-          serverId: input.serverId,
-          effect: input.effect,
-          source: input.source ?? 'static',
-          createdAt: new Date(now),
-          updatedAt: new Date(now),
-        })
-        .returning();
+      const [row] = await this.insert(tx, ctx, [values]);
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant was not inserted' });
-      await recordMutation(tx, ctx, { action: 'grant.create', object: { kind: 'grant', id }, after: row });
-      await bumpConfigGeneration(tx, { serverIds: [row.serverId] });
       return row;
     });
   }
 
-  async update(ctx: Context, input: UpdateGrant): Promise<GrantRow> {
+  /** Makes all of them or none; a violation names the item. */
+  async createMany(ctx: Context, input: CreateGrants): Promise<GrantRow[]> {
     ctx.authorize('grant:write');
-    return this.change(ctx, input, 'grant.update', (before) => {
-      const fields: GrantFields = {
-        name: input.name ?? before.name,
-        tools: input.tools ?? before.tools,
-        prompts: input.prompts ?? before.prompts,
-        resources: input.resources ?? before.resources,
-        notBefore: input.notBefore === undefined ? before.notBefore : input.notBefore,
-        notAfter: input.notAfter === undefined ? before.notAfter : input.notAfter,
-        reason: input.reason ?? before.reason,
-      };
+    assertItems(input.items);
+    const now = ctx.clock.now();
+    return mutate(this.database, input, async (tx) => {
       const found = new Violations();
-      checkFields(found, fields);
+      found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+      const values: (typeof grants.$inferInsert)[] = [];
+      for (const [index, item] of input.items.entries()) {
+        values.push(await this.prepare(tx, found, `input.items[${index}]`, item, uuidv7(now), now));
+      }
       found.assertNone();
-      return { ...fields, tools: [...fields.tools], prompts: [...fields.prompts], resources: [...fields.resources] };
+      const earlier = await this.claimItems(tx, ctx, input, values);
+      if (earlier !== undefined) return Promise.all(earlier.map((id) => this.find(tx, id)));
+      return this.insert(tx, ctx, values);
     });
+  }
+
+  async update(ctx: Context, input: UpdateGrant): Promise<GrantRow> {
+    const [row] = await this.updateItems(ctx, input, [input], () => 'input');
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant was not updated' });
+    return row;
+  }
+
+  /** Changes all of them or none. */
+  async updateMany(ctx: Context, input: UpdateGrants): Promise<GrantRow[]> {
+    assertItems(input.items);
+    return this.updateItems(ctx, input, input.items, (index) => `input.items[${index}]`);
   }
 
   /** Closes the validity window now. The grant stays listed, as an ended one; ending it again changes nothing. */
@@ -225,6 +193,22 @@ export class GrantService {
   async delete(ctx: Context, input: ChangeById): Promise<GrantRow> {
     ctx.authorize('grant:write');
     return this.change(ctx, input, 'grant.delete', () => ({ deletedAt: new Date(ctx.clock.now()) }));
+  }
+
+  /** Deletes all of them or none. */
+  async deleteMany(ctx: Context, input: DeleteGrants): Promise<GrantRow[]> {
+    ctx.authorize('grant:write');
+    assertItems(input.items);
+    const deletedAt = new Date(ctx.clock.now());
+    return mutate(this.database, input, async (tx) => {
+      const found = new Violations();
+      const rows = await this.findAll(tx, found, input.items, (index) => `input.items[${index}]`);
+      found.assertNone();
+      const deleted: GrantRow[] = [];
+      for (const before of rows) deleted.push(await this.write(tx, ctx, 'grant.delete', before, { deletedAt }));
+      await bumpConfigGeneration(tx, serversOf(deleted));
+      return deleted;
+    });
   }
 
   /**
@@ -247,6 +231,131 @@ export class GrantService {
     }
   }
 
+  /** The row of a grant to be made; what is wrong with it is added to `found`. */
+  private async prepare(
+    tx: Transaction,
+    found: Violations,
+    path: string,
+    input: NewGrant,
+    id: string,
+    nowMs: number,
+  ): Promise<typeof grants.$inferInsert> {
+    const fields = fieldsOf(input, { ...noFields, name: input.name });
+    checkFields(found, path, fields, input.effect);
+    await this.checkSubject(tx, found, path, input.subject);
+    const serverLabels = selectorOf(found, path, input);
+    const serverId = serverLabels === null ? (input.serverId ?? null) : null;
+    if (serverId !== null && !(isUuid(serverId) && (await this.lookup.serverExists(tx, serverId)))) {
+      found.add(`${path}.serverId`, 'there is no such server');
+    }
+    const { kind, id: subjectId } = input.subject;
+    return {
+      id,
+      ...fields,
+      subjectKind: kind,
+      subjectPrincipalId: kind === 'user' || kind === 'serviceAccount' ? subjectId : null,
+      subjectGroupId: kind === 'group' ? subjectId : null,
+      serverId,
+      serverLabels,
+      effect: input.effect,
+      source: input.source ?? 'static',
+      createdAt: new Date(nowMs),
+      updatedAt: new Date(nowMs),
+    };
+  }
+
+  private async claim(
+    tx: Transaction,
+    ctx: Context,
+    operation: string,
+    input: CreateOptions,
+    id: string,
+  ): Promise<string | undefined> {
+    const create = { actorId: ctx.actor.principalId, operation, key: input.idempotencyKey, input };
+    return claimIdempotencyKey(tx, create, id, ctx.clock.now());
+  }
+
+  private async insert(tx: Transaction, ctx: Context, values: (typeof grants.$inferInsert)[]): Promise<GrantRow[]> {
+    const rows = await tx.insert(grants).values(values).returning();
+    for (const row of rows) {
+      await recordMutation(tx, ctx, { action: 'grant.create', object: { kind: 'grant', id: row.id }, after: row });
+    }
+    await bumpConfigGeneration(tx, serversOf(rows));
+    return rows;
+  }
+
+  /** The ids of what an equal list made before; each item has a key of its own, derived from the list's. */
+  private async claimItems(
+    tx: Transaction,
+    ctx: Context,
+    { idempotencyKey: key, items }: CreateGrants,
+    values: readonly { readonly id: string }[],
+  ): Promise<readonly string[] | undefined> {
+    if (key === undefined || key === null) return undefined;
+    const earlier: string[] = [];
+    for (const [index, { id }] of values.entries()) {
+      const item = { idempotencyKey: `${key}#${index}`, item: items[index], count: items.length };
+      const made = await this.claim(tx, ctx, 'createGrants', item, id);
+      if (made !== undefined) earlier.push(made);
+    }
+    return earlier.length === items.length ? earlier : undefined;
+  }
+
+  private async updateItems(
+    ctx: Context,
+    options: MutationOptions,
+    items: readonly GrantChange[],
+    pathOf: (index: number) => string,
+  ): Promise<GrantRow[]> {
+    ctx.authorize('grant:write');
+    return mutate(this.database, options, async (tx) => {
+      const found = new Violations();
+      const befores = await this.findAll(tx, found, items, pathOf);
+      found.assertNone();
+      const changes = befores.map((before, index) => {
+        const fields = fieldsOf(items[index] ?? {}, before);
+        checkFields(found, pathOf(index), fields, before.effect);
+        return fields;
+      });
+      found.assertNone();
+      const rows: GrantRow[] = [];
+      for (const [index, before] of befores.entries()) {
+        rows.push(await this.write(tx, ctx, 'grant.update', before, changes[index] ?? {}));
+      }
+      await bumpConfigGeneration(tx, serversOf(rows));
+      return rows;
+    });
+  }
+
+  /** The rows of the items, locked in the order of their ids. One item alone that is not there is NOT_FOUND. */
+  private async findAll(
+    tx: Transaction,
+    found: Violations,
+    items: readonly Pick<GrantChange, 'id' | 'expectedRevision'>[],
+    pathOf: (index: number) => string,
+  ): Promise<GrantRow[]> {
+    const byId = new Map<string, GrantRow>();
+    for (const id of [...new Set(items.map((item) => item.id))].sort()) {
+      const row = await this.find(tx, id, true).catch((error: unknown) => {
+        if (items.length > 1 && error instanceof AppError && error.code === 'NOT_FOUND') return undefined;
+        throw error;
+      });
+      if (row !== undefined) byId.set(id, row);
+    }
+    return items.flatMap((item, index) => {
+      const row = byId.get(item.id);
+      if (row === undefined) {
+        found.add(`${pathOf(index)}.id`, 'there is no such grant');
+        return [];
+      }
+      if (items.findIndex((other) => other.id === item.id) !== index) {
+        found.add(`${pathOf(index)}.id`, 'is given twice');
+      }
+      assertRevision(row, item.expectedRevision);
+      return row;
+    });
+  }
+
   private async change(
     ctx: Context,
     input: ChangeById,
@@ -258,33 +367,49 @@ export class GrantService {
       assertRevision(before, input.expectedRevision);
       const changed = values(before);
       if (changed === undefined) return before;
-      const [row] = await tx
-        .update(grants)
-        .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
-        .where(eq(grants.id, before.id))
-        .returning();
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant vanished under its lock' });
-      await recordMutation(tx, ctx, { action, object: { kind: 'grant', id: row.id }, before, after: row });
-      await bumpConfigGeneration(tx, { serverIds: [before.serverId, row.serverId] });
+      const row = await this.write(tx, ctx, action, before, changed);
+      await bumpConfigGeneration(tx, serversOf([row]));
       return row;
     });
   }
 
-  private async checkSubject(tx: Transaction, found: Violations, subject: CreateGrant['subject']): Promise<void> {
+  private async write(
+    tx: Transaction,
+    ctx: Context,
+    action: string,
+    before: GrantRow,
+    changed: Partial<typeof grants.$inferInsert>,
+  ): Promise<GrantRow> {
+    const [row] = await tx
+      .update(grants)
+      .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(grants.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant vanished under its lock' });
+    await recordMutation(tx, ctx, { action, object: { kind: 'grant', id: row.id }, before, after: row });
+    return row;
+  }
+
+  private async checkSubject(
+    tx: Transaction,
+    found: Violations,
+    path: string,
+    subject: NewGrant['subject'],
+  ): Promise<void> {
     const { kind, id } = subject;
+    const word = kind === 'serviceAccount' ? 'service account' : kind;
     if (kind === 'everyone') {
-      if (id !== undefined && id !== null) found.add('input.subject.id', 'must be absent for everyone');
+      if (id !== undefined && id !== null) found.add(`${path}.subject.id`, 'must be absent for everyone');
       return;
     }
     if (id === undefined || id === null) {
-      found.add('input.subject.id', `must be the id of a ${kind === 'serviceAccount' ? 'service account' : kind}`);
+      found.add(`${path}.subject.id`, `must be the id of a ${word}`);
       return;
     }
     const exists =
       isUuid(id) &&
       (kind === 'group' ? await this.lookup.groupExists(tx, id) : (await this.lookup.principalKind(tx, id)) === kind);
-    if (!exists)
-      found.add('input.subject.id', `there is no such ${kind === 'serviceAccount' ? 'service account' : kind}`);
+    if (!exists) found.add(`${path}.subject.id`, `there is no such ${word}`);
   }
 
   private async find(reader: Reader, id: string, lock = false): Promise<GrantRow> {

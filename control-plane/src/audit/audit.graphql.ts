@@ -1,11 +1,11 @@
-import type { AuditOutcome } from '@sallyport/schema';
+import type { AuditOutcome, GrantEffect } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, Int, ObjectType } from 'type-graphql';
 import { connectionType, DateTime, graphqlEnum, Json, PageArguments } from '../graphql-connection.ts';
 import type { AuditEventRow } from './audit.tables.ts';
 import type { TrafficGroup } from './traffic-query.service.ts';
 
 type Kind = AuditEventRow['kind'];
-type DecisionEffect = 'allow' | 'deny' | 'none';
+type DecisionEffect = GrantEffect | 'none';
 type TargetKind = 'tool' | 'prompt' | 'resource';
 
 export const AuditEventKindEnum = graphqlEnum<Kind>('AuditEventKind', 'What an audit event is about.', {
@@ -27,6 +27,7 @@ export const AuditOutcomeEnum = graphqlEnum<AuditOutcome>('AuditOutcome', 'How a
 export const AuditDecisionEnum = graphqlEnum<DecisionEffect>('AuditDecision', 'What was decided about an exchange.', {
   allow: 'A grant allowed it.',
   deny: 'It was denied: by a deny, or because no grant allowed it.',
+  requireApproval: 'It needed an approval that it did not have.',
   none: 'It ended before a decision: not authenticated or malformed.',
 });
 
@@ -86,6 +87,15 @@ export class AuditTarget {
   name!: string;
 }
 
+@ObjectType({ description: 'What would have been decided, had grants in shadow mode been in force.' })
+export class AuditShadowDecision {
+  @Field(() => AuditDecisionEnum, { description: 'What would have been decided.' })
+  effect!: DecisionEffect;
+
+  @Field(() => [ID], { description: 'Ids of the grants in shadow mode that matched.' })
+  grantIds!: readonly string[];
+}
+
 @ObjectType({ description: 'What was decided, and by what.' })
 export class AuditDecisionRecord {
   @Field(() => AuditDecisionEnum, { description: 'What was decided.' })
@@ -96,6 +106,12 @@ export class AuditDecisionRecord {
 
   @Field(() => [ID], { description: 'Ids of the grants that matched.' })
   grantIds!: string[];
+
+  @Field(() => AuditShadowDecision, {
+    nullable: true,
+    description: 'Set where grants in shadow mode matched; lists tell nothing here.',
+  })
+  shadow!: AuditShadowDecision | null;
 }
 
 @ObjectType({ description: 'What was changed or read in the control plane.' })

@@ -1,3 +1,4 @@
+import { grantEffects } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Query, Resolver, Root, Subscription } from 'type-graphql';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, Json, pageOf } from '../graphql-connection.ts';
@@ -16,7 +17,7 @@ import {
 import type { AuditEventRow } from './audit.tables.ts';
 import { type EventQueryService, matchesFilter } from './event-query.service.ts';
 
-const decisionEffects = ['allow', 'deny', 'none'] as const;
+const decisionEffects = [...grantEffects, 'none'] as const;
 const targetKinds = ['tool', 'prompt', 'resource'] as const;
 
 @Resolver(() => AuditEvent)
@@ -85,7 +86,8 @@ export class AuditResolver {
   @FieldResolver(() => AuditDecisionRecord, { nullable: true, description: 'What was decided about an exchange.' })
   decision(@Root() row: AuditEventRow): AuditDecisionRecord | null {
     const effect = decisionEffects.find((known) => known === row.decisionEffect);
-    return effect === undefined ? null : { effect, reason: row.decisionReason ?? '', grantIds: row.grantIds };
+    if (effect === undefined) return null;
+    return { effect, reason: row.decisionReason ?? '', grantIds: row.grantIds, shadow: row.shadow };
   }
 
   @FieldResolver(() => AuditObject, { nullable: true, description: 'What it was done to.' })

@@ -1,6 +1,6 @@
 import { sql } from 'drizzle-orm';
-import type { AuditOutcome } from '@sallyport/schema';
-import { bigint, doublePrecision, integer, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
+import type { AuditOutcome, ShadowDecision } from '@sallyport/schema';
+import { bigint, doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
   'audit_events',
@@ -27,6 +27,7 @@ export const auditEvents = pgTable(
     decisionEffect: text('decision_effect'),
     decisionReason: text('decision_reason'),
     grantIds: text('grant_ids').array().notNull().default([]),
+    shadow: jsonb().$type<ShadowDecision>(),
     historyId: text('history_id'),
     configRevision: bigint('config_revision', { mode: 'number' }),
     paramsDigest: text('params_digest'),

@@ -1,4 +1,4 @@
-import type { AuditRecord, ClosedRecord, OpenedRecord } from '@sallyport/schema';
+import type { AuditRecord, ClosedRecord, OpenedRecord, ShadowDecision } from '@sallyport/schema';
 import { storableText } from './storable-text.ts';
 
 /** Columns of audit_events with their types, as one exchange fills them; the first ones identify the row. */
@@ -25,6 +25,7 @@ const columns = {
   decision_effect: 'text',
   decision_reason: 'text',
   grant_ids: 'text[]',
+  shadow: 'jsonb',
   history_id: 'text',
   config_revision: 'bigint',
   params_digest: 'text',
@@ -40,7 +41,7 @@ const columns = {
   upstream_ms: 'double precision',
 } as const;
 type Column = keyof typeof columns;
-type Value = string | number | null | readonly string[];
+type Value = string | number | null | readonly string[] | ShadowDecision;
 
 export type EventRow = { readonly time: string; readonly id: string } & Partial<Record<Column, Value>>;
 
@@ -114,6 +115,10 @@ function text(value: string | null | undefined): string | null {
   return value === null || value === undefined ? null : storableText(value);
 }
 
+function shadowOf({ shadow }: OpenedRecord['decision']): ShadowDecision | null {
+  return shadow === null ? null : { effect: shadow.effect, grantIds: shadow.grantIds.map(storableText) };
+}
+
 function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
   return {
     principal_id: text(record.principal?.id),
@@ -133,6 +138,7 @@ function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
     decision_effect: record.decision.effect,
     decision_reason: text(record.decision.reason),
     grant_ids: record.decision.grantIds.map(storableText),
+    shadow: shadowOf(record.decision),
     history_id: text(record.config?.historyId),
     config_revision: record.config?.revision ?? null,
     params_digest: text(record.paramsDigest),

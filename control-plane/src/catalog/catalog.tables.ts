@@ -1,5 +1,6 @@
 import {
   bigint,
+  boolean,
   doublePrecision,
   integer,
   jsonb,
@@ -9,7 +10,7 @@ import {
   timestamp,
   uuid,
 } from 'drizzle-orm/pg-core';
-import { definitionKinds, definitionStates } from '@sallyport/schema';
+import { definitionKinds, definitionStates, toolRisks } from '@sallyport/schema';
 
 export const lifecycles = ['draft', 'pending', 'approved', 'deprecated', 'disabled'] as const;
 export type Lifecycle = (typeof lifecycles)[number];
@@ -60,6 +61,12 @@ export const definitions = pgTable('definitions', {
   digests: text().array().notNull(),
   state: text({ enum: definitionStates }).notNull(),
   approvedDigests: text('approved_digests').array().notNull().default([]),
+  /** What an administrator says of a tool. */
+  risk: text({ enum: toolRisks }),
+  readOnly: boolean('read_only'),
+  destructive: boolean(),
+  idempotent: boolean(),
+  openWorld: boolean('open_world'),
   firstSeenAt: instant('first_seen_at').notNull(),
   lastSeenAt: instant('last_seen_at').notNull(),
   removedAt: instant('removed_at'),

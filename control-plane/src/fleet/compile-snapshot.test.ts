@@ -4,7 +4,12 @@ import { expect, test } from 'vitest';
 import type { GrantRow } from '../access/access.tables.ts';
 import type { ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
-import { type CompiledUnit, compileSnapshot, type ConfigurationRows } from './compile-snapshot.ts';
+import {
+  type CompiledUnit,
+  compileSnapshot,
+  type ConfigurationRows,
+  type PublishedDefinitionRow,
+} from './compile-snapshot.ts';
 import type { SealingKeyRow } from './fleet.tables.ts';
 
 const at = new Date('2030-01-01T00:00:00Z');
@@ -47,7 +52,13 @@ function grant(id: string, changes: Partial<GrantRow> = {}): GrantRow {
     subjectPrincipalId: null,
     subjectGroupId: null,
     serverId: 's1',
+    serverLabels: null,
     effect: 'allow',
+    mode: 'enforce',
+    limits: null,
+    when: null,
+    whenArguments: null,
+    configStalenessMaxMs: null,
     tools: ['b', 'a'],
     prompts: [],
     resources: [],
@@ -57,6 +68,14 @@ function grant(id: string, changes: Partial<GrantRow> = {}): GrantRow {
     reason: '',
     ...changes,
   };
+}
+function definition(
+  kind: PublishedDefinitionRow['kind'],
+  name: string,
+  changes: Partial<PublishedDefinitionRow> = {},
+): PublishedDefinitionRow {
+  const unlabelled = { risk: null, readOnly: null, destructive: null, idempotent: null, openWorld: null };
+  return { serverId: 's1', kind, name, state: 'approved', approvedDigests: [], ...unlabelled, ...changes };
 }
 function principal(id: string, kind: PrincipalRow['kind'] = 'user'): PrincipalRow {
   const person = { issuer: 'local', subject: id, email: null, ownerId: null };
@@ -80,13 +99,24 @@ const sealingKey: SealingKeyRow = {
 const rows: ConfigurationRows = {
   servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
   definitions: [
-    { serverId: 's1', kind: 'tool', name: 'echo', state: 'approved', approvedDigests: ['d2', 'd1'] },
-    { serverId: 's1', kind: 'prompt', name: 'ask', state: 'pending', approvedDigests: [] },
+    definition('tool', 'echo', { approvedDigests: ['d2', 'd1'], risk: 'low', readOnly: true }),
+    definition('prompt', 'ask', { state: 'pending' }),
   ],
   grants: [
     grant('g2', { subjectKind: 'group', subjectGroupId: 'team', effect: 'deny', tools: ['rm*'] }),
     grant('g1', { subjectKind: 'serviceAccount', subjectPrincipalId: 'robot', notBefore: at }),
   ],
+  access: {
+    labelGrants: [
+      grant('l2', { serverId: null, serverLabels: { tier: 'one' }, when: 'principal.name == "Ada"' }),
+      grant('l1', { serverId: null, serverLabels: { tier: 'one' }, effect: 'requireApproval' }),
+      grant('l3', { serverId: null, serverLabels: { tier: 'two', team: 'crm' }, mode: 'shadow' }),
+    ],
+    groups: [
+      { id: 'team', name: 'Team' },
+      { id: 'all', name: 'All' },
+    ],
+  },
   principals: [principal('robot', 'serviceAccount'), principal('ada')],
   subjects: [
     { id: 'robot', kind: 'serviceAccount' },
@@ -136,6 +166,10 @@ test('equal rows give equal bytes whatever their order', () => {
     definitions: fc.shuffledSubarray([...rows.definitions], { minLength: 2 }),
     grants: fc.shuffledSubarray([...rows.grants], { minLength: 2 }),
     principals: fc.shuffledSubarray([...rows.principals], { minLength: 2 }),
+    access: fc.record({
+      labelGrants: fc.shuffledSubarray([...(rows.access?.labelGrants ?? [])], { minLength: 3 }),
+      groups: fc.shuffledSubarray([...(rows.access?.groups ?? [])], { minLength: 2 }),
+    }),
     groupMembers: fc.shuffledSubarray([...rows.groupMembers], { minLength: 2 }),
     apiKeys: fc.shuffledSubarray([...rows.apiKeys], { minLength: 2 }),
   });
@@ -176,6 +210,21 @@ test('an allow that cannot be published goes alone, a deny takes its server with
   const deny = compile({ grants: [grant('bad', { ...costly, effect: 'deny' }), grant('good')] });
   expect(keysOf(deny).filter((key) => /^(server|grants)/.test(key))).toEqual(['server/s2']);
   expect(problemsOf(deny)).toEqual(['grant bad tools.0', 'server s1 grants/bad']);
+});
+
+test('a deny on labels that cannot be published denies all that it could be about', () => {
+  const onLabels = { serverId: null, serverLabels: { tier: 'one' } };
+  const groups = [{ id: 'team', name: 'Team' }];
+  const wrong = grant('bad', { ...onLabels, effect: 'deny', tools: ['rm'], when: 'principal.nam == ""' });
+  const compiled = compile({
+    access: { labelGrants: [wrong, grant('allow', { ...wrong, id: 'allow', effect: 'allow' })], groups },
+  });
+  expect(problemsOf(compiled)).toEqual(['grant bad when', 'grant allow when']);
+  const document = compiled.documents.find(({ key }) => key.startsWith('labelGrants/'));
+  const { grants } = JSON.parse(document?.body ?? '{}') as { grants: unknown[] };
+  expect(grants).toMatchObject([
+    { id: 'bad', effect: 'deny', tools: ['*'], prompts: ['*'], resources: ['*'], when: null },
+  ]);
 });
 
 test('a deny whose subject is of another kind than it says is not silently without effect', () => {

@@ -1,17 +1,23 @@
 import {
+  canonicalJson,
   type ConfigDocument,
   defaultLimits,
   documentSchema,
   type EncodedDocument,
   encodeDocument,
-  globProblem,
+  grantDefaults,
   type GrantEntry,
+  grantProblems,
   type GrantSubject,
+  type LabelSelector,
   type PrincipalRecord,
   principalShard,
   type ServerDocument,
+  type ToolAnnotation,
+  type ToolLabels,
 } from '@sallyport/schema';
 import type { GrantRow } from '../access/access.tables.ts';
+import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
 import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
 import type { SealingKeyRow } from './fleet.tables.ts';
@@ -22,8 +28,10 @@ import type { SealingKeyRow } from './fleet.tables.ts';
  */
 export interface ConfigurationRows {
   readonly servers: readonly ServerRow[];
-  readonly definitions: readonly Pick<DefinitionRow, 'serverId' | 'kind' | 'name' | 'state' | 'approvedDigests'>[];
+  readonly definitions: readonly PublishedDefinitionRow[];
   readonly grants: readonly GrantRow[];
+  /** The grants on labels and the names of groups; undefined where they are not compiled. */
+  readonly access: AccessRows | undefined;
   /** Every principal and group that the grants name, where it exists. */
   readonly subjects: readonly Pick<PrincipalRow, 'id' | 'kind'>[];
   readonly groups: readonly { readonly id: string }[];
@@ -33,6 +41,18 @@ export interface ConfigurationRows {
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
   readonly limits: unknown;
   readonly sealingKeys: readonly SealingKeyRow[];
+}
+
+/** What is published of a definition. */
+export type PublishedDefinitionRow = Pick<
+  DefinitionRow,
+  'serverId' | 'kind' | 'name' | 'state' | 'approvedDigests' | ToolAnnotation | 'risk'
+>;
+
+export interface AccessRows {
+  readonly labelGrants: readonly GrantRow[];
+  /** Every group there is. */
+  readonly groups: readonly { readonly id: string; readonly name: string }[];
 }
 
 /** An object that cannot be published as it stands. */
@@ -52,6 +72,7 @@ export interface CompiledUnit {
 
 /** Names of units. */
 export const fleetUnit = 'fleet';
+export const accessUnit = 'access';
 export function serverUnit(serverId: string): string {
   return `server/${serverId}`;
 }
@@ -73,7 +94,7 @@ export function compileSnapshot(
 ): ReadonlyMap<string, CompiledUnit> {
   const units = new Map<string, CompiledUnit>();
   const definitionsOf = Map.groupBy(rows.definitions, (definition) => definition.serverId);
-  const grantsOf = Map.groupBy(rows.grants, (grant) => grant.serverId);
+  const grantsOf = Map.groupBy(rows.grants, (grant) => grant.serverId ?? '');
   const subjects: Subjects = {
     groupIds: new Set(rows.groups.map((group) => group.id)),
     principalKinds: new Map(rows.subjects.map((principal) => [principal.id, principal.kind])),
@@ -87,6 +108,7 @@ export function compileSnapshot(
   for (const [shard, principals] of Map.groupBy(rows.principals, (principal) => principalShard(principal.id))) {
     units.set(shardUnit(shard), compileShard(shard, principals, groupsOf, keysOf));
   }
+  if (rows.access !== undefined) units.set(accessUnit, compileAccess(rows.access, subjects));
   units.set(fleetUnit, compileFleet(rows, openSecret));
   return units;
 }
@@ -98,12 +120,47 @@ function compileServer(
   subjects: Subjects,
 ): CompiledUnit {
   const problems: ObjectProblem[] = [];
-  const grants = compileGrants(rows, subjects, problems);
+  const grants = compileGrants(row.id, rows, subjects, problems);
   const server = checked(serverDocument(row, definitions), 'server', row.id, problems);
   if (grants === undefined || server === undefined) return { documents: [], problems };
   const documents = [encodeDocument(server)];
   if (grants.length > 0) documents.push(encodeDocument({ kind: 'grants', serverId: row.id, grants }));
   return { documents, problems };
+}
+
+/**
+ * Grants on labels, by selector, and the names of groups. A deny that cannot be published as it stands denies all it
+ * could be about: which servers to withhold instead is for nodes to find, not here.
+ */
+function compileAccess({ labelGrants, groups }: AccessRows, subjects: Subjects): CompiledUnit {
+  const problems: ObjectProblem[] = [];
+  const bySelector = new Map<string, { selector: LabelSelector; grants: GrantEntry[] }>();
+  for (const row of labelGrants) {
+    const subject = subjectOf(row);
+    if (subject !== undefined && !subjectExists(subject, subjects)) continue;
+    const found = problemsOf(row, subject, subjects);
+    problems.push(...found);
+    const entry = subject !== undefined && found.length === 0 ? grantEntry(row, subject) : denyingAll(row, subject);
+    if (entry === undefined || row.serverLabels === null) continue;
+    const of = canonicalJson(row.serverLabels);
+    const compiled = bySelector.get(of) ?? { selector: row.serverLabels, grants: [] };
+    compiled.grants.push(entry);
+    bySelector.set(of, compiled);
+  }
+  const documents = [...bySelector.values()].flatMap(({ selector, grants }) => {
+    const document = { kind: 'labelGrants', selector, grants: grants.sort((a, b) => compare(a.id, b.id)) };
+    return checked(document, 'grant', grants[0]?.id ?? '', problems) ?? [];
+  });
+  const named = groups.map(({ id, name }) => ({ id, name })).sort((a, b) => compare(a.id, b.id));
+  const encoded = [...documents, { kind: 'groups' as const, groups: named }].map(encodeDocument);
+  return { documents: encoded, problems };
+}
+
+function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntry | undefined {
+  if (row.effect !== 'deny') return undefined;
+  const everything = { tools: ['*'], prompts: ['*'], resources: ['*'] };
+  const { id, effect, mode } = row;
+  return { ...grantDefaults, ...everything, id, effect, mode, subject: subject ?? { kind: 'everyone' } };
 }
 
 function compileFleet(
@@ -144,16 +201,24 @@ function serverDocument(row: ServerRow, definitions: ConfigurationRows['definiti
     protocolRevisions: row.protocolRevisions,
     labels: row.labels,
     definitions: definitions
-      .map(({ kind, name, state, approvedDigests }) => ({
-        kind,
-        name,
-        state,
-        approvedDigests: approvedDigests.toSorted(),
+      .map((definition) => ({
+        kind: definition.kind,
+        name: definition.name,
+        state: definition.state,
+        approvedDigests: definition.approvedDigests.toSorted(),
+        labels: toolLabelsOf(definition),
       }))
       .sort((a, b) => compare(`${a.kind}\n${a.name}`, `${b.kind}\n${b.name}`)),
     auditMode: row.auditMode,
     configStalenessMaxMs: row.configStalenessMaxMs,
   };
+}
+
+/** What an administrator said of a definition; null where nothing. */
+export function toolLabelsOf(row: ToolLabels): ToolLabels | null {
+  const { risk, readOnly, destructive, idempotent, openWorld } = row;
+  const labels = { risk, readOnly, destructive, idempotent, openWorld };
+  return Object.values(labels).every((label) => label === null) ? null : labels;
 }
 
 /** Who exists to be granted anything. */
@@ -164,6 +229,7 @@ interface Subjects {
 
 /** The grants of one server; undefined where a deny cannot be published, so that the server must not be either. */
 function compileGrants(
+  serverId: string,
   rows: readonly GrantRow[],
   subjects: Subjects,
   problems: ObjectProblem[],
@@ -174,7 +240,7 @@ function compileGrants(
     const subject = subjectOf(row);
     // A grant for a subject that is gone can match nobody.
     if (subject !== undefined && !subjectExists(subject, subjects)) continue;
-    const found = grantProblems(row, subject, subjects);
+    const found = problemsOf(row, subject, subjects);
     if (subject !== undefined && found.length === 0) {
       entries.push(grantEntry(row, subject));
       continue;
@@ -183,23 +249,9 @@ function compileGrants(
     if (row.effect !== 'deny') continue;
     withheld = true;
     const message = `is withheld, since its deny grant ${row.id} cannot be published`;
-    problems.push({ objectKind: 'server', objectId: row.serverId, path: `grants/${row.id}`, message });
+    problems.push({ objectKind: 'server', objectId: serverId, path: `grants/${row.id}`, message });
   }
   return withheld ? undefined : entries.sort((a, b) => compare(a.id, b.id));
-}
-
-function subjectOf(row: GrantRow): GrantSubject | undefined {
-  switch (row.subjectKind) {
-    case 'everyone':
-      return { kind: 'everyone' };
-    case 'group':
-      return row.subjectGroupId === null ? undefined : { kind: 'group', id: row.subjectGroupId };
-    case 'user':
-    case 'serviceAccount':
-      return row.subjectPrincipalId === null ? undefined : { kind: row.subjectKind, id: row.subjectPrincipalId };
-    default:
-      return row.subjectKind satisfies never;
-  }
 }
 
 function subjectExists(subject: GrantSubject, subjects: Subjects): boolean {
@@ -207,7 +259,7 @@ function subjectExists(subject: GrantSubject, subjects: Subjects): boolean {
   return subject.kind === 'group' ? subjects.groupIds.has(subject.id) : subjects.principalKinds.has(subject.id);
 }
 
-function grantProblems(row: GrantRow, subject: GrantSubject | undefined, subjects: Subjects): ObjectProblem[] {
+function problemsOf(row: GrantRow, subject: GrantSubject | undefined, subjects: Subjects): ObjectProblem[] {
   const problem = (path: string, message: string): ObjectProblem => ({
     objectKind: 'grant',
     objectId: row.id,
@@ -220,26 +272,7 @@ function grantProblems(row: GrantRow, subject: GrantSubject | undefined, subject
     if (subjects.principalKinds.get(subject.id) !== subject.kind)
       found.push(problem('subject', `is not a ${subject.kind}`));
   }
-  for (const selector of ['tools', 'prompts', 'resources'] as const) {
-    row[selector].forEach((pattern, index) => {
-      const message = globProblem(pattern);
-      if (message !== undefined) found.push(problem(`${selector}.${index}`, message));
-    });
-  }
-  return found;
-}
-
-function grantEntry(row: GrantRow, subject: GrantSubject): GrantEntry {
-  return {
-    id: row.id,
-    subject,
-    effect: row.effect,
-    tools: row.tools.toSorted(),
-    prompts: row.prompts.toSorted(),
-    resources: row.resources.toSorted(),
-    notBefore: row.notBefore?.getTime() ?? null,
-    notAfter: row.notAfter?.getTime() ?? null,
-  };
+  return [...found, ...grantProblems(termsOf(row)).map(({ path, message }) => problem(path, message))];
 }
 
 function compileShard(

@@ -223,10 +223,12 @@ async function compileChanged(
   for (const unit of looked) if (!units.has(unit)) known.delete(unit);
   const serverIds: string[] = [];
   const shards: number[] = [];
+  let access = false;
   for (const [unit, { fingerprint, wanted }] of units) {
     if (known.get(unit)?.fingerprint === fingerprint && again?.has(unit) !== true) continue;
     serverIds.push(...wanted.serverIds);
     shards.push(...wanted.shards);
+    access ||= wanted.access === true;
   }
   const bodies = new Map<string, EncodedDocument>();
   const keep = (compiled: ReadonlyMap<string, CompiledUnit>): void => {
@@ -244,7 +246,7 @@ async function compileChanged(
   for (const part of batches(shards, shardsAtOnceMax)) {
     keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs), openSecret));
   }
-  const fleet = await readConfiguration(tx, { serverIds: [], shards: [] }, nowMs);
+  const fleet = await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs);
   keep(compileSnapshot(fleet, openSecret));
   const entries: Record<string, string> = {};
   for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;

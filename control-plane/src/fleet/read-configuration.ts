@@ -1,12 +1,12 @@
 import { principalShard } from '@sallyport/schema';
-import { and, asc, eq, gt, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, isNotNull, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
-import { grants } from '../access/access.tables.ts';
+import { type GrantRow, grants } from '../access/access.tables.ts';
 import { definitions, servers } from '../catalog/catalog.tables.ts';
 import type { Reader } from '../database/client.ts';
 import { configChanges, configGeneration, settings } from '../database/settings.tables.ts';
 import { apiKeys, groupMembers, groups, principals } from '../identity/identity.tables.ts';
-import { type ConfigurationRows, serverUnit, shardUnit } from './compile-snapshot.ts';
+import { accessUnit, type ConfigurationRows, serverUnit, shardUnit } from './compile-snapshot.ts';
 import { sealingKeys } from './fleet.tables.ts';
 
 /** The settings row that holds the fleet-wide limits. */
@@ -43,6 +43,8 @@ export async function readChanged(reader: Reader, from: number, to: number): Pro
 export interface Wanted {
   readonly serverIds: readonly string[];
   readonly shards: readonly number[];
+  /** The grants on labels and the names of groups. They are few, and looked at each time. */
+  readonly access?: boolean;
 }
 
 /** A unit of the configuration as it stands, and what must be read to compile it. */
@@ -74,6 +76,9 @@ export async function readUnits(
   for (const { shard, fingerprint } of shardRows) {
     units.set(shardUnit(shard), { fingerprint, wanted: { serverIds: [], shards: [shard] } });
   }
+  const [access] = await tx.execute<{ fingerprint: string }>(accessFingerprint(nowMs));
+  const wanted = { serverIds: [], shards: [], access: true };
+  units.set(accessUnit, { fingerprint: access?.fingerprint ?? '', wanted });
   return units;
 }
 
@@ -81,18 +86,34 @@ function fingerprintOf(content: SQL): SQL {
   return sql`concat_ws('.', count(*), sum(hashtextextended(${content}, 1)), sum(hashtextextended(${content}, 2)))`;
 }
 
+/** All of a grant `g` that is published, and of its subject `p` or `t` what decides whether it is. */
+const grantContent = sql`row(g.id, g.subject_kind, g.subject_principal_id, g.subject_group_id, g.server_labels, g.effect,
+  g.mode, g.tools, g.prompts, g.resources, g.limits, g.when_condition, g.when_arguments, g.config_staleness_max_ms,
+  g.not_before, g.not_after, p.kind, p.deleted_at, t.id, t.deleted_at)::text`;
+
+function accessFingerprint(nowMs: number): SQL {
+  return sql`
+    select concat_ws('/',
+      (select ${fingerprintOf(sql`row(id, name)::text`)} from groups where deleted_at is null),
+      (select ${fingerprintOf(grantContent)}
+        from grants g
+          left join principals p on p.id = g.subject_principal_id
+          left join groups t on t.id = g.subject_group_id
+        where g.deleted_at is null and g.server_labels is not null
+          and (g.not_after is null or g.not_after > ${new Date(nowMs).toISOString()}))) as fingerprint`;
+}
+
 function serverFingerprints(nowMs: number, only: readonly string[] | undefined): SQL {
   const isWanted = (id: SQL): SQL =>
     only === undefined ? sql`true` : sql`${id} = any (${`{${only.join(',')}}`}::uuid[])`;
-  const definition = sql`row(d.id, d.kind, d.name, d.state, d.approved_digests)::text`;
-  const grant = sql`row(g.id, g.subject_kind, g.subject_principal_id, g.subject_group_id, g.effect,
-    g.tools, g.prompts, g.resources, g.not_before, g.not_after, p.kind, p.deleted_at, t.id, t.deleted_at)::text`;
+  const definition = sql`row(d.id, d.kind, d.name, d.state, d.approved_digests,
+    d.risk, d.read_only, d.destructive, d.idempotent, d.open_world)::text`;
   return sql`
     with definition_prints as (
       select d.server_id, ${fingerprintOf(definition)} as print
       from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
     ), grant_prints as (
-      select g.server_id, ${fingerprintOf(grant)} as print
+      select g.server_id, ${fingerprintOf(grantContent)} as print
       from grants g
         left join principals p on p.id = g.subject_principal_id
         left join groups t on t.id = g.subject_group_id
@@ -136,7 +157,7 @@ function shardFingerprints(nowMs: number, only: readonly number[] | undefined): 
  */
 export async function readConfiguration(tx: Reader, wanted: Wanted, nowMs: number): Promise<ConfigurationRows> {
   return {
-    ...(await readServers(tx, wanted.serverIds, nowMs)),
+    ...(wanted.access === true ? await readAccess(tx, nowMs) : await readServers(tx, wanted.serverIds, nowMs)),
     ...(await readPrincipals(tx, wanted.shards, nowMs)),
     ...(await readFleet(tx)),
   };
@@ -147,25 +168,16 @@ async function readFleet(tx: Reader): Promise<Pick<ConfigurationRows, 'limits' |
   return { limits: limits[0]?.value ?? null, sealingKeys: await tx.select().from(sealingKeys) };
 }
 
-type ServerRows = Pick<ConfigurationRows, 'servers' | 'definitions' | 'grants' | 'subjects' | 'groups'>;
+type ServerRows = Pick<ConfigurationRows, 'servers' | 'definitions' | 'grants' | 'access' | 'subjects' | 'groups'>;
 
 async function readServers(tx: Reader, ids: readonly string[], nowMs: number): Promise<ServerRows> {
-  const none: ServerRows = { servers: [], definitions: [], grants: [], subjects: [], groups: [] };
-  if (ids.length === 0) return none;
-  const now = new Date(nowMs);
+  if (ids.length === 0) return noServers;
   const granted = await tx
     .select()
     .from(grants)
-    .where(
-      and(
-        inList(grants.serverId, ids),
-        isNull(grants.deletedAt),
-        or(isNull(grants.notAfter), gt(grants.notAfter, now)),
-      ),
-    );
-  const principalIds = [...new Set(granted.flatMap((grant) => grant.subjectPrincipalId ?? []))];
-  const groupIds = [...new Set(granted.flatMap((grant) => grant.subjectGroupId ?? []))];
+    .where(and(inList(grants.serverId, ids), isLasting(nowMs)));
   return {
+    ...noServers,
     servers: await tx.select().from(servers).where(inList(servers.id, ids)),
     definitions: await tx
       .select({
@@ -174,10 +186,50 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
         name: definitions.name,
         state: definitions.state,
         approvedDigests: definitions.approvedDigests,
+        risk: definitions.risk,
+        readOnly: definitions.readOnly,
+        destructive: definitions.destructive,
+        idempotent: definitions.idempotent,
+        openWorld: definitions.openWorld,
       })
       .from(definitions)
       .where(and(inList(definitions.serverId, ids), isNull(definitions.removedAt))),
     grants: granted,
+    ...(await readSubjects(tx, granted)),
+  };
+}
+
+const noServers: ServerRows = {
+  servers: [],
+  definitions: [],
+  grants: [],
+  access: undefined,
+  subjects: [],
+  groups: [],
+};
+
+/** Neither deleted nor ended. */
+function isLasting(nowMs: number): SQL | undefined {
+  return and(isNull(grants.deletedAt), or(isNull(grants.notAfter), gt(grants.notAfter, new Date(nowMs))));
+}
+
+async function readAccess(tx: Reader, nowMs: number): Promise<ServerRows> {
+  const labelGrants = await tx
+    .select()
+    .from(grants)
+    .where(and(isNotNull(grants.serverLabels), isLasting(nowMs)));
+  const named = await tx.select({ id: groups.id, name: groups.name }).from(groups).where(isNull(groups.deletedAt));
+  return { ...noServers, access: { labelGrants, groups: named }, ...(await readSubjects(tx, labelGrants)) };
+}
+
+/** The principals and groups that grants name, where they exist. */
+async function readSubjects(
+  tx: Reader,
+  granted: readonly GrantRow[],
+): Promise<Pick<ConfigurationRows, 'subjects' | 'groups'>> {
+  const principalIds = [...new Set(granted.flatMap((grant) => grant.subjectPrincipalId ?? []))];
+  const groupIds = [...new Set(granted.flatMap((grant) => grant.subjectGroupId ?? []))];
+  return {
     subjects: await tx
       .select({ id: principals.id, kind: principals.kind })
       .from(principals)
