@@ -20,7 +20,7 @@ const backends = [
   {
     backend: 'PostgreSQL',
     redis: false,
-    ...(testConfig.strict ? { kills: 8, calls: 2_000 } : { kills: 3, calls: 300 }),
+    ...(testConfig.strict ? { kills: 20, calls: 5_000 } : { kills: 3, calls: 300 }),
   },
 ];
 const seed = Number(testConfig.seed ?? randomBytes(4).readUInt32LE());

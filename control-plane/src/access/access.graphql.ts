@@ -18,7 +18,7 @@ import {
   MutationInput,
   PageArguments,
 } from '../graphql-connection.ts';
-import { Label, LabelInput } from '../catalog/catalog.graphql.ts';
+import { Label, LabelInput, ToolRiskEnum } from '../catalog/catalog.graphql.ts';
 import type { GrantRow } from './access.tables.ts';
 
 export const RoleEnum = graphqlEnum<Role>(
@@ -51,17 +51,6 @@ export const GrantModeEnum = graphqlEnum<GrantMode>('GrantMode', 'Whether a gran
   enforce: 'It takes part in decisions.',
   shadow: 'It decides nothing: the audit tells what it would have changed.',
 });
-
-export const ToolRiskEnum = graphqlEnum<ToolRisk>(
-  'ToolRisk',
-  'How much harm a tool can do, in the judgement of an administrator.',
-  {
-    low: 'Hardly any.',
-    medium: 'Some, and it can be mended.',
-    high: 'Much, or it cannot be mended.',
-    critical: 'Enough to stop the organization.',
-  },
-);
 
 export const GrantSourceEnum = graphqlEnum<GrantRow['source']>('GrantSource', 'How a grant came to be.', {
   static: 'Made by an administrator.',

@@ -98,6 +98,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   'Mutation.deleteServer': 'server:write',
   'Mutation.approveDefinitions': 'server:approve',
   'Mutation.quarantineDefinitions': 'server:approve',
+  'Mutation.labelDefinitions': 'server:approve',
   'Subscription.serverHealthChanged': 'server:read',
   Server: 'server:read',
   ServerHealth: 'server:read',
@@ -106,6 +107,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   ...connection('Server', 'server:read'),
   Definition: 'server:read',
   DefinitionBody: 'server:read',
+  ToolLabels: 'server:read',
   ...connection('Definition', 'server:read'),
 
   'Query.node': 'node:read',

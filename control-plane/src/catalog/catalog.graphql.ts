@@ -1,4 +1,4 @@
-import type { DefinitionKind, DefinitionState } from '@sallyport/schema';
+import type { DefinitionKind, DefinitionState, ToolRisk } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
 import {
   ChangeInput,
@@ -169,6 +169,65 @@ export class Server {
 
 export const ServerConnection = connectionType('Server', 'servers', () => Server);
 
+export const ToolRiskEnum = graphqlEnum<ToolRisk>(
+  'ToolRisk',
+  'How much harm a tool can do, in the judgement of an administrator.',
+  {
+    low: 'Hardly any.',
+    medium: 'Some, and it can be mended.',
+    high: 'Much, or it cannot be mended.',
+    critical: 'Enough to stop the organization.',
+  },
+);
+
+const labelFields = {
+  risk: 'How much harm it can do.',
+  readOnly: 'Whether it changes nothing.',
+  destructive: 'Whether it can destroy something.',
+  idempotent: 'Whether calling it again with the same arguments changes nothing more.',
+  openWorld: 'Whether it reaches beyond the organization.',
+} as const;
+
+@ObjectType({
+  description:
+    'What an administrator says of a tool, for limits of grants. What the server says of itself decides nothing. Null ' +
+    'where nobody has judged.',
+})
+export class ToolLabels {
+  @Field(() => ToolRiskEnum, { nullable: true, description: labelFields.risk })
+  risk!: ToolRisk | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.readOnly })
+  readOnly!: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.destructive })
+  destructive!: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.idempotent })
+  idempotent!: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.openWorld })
+  openWorld!: boolean | null;
+}
+
+@InputType({ description: 'Labels of a tool: absent ones stay, null takes one away.' })
+export class ToolLabelsInput {
+  @Field(() => ToolRiskEnum, { nullable: true, description: labelFields.risk })
+  risk?: ToolRisk | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.readOnly })
+  readOnly?: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.destructive })
+  destructive?: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.idempotent })
+  idempotent?: boolean | null;
+
+  @Field(() => Boolean, { nullable: true, description: labelFields.openWorld })
+  openWorld?: boolean | null;
+}
+
 @ObjectType({ description: 'A definition as the upstream sent it.' })
 export class DefinitionBody {
   @Field(() => String, { description: 'SHA-256 of the object in canonical form, as sha256:<hex>.' })
@@ -336,4 +395,10 @@ export class ApproveDefinitionsInput extends QuarantineDefinitionsInput {
     description: 'Also go on serving what was approved before, for a server whose instances differ. False if absent.',
   })
   keepApproved?: boolean | null;
+}
+
+@InputType({ description: 'Tools of one server and what to say of them. Id and expectedRevision are the server’s.' })
+export class LabelDefinitionsInput extends QuarantineDefinitionsInput {
+  @Field(() => ToolLabelsInput, { description: 'The labels that all of them get.' })
+  labels!: ToolLabelsInput;
 }

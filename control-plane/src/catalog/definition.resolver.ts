@@ -7,8 +7,10 @@ import {
   DefinitionBody,
   DefinitionConnection,
   DefinitionsArguments,
+  LabelDefinitionsInput,
   QuarantineDefinitionsInput,
   Server,
+  ToolLabels,
 } from './catalog.graphql.ts';
 import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
 import type { DefinitionService } from './definition.service.ts';
@@ -58,6 +60,20 @@ export class DefinitionResolver {
     input: QuarantineDefinitionsInput,
   ): Promise<DefinitionRow[]> {
     return this.service.quarantine(ctx, input);
+  }
+
+  @Mutation(() => [Definition], { description: 'Says of tools what limits of grants go by: their risk, what they do.' })
+  labelDefinitions(
+    @Ctx() ctx: Context,
+    @Arg('input', () => LabelDefinitionsInput, { description: 'The tools and their labels.' })
+    input: LabelDefinitionsInput,
+  ): Promise<DefinitionRow[]> {
+    return this.service.label(ctx, input);
+  }
+
+  @FieldResolver(() => ToolLabels, { description: 'What an administrator says of it; only of tools.' })
+  labels(@Root() row: DefinitionRow): ToolLabels {
+    return row;
   }
 
   @FieldResolver(() => Server, { description: 'The server that defines it.' })

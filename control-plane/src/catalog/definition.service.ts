@@ -1,4 +1,4 @@
-import { AppError, type DefinitionKind, type DefinitionState } from '@sallyport/schema';
+import { AppError, type DefinitionKind, type DefinitionState, type ToolLabels } from '@sallyport/schema';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -33,6 +33,11 @@ export interface ChangeDefinitions extends ChangeServer {
 export interface ApproveDefinitions extends ChangeDefinitions {
   /** Go on serving what was approved before as well, for upstreams whose instances or eras differ. */
   readonly keepApproved?: boolean | null | undefined;
+}
+
+export interface LabelDefinitions extends ChangeDefinitions {
+  /** Absent ones stay; null takes one away. */
+  readonly labels: { readonly [Label in keyof ToolLabels]?: ToolLabels[Label] | undefined };
 }
 
 export interface DefinitionBody {
@@ -135,15 +140,25 @@ export class DefinitionService {
     return this.change(ctx, input, 'definition.quarantine', () => ({ state: 'quarantined' }));
   }
 
+  /** Says of tools what limits of grants go by. Labels outlive drift: what drifted is not served until approved. */
+  async label(ctx: Context, input: LabelDefinitions): Promise<DefinitionRow[]> {
+    ctx.authorize('server:approve');
+    const given = Object.fromEntries(Object.entries(input.labels).filter(([, label]) => label !== undefined));
+    if (Object.keys(given).length === 0) {
+      const violations = [{ path: 'input.labels', message: 'must give at least one label' }];
+      throw new AppError('INVALID_INPUT', { violations });
+    }
+    return this.change(ctx, input, 'definition.label', (row, path, found) => {
+      if (row.kind !== 'tool') found.add(path, `the ${row.kind} ${row.name} is no tool`);
+      return given;
+    });
+  }
+
   private async change(
     ctx: Context,
     input: ChangeDefinitions,
     action: string,
-    values: (
-      row: DefinitionRow,
-      path: string,
-      found: Violations,
-    ) => Pick<DefinitionRow, 'state'> & Partial<DefinitionRow>,
+    values: (row: DefinitionRow, path: string, found: Violations) => Partial<DefinitionRow>,
   ): Promise<DefinitionRow[]> {
     const found = new Violations();
     const ids = [...new Set(input.definitionIds)];
