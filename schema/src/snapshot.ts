@@ -331,7 +331,10 @@ export type ManifestDelta = z.infer<typeof manifestDeltaSchema>;
 
 /** SHA-256 over the canonical entries; equal content means equal hash whatever the revision. */
 export function manifestHash(manifestEntries: Readonly<Record<string, string>>): string {
-  return sha256(canonicalJson(manifestEntries));
+  const keys = Object.keys(manifestEntries);
+  // Computed for each change on each node: where the keys are in order, the engine's own writer gives the same text.
+  const inOrder = keys.every((key, at) => at === 0 || (keys[at - 1] ?? '') < key);
+  return sha256(inOrder ? JSON.stringify(manifestEntries) : canonicalJson(manifestEntries));
 }
 
 export type ManifestEntries = Readonly<Record<string, string>>;
@@ -348,9 +351,16 @@ export function manifestChanges(before: ManifestEntries, after: ManifestEntries)
   return { changed: Object.fromEntries(changed), removed: removed.sort() };
 }
 
-/** The entries after the changes; what was given stays as it is. */
+/** Entries in the order of their keys, in which their hash costs least. */
+export function orderedEntries(entries: Iterable<readonly [string, string]>): Record<string, string> {
+  return Object.fromEntries([...entries].sort(([a], [b]) => (a < b ? -1 : 1)));
+}
+
+/** The entries after the changes, in order where they were; what was given stays as it is. */
 export function applyManifestChanges(entries: ManifestEntries, changes: ManifestChanges): Record<string, string> {
-  const result: Record<string, string> = { ...entries, ...changes.changed };
+  const isNew = Object.keys(changes.changed).some((key) => !Object.hasOwn(entries, key));
+  const merged = { ...entries, ...changes.changed };
+  const result: Record<string, string> = isNew ? orderedEntries(Object.entries(merged)) : merged;
   for (const key of changes.removed) delete result[key];
   return result;
 }

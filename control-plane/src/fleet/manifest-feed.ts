@@ -5,6 +5,7 @@ import {
   type Manifest,
   type ManifestDelta,
   manifestHash,
+  orderedEntries,
   syncChunkBytes,
 } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
@@ -187,8 +188,8 @@ async function readManifest(
   if (held?.history.id === history.id && held.revision === newest.revision) return { history, manifest: held };
   const forwarded = await bringForward(tx, held, history, newest);
   if (forwarded !== undefined) return { history, manifest: forwarded };
-  const entries: Record<string, string> = {};
-  for (const row of await tx.select().from(configEntries)) entries[row.key] = row.hash;
+  const rows = await tx.select().from(configEntries);
+  const entries = orderedEntries(rows.map(({ key, hash }) => [key, hash] as const));
   return { history, manifest: { history, ...newest, entries } };
 }
 

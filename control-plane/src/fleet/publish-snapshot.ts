@@ -1,4 +1,10 @@
-import { type EncodedDocument, manifestChanges, type ManifestEntries, manifestHash } from '@sallyport/schema';
+import {
+  type EncodedDocument,
+  manifestChanges,
+  type ManifestEntries,
+  manifestHash,
+  orderedEntries,
+} from '@sallyport/schema';
 import { type Clock, type Log } from '@sallyport/schema/platform';
 import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
@@ -281,7 +287,7 @@ async function publishIn(tx: Transaction, vault: FleetVault, held: Held, nowMs: 
   const snapshot = await compileFor(tx, vault, held.known, nowMs, published, only);
   const { problems } = snapshot;
   const kept = Object.fromEntries(Object.entries(published).filter(([key]) => isIndispensable(key)));
-  const entries: ManifestEntries = { ...kept, ...snapshot.entries };
+  const entries = orderedEntries(Object.entries({ ...kept, ...snapshot.entries }));
   const hash = manifestHash(entries);
   await writeProblems(tx, problems, nowMs);
   const complete = indispensableKeys.every((key) => entries[key] !== undefined);

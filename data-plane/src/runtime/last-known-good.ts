@@ -33,6 +33,7 @@ export class LastKnownGood {
   /** Hashes known to be on disk. */
   readonly #stored = new Set<string>();
   #contactWrite: Promise<void> = Promise.resolve();
+  #pruned = false;
 
   constructor(files: SealedFiles) {
     this.#files = files;
@@ -76,8 +77,7 @@ export class LastKnownGood {
     }
     if (toWrite.length > 0) await this.#files.syncDirectory();
     for (const [hash] of toWrite) this.#stored.add(hash);
-    const absent = [...wanted].find((hash) => !this.#stored.has(hash));
-    if (absent !== undefined) throw new Error(`document ${absent} is not on disk`);
+    for (const hash of wanted) if (!this.#stored.has(hash)) throw new Error(`document ${hash} is not on disk`);
     await this.saveContact(contact);
     await this.#files.write(manifestFile, JSON.stringify(manifest));
     await this.#files.syncDirectory();
@@ -91,9 +91,13 @@ export class LastKnownGood {
     return write;
   }
 
+  /** The directory is read once: after that, what is on disk and not wanted was stored by this process. */
   async #prune(wanted: ReadonlySet<string>): Promise<void> {
-    for (const name of await this.#files.names()) {
-      if (!documentName.test(name) || wanted.has(name)) continue;
+    if (!this.#pruned)
+      for (const name of await this.#files.names()) if (documentName.test(name)) this.#stored.add(name);
+    this.#pruned = true;
+    for (const name of this.#stored) {
+      if (wanted.has(name)) continue;
       await this.#files.remove(name);
       this.#stored.delete(name);
     }
