@@ -77,6 +77,7 @@ interface Fleet {
   readonly upstream: EchoUpstream;
   readonly nodeUrls: readonly string[];
   readonly sites: readonly Site[];
+  readonly sql: postgres.Sql;
 }
 
 async function startFleet(options: RevocationOptions, directory: string, atEnd: AtEnd): Promise<Fleet> {
@@ -87,11 +88,9 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
   const egressAllow = `127.0.0.1/32:${new URL(upstream.url).port}`;
   const [controlPlane, api] = await startControl(egressAllow, database.url);
   atEnd(() => controlPlane.stop());
-  if (options.large) {
-    const sql = postgres(database.url, { max: 1, onnotice: () => undefined });
-    await seedLargeConfiguration(sql, designSize);
-    await sql.end();
-  }
+  const sql = postgres(database.url, { max: 1, onnotice: () => undefined });
+  atEnd(() => sql.end());
+  if (options.large) await seedLargeConfiguration(sql, designSize);
   const administrator = new Administrator(api, runtimeCount);
   const joinToken = await administrator.createJoinToken(runtimeCount);
   const processes = lightCounts.map(() => new LightProcess());
@@ -108,7 +107,7 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
     }),
   );
   const nodes = nodeUrls.map((url, at) => nodeSite(`node-${at}`, url, upstream.arrivals));
-  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes] };
+  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes], sql };
 }
 
 function nodeEnvironment(
@@ -134,7 +133,7 @@ async function everywhere({ administrator }: Fleet): Promise<void> {
   await waitFor('every runtime has the configuration', () => administrator.converged(), { deadlineMs: coldDeadlineMs });
 }
 
-async function createWorld({ administrator, upstream, nodeUrls }: Fleet): Promise<World> {
+async function createWorld({ administrator, upstream, nodeUrls, sql }: Fleet): Promise<World> {
   const { id } = await administrator.registerServer(slug, upstream.url);
   const disposable = await administrator.registerServer('disposable', upstream.url);
   const [nodeUrl = ''] = nodeUrls;
@@ -143,6 +142,7 @@ async function createWorld({ administrator, upstream, nodeUrls }: Fleet): Promis
     serverId: id,
     slug,
     disposable,
+    sql,
     openSession: (name, key) => openLegacySession(`${nodeUrl}/mcp/${name}`, key),
   };
 }

@@ -2,6 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
@@ -18,6 +19,7 @@ const directory = mkdtempSync(join(tmpdir(), 'sallyport-light-'));
 let upstream: EchoUpstream;
 let harness: Harness;
 let world: World;
+let sql: postgres.Sql;
 let lights: readonly LightRuntime[];
 let sites: readonly Site[];
 
@@ -25,11 +27,13 @@ beforeAll(async () => {
   upstream = await startEchoUpstream();
   harness = await startHarness({ upstreams: [upstream.url] });
   const { administrator, nodes, controlPlane } = harness;
+  sql = postgres(harness.databaseUrl, { max: 1 });
   world = {
     administrator,
     serverId: (await administrator.registerServer(slug, upstream.url)).id,
     slug,
     disposable: await administrator.registerServer('disposable', upstream.url),
+    sql,
     openSession: (name, key) => openLegacySession(`${nodes[0]?.url ?? ''}/mcp/${name}`, key),
   };
   const joinToken = await administrator.createJoinToken(lightCount);
@@ -41,12 +45,13 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await Promise.all(lights.map((light) => light.stop()));
+  await sql.end();
   await harness.stop();
   await upstream.stop();
   rmSync(directory, { recursive: true, force: true });
 });
 
-test.each(revocationKinds.filter((kind) => kind !== 'legacy session ended'))(
+test.each(revocationKinds)(
   '%s: no runtime admits a call, and no stream stays open, for longer than the bound',
   async (kind) => {
     const victim = await createVictim(kind, world);

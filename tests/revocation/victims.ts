@@ -1,5 +1,6 @@
 /** Somebody who may call a tool, and the change that takes it from him: one of each kind of revocation. */
 import { systemClock } from '@sallyport/schema/platform';
+import type postgres from 'postgres';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -44,6 +45,7 @@ export interface World {
   readonly disposable: { readonly id: string; readonly slug: string };
   /** Opens a legacy session once the key has reached a node; any serves it. */
   openSession(slug: string, key: string): Promise<string>;
+  readonly sql: postgres.Sql;
 }
 
 const identified = z.object({ id: z.string() });
@@ -114,6 +116,18 @@ async function createKey({ administrator }: World, principalId: string): Promise
   return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
 }
 
+/** Raises the epoch of a principal, in a transaction like any mutation's. */
+async function endSessions(sql: postgres.Sql, principalId: string): Promise<void> {
+  await sql.begin(async (tx) => {
+    await tx`update principals set epoch = epoch + 1 where id = ${principalId}`;
+    await tx`
+      with bumped as (update config_generation set generation = generation + 1 returning generation)
+      insert into config_changes (generation, everything, server_ids, principal_ids)
+      select generation, false, '{}', array[${principalId}]::uuid[] from bumped`;
+    await tx`select pg_notify('sallyport_config', '')`;
+  });
+}
+
 /** Makes somebody who may call `echo`; what it is given has reached no node yet. */
 export async function createVictim(kind: RevocationKind, world: World): Promise<Victim> {
   const { administrator, serverId, slug } = world;
@@ -165,8 +179,7 @@ export async function createVictim(kind: RevocationKind, world: World): Promise<
       return { ...victim, revoke: () => change('updateServiceAccount', { id: principalId, status: 'DISABLED' }) };
     case 'legacy session ended': {
       const session = await waitFor('the session is opened', () => world.openSession(slug, key));
-      const revoke = () => change('endSessions', { id: principalId });
-      return { ...victim, ...legacyVictim(slug, key, session), revoke };
+      return { ...victim, ...legacyVictim(slug, key, session), revoke: () => endSessions(world.sql, principalId) };
     }
     default:
       return kind satisfies never;
