@@ -14,7 +14,8 @@ import { modern } from '../data-plane/requests.ts';
 const stalenessMaxMs = 10_000;
 /** Open streams are looked at so often for what ends by time. */
 const streamCheckMs = 5_000;
-const slugs = ['impatient', 'patient'] as const;
+/** Limited by the server, by its only grant, and by the fleet's default. */
+const slugs = ['impatient', 'bounded', 'patient'] as const;
 type Slug = (typeof slugs)[number];
 
 let upstream: EchoUpstream;
@@ -35,8 +36,12 @@ beforeAll(async () => {
   caller = await administrator.createClient('caller');
   for (const slug of slugs) {
     const { id } = await administrator.registerServer(slug, upstream.url);
-    await administrator.grant({ serverId: id, tools: ['echo'] });
-    if (slug === 'patient') continue;
+    const grantId = await administrator.grant({ serverId: id, tools: ['echo'] });
+    if (slug === 'bounded') {
+      const input = { id: grantId, configStalenessMaxMs: stalenessMaxMs };
+      await administrator.mutate('updateGrant', input, 'id', z.object({ id: z.string() }));
+    }
+    if (slug !== 'impatient') continue;
     const input = { id, configStalenessMaxMs: stalenessMaxMs };
     await administrator.mutate('updateServer', input, 'id', z.object({ id: z.string() }));
   }
@@ -117,7 +122,7 @@ async function published(): Promise<number> {
 
 describe('a node that is cut off from the control plane', () => {
   test('refuses after 10 s what may be 10 s old and serves the rest, streams alike, and is not counted as live', async () => {
-    const streams = { impatient: await listen('impatient'), patient: await listen('patient') };
+    const [impatient, bounded, patient] = await Promise.all(slugs.map((slug) => listen(slug)));
     const victim = await harness.administrator.createClient('victim');
     const before = await harness.administrator.converged();
     expect((await statesAt(before)).names).toEqual(['node-1 LIVE', 'node-2 LIVE']);
@@ -147,16 +152,20 @@ describe('a node that is cut off from the control plane', () => {
     // The last heartbeat was heard up to 2 s before the cut.
     expect(lastServed - cutAt).toBeGreaterThan(stalenessMaxMs - 3_000);
     expect(refusedAt - cutAt).toBeLessThan(stalenessMaxMs + 1_000);
+    // To whom an old configuration opens nothing, the server is not there.
+    expect(await statusOf('bounded')).toBe(404);
     expect(await statusOf('patient')).toBe(200);
     // What it does not know of is the price of going on.
     expect(await statusOf('patient', 1, victim.key)).toBe(200);
-    expect((await streams.impatient.ended) - cutAt).toBeLessThan(stalenessMaxMs + streamCheckMs + 1_000);
-    expect(streams.patient.isOpen()).toBe(true);
-    streams.patient.close();
+    for (const stream of [impatient, bounded]) {
+      expect(((await stream?.ended) ?? Number.NaN) - cutAt).toBeLessThan(stalenessMaxMs + streamCheckMs + 1_000);
+    }
+    expect(patient?.isOpen()).toBe(true);
+    patient?.close();
 
     heal();
     await waitFor('it has caught up', async () => (await statesAt(revocation)).converged);
-    expect(await statusOf('impatient')).toBe(200);
+    expect(await Promise.all(slugs.map((slug) => statusOf(slug)))).toEqual([200, 200, 200]);
     expect(await statusOf('patient', 1, victim.key)).toBe(401);
   });
 
@@ -175,7 +184,7 @@ describe('a node that is cut off from the control plane', () => {
     // Without the control plane, by a clock that is behind what was saved: it may have been away for ever.
     const restarted = await harness.restartNode(1, { ...systemClock, now: () => systemClock.now() - 7_200_000 });
     expect(restarted.store.contactAgeMs()).toBe(Number.POSITIVE_INFINITY);
-    expect(await Promise.all(slugs.map((slug) => statusOf(slug)))).toEqual([503, 503]);
+    expect(await Promise.all(slugs.map((slug) => statusOf(slug)))).toEqual([503, 404, 503]);
 
     heal();
     await harness.administrator.converged();
