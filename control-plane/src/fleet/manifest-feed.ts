@@ -19,9 +19,14 @@ import { configDocuments, configEntries, configManifests, type ManifestRow } fro
 const changesPerDeltaMax = 1_000;
 /** Deltas to the current manifest that are held. */
 const deltasHeldMax = 100;
+/** Answers with at most so many documents are shared between nodes, and so many of them. */
+const documentsSharedMax = 8;
+const answersSharedMax = 32;
 /** Documents read from the database with one query. */
 const documentsPerQueryMax = 64;
 const retryDelayMs = 500;
+
+type DocumentRow = typeof configDocuments.$inferSelect;
 
 /** What a node says it runs. */
 export interface NodeBase {
@@ -48,6 +53,9 @@ export class ManifestFeed {
   /** What leads to the current manifest: most nodes stand at the same base, and ask at the same moment. */
   readonly #deltas = new Map<string, Promise<ManifestDelta | undefined>>();
   #deltasTo: Manifest | undefined;
+  /** Documents asked for since the current manifest was published, by their hashes. */
+  readonly #documents = new Map<string, Promise<readonly DocumentRow[]>>();
+  #documentsOf: Manifest | undefined;
   readonly #listeners = new Set<() => void>();
 
   constructor(options: ManifestFeedOptions) {
@@ -138,6 +146,26 @@ export class ManifestFeed {
     return { history, base: base.revision, revision, hash, changed, removed: [...removed] };
   }
 
+  /** What a change brought is asked for by every node at the same moment, so such answers are shared. */
+  #readDocuments(hashes: readonly string[]): Promise<readonly DocumentRow[]> {
+    const read = async (): Promise<readonly DocumentRow[]> =>
+      this.#options.database.db
+        .select()
+        .from(configDocuments)
+        .where(inArray(configDocuments.hash, [...hashes]));
+    if (hashes.length > documentsSharedMax) return read();
+    if (this.#documentsOf !== this.#current) this.#documents.clear();
+    this.#documentsOf = this.#current;
+    const key = hashes.join();
+    let rows = this.#documents.get(key);
+    if (rows === undefined) {
+      rows = read();
+      if (this.#documents.size < answersSharedMax) this.#documents.set(key, rows);
+      rows.catch(() => this.#documents.delete(key));
+    }
+    return rows;
+  }
+
   /**
    * The bodies of documents, in messages of about `syncChunkBytes`. Ends early, with `complete: false`, at a hash that
    * is not stored (any more) or does not open.
@@ -149,10 +177,7 @@ export class ManifestFeed {
     let chunkBytes = 0;
     for (let from = 0; from < hashes.length; from += documentsPerQueryMax) {
       const batch = hashes.slice(from, from + documentsPerQueryMax);
-      const rows = await this.#options.database.db
-        .select()
-        .from(configDocuments)
-        .where(inArray(configDocuments.hash, batch));
+      const rows = await this.#readDocuments(batch);
       for (const row of rows) {
         const body = row.sealed ? this.#options.vault.open(documentPurpose(row.hash), row.body) : row.body;
         if (body === undefined) return yield { complete: false, documents: [] };

@@ -33,6 +33,7 @@ export class LastKnownGood {
   /** Hashes known to be on disk. */
   readonly #stored = new Set<string>();
   #contactWrite: Promise<void> = Promise.resolve();
+  #contactSaved = false;
   #pruned = false;
 
   constructor(files: SealedFiles) {
@@ -78,7 +79,8 @@ export class LastKnownGood {
     if (toWrite.length > 0) await this.#files.syncDirectory();
     for (const [hash] of toWrite) this.#stored.add(hash);
     for (const hash of wanted) if (!this.#stored.has(hash)) throw new Error(`document ${hash} is not on disk`);
-    await this.saveContact(contact);
+    // Once is enough here: a file without one is of no use, and from then on it is written every now and then.
+    if (!this.#contactSaved) await this.saveContact(contact);
     await this.#files.write(manifestFile, JSON.stringify(manifest));
     await this.#files.syncDirectory();
     await this.#prune(wanted);
@@ -86,7 +88,10 @@ export class LastKnownGood {
 
   /** Remembers the control plane's time; called every now and then, so that a restart knows how old its contact is. */
   saveContact(contact: SavedContact): Promise<void> {
-    const write = this.#contactWrite.then(() => this.#files.write(contactFile, JSON.stringify(contact)));
+    const write = this.#contactWrite.then(async () => {
+      await this.#files.write(contactFile, JSON.stringify(contact));
+      this.#contactSaved = true;
+    });
     this.#contactWrite = write.catch(() => undefined);
     return write;
   }
