@@ -8,6 +8,7 @@ import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
+import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
 
 /** Every resolver class of the API. */
@@ -16,11 +17,14 @@ export const resolverClasses = [
   AuditResolver,
   DefinitionResolver,
   FleetResolver,
+  GrantExplanationResolver,
   GrantResolver,
   GroupResolver,
+  PolicyResolver,
   RoleResolver,
   ServerResolver,
   ServiceAccountResolver,
+  TargetUserResolver,
   TrafficResolver,
   UserResolver,
 ] as const;
@@ -32,11 +36,14 @@ export function createResolvers(services: Services): readonly object[] {
     new AuditResolver(services),
     new DefinitionResolver(services.definitions, services.servers),
     new FleetResolver(services.fleet),
-    new GrantResolver(services.grants),
-    new GroupResolver(services.groups),
+    new GrantExplanationResolver(services),
+    new GrantResolver(services),
+    new GroupResolver(services),
+    new PolicyResolver(services),
     new RoleResolver(services.roles),
     new ServerResolver(services),
     new ServiceAccountResolver(services),
+    new TargetUserResolver(services),
     new TrafficResolver(services),
     new UserResolver(services),
   ];

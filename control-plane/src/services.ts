@@ -22,6 +22,9 @@ import { AuthenticateService } from './identity/authenticate.service.ts';
 import { BootstrapService } from './identity/bootstrap.service.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { principalLookup, PrincipalService } from './identity/principal.service.ts';
+import { EffectiveAccessService } from './policy/effective-access.service.ts';
+import { ExplainService } from './policy/explain.service.ts';
+import { PreviewService } from './policy/preview.service.ts';
 
 export interface ServicesOptions {
   readonly database: Database;
@@ -106,6 +109,9 @@ export async function startServices(options: ServicesOptions) {
     principals,
     groups,
     apiKeys,
+    effectiveAccess: new EffectiveAccessService(database),
+    explanations: new ExplainService(database),
+    preview: new PreviewService(database),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authenticate: new AuthenticateService({ database, roles, clock, log }),
     fleet,

@@ -153,7 +153,7 @@ const homes: readonly Home[] = [
   {
     packages: /^@modelcontextprotocol\//,
     files:
-      /^schema\/src\/platform\/discover[\w-]*\.ts$|^control-plane\/src\/catalog\/|^data-plane\/src\/mcp\/|^cli\/src\/start\/example-/,
+      /^schema\/src\/platform\/discover[\w-]*\.ts$|^control-plane\/src\/catalog\/|^data-plane\/src\/mcp\/|^cli\/src\/(start\/example-|connect\/)/,
   },
   { packages: /^pino$/, files: /^schema\/src\/platform\/log\.ts$/ },
   {

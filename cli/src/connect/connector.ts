@@ -189,8 +189,8 @@ export class Connector {
   #noteHandshake(message: JSONRPCMessage): void {
     if (!isJSONRPCResultResponse(message)) return;
     const isHandshake = this.#own.has(message.id) || message.id === this.#initialize?.id;
-    const revision = message.result['protocolVersion'];
-    if (isHandshake && typeof revision === 'string') this.#transport.setProtocolVersion(revision);
+    const negotiated = message.result['protocolVersion'];
+    if (isHandshake && typeof negotiated === 'string') this.#transport.setProtocolVersion(negotiated);
   }
 
   #settle(id: RequestId): boolean {

@@ -1,7 +1,12 @@
+import type { GrantSubject as Subject } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import { Label } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
-import { Label } from '../catalog/catalog.graphql.ts';
+import type { Concern } from '../policy/access-changes.ts';
+import type { Previewed, PreviewService } from '../policy/preview.service.ts';
+import { GrantSubject } from './access.graphql.ts';
+import type { GrantRow } from './access.tables.ts';
 import {
   CreateGrantInput,
   CreateGrantsInput,
@@ -11,19 +16,51 @@ import {
   Grant,
   GrantConnection,
   GrantsArguments,
-  GrantSubject,
+  type NewGrantInput,
   UpdateGrantInput,
   UpdateGrantsInput,
-} from './access.graphql.ts';
-import type { GrantRow } from './access.tables.ts';
+} from './grant.graphql.ts';
+import { subjectOf } from './grant-entry.ts';
 import type { GrantService } from './grant.service.ts';
+
+type GrantAnswer = GrantRow & Pick<Previewed<GrantRow>, 'accessChanges'>;
+
+function answerOf({ row, accessChanges }: Previewed<GrantRow>): GrantAnswer {
+  return { ...row, accessChanges };
+}
+
+/** Of grants changed together each tells the differences for its own subject. */
+function answersOf({ row: rows, accessChanges }: Previewed<GrantRow[]>): GrantAnswer[] {
+  return rows.map((row) => {
+    const subject = JSON.stringify(subjectOf(row));
+    const own = accessChanges?.filter((change) => JSON.stringify(change.subject) === subject);
+    return { ...row, accessChanges: own ?? null };
+  });
+}
+
+function concernOf(row: Pick<GrantRow, 'serverId' | 'serverLabels'>, subject: Subject | undefined): Concern[] {
+  if (subject === undefined) return [];
+  if (row.serverLabels !== null) return [{ subject, servers: { labels: row.serverLabels } }];
+  return row.serverId === null ? [] : [{ subject, servers: { ids: [row.serverId] } }];
+}
+
+function concernOfNew({ subject: { kind, id }, serverId, serverLabels }: NewGrantInput): Concern[] {
+  const subject = kind === 'everyone' ? { kind } : { kind, id: id ?? '' };
+  const labels = serverLabels?.map(({ key, value }) => [key, value] as const);
+  return concernOf(
+    { serverId: serverId ?? null, serverLabels: labels === undefined ? null : Object.fromEntries(labels) },
+    subject,
+  );
+}
 
 @Resolver(() => Grant)
 export class GrantResolver {
   private readonly grants: GrantService;
+  private readonly preview: PreviewService;
 
-  constructor(grants: GrantService) {
+  constructor({ grants, preview }: { readonly grants: GrantService; readonly preview: PreviewService }) {
     this.grants = grants;
+    this.preview = preview;
   }
 
   @Query(() => Grant, { description: 'A grant by its id.' })
@@ -38,59 +75,66 @@ export class GrantResolver {
   }
 
   @Mutation(() => Grant, { description: 'Makes a grant.' })
-  createGrant(
+  async createGrant(
     @Ctx() ctx: Context,
     @Arg('input', () => CreateGrantInput, { description: 'The grant.' }) input: CreateGrantInput,
-  ): Promise<GrantRow> {
-    return this.grants.create(ctx, input);
+  ): Promise<GrantAnswer> {
+    const concerns = async (): Promise<Concern[]> => concernOfNew(input);
+    return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.create(ctx, tried)));
   }
 
   @Mutation(() => Grant, { description: 'Changes a grant: all but subject, target and effect.' })
-  updateGrant(
+  async updateGrant(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateGrantInput, { description: 'The changes.' }) input: UpdateGrantInput,
-  ): Promise<GrantRow> {
-    return this.grants.update(ctx, input);
+  ): Promise<GrantAnswer> {
+    const concerns = () => this.concernsOf(ctx, [input]);
+    return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.update(ctx, tried)));
   }
 
   @Mutation(() => Grant, { description: 'Ends a grant now. It stays listed, with its window closed.' })
-  endGrant(
+  async endGrant(
     @Ctx() ctx: Context,
     @Arg('input', () => EndGrantInput, { description: 'The grant.' }) input: EndGrantInput,
-  ): Promise<GrantRow> {
-    return this.grants.end(ctx, input);
+  ): Promise<GrantAnswer> {
+    const concerns = () => this.concernsOf(ctx, [input]);
+    return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.end(ctx, tried)));
   }
 
   @Mutation(() => Grant, { description: 'Deletes a grant; the audit trail keeps it.' })
-  deleteGrant(
+  async deleteGrant(
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteGrantInput, { description: 'The grant.' }) input: DeleteGrantInput,
-  ): Promise<GrantRow> {
-    return this.grants.delete(ctx, input);
+  ): Promise<GrantAnswer> {
+    const concerns = () => this.concernsOf(ctx, [input]);
+    return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.delete(ctx, tried)));
   }
 
   @Mutation(() => [Grant], { description: 'Makes several grants: all of them or none.' })
-  createGrants(
+  async createGrants(
     @Ctx() ctx: Context,
     @Arg('input', () => CreateGrantsInput, { description: 'The grants.' }) input: CreateGrantsInput,
-  ): Promise<GrantRow[]> {
-    return this.grants.createMany(ctx, input);
+  ): Promise<GrantAnswer[]> {
+    const concerns = async (): Promise<Concern[]> => input.items.flatMap(concernOfNew);
+    return answersOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.createMany(ctx, tried)));
   }
 
   @Mutation(() => [Grant], { description: 'Changes several grants: all of them or none.' })
-  updateGrants(
+  async updateGrants(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateGrantsInput, { description: 'The changes.' }) input: UpdateGrantsInput,
-  ): Promise<GrantRow[]> {
-    return this.grants.updateMany(ctx, input);
+  ): Promise<GrantAnswer[]> {
+    const concerns = () => this.concernsOf(ctx, input.items);
+    return answersOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.updateMany(ctx, tried)));
   }
 
   @Mutation(() => [Grant], { description: 'Deletes several grants: all of them or none.' })
-  deleteGrants(
+  async deleteGrants(
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteGrantsInput, { description: 'The grants.' }) input: DeleteGrantsInput,
-  ): Promise<GrantRow[]> {
-    return this.grants.deleteMany(ctx, input);
+  ): Promise<GrantAnswer[]> {
+    const concerns = () => this.concernsOf(ctx, input.items);
+    return answersOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.deleteMany(ctx, tried)));
   }
 
   @FieldResolver(() => [Label], {
@@ -105,5 +149,11 @@ export class GrantResolver {
   @FieldResolver(() => GrantSubject, { description: 'Whom it is for.' })
   subject(@Root() row: GrantRow): GrantSubject {
     return { kind: row.subjectKind, id: row.subjectPrincipalId ?? row.subjectGroupId };
+  }
+
+  /** Subject and target are fixed, so that what is committed tells whom a change concerns. */
+  private async concernsOf(ctx: Context, items: readonly { readonly id: string }[]): Promise<Concern[]> {
+    const rows = await Promise.all(items.map(({ id }) => this.grants.get(ctx, id)));
+    return rows.flatMap((row) => concernOf(row, subjectOf(row)));
   }
 }

@@ -1,12 +1,13 @@
 import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, ilike, isNull, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, ilike, inArray, isNull, or, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
+import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { type GrantRow, grants } from './access.tables.ts';
 import {
@@ -30,9 +31,6 @@ export interface GrantLookup {
   readonly serverExists: (reader: Reader, id: string) => Promise<boolean>;
 }
 
-interface MutationOptions {
-  readonly dryRun?: boolean | null | undefined;
-}
 interface CreateOptions extends MutationOptions {
   readonly idempotencyKey?: string | null | undefined;
 }
@@ -103,10 +101,26 @@ function assertItems(items: readonly unknown[]): void {
 export class GrantService {
   private readonly database: Database;
   private readonly lookup: GrantLookup;
+  private readonly load: (id: string) => Promise<GrantRow | undefined>;
 
   constructor(database: Database, lookup: GrantLookup) {
     this.database = database;
     this.lookup = lookup;
+    this.load = batched(async (ids) => {
+      const rows = await database.db
+        .select()
+        .from(grants)
+        .where(inArray(grants.id, [...ids]));
+      return new Map(rows.map((row) => [row.id, row]));
+    });
+  }
+
+  /** Many at once cost one query. */
+  async byId(ctx: Context, id: string): Promise<GrantRow> {
+    ctx.authorize('grant:read');
+    const row = await this.load(id);
+    if (row === undefined) throw new AppError('NOT_FOUND');
+    return row;
   }
 
   async get(ctx: Context, id: string): Promise<GrantRow> {

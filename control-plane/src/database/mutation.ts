@@ -30,6 +30,12 @@ async function repeatingDeadlocks<Result>(attempt: () => Promise<Result>): Promi
   }
 }
 
+export interface MutationOptions {
+  readonly dryRun?: boolean | null | undefined;
+  /** Looks at what a dry run would leave behind, before it is rolled back. */
+  readonly inspect?: ((tx: Transaction) => Promise<void>) | undefined;
+}
+
 /**
  * Runs the work of one mutation in one transaction: rows, audit event and generation live or die together. With
  * `dryRun` everything is done and then rolled back, so the answer and the violations are those of the real run.
@@ -37,7 +43,7 @@ async function repeatingDeadlocks<Result>(attempt: () => Promise<Result>): Promi
  */
 export async function mutate<Result>(
   database: Pick<Database, 'db'>,
-  options: { readonly dryRun?: boolean | null | undefined },
+  options: MutationOptions,
   work: (tx: Transaction) => Promise<Result>,
 ): Promise<Result> {
   let dryResult: { readonly value: Result } | undefined;
@@ -46,6 +52,7 @@ export async function mutate<Result>(
       database.db.transaction(async (tx) => {
         const value = await work(tx);
         if (options.dryRun !== true) return value;
+        await options.inspect?.(tx);
         dryResult = { value };
         throw new DryRunRollback();
       }),

@@ -227,6 +227,41 @@ test('a deny on labels that cannot be published denies all that it could be abou
   ]);
 });
 
+const noLimits = { riskMin: null, readOnly: null, destructive: null, idempotent: null, openWorld: null };
+const malformed = { limits: { ...noLimits, riskMax: 'huge' } as unknown as GrantRow['limits'] };
+
+test('a grant that does not fit its document is left out; what it protects goes with it, unless it is in shadow', () => {
+  const served = (changes: Partial<GrantRow>): boolean => {
+    const compiled = compile({ grants: [grant('bad', { ...malformed, ...changes }), grant('good')] });
+    expect(problemsOf(compiled)).toContain('grant bad limits.riskMax');
+    expect(compiled.documents.find(({ key }) => key === 'grants/s1')?.body ?? '').not.toContain('bad');
+    return keysOf(compiled).includes('server/s1');
+  };
+  expect([served({}), served({ effect: 'deny', mode: 'shadow' })]).toEqual([true, true]);
+  expect([served({ effect: 'deny' }), served({ effect: 'requireApproval' })]).toEqual([false, false]);
+});
+
+test('of grants on labels that do not fit their document, those that protect deny all that they could be about', () => {
+  const onLabels = { ...malformed, serverId: null, serverLabels: { tier: 'one' } };
+  const labelGrants = [
+    grant('allow', onLabels),
+    grant('approval', { ...onLabels, effect: 'requireApproval' }),
+    grant('deny', { ...onLabels, effect: 'deny' }),
+    grant('good', { ...onLabels, limits: null }),
+    grant('shadow', { ...onLabels, effect: 'deny', mode: 'shadow' }),
+  ];
+  const compiled = compile({ access: { labelGrants, groups: [] } });
+  const document = compiled.documents.find(({ key }) => key.startsWith('labelGrants/'));
+  const { grants } = JSON.parse(document?.body ?? '{}') as { grants: unknown[] };
+  expect(grants).toMatchObject([
+    { id: 'approval', effect: 'deny', tools: ['*'] },
+    { id: 'deny', effect: 'deny', tools: ['*'] },
+    { id: 'good', effect: 'allow', tools: ['a', 'b'] },
+  ]);
+  const withProblems = ['allow', 'approval', 'deny', 'shadow'];
+  expect(problemsOf(compiled)).toEqual(withProblems.map((id) => `grant ${id} limits.riskMax`));
+});
+
 test('a deny whose subject is of another kind than it says is not silently without effect', () => {
   const wrong = grant('bad', { subjectKind: 'user', subjectPrincipalId: 'robot', effect: 'deny' });
   const compiled = compile({ grants: [wrong] });

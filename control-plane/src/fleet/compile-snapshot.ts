@@ -85,7 +85,7 @@ export function shardUnit(shard: number): string {
  *
  * An object that is inconsistent or does not fit its document is left out and named in `problems`. Leaving out only
  * ever narrows access, so that one broken object neither opens anything nor keeps a revocation from the fleet: a server
- * goes with its grants, an allow goes alone, a deny takes the server it protects with it.
+ * goes with its grants, an allow goes alone, a deny or a need of approval takes the server it protects with it.
  * @param openSecret the base64 secret of a sealing key, or undefined where it does not open
  */
 export function compileSnapshot(
@@ -129,8 +129,8 @@ function compileServer(
 }
 
 /**
- * Grants on labels, by selector, and the names of groups. A deny that cannot be published as it stands denies all it
- * could be about: which servers to withhold instead is for nodes to find, not here.
+ * Grants on labels, by selector, and the names of groups. What protects and cannot be published as it stands denies all
+ * it could be about: which servers to withhold instead is for nodes to find, not here.
  */
 function compileAccess({ labelGrants, groups }: AccessRows, subjects: Subjects): CompiledUnit {
   const problems: ObjectProblem[] = [];
@@ -156,11 +156,15 @@ function compileAccess({ labelGrants, groups }: AccessRows, subjects: Subjects):
   return { documents: encoded, problems };
 }
 
+/** Whether access would be wider without the grant. */
+function protects({ effect, mode }: GrantRow): boolean {
+  return effect !== 'allow' && mode === 'enforce';
+}
+
 function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntry | undefined {
-  if (row.effect !== 'deny') return undefined;
+  if (!protects(row)) return undefined;
   const everything = { tools: ['*'], prompts: ['*'], resources: ['*'] };
-  const { id, effect, mode } = row;
-  return { ...grantDefaults, ...everything, id, effect, mode, subject: subject ?? { kind: 'everyone' } };
+  return { ...grantDefaults, ...everything, id: row.id, effect: 'deny', subject: subject ?? { kind: 'everyone' } };
 }
 
 function compileFleet(
@@ -227,7 +231,7 @@ interface Subjects {
   readonly principalKinds: ReadonlyMap<string, PrincipalRow['kind']>;
 }
 
-/** The grants of one server; undefined where a deny cannot be published, so that the server must not be either. */
+/** The grants of one server; undefined where one that protects it cannot be published, so that it must not be either. */
 function compileGrants(
   serverId: string,
   rows: readonly GrantRow[],
@@ -246,9 +250,9 @@ function compileGrants(
       continue;
     }
     problems.push(...found);
-    if (row.effect !== 'deny') continue;
+    if (!protects(row)) continue;
     withheld = true;
-    const message = `is withheld, since its deny grant ${row.id} cannot be published`;
+    const message = `is withheld, since grant ${row.id}, which protects it, cannot be published`;
     problems.push({ objectKind: 'server', objectId: serverId, path: `grants/${row.id}`, message });
   }
   return withheld ? undefined : entries.sort((a, b) => compare(a.id, b.id));
@@ -272,7 +276,14 @@ function problemsOf(row: GrantRow, subject: GrantSubject | undefined, subjects: 
     if (subjects.principalKinds.get(subject.id) !== subject.kind)
       found.push(problem('subject', `is not a ${subject.kind}`));
   }
-  return [...found, ...grantProblems(termsOf(row)).map(({ path, message }) => problem(path, message))];
+  found.push(...grantProblems(termsOf(row)).map(({ path, message }) => problem(path, message)));
+  if (subject === undefined) return found;
+  const alone = { kind: 'grants', serverId: row.id, grants: [grantEntry(row, subject)] };
+  for (const { path, message } of documentSchema.safeParse(alone).error?.issues ?? []) {
+    // Without `grants.0`.
+    found.push(problem(path.slice(2).join('.'), message));
+  }
+  return found;
 }
 
 function compileShard(

@@ -1,7 +1,9 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
-import type { GroupService } from './group.service.ts';
+import type { Reader } from '../database/client.ts';
+import type { Previewed, PreviewService } from '../policy/preview.service.ts';
+import type { ChangeMembers, GroupService } from './group.service.ts';
 import {
   CreateGroupInput,
   DeleteGroupInput,
@@ -13,12 +15,16 @@ import {
 } from './identity.graphql.ts';
 import type { GroupRow, PrincipalRow } from './identity.tables.ts';
 
+type GroupAnswer = GroupRow & Pick<Previewed<GroupRow>, 'accessChanges'>;
+
 @Resolver(() => Group)
 export class GroupResolver {
   private readonly service: GroupService;
+  private readonly preview: PreviewService;
 
-  constructor(service: GroupService) {
-    this.service = service;
+  constructor({ groups, preview }: { readonly groups: GroupService; readonly preview: PreviewService }) {
+    this.service = groups;
+    this.preview = preview;
   }
 
   @Query(() => Group, { description: 'A group by its id.' })
@@ -57,19 +63,30 @@ export class GroupResolver {
   }
 
   @Mutation(() => Group, { description: 'Adds principals to a group; those that belong already stay.' })
-  addGroupMembers(
+  async addGroupMembers(
     @Ctx() ctx: Context,
     @Arg('input', () => GroupMembersInput, { description: 'The group and the principals.' }) input: GroupMembersInput,
-  ): Promise<GroupRow> {
-    return this.service.addMembers(ctx, input);
+  ): Promise<GroupAnswer> {
+    return this.previewed(ctx, input, (tried) => this.service.addMembers(ctx, tried));
   }
 
   @Mutation(() => Group, { description: 'Removes principals from a group; others are passed over.' })
-  removeGroupMembers(
+  async removeGroupMembers(
     @Ctx() ctx: Context,
     @Arg('input', () => GroupMembersInput, { description: 'The group and the principals.' }) input: GroupMembersInput,
-  ): Promise<GroupRow> {
-    return this.service.removeMembers(ctx, input);
+  ): Promise<GroupAnswer> {
+    return this.previewed(ctx, input, (tried) => this.service.removeMembers(ctx, tried));
+  }
+
+  private async previewed(
+    ctx: Context,
+    input: GroupMembersInput,
+    change: (input: ChangeMembers) => Promise<GroupRow>,
+  ): Promise<GroupAnswer> {
+    const { id, principalIds } = input;
+    const concerns = (tx: Reader) => this.preview.membershipConcerns(tx, id, principalIds);
+    const { row, accessChanges } = await this.preview.run(ctx, input, concerns, change);
+    return { ...row, accessChanges };
   }
 
   @FieldResolver(() => PrincipalConnection, { description: 'The principals that belong to it.' })

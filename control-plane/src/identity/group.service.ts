@@ -8,7 +8,7 @@ import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
 import { groupMembers, type GroupRow, groups, type PrincipalRow, principals } from './identity.tables.ts';
 
@@ -18,9 +18,6 @@ export const membersPerMutationMax = 500;
 interface Page {
   readonly limit: number;
   readonly after: readonly string[] | undefined;
-}
-interface MutationOptions {
-  readonly dryRun?: boolean | null | undefined;
 }
 interface ChangeOptions extends MutationOptions {
   readonly id: string;

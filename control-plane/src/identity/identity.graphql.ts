@@ -1,5 +1,6 @@
 import type { ApiKeyScope } from '@sallyport/schema';
 import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
+import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
 import {
   ChangeInput,
   connectionType,
@@ -143,6 +144,9 @@ export class Group {
 
   @Field(() => DateTime, { description: 'When it was changed last.' })
   updatedAt!: Date;
+
+  @Field(() => [AccessChange], { nullable: true, description: accessChangesDescription })
+  accessChanges?: readonly AccessChange[] | null;
 }
 export const GroupConnection = connectionType('Group', 'groups', () => Group);
 

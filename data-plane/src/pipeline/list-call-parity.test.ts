@@ -1,4 +1,11 @@
-import { AppError, defaultLimits, grantDefaults, type GrantEntry, type PrincipalRecord } from '@sallyport/schema';
+import {
+  AppError,
+  defaultLimits,
+  type DefinitionEntry,
+  grantDefaults,
+  type GrantEntry,
+  type PrincipalRecord,
+} from '@sallyport/schema';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { parseMessage } from '../mcp/envelope.ts';
@@ -56,82 +63,8 @@ function isCallable(routed: Omit<Routed, 'received'>, method: string, params: ob
   }
 }
 
-test('whatever the policy: what is listed can be called, and what can be called is listed', () => {
-  const selector = fc.array(fc.constantFrom(...names, '*', 'a*', 'a://*'), { maxLength: 2 });
-  const instant = fc.constantFrom(null, 0, 50, 100);
-  const grants = fc.array(
-    fc.record<Omit<GrantEntry, 'id'>>({
-      subject: fc.constantFrom({ kind: 'everyone' }, { kind: 'group', id: 'team' }, { kind: 'user', id: 'bob' }),
-      effect: fc.constantFrom('allow', 'allow', 'deny', 'requireApproval'),
-      mode: fc.constantFrom('enforce', 'enforce', 'shadow'),
-      limits: fc.constant(null),
-      when: fc.constantFrom(null, null, ...conditions),
-      whenArguments: fc.constant(null),
-      configStalenessMaxMs: fc.constant(null),
-      tools: selector,
-      prompts: selector,
-      resources: selector,
-      notBefore: instant,
-      notAfter: instant,
-    }),
-    { maxLength: 5 },
-  );
-  const definitions = fc.array(
-    fc.record({
-      kind: fc.constantFrom('tool' as const, 'prompt' as const, 'resource' as const, 'resourceTemplate' as const),
-      name: fc.constantFrom(...names),
-      state: fc.constantFrom('approved' as const, 'approved' as const, 'drifted' as const, 'quarantined' as const),
-      approvedDigests: fc.constant<string[]>([]),
-      labels: fc.constant(null),
-    }),
-    { maxLength: 20 },
-  );
-  fc.assert(
-    fc.property(grants, definitions, (entries, defined) => {
-      const unique = [...new Map(defined.map((entry) => [`${entry.kind} ${entry.name}`, entry])).values()];
-      const { runtime } = buildFromDocuments([
-        defaultLimits,
-        { kind: 'keys', sealing },
-        { kind: 'groups', groups: [{ id: 'team', name: 'named' }] },
-        {
-          kind: 'server',
-          id: 's',
-          slug: 's',
-          lifecycle: 'approved',
-          url: 'http://127.0.0.1/mcp',
-          protocolRevisions: ['2026-07-28'],
-          labels: {},
-          definitions: unique,
-          auditMode: 'buffered',
-          configStalenessMaxMs: null,
-        },
-        // One grant for certain, so that the server is known to the principal.
-        {
-          kind: 'grants',
-          serverId: 's',
-          grants: [...entries, { ...everything, resources: ['certain'] }].map((entry, at) => ({
-            ...entry,
-            id: String(at),
-          })),
-        },
-      ]);
-      const server = runtime.serverById.get('s');
-      if (server === undefined) throw new Error('no server');
-      const authenticated = { principal } as Routed['authenticated'];
-      const routed = { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
-      for (const { list, member, name, call, parameter } of kinds) {
-        const listing = decided(routed, list, {});
-        const whole = { jsonrpc: '2.0', id: 1, result: { [member]: names.map((each) => ({ [name]: each })) } };
-        const { bytes } = reviewMessage(Buffer.from(JSON.stringify(whole)), listing);
-        const left = JSON.parse(String(bytes)) as { result: Record<string, Record<string, string>[]> };
-        const listed = left.result[member]?.map((each) => each[name]);
-        expect(listed).toEqual(names.filter((each) => isCallable(routed, call, { [parameter]: each })));
-      }
-    }),
-    { numRuns: 1_000 },
-  );
-});
-
+const selector = fc.array(fc.constantFrom(...names, '*', 'a*', 'a://*'), { maxLength: 2 });
+const instant = fc.constantFrom(null, 0, 50, 100);
 /** Some that hold, some that do not, and one that fails. */
 const conditions = [
   'principal.kind == "user" && client.address.inNetwork("10.0.0.0/8")',
@@ -140,5 +73,75 @@ const conditions = [
   'principal.name == "bob"',
   'server.labels.none == "x"',
 ];
+const anyGrant = fc.record<Omit<GrantEntry, 'id'>>({
+  subject: fc.constantFrom({ kind: 'everyone' }, { kind: 'group', id: 'team' }, { kind: 'user', id: 'bob' }),
+  effect: fc.constantFrom('allow', 'allow', 'deny', 'requireApproval'),
+  mode: fc.constantFrom('enforce', 'enforce', 'shadow'),
+  limits: fc.constant(null),
+  when: fc.constantFrom(null, null, ...conditions),
+  whenArguments: fc.constant(null),
+  configStalenessMaxMs: fc.constant(null),
+  tools: selector,
+  prompts: selector,
+  resources: selector,
+  notBefore: instant,
+  notAfter: instant,
+});
+const anyDefinition = fc.record<DefinitionEntry>({
+  kind: fc.constantFrom('tool', 'prompt', 'resource', 'resourceTemplate'),
+  name: fc.constantFrom(...names),
+  state: fc.constantFrom('approved', 'approved', 'drifted', 'quarantined'),
+  approvedDigests: fc.constant([]),
+  labels: fc.constant(null),
+});
 
-const everything: Omit<GrantEntry, 'id'> = { ...grantDefaults, subject: { kind: 'everyone' }, effect: 'allow' };
+/** What a request is routed to under these grants, with one more, so that the principal knows of the server. */
+function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: DefinitionEntry[]) {
+  const certain = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const };
+  const { runtime } = buildFromDocuments([
+    defaultLimits,
+    { kind: 'keys', sealing },
+    { kind: 'groups', groups: [{ id: 'team', name: 'named' }] },
+    {
+      kind: 'server',
+      id: 's',
+      slug: 's',
+      lifecycle: 'approved',
+      url: 'http://127.0.0.1/mcp',
+      protocolRevisions: ['2026-07-28'],
+      labels: {},
+      definitions,
+      auditMode: 'buffered',
+      configStalenessMaxMs: null,
+    },
+    {
+      kind: 'grants',
+      serverId: 's',
+      grants: [...grants, { ...certain, resources: ['certain'] }].map((entry, at) => ({ ...entry, id: String(at) })),
+    },
+  ]);
+  const server = runtime.serverById.get('s');
+  if (server === undefined) throw new Error('no server');
+  const authenticated = { principal } as Routed['authenticated'];
+  return { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
+}
+
+test('whatever the policy: what is listed can be called, and what can be called is listed', () => {
+  const property = fc.property(
+    fc.array(anyGrant, { maxLength: 5 }),
+    fc.array(anyDefinition, { maxLength: 20 }),
+    (grants, defined) => {
+      const unique = [...new Map(defined.map((entry) => [`${entry.kind} ${entry.name}`, entry])).values()];
+      const routed = routedUnder(grants, unique);
+      for (const { list, member, name, call, parameter } of kinds) {
+        const listing = decided(routed, list, {});
+        const whole = { jsonrpc: '2.0', id: 1, result: { [member]: names.map((each) => ({ [name]: each })) } };
+        const { bytes } = reviewMessage(Buffer.from(JSON.stringify(whole)), listing);
+        const left = JSON.parse(String(bytes)) as { result: Record<string, Record<string, string>[]> };
+        const listed = left.result[member]?.map((each) => each[name]);
+        expect(listed).toEqual(names.filter((each) => isCallable(routed, call, { [parameter]: each })));
+      }
+    },
+  );
+  fc.assert(property, { numRuns: 1_000 });
+});
