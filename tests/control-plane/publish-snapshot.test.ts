@@ -32,6 +32,14 @@ beforeAll(async () => {
 afterAll(() => control.stop());
 
 type Sql = TestControlPlane['database']['raw'];
+const noLimits = {
+  riskMin: null,
+  riskMax: null,
+  readOnly: null,
+  destructive: null,
+  idempotent: null,
+  openWorld: null,
+};
 const changes: [string, (tx: Sql) => Promise<unknown>][] = [
   ['the address of a server', (tx) => tx`update servers set url = 'https://other.example.com/mcp'`],
   ['the lifecycle of a server', (tx) => tx`update servers set lifecycle = 'deprecated'`],
@@ -41,6 +49,21 @@ const changes: [string, (tx: Sql) => Promise<unknown>][] = [
   ['the protocol revisions of a server', (tx) => tx`update servers set protocol_revisions = '{2026-07-28}'`],
   ['an approved digest', (tx) => tx`update definitions set approved_digests = '{d1,d2}'`],
   ['the state of a definition', (tx) => tx`update definitions set state = 'quarantined'`],
+  ['the risk of a tool', (tx) => tx`update definitions set risk = 'high' where kind = 'tool'`],
+  ['whether a tool only reads', (tx) => tx`update definitions set read_only = true where kind = 'tool'`],
+  // The same value of other labels must not look like no change.
+  [
+    'whether a tool is destructive',
+    (tx) => tx`update definitions set read_only = null, destructive = true where kind = 'tool'`,
+  ],
+  [
+    'whether a tool is idempotent',
+    (tx) => tx`update definitions set destructive = null, idempotent = true where kind = 'tool'`,
+  ],
+  [
+    'whether a tool reaches the open world',
+    (tx) => tx`update definitions set idempotent = null, open_world = true where kind = 'tool'`,
+  ],
   ['a removed definition', (tx) => tx`update definitions set removed_at = now()`],
   ['the tools of a grant', (tx) => tx`update grants set tools = '{a,b}'`],
   ['the effect of a grant', (tx) => tx`update grants set effect = 'deny'`],
@@ -49,6 +72,21 @@ const changes: [string, (tx: Sql) => Promise<unknown>][] = [
   ['the end of a grant', (tx) => tx`update grants set not_before = null, not_after = '2040-01-01'`],
   ['the subject of a grant', (tx) => tx`update grants set subject_kind = 'everyone', subject_group_id = null`],
   ['a group of a grant', (tx) => tx`update grants set subject_kind = 'group', subject_group_id = ${rows.groupId}`],
+  ['the mode of a grant', (tx) => tx`update grants set mode = 'shadow'`],
+  ['the limits of a grant', (tx) => tx`update grants set limits = ${tx.json({ ...noLimits, riskMax: 'low' })}`],
+  // The same limit by another label.
+  ['a limit of a grant', (tx) => tx`update grants set limits = ${tx.json({ ...noLimits, riskMin: 'low' })}`],
+  ['the condition of a grant', (tx) => tx`update grants set limits = null, when_condition = 'now > now'`],
+  [
+    'the condition over arguments',
+    (tx) => tx`update grants set when_condition = null, when_arguments = 'now > now', resources = '{}'`,
+  ],
+  ['the staleness of a grant', (tx) => tx`update grants set effect = 'allow', config_staleness_max_ms = 1000`],
+  ['the server of a grant', (tx) => tx`update grants set server_id = null, server_labels = '{"a":"b"}'`],
+  ['the labels of a grant', (tx) => tx`update grants set server_labels = '{"a":"c"}'`],
+  ['the tools of a grant on labels', (tx) => tx`update grants set tools = '{c}'`],
+  ['the mode of a grant on labels', (tx) => tx`update grants set mode = 'enforce'`],
+  ['the name of a group', (tx) => tx`update groups set name = 'renamed'`],
   ['a membership', (tx) => tx`delete from group_members`],
   ['a deleted group', (tx) => tx`update groups set deleted_at = now()`],
   ['the name of a principal', (tx) => tx`update principals set name = 'Renamed' where id = ${rows.principalId}`],
