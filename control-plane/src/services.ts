@@ -48,6 +48,13 @@ function alarm(fleet: Fleet, log: Log, code: AuditAlarm, nodeId: string, message
     .catch((error: unknown) => log.warn({ err: error, nodeId, code }, 'an alarm was not stored'));
 }
 
+function nodeKeysOf({ reports }: Fleet): NodeKeys {
+  return {
+    accepts: (nodeId, publicKey) => reports.knowsKey(nodeId, publicKey),
+    maySucceed: (nodeId, formerNodeId) => reports.maySucceed(nodeId, formerNodeId),
+  };
+}
+
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
@@ -66,9 +73,7 @@ export async function startServices(options: ServicesOptions) {
     health,
     onUndiscovered: () => discovery.kick(),
   });
-  const definitions = new DefinitionService(database);
   const principals = new PrincipalService(database, roles, grants);
-  const groups = new GroupService(database, grants);
   const apiKeys = new ApiKeyService(database, roles);
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void => alarm(fleet, log, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
@@ -89,25 +94,21 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
-  const nodeKeys: NodeKeys = {
-    accepts: (nodeId, publicKey) => fleet.reports.knowsKey(nodeId, publicKey),
-    maySucceed: (nodeId, formerNodeId) => fleet.reports.maySucceed(nodeId, formerNodeId),
-  };
   const checkpoints = new CheckpointService(database, fleet.fleetKey, clock);
   return {
     checkpoints,
     events: new EventQueryService(database),
     exports: new ExportService(database, checkpoints),
     traffic: new TrafficQueryService(database),
-    nodeKeys,
+    nodeKeys: nodeKeysOf(fleet),
     onAlarm,
     health,
     roles,
     grants,
     servers,
-    definitions,
+    definitions: new DefinitionService(database),
     principals,
-    groups,
+    groups: new GroupService(database, grants),
     apiKeys,
     effectiveAccess: new EffectiveAccessService(database),
     explanations: new ExplainService(database),

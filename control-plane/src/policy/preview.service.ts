@@ -40,11 +40,13 @@ export class PreviewService {
     change: (input: Input) => Promise<Row>,
   ): Promise<Previewed<Row>> {
     if (input.dryRun !== true) return { row: await change(input), accessChanges: null };
-    const nowMs = ctx.clock.now();
+    let nowMs = ctx.clock.now();
     let touched: readonly Concern[] = [];
     let after: AccessPicture = new Map();
     const inspect = async (tx: Transaction): Promise<void> => {
       touched = await concerns(tx);
+      // Not before the change: what it ended has ended by then.
+      nowMs = ctx.clock.now();
       after = await pictureAccess(tx, touched, nowMs);
     };
     const row = await change({ ...input, inspect });

@@ -1,0 +1,285 @@
+import postgres from 'postgres';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
+
+let plane: TestControlPlane;
+let sql: postgres.Sql;
+let groupId: string;
+let adaId: string;
+let bobId: string;
+
+const serverIds = { jira: '01890000-0000-7000-8000-000000000001', bank: '01890000-0000-7000-8000-000000000002' };
+const unknownId = '01890000-0000-7000-8000-0000000000ff';
+
+async function make(query: string, variables: Record<string, unknown> = {}): Promise<string> {
+  const answer = await plane.ask(query, variables);
+  expect(answer.errors).toEqual([]);
+  return Object.values<{ id: string }>(answer.data)[0]?.id ?? '';
+}
+
+async function createGrant(more: Record<string, unknown>): Promise<string> {
+  const input = { name: 'test', subject: { kind: 'EVERYONE' }, effect: 'ALLOW', ...more };
+  return make('mutation ($input: CreateGrantInput!) { createGrant(input: $input) { id } }', { input });
+}
+
+async function tryGrant(more: Record<string, unknown>): Promise<AccessChange[] | null> {
+  const input = { name: 'test', subject: { kind: 'EVERYONE' }, effect: 'ALLOW', dryRun: true, ...more };
+  const answer = await plane.ask(
+    `mutation ($input: CreateGrantInput!) { createGrant(input: $input) { accessChanges ${changeFields} } }`,
+    { input },
+  );
+  expect(answer.errors).toEqual([]);
+  return answer.data.createGrant.accessChanges;
+}
+
+interface AccessChange {
+  readonly summary: string;
+  readonly slug: string;
+  readonly gained: readonly { readonly name: string; readonly isConditional: boolean }[];
+  readonly lost: readonly { readonly name: string }[];
+}
+const changeFields = '{ summary slug gained { name isConditional } lost { name } changed { name effect } }';
+
+async function explain(more: Record<string, unknown>): Promise<Record<string, unknown>> {
+  const input = { principalId: adaId, serverId: serverIds.jira, kind: 'TOOL', name: 'search', ...more };
+  const answer = await plane.ask(
+    `query ($input: ExplainAccessInput!) { explainAccess(input: $input) {
+      effect reason grantIds shadow { effect grantIds } omitted
+      grants { grantId match failed grant { name } } } }`,
+    { input },
+  );
+  expect(answer.errors).toEqual([]);
+  return answer.data.explainAccess;
+}
+
+/** All pages of a list, each of `first` entries. */
+async function pages<T>(field: string, args: string, fields: string, first = 3): Promise<T[]> {
+  const found: T[] = [];
+  let after: string | null = null;
+  for (;;) {
+    const query: string = `query ($after: String) { list: ${field}(${args}, first: ${first}, after: $after) {
+      edges { node { ${fields} } } pageInfo { hasNextPage endCursor } } }`;
+    const answer = await plane.ask(query, { after });
+    expect(answer.errors).toEqual([]);
+    const { edges, pageInfo } = answer.data.list;
+    expect(edges.length).toBeLessThanOrEqual(first);
+    found.push(...edges.map((edge: { node: T }) => edge.node));
+    if (pageInfo.hasNextPage !== true) return found;
+    after = pageInfo.endCursor;
+  }
+}
+
+beforeAll(async () => {
+  plane = await startTestControlPlane();
+  sql = postgres(plane.databaseUrl);
+  for (const [slug, id] of Object.entries(serverIds)) {
+    await sql`insert into servers (id, slug, slug_key, title, url, lifecycle, labels, protocol_revisions,
+        discovery_attempted_at, created_at, updated_at)
+      values (${id}, ${slug}, ${slug}, ${slug}, ${`https://${slug}.example.org/mcp`}, 'approved',
+        ${sql.json({ team: slug })}, '{2026-07-28}', now(), now(), now())`;
+    for (const name of ['search', 'create', 'update', 'remove', 'pay']) {
+      await sql`insert into definitions (id, server_id, kind, name, digests, state, approved_digests, first_seen_at, last_seen_at)
+        values (gen_random_uuid(), ${id}, 'tool', ${name}, '{d}', 'approved', '{d}', now(), now())`;
+    }
+  }
+  groupId = await make('mutation { createGroup(input: { name: "analysts" }) { id } }');
+  adaId = await make('mutation { createUser(input: { name: "Ada" }) { id } }');
+  bobId = await make('mutation { createUser(input: { name: "Bob" }) { id } }');
+  await make('mutation ($id: ID!, $ids: [ID!]!) { addGroupMembers(input: { id: $id, principalIds: $ids }) { id } }', {
+    id: groupId,
+    ids: [adaId],
+  });
+});
+afterAll(async () => {
+  await sql.end();
+  await plane.stop();
+});
+
+async function withGrants(grants: readonly Record<string, unknown>[], body: (ids: string[]) => Promise<void>) {
+  const ids: string[] = [];
+  for (const more of grants) ids.push(await createGrant(more));
+  try {
+    await body(ids);
+  } finally {
+    const items = ids.map((id) => ({ id }));
+    await plane.ask('mutation ($items: [GrantReferenceInput!]!) { deleteGrants(input: { items: $items }) { id } }', {
+      items,
+    });
+  }
+}
+
+const analysts = () => ({ subject: { kind: 'GROUP', id: groupId }, serverId: serverIds.jira });
+
+describe('explainAccess', () => {
+  test('names the grants that decide, and of each other the part that failed', async () => {
+    const past = new Date(Date.now() - 86_400_000).toISOString();
+    await withGrants(
+      [
+        { ...analysts(), tools: ['sea*'] },
+        { ...analysts(), tools: ['search'], subject: { kind: 'USER', id: bobId } },
+        { ...analysts(), tools: ['pay'] },
+        { ...analysts(), tools: ['*'], notAfter: new Date(Date.now() + 60_000).toISOString() },
+        { ...analysts(), tools: ['*'], limits: { readOnly: true } },
+        { ...analysts(), tools: ['*'], when: 'client.address.inNetwork("10.0.0.0/8")' },
+        { ...analysts(), tools: ['*'], whenArguments: 'arguments.n <= 5' },
+        { serverLabels: [{ key: 'team', value: 'jira' }], tools: ['search'], mode: 'SHADOW', effect: 'DENY' },
+      ],
+      async (ids) => {
+        await sql`update grants set not_after = ${past} where id = ${ids[3] ?? ''}`;
+        const client = { address: '192.0.2.1' };
+        const explained = await explain({ client, arguments: { n: 7 } });
+        const parts = new Map(
+          (explained['grants'] as { grantId: string; match: string; failed: string | null }[]).map((grant) => [
+            ids.indexOf(grant.grantId),
+            `${grant.match} ${grant.failed}`,
+          ]),
+        );
+        expect(Object.fromEntries(parts)).toEqual({
+          0: 'YES null',
+          1: 'NO SUBJECT',
+          2: 'NO SELECTOR',
+          3: 'NO WINDOW',
+          4: 'UNKNOWN LIMITS',
+          5: 'NO WHEN',
+          6: 'NO WHEN_ARGUMENTS',
+          7: 'YES null',
+        });
+        const shadow = { effect: 'DENY', grantIds: [ids[7]] };
+        expect(explained).toMatchObject({ effect: 'ALLOW', reason: 'GRANTED', grantIds: [ids[0]], shadow, omitted: 0 });
+        const other = await explain({ client: { address: '10.1.1.1' }, arguments: { n: 1 } });
+        expect([...(other['grantIds'] as string[])].sort()).toEqual([ids[0], ids[5], ids[6]].sort());
+      },
+    );
+  });
+
+  test('says why nothing is decided for somebody who may not act, a tool that is not approved, a server not served', async () => {
+    await withGrants([{ ...analysts(), tools: ['*'] }], async () => {
+      expect(await explain({ name: 'unknown' })).toMatchObject({ effect: 'DENY', reason: 'DEFINITION_NOT_APPROVED' });
+      expect(await explain({ principalId: bobId })).toMatchObject({ effect: 'DENY', reason: 'NO_GRANT' });
+      await sql`update principals set status = 'disabled' where id = ${adaId}`;
+      expect(await explain({})).toMatchObject({ effect: 'DENY', reason: 'PRINCIPAL_DISABLED' });
+      await sql`update principals set status = 'active' where id = ${adaId}`;
+      await sql`update servers set lifecycle = 'disabled' where id = ${serverIds.jira}`;
+      expect(await explain({})).toMatchObject({ effect: 'DENY', reason: 'SERVER_NOT_SERVED' });
+      await sql`update servers set lifecycle = 'approved' where id = ${serverIds.jira}`;
+    });
+  });
+
+  test('answers for an object that does not exist as for one that may not be seen', async () => {
+    for (const missing of [{ principalId: unknownId }, { serverId: unknownId }, { serverId: 'no id' }]) {
+      const input = { principalId: adaId, serverId: serverIds.jira, kind: 'TOOL', name: 'x', ...missing };
+      const query = 'query ($input: ExplainAccessInput!) { explainAccess(input: $input) { effect } }';
+      const answer = await plane.ask(query, { input });
+      expect(answer.errors[0]?.extensions.code).toBe('NOT_FOUND');
+    }
+  });
+});
+
+describe('effective access', () => {
+  test('lists what a principal may use, over all servers and in pages', async () => {
+    await withGrants(
+      [
+        { ...analysts(), tools: ['*'] },
+        { ...analysts(), tools: ['remove'], effect: 'DENY' },
+        { ...analysts(), tools: ['pay'], effect: 'REQUIRE_APPROVAL' },
+        { ...analysts(), tools: ['update'], effect: 'DENY', whenArguments: 'arguments.force' },
+        { serverLabels: [{ key: 'team', value: 'bank' }], tools: ['pay'], when: 'client.name == "agent"' },
+      ].map((grant) => ('whenArguments' in grant ? { ...grant, whenArguments: 'arguments.force == true' } : grant)),
+      async () => {
+        const fields = 'slug name effect isConditional';
+        const usable = await pages('effectiveAccess', `principalId: "${adaId}"`, fields, 2);
+        expect(usable).toEqual([
+          { slug: 'bank', name: 'pay', effect: 'ALLOW', isConditional: true },
+          { slug: 'jira', name: 'create', effect: 'ALLOW', isConditional: false },
+          { slug: 'jira', name: 'pay', effect: 'REQUIRE_APPROVAL', isConditional: false },
+          { slug: 'jira', name: 'search', effect: 'ALLOW', isConditional: false },
+          { slug: 'jira', name: 'update', effect: 'ALLOW', isConditional: true },
+        ]);
+        const onBank = await pages('effectiveAccess', `principalId: "${adaId}", serverId: "${serverIds.bank}"`, fields);
+        expect(onBank).toEqual(usable.slice(0, 1));
+      },
+    );
+  });
+
+  test('lists who may use a tool, and by which grants', async () => {
+    await withGrants(
+      [
+        { ...analysts(), tools: ['search'] },
+        { ...analysts(), tools: ['search'], subject: { kind: 'USER', id: bobId }, name: 'for Bob' },
+      ],
+      async (ids) => {
+        const args = `serverId: "${serverIds.jira}", kind: TOOL, name: "search"`;
+        const users = await pages(
+          'targetAccess',
+          args,
+          'principal { name } effect grants { id name subject { kind } }',
+          1,
+        );
+        expect(users).toEqual([
+          {
+            principal: { name: 'Ada' },
+            effect: 'ALLOW',
+            grants: [{ id: ids[0], name: 'test', subject: { kind: 'GROUP' } }],
+          },
+          {
+            principal: { name: 'Bob' },
+            effect: 'ALLOW',
+            grants: [{ id: ids[1], name: 'for Bob', subject: { kind: 'USER' } }],
+          },
+        ]);
+        expect(await pages('targetAccess', args.replace('search', 'pay'), 'principal { name }')).toEqual([]);
+      },
+    );
+  });
+});
+
+describe('a dry run', () => {
+  test('tells what a grant would open or close, and changes nothing', async () => {
+    await withGrants([{ ...analysts(), tools: ['search'] }], async ([id]) => {
+      const gains = await tryGrant({ ...analysts(), tools: ['*'] });
+      expect(gains?.map(({ summary }) => summary)).toEqual(['group analysts gains 4 tools on jira']);
+      const onLabels = { serverLabels: [{ key: 'team', value: 'bank' }], tools: ['pay'] };
+      const conditional = await tryGrant({ ...onLabels, when: 'client.name == "agent"' });
+      expect(conditional).toMatchObject([{ slug: 'bank', gained: [{ name: 'pay', isConditional: true }] }]);
+      const denies = await tryGrant({ ...analysts(), tools: ['*'], effect: 'DENY' });
+      expect(denies?.map(({ summary }) => summary)).toEqual(['group analysts loses 1 tool on jira']);
+      expect(await tryGrant({ ...analysts(), tools: ['search'], mode: 'SHADOW' })).toEqual([]);
+      const change = `mutation ($input: UpdateGrantInput!) { updateGrant(input: $input) { accessChanges ${changeFields} } }`;
+      const input = { id, tools: ['create', 'update'], dryRun: true };
+      const changed = await plane.ask(change, { input });
+      expect(changed.data.updateGrant.accessChanges[0].summary).toBe(
+        'group analysts gains 2 tools on jira, loses 1 tool',
+      );
+      const ended = await plane.ask(
+        `mutation ($id: ID!) { endGrant(input: { id: $id, dryRun: true }) { accessChanges ${changeFields} } }`,
+        { id },
+      );
+      expect(ended.data.endGrant.accessChanges[0].lost).toEqual([{ name: 'search' }]);
+      const real = await plane.ask(
+        'mutation ($id: ID!) { updateGrant(input: { id: $id, reason: "why" }) { accessChanges { slug } tools } }',
+        { id },
+      );
+      expect(real.data.updateGrant).toEqual({ accessChanges: null, tools: ['search'] });
+    });
+  });
+
+  test('tells what a membership would open or close', async () => {
+    await withGrants([{ ...analysts(), tools: ['search', 'create'] }], async () => {
+      const mutation = (name: string) =>
+        `mutation ($id: ID!, $ids: [ID!]!) { answer: ${name}(input: { id: $id, principalIds: $ids, dryRun: true }) {
+          accessChanges { summary } } }`;
+      const joining = await plane.ask(mutation('addGroupMembers'), { id: groupId, ids: [bobId, adaId] });
+      expect(joining.data.answer.accessChanges).toEqual([{ summary: 'user Bob gains 2 tools on jira' }]);
+      const leaving = await plane.ask(mutation('removeGroupMembers'), { id: groupId, ids: [adaId] });
+      expect(leaving.data.answer.accessChanges).toEqual([{ summary: 'user Ada loses 2 tools on jira' }]);
+    });
+  });
+
+  test('that is refused tells what is wrong, as the real run would', async () => {
+    const input = { ...analysts(), name: '', effect: 'ALLOW', tools: ['*'], dryRun: true };
+    const answer = await plane.ask('mutation ($input: CreateGrantInput!) { createGrant(input: $input) { id } }', {
+      input,
+    });
+    expect(answer.errors[0]?.extensions.violations?.map(({ path }) => path)).toEqual(['input.name']);
+  });
+});
