@@ -1,5 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import {
+  BREAK,
   type DocumentNode,
   type FieldNode,
   type FragmentDefinitionNode,
@@ -13,13 +14,14 @@ import {
   Kind,
   type OperationDefinitionNode,
   type SelectionSetNode,
+  visit as visitNodes,
 } from 'graphql';
 import { pageSizeDefault } from './graphql-connection.ts';
 
 /** Levels of fields below the operation. Introspection has the limits of graphql-js itself. */
-export const queryDepthMax = 14;
+export const queryDepthMax = 10;
 /** Fields under another name than their own, over the whole operation. */
-export const queryAliasesMax = 30;
+export const queryAliasesMax = 15;
 /** A field costs 1, times the size of every page it lies in. */
 export const queryCostMax = 20_000;
 /** Tokens of a document, before it is parsed any further. */
@@ -33,6 +35,8 @@ interface Walk {
   readonly schema: GraphQLSchema;
   readonly fragments: ReadonlyMap<string, FragmentDefinitionNode>;
   readonly variables: Readonly<Record<string, unknown>>;
+  readonly isMutation: boolean;
+  mutations: number;
   selections: number;
   aliases: number;
   cost: number;
@@ -80,6 +84,9 @@ function visitField(walk: Walk, node: FieldNode, parent: GraphQLCompositeType, d
   if (node.alias !== undefined && node.alias.value !== node.name.value) walk.aliases += 1;
   if (walk.aliases > queryAliasesMax) refuse(`has more than ${queryAliasesMax} aliases`);
   if (node.name.value.startsWith('__')) return;
+  // Each mutation is a transaction of its own: several in one request would look like one, and be none.
+  if (walk.isMutation && depth === 1) walk.mutations += 1;
+  if (walk.mutations > 1) refuse('changes more than one thing: send one mutation with each request');
   if (depth > queryDepthMax) refuse(`is deeper than ${queryDepthMax} levels`);
   walk.cost += factor;
   if (walk.cost > queryCostMax) refuse(`may read more than ${queryCostMax} values; ask for smaller pages`);
@@ -107,9 +114,23 @@ export function assertWithinLimits(
     fragments: new Map(fragments.map((fragment) => [fragment.name.value, fragment])),
     // A variable that is not given has its default, which may be the larger one.
     variables: { ...Object.fromEntries(defaults), ...variables },
+    isMutation: operation.operation === 'mutation',
+    mutations: 0,
     selections: 0,
     aliases: 0,
     cost: 0,
   };
   visit(walk, operation.selectionSet, root, 1, 1);
+}
+
+/** Whether a document asks about the schema itself; `__typename` says nothing that its answer does not. */
+export function introspects(document: DocumentNode): boolean {
+  let found = false;
+  visitNodes(document, {
+    Field: (node) => {
+      found ||= node.name.value === '__schema' || node.name.value === '__type';
+      return found ? BREAK : undefined;
+    },
+  });
+  return found;
 }

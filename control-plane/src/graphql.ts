@@ -4,11 +4,13 @@ import { ApolloServer, type ApolloServerPlugin, HeaderMap } from '@apollo/server
 import { AppError, type ErrorCode, ERRORS, toAppError } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import {
+  type DocumentNode,
   type ExecutionArgs,
   getOperationAST,
   GraphQLError,
   type GraphQLFormattedError,
   type GraphQLSchema,
+  type OperationDefinitionNode,
   parse,
   specifiedRules,
   validate,
@@ -19,7 +21,7 @@ import { type WebSocket, WebSocketServer } from 'ws';
 import { type Actor, anonymousContext, type Context, createContext, isAuthenticated } from './context.ts';
 import { isConnectionFailure } from './database/client.ts';
 import { graphqlErrorOf } from './graphql-errors.ts';
-import { assertWithinLimits, queryTokensMax } from './graphql-limits.ts';
+import { assertWithinLimits, introspects, queryTokensMax } from './graphql-limits.ts';
 
 export const graphqlPath = '/graphql';
 const requestBodyBytesMax = 1024 * 1024;
@@ -101,18 +103,49 @@ function answerFailure(response: ServerResponse, thrown: unknown, log: Log): voi
   response.end(JSON.stringify({ errors: [{ message: publicMessage, extensions }] }));
 }
 
+/** The schema is for those who may do something here; to others nothing of it is told, not even by an error. */
+function mayLearnSchema({ actor }: Context): boolean {
+  return actor.permissions.size > 0;
+}
+
+/** A document or variable that does not fit the schema: the message suggests names that would. */
+function isAboutSchema({ path, extensions }: GraphQLFormattedError): boolean {
+  return path === undefined && extensions?.['code'] === 'INVALID_INPUT' && extensions['violations'] === undefined;
+}
+
+function assertMayRun(
+  schema: GraphQLSchema,
+  document: DocumentNode,
+  operation: OperationDefinitionNode,
+  variables: Readonly<Record<string, unknown>>,
+  context: Context,
+): void {
+  if (!mayLearnSchema(context) && introspects(document)) {
+    throw new AppError(isAuthenticated(context) ? 'FORBIDDEN' : 'UNAUTHENTICATED', { internal: 'introspection' });
+  }
+  assertWithinLimits(schema, document, operation, variables);
+}
+
 function limitsPlugin(): ApolloServerPlugin<Context> {
   return {
     requestDidStart: async () => ({
-      didResolveOperation: async ({ schema, document, operation, request }) => {
+      didResolveOperation: async ({ schema, document, operation, request, contextValue }) => {
         if (operation === undefined) return;
         try {
-          assertWithinLimits(schema, document, operation, request.variables ?? {});
+          assertMayRun(schema, document, operation, request.variables ?? {}, contextValue);
         } catch (error) {
           const original = toAppError(error);
           const extensions = { http: { status: original.entry.http } };
           throw new GraphQLError(original.publicMessage, { originalError: original, extensions });
         }
+      },
+      willSendResponse: async ({ response, contextValue }) => {
+        if (mayLearnSchema(contextValue) || response.body.kind !== 'single') return;
+        const { singleResult } = response.body;
+        const errors = singleResult.errors?.map((error) =>
+          isAboutSchema(error) ? { ...error, message: 'The query is not valid.' } : error,
+        );
+        if (errors !== undefined) singleResult.errors = errors;
       },
     }),
   };
@@ -222,7 +255,9 @@ function prepare(
   try {
     const document = parse(payload.query, { maxTokens: queryTokensMax });
     const problems = validate(schema, document, specifiedRules);
-    if (problems.length > 0) return problems;
+    if (problems.length > 0) {
+      return mayLearnSchema(contextValue) ? problems : [new GraphQLError('The query is not valid.')];
+    }
     const operation = getOperationAST(document, payload.operationName ?? undefined);
     if (operation === undefined || operation === null) {
       return [new GraphQLError('The document does not name the operation to run.', { source: undefined, nodes: [] })];
@@ -230,7 +265,7 @@ function prepare(
     if (operation.operation !== 'subscription') {
       return [new GraphQLError('Send queries and mutations by POST.', { nodes: operation })];
     }
-    assertWithinLimits(schema, document, operation, payload.variables ?? {});
+    assertMayRun(schema, document, operation, payload.variables ?? {}, contextValue);
     return {
       schema,
       document,

@@ -72,6 +72,62 @@ describe('over HTTP', () => {
     expect([answer.status, answer.errors[0]?.extensions.code]).toEqual([400, 'QUERY_TOO_COMPLEX']);
   });
 
+  test('one request changes one thing, however it is written', async () => {
+    const create = (name: string) => `createGroup(input: { name: "${name}" }) { id }`;
+    const refused = [
+      `mutation { a: ${create('one')} b: ${create('two')} }`,
+      `mutation { a: ${create('one')} ...more } fragment more on Mutation { b: ${create('two')} }`,
+      `mutation { a: ${create('one')} ... on Mutation { b: ${create('two')} } }`,
+    ];
+    for (const query of refused) {
+      expect((await plane.ask(query)).errors[0]?.extensions.code).toBe('QUERY_TOO_COMPLEX');
+    }
+    const batch = refused.map((query) => ({ query }));
+    const headers = { ...json, authorization: `Bearer ${plane.ownerKey}` };
+    expect((await post(JSON.stringify(batch), headers)).status).toBe(400);
+    const { data } = await plane.ask('{ groups(first: 10) { edges { node { name } } } }');
+    expect(data.groups.edges).toEqual([]);
+  });
+
+  test.each([
+    [
+      'deeper than the limit',
+      `{ server(id: "x") { ${'definitions { edges { node { server { '.repeat(4)} id ${'} '.repeat(16)} } }`,
+    ],
+    [
+      'dearer than the limit',
+      '{ servers(first: 200) { edges { node { definitions(first: 200) { edges { node { id name kind state digests: id } } } } } } }',
+    ],
+    ['of more objects than a page holds', '{ groups(first: 201) { edges { cursor } } }'],
+    ['of less than one object', '{ groups(first: 0) { edges { cursor } } }'],
+    ['after a cursor that is none', '{ groups(after: "x") { edges { cursor } } }'],
+  ])('a query %s is refused with what is wrong', async (_name, query) => {
+    const [failure] = (await plane.ask(query)).errors;
+    expect(failure?.extensions.code).toMatch(/QUERY_TOO_COMPLEX|INVALID_INPUT/);
+    expect(failure?.extensions.violations?.[0]?.message).toMatch(/\S/);
+  });
+
+  test('the schema is told to those who hold a role, and to nobody else', async () => {
+    const user = await plane.ask('mutation { createUser(input: { name: "without a role" }) { id } }');
+    const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
+    const issued = await plane.ask('mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }', {
+      input: { principalId: user.data.createUser.id, name: 'k', scopes: ['API'], expiresAt },
+    });
+    const introspection = '{ __schema { types { name } } }';
+    const hidden = '{ me { id } ...f } fragment f on Query { __type(name: "Server") { name } }';
+    expect((await plane.ask(introspection)).errors).toEqual([]);
+    for (const [key, code] of [
+      [null, 'UNAUTHENTICATED'],
+      [issued.data.createApiKey.secret, 'FORBIDDEN'],
+    ]) {
+      expect((await plane.ask(introspection, {}, key)).errors[0]?.extensions.code).toBe(code);
+      expect((await plane.ask(hidden, {}, key)).errors[0]?.extensions.code).toBe(code);
+      expect((await plane.ask('{ serverz { id } }', {}, key)).errors[0]?.message).toBe('The query is not valid.');
+      expect((await plane.ask('{ __typename }', {}, key)).errors).toEqual([]);
+    }
+    expect((await plane.ask('{ serverz { id } }')).errors[0]?.message).toContain('servers');
+  });
+
   test('another path is not found', async () => {
     expect((await fetch(new URL('/elsewhere', plane.graphqlUrl))).status).toBe(404);
   });
