@@ -1,15 +1,4 @@
-import { readFileSync } from 'node:fs';
-import {
-  createServer as createHttpServer,
-  type IncomingMessage,
-  type RequestListener,
-  type Server,
-  type ServerResponse,
-} from 'node:http';
-import { createServer as createTlsServer } from 'node:https';
-import type { AddressInfo } from 'node:net';
-import type { Duplex } from 'node:stream';
-import { ERRORS, syncPath } from '@sallyport/schema';
+import { apiRoutes } from '@sallyport/schema';
 import {
   type Clock,
   createQueues,
@@ -19,24 +8,19 @@ import {
   systemClock,
 } from '@sallyport/schema/platform';
 import { Registry } from 'prom-client';
-import { auditExportPath, handleExport } from './audit/export-endpoint.ts';
+import { handleExport } from './audit/export-endpoint.ts';
 import { startTail } from './audit/tail.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { systemContext } from './context.ts';
 import { type Database, openDatabase } from './database/client.ts';
 import { migrate } from './database/migrate.ts';
-import { createGraphqlEndpoint, type GraphqlEndpoint, graphqlPath } from './graphql.ts';
+import { createGraphqlEndpoint } from './graphql.ts';
 import { buildApiSchema } from './graphql-schema.ts';
+import { closeHttp, listen, listenUrl } from './http-server.ts';
 import { startJobs } from './jobs.ts';
 import { createResolvers } from './resolvers.ts';
 import { type Services, startServices } from './services.ts';
 import { connectSignals, createSignals } from './signals.ts';
-
-const requestTimeoutMs = 30_000;
-const headersTimeoutMs = 10_000;
-const headerBytesMax = 16 * 1024;
-/** Nodes, subscriptions and requests together. */
-const connectionsMax = 10_000;
 
 export interface ControlPlaneDependencies {
   readonly log: Log;
@@ -69,65 +53,6 @@ class Started {
       await stop().catch((error: unknown) => log.error({ err: error }, 'stopping failed'));
     }
   }
-}
-
-function listenUrl(server: Server, scheme: string, host: string): string {
-  const address = server.address() as AddressInfo;
-  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${address.port}`;
-}
-
-function pathOf(request: IncomingMessage): string {
-  return (request.url ?? '').split('?')[0] ?? '';
-}
-
-function notFound(): string {
-  const error = { message: ERRORS.NOT_FOUND.publicMessage, extensions: { code: 'NOT_FOUND' } };
-  return JSON.stringify({ errors: [error] });
-}
-
-interface Endpoints {
-  readonly graphql: GraphqlEndpoint;
-  readonly exporting: (request: IncomingMessage, response: ServerResponse) => Promise<void>;
-  readonly sync: { handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void };
-}
-
-async function listen(config: ControlPlaneConfig, endpoints: Endpoints): Promise<Server> {
-  const limits = { requestTimeout: requestTimeoutMs, headersTimeout: headersTimeoutMs, maxHeaderSize: headerBytesMax };
-  const onRequest: RequestListener = (request, response) => {
-    const path = pathOf(request);
-    if (path === graphqlPath) void endpoints.graphql.handle(request, response);
-    else if (path === auditExportPath) void endpoints.exporting(request, response);
-    else response.writeHead(404, { 'content-type': 'application/json' }).end(notFound());
-  };
-  const server: Server =
-    config.tls === undefined
-      ? createHttpServer(limits, onRequest)
-      : createTlsServer(
-          { ...limits, cert: readFileSync(config.tls.certFile), key: readFileSync(config.tls.keyFile) },
-          onRequest,
-        );
-  server.maxConnections = connectionsMax;
-  server.on('upgrade', (request: IncomingMessage, socket: Duplex, head: Buffer) => {
-    socket.on('error', () => socket.destroy());
-    const path = pathOf(request);
-    if (path === graphqlPath) endpoints.graphql.handleUpgrade(request, socket, head);
-    else if (path === syncPath) endpoints.sync.handleUpgrade(request, socket, head);
-    else socket.end('HTTP/1.1 404 Not Found\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
-  });
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject);
-    server.listen(config.listen.port, config.listen.host, resolve);
-  });
-  return server;
-}
-
-/** Takes no new requests, waits for the open ones, cuts what is left at the deadline. */
-async function closeHttp(server: Server, drainTimeoutMs: number): Promise<void> {
-  const closed = new Promise<void>((resolve) => server.close(() => resolve()));
-  server.closeIdleConnections();
-  const deadline = setTimeout(() => server.closeAllConnections(), drainTimeoutMs);
-  await closed;
-  clearTimeout(deadline);
 }
 
 async function armBootstrap(services: Services, config: ControlPlaneConfig, clock: Clock, log: Log) {
@@ -212,18 +137,26 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   const authenticate = (apiKey: string) => services.authenticate.actorFor(apiKey);
   const graphql = await createGraphqlEndpoint({ schema, authenticate, clock, log });
   const { exports, events } = services;
-  const exporting = (request: IncomingMessage, response: ServerResponse) =>
-    handleExport({ exports, authenticate, clock, log }, request, response);
   const tail = startTail({ events, signals, clock, log });
   started.add(() => tail.stop());
-  const server = await listen(config, { graphql, exporting, sync: services.fleet.syncServer });
+  const { syncServer } = services.fleet;
+  const server = await listen(config, {
+    requests: {
+      graphql: (request, response) => graphql.handle(request, response),
+      auditExport: (request, response) => handleExport({ exports, authenticate, clock, log }, request, response),
+    },
+    upgrades: {
+      graphql: (request, socket, head) => graphql.handleUpgrade(request, socket, head),
+      sync: (request, socket, head) => syncServer.handleUpgrade(request, socket, head),
+    },
+  });
   started.add(() => closeHttp(server, config.drainTimeoutMs));
   // Before the server is closed: an open subscription would hold it until the deadline.
   started.add(() => graphql.stop());
   const secure = config.tls !== undefined;
   return {
-    graphqlUrl: `${listenUrl(server, secure ? 'https' : 'http', config.listen.host)}${graphqlPath}`,
-    syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${syncPath}`,
+    graphqlUrl: `${listenUrl(server, secure ? 'https' : 'http', config.listen.host)}${apiRoutes.graphql.path}`,
+    syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${apiRoutes.sync.path}`,
   };
 }
 

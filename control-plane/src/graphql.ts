@@ -23,7 +23,6 @@ import { isConnectionFailure } from './database/client.ts';
 import { graphqlErrorOf } from './graphql-errors.ts';
 import { assertWithinLimits, introspects, queryTokensMax } from './graphql-limits.ts';
 
-export const graphqlPath = '/graphql';
 const requestBodyBytesMax = 1024 * 1024;
 /** Of a request without credentials, in bytes: it can only introspect, or bootstrap. */
 const anonymousBodyBytesMax = 32 * 1024;

@@ -7,6 +7,7 @@ export * from './definition-check.ts';
 export * from './definition-digest.ts';
 export * from './errors.ts';
 export * from './glob.ts';
+export * from './http-routes.ts';
 export * from './ip-address.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';

@@ -6,9 +6,10 @@
  * `health` flow at any time after `welcome`. Each message is one JSON text frame; the WebSocket compresses.
  */
 import { z } from 'zod';
+import { apiRoutes } from './http-routes.ts';
 import { historySchema, manifestDeltaSchema, manifestSchema } from './snapshot.ts';
 
-export const syncPath = '/sync';
+export const syncPath = apiRoutes.sync.path;
 /** Largest frame either side accepts, in bytes after decompression. */
 export const syncFrameBytesMax = 4 * 1024 * 1024;
 /** Definitions, in canonical bytes, that a node's discovery may bring home in one frame, with room for what goes along. */

@@ -5,8 +5,6 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import { type Actor, createContext } from '../context.ts';
 import type { ExportService } from './export.service.ts';
 
-export const auditExportPath = '/audit/export';
-
 export interface ExportEndpointOptions {
   readonly exports: ExportService;
   /** The actor of a presented API key; throws UNAUTHENTICATED. */
@@ -26,7 +24,6 @@ export async function handleExport(
 ): Promise<void> {
   const { clock, log } = options;
   try {
-    if (request.method !== 'GET') throw new AppError('METHOD_NOT_ALLOWED');
     const match = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '');
     if (match?.[1] === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'no bearer token' });
     const ctx = createContext(await options.authenticate(match[1]), { clock, log });

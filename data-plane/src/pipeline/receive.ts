@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { AppError, type LimitsDocument } from '@sallyport/schema';
+import { AppError, type LimitsDocument, nodeRoutes, routeMatcher } from '@sallyport/schema';
 import { objectMember, parseMessage, stringMember, type Message } from '../mcp/envelope.ts';
 import { accepts, isJson, mustBeSingle } from '../mcp/headers.ts';
 import { checkOrigin, type AccessRules } from '../mcp/origin.ts';
@@ -13,7 +13,7 @@ export interface ReceiveSettings {
   readonly requestBodyTimeoutMs: number;
 }
 
-const endpointForm = /^\/mcp\/([a-z0-9-]{1,64})$/;
+const matchRoute = routeMatcher<keyof typeof nodeRoutes>(nodeRoutes);
 /** What is kept of a client's name for itself, in characters. */
 const clientInfoLengthMax = 128;
 /** Held of a body whose sender presents no key that exists, in bytes. */
@@ -31,7 +31,8 @@ export async function receive(
   settings: ReceiveSettings,
 ): Promise<Received> {
   const { request } = exchange;
-  const slug = endpointForm.exec(request.path)?.[1];
+  const match = matchRoute(request.path);
+  const slug = match?.name === 'endpoint' ? match.parameters['slug'] : undefined;
   exchange.slug = slug ?? null;
   checkOrigin(settings.access, request.headers);
   const repeated = request.repeatedHeaders.find(mustBeSingle);

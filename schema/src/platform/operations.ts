@@ -1,6 +1,7 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { collectDefaultMetrics, type Registry } from 'prom-client';
+import { operationsRoutes, type RouteMethod, routeMatcher } from '../http-routes.ts';
 
 export interface Readiness {
   readonly ready: boolean;
@@ -55,18 +56,26 @@ export async function startOperationsServer(options: OperationsOptions): Promise
   };
 }
 
+const matchRoute = routeMatcher<keyof typeof operationsRoutes>(operationsRoutes);
+
 async function answer(options: OperationsOptions, request: IncomingMessage, response: ServerResponse): Promise<void> {
-  const path = request.url?.split('?')[0];
-  if (request.method !== 'GET' && request.method !== 'HEAD') return send(response, 405, 'text/plain', 'GET only\n');
-  if (path === '/metrics') {
-    return send(response, 200, options.registry.contentType, await options.registry.metrics());
+  const match = matchRoute(request.url?.split('?')[0] ?? '');
+  if (match === undefined) return send(response, 404, 'text/plain', 'not found\n');
+  if (!match.route.methods.includes(request.method as RouteMethod)) {
+    return send(response, 405, 'text/plain', `${match.route.methods.join(', ')} only\n`);
   }
-  if (path === '/healthz') return send(response, 200, 'text/plain', 'ok\n');
-  if (path === '/readyz') {
-    const { ready, reasons } = await options.ready();
-    return send(response, ready ? 200 : 503, 'application/json', `${JSON.stringify({ ready, reasons })}\n`);
+  switch (match.name) {
+    case 'metrics':
+      return send(response, 200, options.registry.contentType, await options.registry.metrics());
+    case 'healthz':
+      return send(response, 200, 'text/plain', 'ok\n');
+    case 'readyz': {
+      const { ready, reasons } = await options.ready();
+      return send(response, ready ? 200 : 503, 'application/json', `${JSON.stringify({ ready, reasons })}\n`);
+    }
+    default:
+      return match.name satisfies never;
   }
-  return send(response, 404, 'text/plain', 'not found\n');
 }
 
 function send(response: ServerResponse, status: number, type: string, body: string): void {

@@ -1,0 +1,87 @@
+/**
+ * Every path that a port of either plane answers, with its methods and who may ask. The dispatch of each port is made
+ * of these tables: a path without a row cannot be served, and a row without a handler does not compile.
+ * tests/authorization tries each row as every kind of caller. To add a route, add a row here, a handler of the same
+ * name where the port is served, and what it answers to whom in tests/authorization/http-routes.test.ts.
+ */
+import type { Permission } from './permissions.ts';
+
+/**
+ * Who may ask:
+ * - `public`: anybody; what it tells is no secret, or a token in the request opens it;
+ * - `operator`: anybody who reaches the port, which is bound where only operators do;
+ * - `authenticated`: any actor; a permission: an actor who has it;
+ * - `fields`: each field by its own row (control-plane/src/access/field-permissions.ts);
+ * - `node`: a node, which proves who it is within the protocol;
+ * - `endpoint`: a principal with a grant on the server, by the method table (mcp-methods.ts).
+ */
+export type RouteAccess = Permission | 'public' | 'operator' | 'authenticated' | 'fields' | 'node' | 'endpoint';
+
+/** `UPGRADE` is a GET that asks for a WebSocket. */
+export type RouteMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'UPGRADE';
+
+export interface HttpRoute {
+  /** `{slug}` stands for one segment of lower-case letters, digits and hyphens, `{id}` for any one segment. */
+  readonly path: string;
+  readonly methods: readonly RouteMethod[];
+  readonly access: RouteAccess;
+}
+export type HttpRoutes = Readonly<Record<string, HttpRoute>>;
+
+/** The API port of the control plane. */
+export const apiRoutes = {
+  graphql: { path: '/graphql', methods: ['POST', 'UPGRADE'], access: 'fields' },
+  auditExport: { path: '/audit/export', methods: ['GET'], access: 'audit:read' },
+  sync: { path: '/sync', methods: ['UPGRADE'], access: 'node' },
+} as const satisfies HttpRoutes;
+
+/** The port of a node that clients reach. */
+export const nodeRoutes = {
+  endpoint: { path: '/mcp/{slug}', methods: ['POST', 'GET', 'DELETE'], access: 'endpoint' },
+} as const satisfies HttpRoutes;
+
+/** The operations port of both planes. */
+export const operationsRoutes = {
+  metrics: { path: '/metrics', methods: ['GET', 'HEAD'], access: 'operator' },
+  healthz: { path: '/healthz', methods: ['GET', 'HEAD'], access: 'operator' },
+  readyz: { path: '/readyz', methods: ['GET', 'HEAD'], access: 'operator' },
+} as const satisfies HttpRoutes;
+
+export interface RouteMatch<Name extends string> {
+  readonly name: Name;
+  readonly route: HttpRoute;
+  /** What stands for `{slug}` and the like, by name. */
+  readonly parameters: Readonly<Record<string, string>>;
+}
+
+const parameterForms: Readonly<Record<string, string>> = { slug: '(?<slug>[a-z0-9-]{1,64})', id: '(?<id>[^/]{1,256})' };
+
+function patternOf(path: string): RegExp {
+  const source = path.replace(/[.*+?^$()|[\]\\]/g, String.raw`\$&`).replace(/\{(\w+)\}/g, (_whole, name: string) => {
+    const form = parameterForms[name];
+    if (form === undefined) throw new Error(`the route ${path} has an unknown parameter ${name}`);
+    return form;
+  });
+  return new RegExp(`^${source}$`);
+}
+
+/**
+ * The dispatch of one port. Patterns are compiled once; the first row that matches wins, and the method is for the
+ * caller to compare, so that a path that exists answers 405 in the form of its port.
+ */
+export function routeMatcher<Name extends string>(
+  routes: Readonly<Record<Name, HttpRoute>>,
+): (path: string) => RouteMatch<Name> | undefined {
+  const compiled = (Object.entries(routes) as [Name, HttpRoute][]).map(([name, route]) => ({
+    name,
+    route,
+    pattern: patternOf(route.path),
+  }));
+  return (path) => {
+    for (const { name, route, pattern } of compiled) {
+      const found = pattern.exec(path);
+      if (found !== null) return { name, route, parameters: found.groups ?? {} };
+    }
+    return undefined;
+  };
+}
