@@ -12,6 +12,7 @@ import { handleExport } from './audit/export-endpoint.ts';
 import { startTail } from './audit/tail.ts';
 import type { ControlPlaneConfig } from './config.ts';
 import { systemContext } from './context.ts';
+import { awaitDatabase } from './database/await-database.ts';
 import { type Database, openDatabase } from './database/client.ts';
 import { migrate } from './database/migrate.ts';
 import { createGraphqlEndpoint } from './graphql.ts';
@@ -83,7 +84,16 @@ async function start(
 ): Promise<ControlPlane> {
   const { log, clock = systemClock } = dependencies;
   const database = openDatabase({ url: config.databaseUrl, connectionsMax: config.databaseConnectionsMax });
+  // Whoever waits for readiness calls the API next, so it must listen by then; and nothing new comes while it stops.
+  let isUp = false;
+  const operations = await startOperationsServer({
+    ...config.operations,
+    registry: new Registry(),
+    ready: () => readiness(database, isUp),
+  });
+  started.add(() => operations.close());
   started.add(() => database.close());
+  await awaitDatabase(database, { clock, log });
   const applied = await migrate(database.raw);
   if (applied.length > 0) log.info({ applied }, 'database migrated');
   const services = await startServices({
@@ -99,14 +109,6 @@ async function start(
   // In every process: one that only works has no nodes connected, so it could not ask any to discover.
   services.discovery.start();
   started.add(() => services.discovery.stop());
-  // Whoever waits for readiness calls the API next, so it must listen by then.
-  let isUp = false;
-  const operations = await startOperationsServer({
-    ...config.operations,
-    registry: new Registry(),
-    ready: async () => (isUp ? readiness(database) : { ready: false, reasons: ['it is starting'] }),
-  });
-  started.add(() => operations.close());
   if (config.roles.includes('worker')) {
     const { redisUrl, databaseUrl } = config;
     if (redisUrl === undefined) await ensureQueueSchema(databaseUrl);
@@ -118,6 +120,7 @@ async function start(
     ? await startApi(config, { database, services, clock, log, started })
     : { graphqlUrl: undefined, syncUrl: undefined };
   isUp = true;
+  started.add(() => Promise.resolve(void (isUp = false)));
   return { ...urls, operationsUrl: operations.url, bootstrapToken, stop: () => started.stop(log) };
 }
 
@@ -160,11 +163,12 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   };
 }
 
-async function readiness(database: Database): Promise<{ ready: boolean; reasons: string[] }> {
+async function readiness(database: Database, isUp: boolean): Promise<{ ready: boolean; reasons: string[] }> {
+  const reasons = isUp ? [] : ['it is starting or stopping'];
   try {
     await database.raw`select 1`;
-    return { ready: true, reasons: [] };
   } catch {
-    return { ready: false, reasons: ['the database does not answer'] };
+    reasons.push('the database does not answer');
   }
+  return { ready: reasons.length === 0, reasons };
 }

@@ -1,5 +1,5 @@
 import { createLog, loggedError } from '@sallyport/schema/platform';
-import { startControlPlane } from './app.ts';
+import { type ControlPlane, startControlPlane } from './app.ts';
 import { configHelp, readConfig, redactedConfig } from './config.ts';
 
 /** A second signal, or a stop that takes longer than the drain and this, ends the process at once. */
@@ -16,16 +16,14 @@ async function run(): Promise<void> {
   const { config } = parsed;
   const log = createLog({ name: 'control-plane', level: config.logLevel });
   log.info({ config: redactedConfig(config) }, 'control plane starts');
-  const controlPlane = await startControlPlane(config, { log });
-  const { graphqlUrl, syncUrl, operationsUrl } = controlPlane;
-  log.info({ graphqlUrl, syncUrl, operationsUrl }, 'control plane is up');
-  process.send?.({ type: 'ready', graphqlUrl, syncUrl, operationsUrl, bootstrapToken: controlPlane.bootstrapToken });
-
+  let controlPlane: ControlPlane | undefined;
   let stopping = false;
   const stop = (why: string): void => {
     if (stopping) process.exit(1);
     stopping = true;
     log.info({ why }, 'control plane stops');
+    // Still starting, perhaps waiting for its database: nobody is served, and what it began there is rolled back.
+    if (controlPlane === undefined) process.exit(0);
     setTimeout(() => process.exit(1), config.drainTimeoutMs + stopGraceMs).unref();
     controlPlane.stop().then(
       () => process.exit(0),
@@ -36,6 +34,11 @@ async function run(): Promise<void> {
   process.on('SIGINT', () => stop('SIGINT'));
   // Started by another program over IPC: without it nobody would end this one.
   if (process.connected) process.on('disconnect', () => stop('the parent process went away'));
+
+  controlPlane = await startControlPlane(config, { log });
+  const { graphqlUrl, syncUrl, operationsUrl, bootstrapToken } = controlPlane;
+  log.info({ graphqlUrl, syncUrl, operationsUrl }, 'control plane is up');
+  process.send?.({ type: 'ready', graphqlUrl, syncUrl, operationsUrl, bootstrapToken });
 }
 
 if (process.argv.includes('--help')) {

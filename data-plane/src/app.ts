@@ -258,8 +258,10 @@ function openTelemetry(options: {
   const metrics = new Metrics({
     epoch: spool.epoch,
     signer: {
-      nodeId,
-      // The key is renewed while the node runs.
+      // The key is renewed while the node runs; joining anew, as after a restore, gives it another id as well.
+      get nodeId() {
+        return signer().nodeId;
+      },
       get publicKey() {
         return signer().publicKey;
       },

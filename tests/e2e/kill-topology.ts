@@ -47,7 +47,7 @@ export class Program {
     this.#ready = true;
   }
 
-  /** A control plane that starts while its database is away ends, and whoever supervises it starts it again. */
+  /** A program that loses its database in the midst of its start ends, and whoever supervises it starts it again. */
   #spawn(): void {
     const child = spawn(process.execPath, [join(repository, this.#script)], {
       env: {

@@ -2,14 +2,17 @@ import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { hasBinary } from '../kit/binaries.ts';
 import { waitFor } from '../kit/condition.ts';
+import { testConfig } from '../kit/config.ts';
+import { askGraphql } from '../kit/control-plane.ts';
 
+const repository = join(import.meta.dirname, '../..');
 /** The built program, as a newcomer runs it. */
-const program = join(import.meta.dirname, '../../cli/dist/main.js');
+const program = join(repository, 'cli/dist/main.js');
 const startDeadlineMs = 120_000;
 const stopDeadlineMs = 60_000;
 const commandDeadlineMs = 30_000;
@@ -120,6 +123,30 @@ function expectShellLinesToCallTools(output: string): void {
   expect(answers.map(({ answer }) => answer).join('\n')).toMatch(/Echo: /);
 }
 
+/** The code blocks of one language in a section of the README, from its heading to the next. */
+function readmeBlocks(heading: string, language: string): readonly string[] {
+  const readme = readFileSync(join(repository, 'README.md'), 'utf8');
+  const section = readme.slice(readme.indexOf(`## ${heading}`)).split('\n## ')[0] ?? '';
+  const blocks = section.matchAll(new RegExp(`^\`\`\`${language}\n([^]*?)^\`\`\``, 'gm'));
+  return [...blocks].map(([, text = '']) => text);
+}
+
+/** The README's Inspector lines, word for word; `npx pnpm@12 --filter … exec` is played by its search path alone. */
+function inspectorAnswers(url: string, key: string): string {
+  const lines = readmeBlocks('First steps with three clients', 'sh').join('\n');
+  const options = {
+    encoding: 'utf8',
+    env: {
+      PATH: `${join(repository, 'tests/node_modules/.bin')}:${dirname(process.execPath)}:${testConfig.path}`,
+      HOME: directory,
+      URL: url,
+      KEY: key,
+    },
+  } as const;
+  const { stdout, stderr } = spawnSync('sh', ['-c', `set -e\nnpx() { shift 4; "$@"; }\n${lines}`], options);
+  return stdout + stderr;
+}
+
 // One story in order: each part begins where the one before ended.
 describe('start', { timeout: startDeadlineMs + stopDeadlineMs }, () => {
   let running: Started;
@@ -192,6 +219,33 @@ describe('start', { timeout: startDeadlineMs + stopDeadlineMs }, () => {
     expect(running.output()).toContain('successor');
     expect(keyIn(running.output())).not.toBe(firstKey);
     expectShellLinesToCallTools(running.output());
+  });
+
+  test('the lines and documents of the README work on it as printed', async () => {
+    const output = running.output();
+    const key = keyIn(output) ?? '';
+    const url = /http:\/\/127\.0\.0\.1:\d+\/mcp\/everything/.exec(output)?.[0] ?? '';
+    const answers = inspectorAnswers(url, key);
+    expect(answers).toContain('"get-sum"');
+    expect(answers).toContain('Echo: hello');
+    const graphqlUrl = /GraphQL API\n\s+(\S+)/.exec(output)?.[1] ?? '';
+    const token = /Admin token[^\n]*\n\s+(\S+)/.exec(output)?.[1] ?? '';
+    const [events = '', change = ''] = readmeBlocks('First steps with three clients', 'graphql');
+    const ask = (query: string, operationName?: string) => askGraphql(graphqlUrl, query, {}, token, operationName);
+    const seen = await waitFor('the calls are recorded', async () => {
+      const { data } = await ask(events);
+      return data.auditEvents.edges.length === 5 && data.auditEvents.edges;
+    });
+    expect(seen[0].node).toMatchObject({ outcome: 'SUCCESS', decision: { effect: 'ALLOW' } });
+    const { data } = await ask(change, 'Grants');
+    const grants: { node: { id: string; name: string } }[] = data.grants.edges;
+    const everything = grants.find(({ node }) => node.name.includes('Everything'))?.node.id ?? '';
+    expect(await ask(change.replace('…', everything), 'End')).toMatchObject({ errors: [] });
+    await waitFor('both nodes have it', async () => {
+      const live = await ask(change, 'Live');
+      return live.data.configStatus.nodesLive === 2 && live.data.configStatus.nodesTotal === 2;
+    });
+    expect(inspectorAnswers(url, key)).not.toContain('Echo: hello');
     running.process.kill('SIGTERM');
     expect(await exitOf(running.process)).toBe(0);
   });

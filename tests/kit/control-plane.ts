@@ -51,11 +51,12 @@ export async function askGraphql(
   query: string,
   variables: Record<string, unknown> = {},
   key: string | null = null,
+  operationName?: string,
 ): Promise<GraphqlAnswer> {
   const response = await fetch(url, {
     method: 'POST',
     headers: { 'content-type': 'application/json', ...(key === null ? {} : { authorization: `Bearer ${key}` }) },
-    body: JSON.stringify({ query, variables }),
+    body: JSON.stringify({ query, variables, ...(operationName === undefined ? {} : { operationName }) }),
   });
   const body = (await response.json()) as { data?: unknown; errors?: GraphqlFailure[] };
   return { status: response.status, data: body.data, errors: body.errors ?? [] };
