@@ -68,6 +68,18 @@ export abstract class ChangeInput extends MutationInput {
   expectedRevision?: number | null;
 }
 
+@InputType({ description: 'Inherited by the items of mutations.' })
+export abstract class ReferenceInput {
+  @Field(() => ID, { description: 'Id of the object to change.' })
+  id!: string;
+
+  @Field(() => Int, {
+    nullable: true,
+    description: 'Refuse all with CONFLICT unless the object still has this revision.',
+  })
+  expectedRevision?: number | null;
+}
+
 @ArgsType()
 export class PageArguments {
   @Field(() => Int, {
@@ -78,6 +90,17 @@ export class PageArguments {
 
   @Field(() => String, { nullable: true, description: 'Return what comes after this cursor.' })
   after?: string | null;
+}
+
+@ArgsType()
+export class SearchArguments extends PageArguments {
+  @Field(() => String, {
+    nullable: true,
+    description:
+      'Only those whose names and texts contain each of these words, in any case and order: at most 8 words and 128 ' +
+      'characters.',
+  })
+  search?: string | null;
 }
 
 @ObjectType({ description: 'Where a page lies in its list.' })

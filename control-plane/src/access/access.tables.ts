@@ -6,6 +6,7 @@ import {
   type Role,
   type SubjectKind,
 } from '@sallyport/schema';
+import { sql } from 'drizzle-orm';
 import { bigint, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
 export const roleBindings = pgTable('role_bindings', {
@@ -47,3 +48,5 @@ export const grants = pgTable('grants', {
   deletedAt: timestamp('deleted_at', { withTimezone: true }),
 });
 export type GrantRow = typeof grants.$inferSelect;
+/** What grants are searched by; the index grants_by_text. */
+export const grantText = sql`lower(${grants.name} || ' ' || ${grants.reason})`;

@@ -9,7 +9,8 @@ import {
   dryRunDescription,
   idempotencyKeyDescription,
   MutationInput,
-  PageArguments,
+  ReferenceInput,
+  SearchArguments,
 } from '../graphql-connection.ts';
 import {
   AccessChange,
@@ -148,7 +149,7 @@ export class Grant {
 export const GrantConnection = connectionType('Grant', 'grants', () => Grant);
 
 @ArgsType()
-export class GrantsArguments extends PageArguments {
+export class GrantsArguments extends SearchArguments {
   @Field(() => ID, { nullable: true, description: 'Only grants about this server.' })
   serverId?: string | null;
 
@@ -164,8 +165,14 @@ export class GrantsArguments extends PageArguments {
   @Field(() => GrantModeEnum, { nullable: true, description: 'Only grants in this mode.' })
   mode?: GrantMode | null;
 
-  @Field(() => String, { nullable: true, description: 'Only grants whose name or reason contains this text.' })
-  search?: string | null;
+  @Field(() => SubjectKindEnum, { nullable: true, description: 'Only grants for this kind of subject.' })
+  subjectKind?: SubjectKind | null;
+
+  @Field(() => GrantSourceEnum, { nullable: true, description: 'Only grants that came to be in this way.' })
+  source?: GrantRow['source'] | null;
+
+  @Field(() => DateTime, { nullable: true, description: 'Only grants whose window holds this instant.' })
+  validAt?: Date | null;
 }
 
 @InputType({ description: 'Whom a grant is for.' })
@@ -298,16 +305,7 @@ export class UpdateGrantsInput extends MutationInput {
 }
 
 @InputType({ description: 'A grant of a list, by its id.' })
-export class GrantReferenceInput {
-  @Field(() => ID, { description: 'Id of the grant.' })
-  id!: string;
-
-  @Field(() => Int, {
-    nullable: true,
-    description: 'Refuse with CONFLICT unless the object still has this revision.',
-  })
-  expectedRevision?: number | null;
-}
+export class GrantReferenceInput extends ReferenceInput {}
 
 @InputType({ description: 'Grants to delete: all of them or, where one is refused, none.' })
 export class DeleteGrantsInput extends MutationInput {

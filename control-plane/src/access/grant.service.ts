@@ -1,15 +1,17 @@
 import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, ilike, inArray, isNull, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
+import { type Batch, batchOf, batchOfOne, type Located, lockBatch, only, type Reference } from '../database/batch.ts';
 import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
-import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { claimIdempotencyKeys, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { containsWords } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
-import { type GrantRow, grants } from './access.tables.ts';
+import { type GrantRow, grants, grantText } from './access.tables.ts';
 import {
   checkFields,
   fieldsOf,
@@ -18,11 +20,6 @@ import {
   noFields,
   selectorOf,
 } from './grant-form.ts';
-
-/** Most grants changed by one mutation. */
-export const bulkItemsMax = 500;
-/** Longest text searched for, in characters. */
-const searchLengthMax = 128;
 
 /** What grants need to know of other slices, which `access` does not import. */
 export interface GrantLookup {
@@ -44,10 +41,8 @@ export interface CreateGrants extends CreateOptions {
   readonly items: readonly NewGrant[];
 }
 
-/** A grant to change, by its id; absent fields keep their value. */
-export interface GrantChange extends GrantFieldsInput {
-  readonly id: string;
-  readonly expectedRevision?: number | null | undefined;
+/** A grant to change; absent fields keep their value. */
+export interface GrantChange extends GrantFieldsInput, Reference {
   readonly name?: string | null | undefined;
 }
 export type UpdateGrant = GrantChange & MutationOptions;
@@ -55,15 +50,19 @@ export interface UpdateGrants extends MutationOptions {
   readonly items: readonly GrantChange[];
 }
 
-type ChangeById = MutationOptions & Pick<GrantChange, 'id' | 'expectedRevision'>;
+type ChangeById = MutationOptions & Reference;
 export interface DeleteGrants extends MutationOptions {
-  readonly items: readonly Pick<GrantChange, 'id' | 'expectedRevision'>[];
+  readonly items: readonly Reference[];
 }
 
 export interface GrantFilter {
   readonly serverId?: string | null | undefined;
   readonly principalId?: string | null | undefined;
   readonly groupId?: string | null | undefined;
+  readonly subjectKind?: GrantRow['subjectKind'] | null | undefined;
+  readonly source?: GrantRow['source'] | null | undefined;
+  /** Those whose window holds the instant. */
+  readonly validAt?: Date | null | undefined;
   readonly effect?: GrantRow['effect'] | null | undefined;
   readonly mode?: GrantRow['mode'] | null | undefined;
   readonly search?: string | null | undefined;
@@ -76,26 +75,25 @@ function filterOf(filter: GrantFilter): SQL | undefined {
     filter.serverId ? eq(grants.serverId, filter.serverId) : undefined,
     filter.principalId ? eq(grants.subjectPrincipalId, filter.principalId) : undefined,
     filter.groupId ? eq(grants.subjectGroupId, filter.groupId) : undefined,
+    filter.subjectKind ? eq(grants.subjectKind, filter.subjectKind) : undefined,
+    filter.source ? eq(grants.source, filter.source) : undefined,
+    filter.validAt ? holding(filter.validAt) : undefined,
     filter.effect ? eq(grants.effect, filter.effect) : undefined,
     filter.mode ? eq(grants.mode, filter.mode) : undefined,
-    filter.search ? containing(filter.search) : undefined,
+    containsWords(grantText, filter.search),
   );
 }
 
-function containing(text: string): SQL | undefined {
-  const pattern = `%${text.slice(0, searchLengthMax).replace(/[\\%_]/g, String.raw`\$&`)}%`;
-  return or(ilike(grants.name, pattern), ilike(grants.reason, pattern));
+function holding(instant: Date): SQL | undefined {
+  return and(
+    or(isNull(grants.notBefore), lte(grants.notBefore, instant)),
+    or(isNull(grants.notAfter), gt(grants.notAfter, instant)),
+  );
 }
 
 /** What changed of the configuration, for nodes: a grant on labels is no server's own. */
 function serversOf(rows: readonly GrantRow[]): { readonly serverIds: readonly string[] } {
   return { serverIds: [...new Set(rows.flatMap((row) => row.serverId ?? []))] };
-}
-
-function assertItems(items: readonly unknown[]): void {
-  if (items.length > 0 && items.length <= bulkItemsMax) return;
-  const message = `must have 1 to ${bulkItemsMax} items`;
-  throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.items', message }] });
 }
 
 export class GrantService {
@@ -144,85 +142,43 @@ export class GrantService {
   }
 
   async create(ctx: Context, input: CreateGrant): Promise<GrantRow> {
-    ctx.authorize('grant:write');
-    return mutate(this.database, input, async (tx) => {
-      const id = uuidv7(ctx.clock.now());
-      const found = new Violations();
-      found.addAll(idempotencyKeyViolations(input.idempotencyKey));
-      const values = await this.prepare(tx, found, 'input', input, id, ctx.clock.now());
-      found.assertNone();
-      const earlier = await this.claim(tx, ctx, 'createGrant', input, id);
-      if (earlier !== undefined) return this.find(tx, earlier);
-      const [row] = await this.insert(tx, ctx, [values]);
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant was not inserted' });
-      return row;
-    });
+    return only(await this.createAll(ctx, input, batchOfOne(input)));
   }
 
   /** Makes all of them or none; a violation names the item. */
   async createMany(ctx: Context, input: CreateGrants): Promise<GrantRow[]> {
-    ctx.authorize('grant:write');
-    assertItems(input.items);
-    const now = ctx.clock.now();
-    return mutate(this.database, input, async (tx) => {
-      const found = new Violations();
-      found.addAll(idempotencyKeyViolations(input.idempotencyKey));
-      const values: (typeof grants.$inferInsert)[] = [];
-      for (const [index, item] of input.items.entries()) {
-        values.push(await this.prepare(tx, found, `input.items[${index}]`, item, uuidv7(now), now));
-      }
-      found.assertNone();
-      const earlier = await this.claimItems(tx, ctx, input, values);
-      if (earlier !== undefined) return Promise.all(earlier.map((id) => this.find(tx, id)));
-      return this.insert(tx, ctx, values);
-    });
+    return this.createAll(ctx, input, batchOf(input.items));
   }
 
   async update(ctx: Context, input: UpdateGrant): Promise<GrantRow> {
-    const [row] = await this.updateItems(ctx, input, [input], () => 'input');
-    if (row === undefined) throw new AppError('INTERNAL', { internal: 'grant was not updated' });
-    return row;
+    return only(await this.updateAll(ctx, input, batchOfOne(input)));
   }
 
   /** Changes all of them or none. */
   async updateMany(ctx: Context, input: UpdateGrants): Promise<GrantRow[]> {
-    assertItems(input.items);
-    return this.updateItems(ctx, input, input.items, (index) => `input.items[${index}]`);
+    return this.updateAll(ctx, input, batchOf(input.items));
   }
 
   /** Closes the validity window now. The grant stays listed, as an ended one; ending it again changes nothing. */
   async end(ctx: Context, input: ChangeById): Promise<GrantRow> {
-    ctx.authorize('grant:write');
     const now = new Date(ctx.clock.now());
-    return this.change(ctx, input, 'grant.end', (before) => {
-      if (before.notAfter !== null && before.notAfter <= now) return undefined;
-      if (before.notBefore !== null && before.notBefore >= now) {
-        const message = 'the grant has not begun yet: delete it instead';
-        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
-      }
-      return { notAfter: now };
-    });
+    return only(
+      await this.changeAll(ctx, input, batchOfOne(input), 'grant.end', ({ path, before }, found) => {
+        if (before.notAfter !== null && before.notAfter <= now) return undefined;
+        if (before.notBefore === null || before.notBefore < now) return { notAfter: now };
+        found.add(`${path}.id`, 'the grant has not begun yet: delete it instead');
+        return undefined;
+      }),
+    );
   }
 
   async delete(ctx: Context, input: ChangeById): Promise<GrantRow> {
-    ctx.authorize('grant:write');
-    return this.change(ctx, input, 'grant.delete', () => ({ deletedAt: new Date(ctx.clock.now()) }));
+    return only(await this.deleteAll(ctx, input, batchOfOne(input)));
   }
 
   /** Deletes all of them or none. */
   async deleteMany(ctx: Context, input: DeleteGrants): Promise<GrantRow[]> {
-    ctx.authorize('grant:write');
-    assertItems(input.items);
-    const deletedAt = new Date(ctx.clock.now());
-    return mutate(this.database, input, async (tx) => {
-      const found = new Violations();
-      const rows = await this.findAll(tx, found, input.items, (index) => `input.items[${index}]`);
-      found.assertNone();
-      const deleted: GrantRow[] = [];
-      for (const before of rows) deleted.push(await this.write(tx, ctx, 'grant.delete', before, { deletedAt }));
-      await bumpConfigGeneration(tx, serversOf(deleted));
-      return deleted;
-    });
+    return this.deleteAll(ctx, input, batchOf(input.items));
   }
 
   /**
@@ -278,15 +234,24 @@ export class GrantService {
     };
   }
 
-  private async claim(
-    tx: Transaction,
-    ctx: Context,
-    operation: string,
-    input: CreateOptions,
-    id: string,
-  ): Promise<string | undefined> {
-    const create = { actorId: ctx.actor.principalId, operation, key: input.idempotencyKey, input };
-    return claimIdempotencyKey(tx, create, id, ctx.clock.now());
+  private async createAll(ctx: Context, options: CreateOptions, batch: Batch<NewGrant>): Promise<GrantRow[]> {
+    ctx.authorize('grant:write');
+    const now = ctx.clock.now();
+    return mutate(this.database, options, async (tx) => {
+      const found = new Violations();
+      found.addAll(idempotencyKeyViolations(options.idempotencyKey));
+      const values: (typeof grants.$inferInsert)[] = [];
+      for (const [index, item] of batch.items.entries()) {
+        values.push(await this.prepare(tx, found, batch.pathOf(index), item, uuidv7(now), now));
+      }
+      found.assertNone();
+      const operation = batch.isList ? 'createGrants' : 'createGrant';
+      const claim = { actorId: ctx.actor.principalId, operation, key: options.idempotencyKey };
+      const ids = values.map(({ id }) => id);
+      const earlier = await claimIdempotencyKeys(tx, claim, batch, ids, now);
+      if (earlier !== undefined) return Promise.all(earlier.map((id) => this.find(tx, id)));
+      return this.insert(tx, ctx, values);
+    });
   }
 
   private async insert(tx: Transaction, ctx: Context, values: (typeof grants.$inferInsert)[]): Promise<GrantRow[]> {
@@ -298,92 +263,40 @@ export class GrantService {
     return rows;
   }
 
-  /** The ids of what an equal list made before; each item has a key of its own, derived from the list's. */
-  private async claimItems(
-    tx: Transaction,
-    ctx: Context,
-    { idempotencyKey: key, items }: CreateGrants,
-    values: readonly { readonly id: string }[],
-  ): Promise<readonly string[] | undefined> {
-    if (key === undefined || key === null) return undefined;
-    const earlier: string[] = [];
-    for (const [index, { id }] of values.entries()) {
-      const item = { idempotencyKey: `${key}#${index}`, item: items[index], count: items.length };
-      const made = await this.claim(tx, ctx, 'createGrants', item, id);
-      if (made !== undefined) earlier.push(made);
-    }
-    return earlier.length === items.length ? earlier : undefined;
+  private async updateAll(ctx: Context, options: MutationOptions, batch: Batch<GrantChange>): Promise<GrantRow[]> {
+    return this.changeAll(ctx, options, batch, 'grant.update', ({ item, path, before }, found) => {
+      const fields = fieldsOf(item, before);
+      checkFields(found, path, fields, before.effect);
+      return fields;
+    });
   }
 
-  private async updateItems(
+  private async deleteAll(ctx: Context, options: MutationOptions, batch: Batch<Reference>): Promise<GrantRow[]> {
+    const deletedAt = new Date(ctx.clock.now());
+    return this.changeAll(ctx, options, batch, 'grant.delete', () => ({ deletedAt }));
+  }
+
+  /** @param values what changes of a grant; undefined where nothing does */
+  private async changeAll<Item extends Reference>(
     ctx: Context,
     options: MutationOptions,
-    items: readonly GrantChange[],
-    pathOf: (index: number) => string,
+    batch: Batch<Item>,
+    action: string,
+    values: (one: Located<Item, GrantRow>, found: Violations) => Partial<typeof grants.$inferInsert> | undefined,
   ): Promise<GrantRow[]> {
     ctx.authorize('grant:write');
     return mutate(this.database, options, async (tx) => {
       const found = new Violations();
-      const befores = await this.findAll(tx, found, items, pathOf);
-      found.assertNone();
-      const changes = befores.map((before, index) => {
-        const fields = fieldsOf(items[index] ?? {}, before);
-        checkFields(found, pathOf(index), fields, before.effect);
-        return fields;
-      });
+      const located = await lockBatch(batch, found, 'grant', (id) => this.find(tx, id, true));
+      const changes = located.map((one) => values(one, found));
       found.assertNone();
       const rows: GrantRow[] = [];
-      for (const [index, before] of befores.entries()) {
-        rows.push(await this.write(tx, ctx, 'grant.update', before, changes[index] ?? {}));
+      for (const [index, { before }] of located.entries()) {
+        const changed = changes[index];
+        rows.push(changed === undefined ? before : await this.write(tx, ctx, action, before, changed));
       }
-      await bumpConfigGeneration(tx, serversOf(rows));
+      if (changes.some((changed) => changed !== undefined)) await bumpConfigGeneration(tx, serversOf(rows));
       return rows;
-    });
-  }
-
-  /** The rows of the items, locked in the order of their ids. One item alone that is not there is NOT_FOUND. */
-  private async findAll(
-    tx: Transaction,
-    found: Violations,
-    items: readonly Pick<GrantChange, 'id' | 'expectedRevision'>[],
-    pathOf: (index: number) => string,
-  ): Promise<GrantRow[]> {
-    const byId = new Map<string, GrantRow>();
-    for (const id of [...new Set(items.map((item) => item.id))].sort()) {
-      const row = await this.find(tx, id, true).catch((error: unknown) => {
-        if (items.length > 1 && error instanceof AppError && error.code === 'NOT_FOUND') return undefined;
-        throw error;
-      });
-      if (row !== undefined) byId.set(id, row);
-    }
-    return items.flatMap((item, index) => {
-      const row = byId.get(item.id);
-      if (row === undefined) {
-        found.add(`${pathOf(index)}.id`, 'there is no such grant');
-        return [];
-      }
-      if (items.findIndex((other) => other.id === item.id) !== index) {
-        found.add(`${pathOf(index)}.id`, 'is given twice');
-      }
-      assertRevision(row, item.expectedRevision);
-      return row;
-    });
-  }
-
-  private async change(
-    ctx: Context,
-    input: ChangeById,
-    action: string,
-    values: (before: GrantRow) => Partial<typeof grants.$inferInsert> | undefined,
-  ): Promise<GrantRow> {
-    return mutate(this.database, input, async (tx) => {
-      const before = await this.find(tx, input.id, true);
-      assertRevision(before, input.expectedRevision);
-      const changed = values(before);
-      if (changed === undefined) return before;
-      const row = await this.write(tx, ctx, action, before, changed);
-      await bumpConfigGeneration(tx, serversOf([row]));
-      return row;
     });
   }
 

@@ -241,6 +241,9 @@ export class AuditEventFilterArguments {
   @Field(() => String, { nullable: true, description: 'Only calls of this tool, prompt or resource.' })
   targetName?: string | null;
 
+  @Field(() => String, { nullable: true, description: 'Only calls of what has a name or URI that begins so.' })
+  targetPrefix?: string | null;
+
   @Field(() => AuditDecisionEnum, { nullable: true, description: 'Only exchanges so decided.' })
   decision?: DecisionEffect | null;
 

@@ -1,7 +1,8 @@
 import { AppError, type AuditOutcome } from '@sallyport/schema';
-import { and, asc, desc, eq, gt, gte, inArray, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, gte, inArray, like, lt, or, type SQL, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
 import type { Database } from '../database/client.ts';
+import { escaped } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
 import { type AuditEventRow, auditEvents } from './audit.tables.ts';
@@ -18,6 +19,7 @@ export interface AuditEventFilter {
   readonly serverId?: string | null | undefined;
   readonly serverSlug?: string | null | undefined;
   readonly targetName?: string | null | undefined;
+  readonly targetPrefix?: string | null | undefined;
   readonly decision?: string | null | undefined;
   readonly outcomes?: readonly AuditOutcome[] | null | undefined;
   readonly nodeId?: string | null | undefined;
@@ -127,6 +129,7 @@ function conditionOf(filter: AuditEventFilter): SQL | undefined {
     'serverId',
     'serverSlug',
     'targetName',
+    'targetPrefix',
     'nodeId',
     'method',
     'action',
@@ -147,6 +150,7 @@ function conditionOf(filter: AuditEventFilter): SQL | undefined {
     equal(auditEvents.serverId, filter.serverId),
     equal(auditEvents.serverSlug, filter.serverSlug),
     equal(auditEvents.targetName, filter.targetName),
+    filter.targetPrefix ? like(auditEvents.targetName, `${escaped(storableText(filter.targetPrefix))}%`) : undefined,
     equal(auditEvents.decisionEffect, filter.decision),
     equal(auditEvents.nodeId, filter.nodeId),
     equal(auditEvents.action, filter.action),
@@ -162,7 +166,7 @@ function conditionOf(filter: AuditEventFilter): SQL | undefined {
 export function matchesFilter(row: AuditEventRow, filter: AuditEventFilter): boolean {
   const equal = (value: string | null, wanted: string | null | undefined): boolean =>
     wanted === null || wanted === undefined || value === storableText(wanted);
-  const { outcomes, method } = filter;
+  const { outcomes, method, targetPrefix } = filter;
   return (
     (!filter.from || row.time >= filter.from) &&
     (!filter.to || row.time < filter.to) &&
@@ -171,6 +175,7 @@ export function matchesFilter(row: AuditEventRow, filter: AuditEventFilter): boo
     equal(row.serverId, filter.serverId) &&
     equal(row.serverSlug, filter.serverSlug) &&
     equal(row.targetName, filter.targetName) &&
+    (!targetPrefix || (row.targetName ?? '').startsWith(storableText(targetPrefix))) &&
     equal(row.decisionEffect, filter.decision) &&
     equal(row.nodeId, filter.nodeId) &&
     equal(row.action, filter.action) &&

@@ -39,8 +39,9 @@ export class PartitionService {
         const existing = await partitionsOf(sql, table);
         const wanted = Array.from({ length: daysBack + daysAhead + 1 }, (_, index) => today - daysBack + index);
         const missing = wanted.filter((day) => !existing.has(day));
-        // An insert that was bound for the default partition before one is attached fails afterwards: let it end first.
-        if (missing.length > 0) await sql.unsafe(`lock table ${table} in exclusive mode`);
+        // An insert that was bound for the default partition before one is attached fails afterwards, and a query
+        // planned before would not find what is moved: let them end first, and keep new ones out.
+        if (missing.length > 0) await sql.unsafe(`lock table ${table} in access exclusive mode`);
         for (const day of missing) await createPartition(sql, table, column, day);
         for (const day of existing) {
           if (day >= today - retentionDays) continue;

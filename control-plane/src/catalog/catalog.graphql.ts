@@ -5,9 +5,14 @@ import {
   connectionType,
   CreateInput,
   DateTime,
+  dryRunDescription,
   graphqlEnum,
+  idempotencyKeyDescription,
   Json,
+  MutationInput,
   PageArguments,
+  ReferenceInput,
+  SearchArguments,
 } from '../graphql-connection.ts';
 import type { AuditMode, Discoverer, HealthRow, Lifecycle } from './catalog.tables.ts';
 
@@ -277,13 +282,25 @@ export class Definition {
 
 export const DefinitionConnection = connectionType('Definition', 'definitions', () => Definition);
 
+@InputType({ description: 'A key and a value to put on something.' })
+export class LabelInput {
+  @Field(() => String, { description: '1 to 128 letters, digits and inner . _ / -.' })
+  key!: string;
+
+  @Field(() => String, { description: 'At most 128 characters.' })
+  value!: string;
+}
+
 @ArgsType()
-export class ServersArguments extends PageArguments {
+export class ServersArguments extends SearchArguments {
   @Field(() => LifecycleEnum, { nullable: true, description: 'Only servers in this state.' })
   lifecycle?: Lifecycle | null;
 
   @Field(() => String, { nullable: true, description: 'Only the server with exactly this slug.' })
   slug?: string | null;
+
+  @Field(() => [LabelInput], { nullable: true, description: 'Only servers that carry all of these labels.' })
+  labels?: LabelInput[] | null;
 }
 
 @ArgsType()
@@ -307,17 +324,8 @@ export class DefinitionsArguments extends ServerDefinitionsArguments {
   serverId?: string | null;
 }
 
-@InputType({ description: 'A key and a value to put on something.' })
-export class LabelInput {
-  @Field(() => String, { description: '1 to 128 letters, digits and inner . _ / -.' })
-  key!: string;
-
-  @Field(() => String, { description: 'At most 128 characters.' })
-  value!: string;
-}
-
 @InputType({ description: 'A server to register. It begins as a draft and is discovered at once.' })
-export class CreateServerInput extends CreateInput {
+export class NewServerInput {
   @Field(() => String, {
     description:
       'Names its endpoint on every node, /mcp/<slug>: lower-case letters, digits and inner hyphens, at most 64. ' +
@@ -347,8 +355,23 @@ export class CreateServerInput extends CreateInput {
   discoveredBy?: Discoverer | null;
 }
 
+@InputType({ description: 'A server to register. It begins as a draft and is discovered at once.' })
+export class CreateServerInput extends NewServerInput {
+  @Field(() => Boolean, { defaultValue: false, description: dryRunDescription })
+  dryRun!: boolean;
+
+  @Field(() => String, { nullable: true, description: idempotencyKeyDescription })
+  idempotencyKey?: string | null;
+}
+
+@InputType({ description: 'Servers to register: all of them or, where one is refused, none.' })
+export class CreateServersInput extends CreateInput {
+  @Field(() => [NewServerInput], { description: 'At most 200.' })
+  items!: NewServerInput[];
+}
+
 @InputType({ description: 'Changes to a server: absent fields keep their value. The slug is fixed.' })
-export class UpdateServerInput extends ChangeInput {
+export class ServerChangeInput extends ReferenceInput {
   @Field(() => String, { nullable: true, description: 'What people call it: 1 to 128 characters.' })
   title?: string | null;
 
@@ -362,7 +385,10 @@ export class UpdateServerInput extends ChangeInput {
   })
   url?: string | null;
 
-  @Field(() => [LabelInput], { nullable: true, description: 'Replaces all labels.' })
+  @Field(() => [LabelInput], {
+    nullable: true,
+    description: 'Replaces all labels. For a server in service this needs server:approve, since grants may go by them.',
+  })
   labels?: LabelInput[] | null;
 
   @Field(() => AuditModeEnum, { nullable: true, description: 'How surely its calls are on record.' })
@@ -375,8 +401,29 @@ export class UpdateServerInput extends ChangeInput {
   discoveredBy?: Discoverer | null;
 }
 
+@InputType({ description: 'Changes to a server: absent fields keep their value. The slug is fixed.' })
+export class UpdateServerInput extends ServerChangeInput {
+  @Field(() => Boolean, { defaultValue: false, description: dryRunDescription })
+  dryRun!: boolean;
+}
+
+@InputType({ description: 'Servers to change: all of them or, where one is refused, none.' })
+export class UpdateServersInput extends MutationInput {
+  @Field(() => [ServerChangeInput], { description: 'At most 200.' })
+  items!: ServerChangeInput[];
+}
+
 @InputType({ description: 'A server to do something with.' })
 export class ServerInput extends ChangeInput {}
+
+@InputType({ description: 'A server of a list, by its id.' })
+export class ServerReferenceInput extends ReferenceInput {}
+
+@InputType({ description: 'Servers to do something with: all of them or, where one is refused, none.' })
+export class ServersInput extends MutationInput {
+  @Field(() => [ServerReferenceInput], { description: 'At most 200.' })
+  items!: ServerReferenceInput[];
+}
 
 @InputType({ description: 'Definitions of one server. Id and expectedRevision are the server’s.' })
 export class QuarantineDefinitionsInput extends ChangeInput {

@@ -10,6 +10,7 @@ import {
   timestamp,
   uuid,
 } from 'drizzle-orm/pg-core';
+import { sql } from 'drizzle-orm';
 import { definitionKinds, definitionStates, toolRisks } from '@sallyport/schema';
 
 export const lifecycles = ['draft', 'pending', 'approved', 'deprecated', 'disabled'] as const;
@@ -50,6 +51,8 @@ export const servers = pgTable('servers', {
   deletedAt: instant('deleted_at'),
 });
 export type ServerRow = typeof servers.$inferSelect;
+/** What servers are searched by; the index servers_by_text. */
+export const serverText = sql`lower(${servers.slug} || ' ' || ${servers.title} || ' ' || ${servers.description})`;
 
 export const definitions = pgTable('definitions', {
   id: uuid().primaryKey(),

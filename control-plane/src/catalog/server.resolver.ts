@@ -3,6 +3,7 @@ import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import {
   CreateServerInput,
+  CreateServersInput,
   DefinitionConnection,
   DiscoveryProblem,
   Label,
@@ -12,7 +13,9 @@ import {
   ServerHealth,
   ServerInput,
   ServersArguments,
+  ServersInput,
   UpdateServerInput,
+  UpdateServersInput,
 } from './catalog.graphql.ts';
 import type { DefinitionRow, HealthRow, ServerRow } from './catalog.tables.ts';
 import type { DefinitionService } from './definition.service.ts';
@@ -28,6 +31,7 @@ export interface ServerResolverDependencies {
 }
 
 const serverArgument = { description: 'The server.' } as const;
+const serversArgument = { description: 'The servers.' } as const;
 
 @Resolver(() => Server)
 export class ServerResolver {
@@ -62,6 +66,14 @@ export class ServerResolver {
     return this.deps.servers.create(ctx, input);
   }
 
+  @Mutation(() => [Server], { description: 'Registers several servers as drafts: all of them or none.' })
+  createServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => CreateServersInput, serversArgument) input: CreateServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.createMany(ctx, input);
+  }
+
   @Mutation(() => Server, { description: 'Changes what is set of a server.' })
   updateServer(
     @Ctx() ctx: Context,
@@ -70,12 +82,28 @@ export class ServerResolver {
     return this.deps.servers.update(ctx, input);
   }
 
+  @Mutation(() => [Server], { description: 'Changes what is set of several servers: all of them or none.' })
+  updateServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => UpdateServersInput, serversArgument) input: UpdateServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.updateMany(ctx, input);
+  }
+
   @Mutation(() => Server, { description: 'Asks for the approval of a draft.' })
   submitServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
   ): Promise<ServerRow> {
-    return this.deps.servers.submit(ctx, input);
+    return this.deps.servers.move(ctx, input, 'pending');
+  }
+
+  @Mutation(() => [Server], { description: 'Asks for the approval of several drafts: all of them or none.' })
+  submitServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.moveMany(ctx, input, 'pending');
   }
 
   @Mutation(() => Server, { description: 'Takes a pending or disabled server back to be worked on.' })
@@ -83,7 +111,15 @@ export class ServerResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
   ): Promise<ServerRow> {
-    return this.deps.servers.returnToDraft(ctx, input);
+    return this.deps.servers.move(ctx, input, 'draft');
+  }
+
+  @Mutation(() => [Server], { description: 'Takes several servers back to be worked on: all of them or none.' })
+  returnServersToDraft(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.moveMany(ctx, input, 'draft');
   }
 
   @Mutation(() => Server, {
@@ -98,12 +134,30 @@ export class ServerResolver {
     return this.deps.servers.approve(ctx, input);
   }
 
+  @Mutation(() => [Server], {
+    description: 'Puts several servers into service, as approveServer does: all of them or none.',
+  })
+  approveServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.approveMany(ctx, input);
+  }
+
   @Mutation(() => Server, { description: 'Marks a server as on its way out. It stays in service.' })
   deprecateServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
   ): Promise<ServerRow> {
-    return this.deps.servers.deprecate(ctx, input);
+    return this.deps.servers.move(ctx, input, 'deprecated');
+  }
+
+  @Mutation(() => [Server], { description: 'Marks several servers as on their way out: all of them or none.' })
+  deprecateServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.moveMany(ctx, input, 'deprecated');
   }
 
   @Mutation(() => Server, { description: 'Takes a server out of service.' })
@@ -111,7 +165,15 @@ export class ServerResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
   ): Promise<ServerRow> {
-    return this.deps.servers.disable(ctx, input);
+    return this.deps.servers.move(ctx, input, 'disabled');
+  }
+
+  @Mutation(() => [Server], { description: 'Takes several servers out of service: all of them or none.' })
+  disableServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.moveMany(ctx, input, 'disabled');
   }
 
   @Mutation(() => Server, { description: 'Deletes a server and its grants; the audit trail keeps it.' })
@@ -120,6 +182,14 @@ export class ServerResolver {
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
   ): Promise<ServerRow> {
     return this.deps.servers.delete(ctx, input);
+  }
+
+  @Mutation(() => [Server], { description: 'Deletes several servers and their grants: all of them or none.' })
+  deleteServers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
+  ): Promise<ServerRow[]> {
+    return this.deps.servers.deleteMany(ctx, input);
   }
 
   @Mutation(() => Server, {

@@ -1,78 +1,78 @@
-import { AppError, type Permission } from '@sallyport/schema';
+import { AppError, canonicalJson, type Permission } from '@sallyport/schema';
 import { type Egress, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
+import { type Batch, batchOf, batchOfOne, type Located, lockBatch, only, type Reference } from '../database/batch.ts';
 import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
-import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
-import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
+import { claimIdempotencyKeys, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { containsWords } from '../database/text-search.ts';
+import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import {
-  type AuditMode,
-  definitions,
-  type Discoverer,
-  type Lifecycle,
-  type ServerRow,
-  servers,
-} from './catalog.tables.ts';
+import { definitions, type Lifecycle, type ServerRow, servers, serverText } from './catalog.tables.ts';
 import { controlPlaneObserver, type HealthService } from './health.service.ts';
 import { isServed, transitionProblem } from './lifecycle.ts';
+import {
+  checkFields,
+  checkLabels,
+  fieldsOf,
+  type Label,
+  labelsOf,
+  newFieldsOf,
+  type ServerFields,
+  type ServerFieldsInput,
+  UrlChecks,
+} from './server-form.ts';
 import { slugKey, slugProblem } from './slug.ts';
 
-export const labelsMax = 64;
-const labelLengthMax = 128;
-const labelKeyPattern = /^[A-Za-z0-9](?:[A-Za-z0-9._/-]{0,126}[A-Za-z0-9])?$/;
-/** What GraphQL's Int can say; nearly 25 days. */
-const configStalenessMsMax = 2_147_483_647;
+/** Most servers of one mutation: the names in their URLs are looked up. */
+export const serversPerMutationMax = 200;
 
-interface MutationOptions {
-  readonly dryRun?: boolean | null | undefined;
-}
-
-export interface Label {
-  readonly key: string;
-  readonly value: string;
-}
-
-export interface CreateServer extends MutationOptions {
+interface CreateOptions extends MutationOptions {
   readonly idempotencyKey?: string | null | undefined;
+}
+export interface NewServer extends ServerFieldsInput {
   readonly slug: string;
-  readonly title?: string | null | undefined;
-  readonly description?: string | null | undefined;
   readonly url: string;
-  readonly labels?: readonly Label[] | null | undefined;
-  readonly auditMode?: AuditMode | null | undefined;
-  readonly configStalenessMaxMs?: number | null | undefined;
-  readonly discoveredBy?: Discoverer | null | undefined;
+}
+export type CreateServer = NewServer & CreateOptions;
+export interface CreateServers extends CreateOptions {
+  readonly items: readonly NewServer[];
 }
 
-/** Absent fields keep their value; a null `configStalenessMaxMs` goes back to the fleet's default. */
-export interface UpdateServer extends MutationOptions, Omit<CreateServer, 'slug' | 'url' | 'idempotencyKey'> {
-  readonly id: string;
-  readonly expectedRevision?: number | null | undefined;
-  readonly url?: string | null | undefined;
+/** A server to change; absent fields keep their value. */
+export type ServerChange = ServerFieldsInput & Reference;
+export type UpdateServer = ServerChange & MutationOptions;
+export interface UpdateServers extends MutationOptions {
+  readonly items: readonly ServerChange[];
 }
 
-export type ChangeServer = MutationOptions & Pick<UpdateServer, 'id' | 'expectedRevision'>;
+export type ChangeServer = Reference & MutationOptions;
+export interface ChangeServers extends MutationOptions {
+  readonly items: readonly Reference[];
+}
 
 export interface ServerFilter {
   readonly lifecycle?: Lifecycle | null | undefined;
   readonly slug?: string | null | undefined;
+  /** All of them. */
+  readonly labels?: readonly Label[] | null | undefined;
+  /** Words in slug, title and description. */
+  readonly search?: string | null | undefined;
 }
 
-interface ServerFields {
-  readonly title: string;
-  readonly description: string;
-  readonly url: string;
-  readonly labels: Record<string, string>;
-  readonly auditMode: AuditMode;
-  readonly configStalenessMaxMs: number | null;
-  readonly discoveredBy: Discoverer;
-}
+/** How a server gets into a state by hand: what it is called in the trail, and what it needs. */
+const moves: Readonly<Record<'pending' | 'draft' | 'deprecated' | 'disabled', readonly [string, Permission]>> = {
+  pending: ['server.submit', 'server:write'],
+  draft: ['server.returnToDraft', 'server:write'],
+  deprecated: ['server.deprecate', 'server:approve'],
+  disabled: ['server.disable', 'server:approve'],
+};
+type Move = keyof typeof moves;
 
 /** What is not known any more once a server has another URL. */
 const undiscovered = {
@@ -87,26 +87,13 @@ const undiscovered = {
   discoveryNotes: [],
 } satisfies Partial<typeof servers.$inferInsert>;
 
-function checkLabels(found: Violations, labels: readonly Label[] | null | undefined): void {
-  if (labels === undefined || labels === null) return;
-  if (labels.length > labelsMax) found.add('input.labels', `must have at most ${labelsMax} labels`);
-  const keys = new Set<string>();
-  for (const [index, { key, value }] of labels.slice(0, labelsMax).entries()) {
-    const path = `input.labels[${index}]`;
-    if (!labelKeyPattern.test(key)) {
-      found.add(
-        `${path}.key`,
-        'must be 1 to 128 letters, digits and inner . _ / -, for example team or example.com/tier',
-      );
-    }
-    if (keys.has(key)) found.add(`${path}.key`, 'is given twice');
-    keys.add(key);
-    found.text(`${path}.value`, value, 0, labelLengthMax);
-  }
-}
-
-function labelsOf(labels: readonly Label[]): Record<string, string> {
-  return Object.fromEntries(labels.map(({ key, value }) => [key, value]));
+/** Servers that carry all of the labels. */
+function carrying(labels: readonly Label[]): SQL | undefined {
+  if (labels.length === 0) return undefined;
+  const found = new Violations();
+  checkLabels(found, 'labels', labels);
+  found.assertNone();
+  return sql`${servers.labels} @> ${JSON.stringify(labelsOf(labels))}::text::jsonb`;
 }
 
 /** The row as the audit trail shows it: what an actor set, not what discovery observed. */
@@ -177,6 +164,8 @@ export class ServerService {
     const wanted: (SQL | undefined)[] = [
       filter.lifecycle ? eq(servers.lifecycle, filter.lifecycle) : undefined,
       typeof filter.slug === 'string' ? eq(servers.slug, filter.slug) : undefined,
+      carrying(filter.labels ?? []),
+      containsWords(serverText, filter.search),
       after === undefined ? undefined : gt(servers.id, after),
     ];
     return this.database.db
@@ -198,91 +187,35 @@ export class ServerService {
   }
 
   async create(ctx: Context, input: CreateServer): Promise<ServerRow> {
-    ctx.authorize('server:write');
-    const now = ctx.clock.now();
-    const id = uuidv7(now);
-    const found = new Violations();
-    found.addAll(idempotencyKeyViolations(input.idempotencyKey));
-    const badSlug = slugProblem(input.slug);
-    if (badSlug !== undefined) found.add('input.slug', badSlug);
-    checkLabels(found, input.labels);
-    const fields: ServerFields = {
-      title: input.title ?? input.slug,
-      description: input.description ?? '',
-      url: input.url,
-      labels: labelsOf(input.labels ?? []),
-      auditMode: input.auditMode ?? 'buffered',
-      configStalenessMaxMs: input.configStalenessMaxMs ?? null,
-      discoveredBy: input.discoveredBy ?? 'controlPlane',
-    };
-    await this.checkFields(found, fields, true);
-    const row = await mutate(this.database, input, async (tx) => {
-      const claim = { actorId: ctx.actor.principalId, operation: 'createServer', key: input.idempotencyKey, input };
-      const earlier = found.list.length > 0 ? undefined : await claimIdempotencyKey(tx, claim, id, now);
-      if (earlier !== undefined) return lockServer(tx, earlier);
-      await this.checkSlugIsFree(tx, found, input.slug);
-      found.assertNone();
-      const times = { createdAt: new Date(now), updatedAt: new Date(now) };
-      const [created] = await tx
-        .insert(servers)
-        .values({ id, slug: input.slug, slugKey: slugKey(input.slug), lifecycle: 'draft', ...fields, ...times })
-        .returning();
-      if (created === undefined) throw new AppError('INTERNAL', { internal: 'server was not inserted' });
-      const object = { kind: 'server', id } as const;
-      await recordMutation(tx, ctx, { action: 'server.create', object, after: auditable(created) });
-      return created;
-    });
-    if (input.dryRun !== true && row.id === id) this.deps.onUndiscovered();
-    return row;
+    return only(await this.createAll(ctx, input, batchOfOne(input)));
+  }
+
+  /** Registers all of them or none. */
+  async createMany(ctx: Context, input: CreateServers): Promise<ServerRow[]> {
+    return this.createAll(ctx, input, batchOf(input.items, serversPerMutationMax));
   }
 
   /**
    * Changes what an administrator sets. The slug is fixed: clients have the endpoint in their configuration. Pointing a
-   * served server elsewhere needs `server:approve`, as whoever may do that decides what principals reach; the approved
-   * digests go on pinning what it serves.
+   * served server elsewhere, or giving it other labels, needs `server:approve`, as whoever may do that decides what
+   * principals reach; the approved digests go on pinning what it serves.
    */
   async update(ctx: Context, input: UpdateServer): Promise<ServerRow> {
-    ctx.authorize('server:write');
-    const found = new Violations();
-    checkLabels(found, input.labels);
-    let moved = false;
-    const row = await this.change(ctx, input, 'server.update', async (before, tx) => {
-      const fields: ServerFields = {
-        title: input.title ?? before.title,
-        description: input.description ?? before.description,
-        url: input.url ?? before.url,
-        labels: input.labels === undefined || input.labels === null ? before.labels : labelsOf(input.labels),
-        auditMode: input.auditMode ?? before.auditMode,
-        configStalenessMaxMs:
-          input.configStalenessMaxMs === undefined ? before.configStalenessMaxMs : input.configStalenessMaxMs,
-        discoveredBy: input.discoveredBy ?? before.discoveredBy,
-      };
-      moved = fields.url !== before.url || fields.discoveredBy !== before.discoveredBy;
-      await this.checkFields(found, fields, moved);
-      found.assertNone();
-      if (fields.url !== before.url && isServed(before.lifecycle)) ctx.authorize('server:approve');
-      if (moved) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
-      if (fields.url !== before.url && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };
-      return moved ? { ...fields, discoveryAttemptedAt: null } : fields;
-    });
-    if (moved && input.dryRun !== true) this.deps.onUndiscovered();
-    return row;
+    return only(await this.updateAll(ctx, input, batchOfOne(input)));
   }
 
-  submit(ctx: Context, input: ChangeServer): Promise<ServerRow> {
-    return this.move(ctx, input, 'server.submit', 'server:write', 'pending');
+  /** Changes all of them or none. */
+  async updateMany(ctx: Context, input: UpdateServers): Promise<ServerRow[]> {
+    return this.updateAll(ctx, input, batchOf(input.items, serversPerMutationMax));
   }
 
-  returnToDraft(ctx: Context, input: ChangeServer): Promise<ServerRow> {
-    return this.move(ctx, input, 'server.returnToDraft', 'server:write', 'draft');
+  async move(ctx: Context, input: ChangeServer, to: Move): Promise<ServerRow> {
+    return only(await this.moveAll(ctx, input, batchOfOne(input), to));
   }
 
-  deprecate(ctx: Context, input: ChangeServer): Promise<ServerRow> {
-    return this.move(ctx, input, 'server.deprecate', 'server:approve', 'deprecated');
-  }
-
-  disable(ctx: Context, input: ChangeServer): Promise<ServerRow> {
-    return this.move(ctx, input, 'server.disable', 'server:approve', 'disabled');
+  /** Moves all of them or none. */
+  async moveMany(ctx: Context, input: ChangeServers, to: Move): Promise<ServerRow[]> {
+    return this.moveAll(ctx, input, batchOf(input.items, serversPerMutationMax), to);
   }
 
   /**
@@ -291,41 +224,167 @@ export class ServerService {
    * that finds something else raises the revision. From deprecated or disabled, definitions stay as they were.
    */
   async approve(ctx: Context, input: ChangeServer): Promise<ServerRow> {
+    return only(await this.approveAll(ctx, input, batchOfOne(input)));
+  }
+
+  /** Puts all of them into service or none. */
+  async approveMany(ctx: Context, input: ChangeServers): Promise<ServerRow[]> {
+    return this.approveAll(ctx, input, batchOf(input.items, serversPerMutationMax));
+  }
+
+  /** Soft: audit events and traffic keep naming it. Its grants go with it; its slug is free again. */
+  async delete(ctx: Context, input: ChangeServer): Promise<ServerRow> {
+    return only(await this.deleteAll(ctx, input, batchOfOne(input)));
+  }
+
+  /** Deletes all of them or none. */
+  async deleteMany(ctx: Context, input: ChangeServers): Promise<ServerRow[]> {
+    return this.deleteAll(ctx, input, batchOf(input.items, serversPerMutationMax));
+  }
+
+  private async createAll(ctx: Context, options: CreateOptions, batch: Batch<NewServer>): Promise<ServerRow[]> {
+    ctx.authorize('server:write');
+    const now = ctx.clock.now();
+    const found = new Violations();
+    found.addAll(idempotencyKeyViolations(options.idempotencyKey));
+    const urls = new UrlChecks(this.deps.egress);
+    const made = batch.items.map((item) => ({ id: uuidv7(now), slug: item.slug, fields: newFieldsOf(item) }));
+    await urls.prepare(made.map(({ fields }) => fields));
+    for (const [index, { slug, fields }] of made.entries()) {
+      const path = batch.pathOf(index);
+      const problems = [slugProblem(slug) ?? twin(made, index, batch), await urls.problemOf(fields)];
+      for (const [at, problem] of problems.entries()) {
+        if (problem !== undefined) found.add(`${path}.${at === 0 ? 'slug' : 'url'}`, problem);
+      }
+      checkFields(found, path, batch.items[index] ?? {}, fields);
+    }
+    const rows = await mutate(this.database, options, async (tx) => {
+      const operation = batch.isList ? 'createServers' : 'createServer';
+      const claim = { actorId: ctx.actor.principalId, operation, key: options.idempotencyKey };
+      const ids = made.map(({ id }) => id);
+      const earlier = found.list.length > 0 ? undefined : await claimIdempotencyKeys(tx, claim, batch, ids, now);
+      if (earlier !== undefined) return Promise.all(earlier.map((id) => lockServer(tx, id)));
+      const taken = new Violations();
+      taken.addAll(found.list);
+      for (const [index, { slug }] of made.entries()) {
+        await this.checkSlugIsFree(tx, taken, `${batch.pathOf(index)}.slug`, slug);
+      }
+      taken.assertNone();
+      return this.insert(tx, ctx, made);
+    });
+    if (options.dryRun !== true && rows.some((row) => made.some(({ id }) => id === row.id))) this.deps.onUndiscovered();
+    return rows;
+  }
+
+  private async insert(
+    tx: Transaction,
+    ctx: Context,
+    made: readonly { readonly id: string; readonly slug: string; readonly fields: ServerFields }[],
+  ): Promise<ServerRow[]> {
+    const at = new Date(ctx.clock.now());
+    const rows = await tx
+      .insert(servers)
+      .values(
+        made.map(({ id, slug, fields }) => {
+          return {
+            id,
+            slug,
+            slugKey: slugKey(slug),
+            lifecycle: 'draft' as const,
+            ...fields,
+            createdAt: at,
+            updatedAt: at,
+          };
+        }),
+      )
+      .returning();
+    for (const row of rows) {
+      const object = { kind: 'server', id: row.id } as const;
+      await recordMutation(tx, ctx, { action: 'server.create', object, after: auditable(row) });
+    }
+    return rows;
+  }
+
+  private async updateAll(ctx: Context, options: MutationOptions, batch: Batch<ServerChange>): Promise<ServerRow[]> {
+    ctx.authorize('server:write');
+    const urls = new UrlChecks(this.deps.egress);
+    await urls.prepare(await this.likelyEndpoints(batch.items));
+    let moved = false;
+    const rows = await this.changeAll(
+      ctx,
+      options,
+      batch,
+      'server.update',
+      async ({ item, path, before }, tx, found) => {
+        const fields = fieldsOf(item, before);
+        checkFields(found, path, item, fields);
+        const goesElsewhere = fields.url !== before.url;
+        const isRedone = goesElsewhere || fields.discoveredBy !== before.discoveredBy;
+        const badUrl = isRedone ? await urls.problemOf(fields) : undefined;
+        if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
+        if (isServed(before.lifecycle) && (goesElsewhere || !sameLabels(fields.labels, before.labels))) {
+          ctx.authorize('server:approve');
+        }
+        moved ||= isRedone;
+        if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
+        if (goesElsewhere && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };
+        return isRedone ? { ...fields, discoveryAttemptedAt: null } : fields;
+      },
+    );
+    if (moved && options.dryRun !== true) this.deps.onUndiscovered();
+    return rows;
+  }
+
+  /** Where the changed servers will be, unless they are changed by somebody else meanwhile. */
+  private async likelyEndpoints(items: readonly ServerChange[]): Promise<ServerFields[]> {
+    const changed = items.filter((item) => (item.url ?? item.discoveredBy ?? null) !== null);
+    const ids = changed.map(({ id }) => id).filter(isUuid);
+    if (ids.length === 0) return [];
+    const rows = await this.database.db.select().from(servers).where(inArray(servers.id, ids));
+    const byId = new Map(rows.map((row) => [row.id, row]));
+    return changed.flatMap((item) => {
+      const before = byId.get(item.id.toLowerCase());
+      return before === undefined ? [] : [fieldsOf(item, before)];
+    });
+  }
+
+  private async moveAll(
+    ctx: Context,
+    options: MutationOptions,
+    batch: Batch<Reference>,
+    to: Move,
+  ): Promise<ServerRow[]> {
+    const [action, permission] = moves[to];
+    ctx.authorize(permission);
+    return this.changeAll(ctx, options, batch, action, ({ path, before }, _tx, found) => {
+      const problem = transitionProblem(before.lifecycle, to);
+      if (problem !== undefined) found.add(`${path}.id`, problem);
+      return Promise.resolve({ lifecycle: to });
+    });
+  }
+
+  private async approveAll(ctx: Context, options: MutationOptions, batch: Batch<Reference>): Promise<ServerRow[]> {
     ctx.authorize('server:approve');
-    return this.change(ctx, input, 'server.approve', async (before, tx) => {
-      const found = new Violations();
+    return this.changeAll(ctx, options, batch, 'server.approve', async ({ path, before }, tx, found) => {
       const problem = transitionProblem(before.lifecycle, 'approved');
-      if (problem !== undefined) found.add('input.id', problem);
+      if (problem !== undefined) found.add(`${path}.id`, problem);
       else if (before.discoveredAt === null || before.discoveryProblem !== null) {
         const cause = before.discoveryProblemMessage === null ? '' : ` (${before.discoveryProblemMessage})`;
-        found.add('input.id', `the last discovery must have succeeded${cause}: mend the cause and run discoverServer`);
+        found.add(
+          `${path}.id`,
+          `the last discovery must have succeeded${cause}: mend the cause and run discoverServer`,
+        );
       }
-      found.assertNone();
-      if (before.lifecycle === 'draft' || before.lifecycle === 'pending') {
-        await tx
-          .update(definitions)
-          .set({
-            state: 'approved',
-            approvedDigests: sql`${definitions.digests}`,
-            revision: sql`${definitions.revision} + 1`,
-            updatedAt: new Date(ctx.clock.now()),
-          })
-          .where(
-            and(
-              eq(definitions.serverId, before.id),
-              isNull(definitions.removedAt),
-              inArray(definitions.state, ['pending', 'drifted']),
-            ),
-          );
+      if (found.list.length === 0 && !isServed(before.lifecycle) && before.lifecycle !== 'disabled') {
+        await approveFound(tx, before.id, new Date(ctx.clock.now()));
       }
       return { lifecycle: 'approved' };
     });
   }
 
-  /** Soft: audit events and traffic keep naming it. Its grants go with it; its slug is free again. */
-  async delete(ctx: Context, input: ChangeServer): Promise<ServerRow> {
+  private async deleteAll(ctx: Context, options: MutationOptions, batch: Batch<Reference>): Promise<ServerRow[]> {
     ctx.authorize('server:write');
-    return this.change(ctx, input, 'server.delete', async (before, tx) => {
+    return this.changeAll(ctx, options, batch, 'server.delete', async ({ before }, tx) => {
       if (before.lifecycle !== 'draft' && before.lifecycle !== 'pending') ctx.authorize('server:approve');
       await this.deps.grants.deleteFor(tx, ctx, { serverId: before.id });
       await this.deps.health.forget(tx, controlPlaneObserver, before.id);
@@ -333,71 +392,91 @@ export class ServerService {
     });
   }
 
-  private async move(
+  private async changeAll<Item extends Reference>(
     ctx: Context,
-    input: ChangeServer,
+    options: MutationOptions,
+    batch: Batch<Item>,
     action: string,
-    permission: Permission,
-    to: Lifecycle,
-  ): Promise<ServerRow> {
-    ctx.authorize(permission);
-    return this.change(ctx, input, action, (before) => {
+    values: (
+      one: Located<Item, ServerRow>,
+      tx: Transaction,
+      found: Violations,
+    ) => Promise<Partial<typeof servers.$inferInsert>>,
+  ): Promise<ServerRow[]> {
+    return mutate(this.database, options, async (tx) => {
       const found = new Violations();
-      const problem = transitionProblem(before.lifecycle, to);
-      if (problem !== undefined) found.add('input.id', problem);
+      const located = await lockBatch(batch, found, 'server', (id) => lockServer(tx, id));
+      const changes: Partial<typeof servers.$inferInsert>[] = [];
+      for (const one of located) changes.push(await values(one, tx, found));
       found.assertNone();
-      return Promise.resolve({ lifecycle: to });
-    });
-  }
-
-  private async change(
-    ctx: Context,
-    input: ChangeServer,
-    action: string,
-    values: (before: ServerRow, tx: Transaction) => Promise<Partial<typeof servers.$inferInsert>>,
-  ): Promise<ServerRow> {
-    return mutate(this.database, input, async (tx) => {
-      const before = await lockServer(tx, input.id);
-      assertRevision(before, input.expectedRevision);
-      const changed = await values(before, tx);
-      const [row] = await tx
-        .update(servers)
-        .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
-        .where(eq(servers.id, before.id))
-        .returning();
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
-      const object = { kind: 'server', id: row.id } as const;
-      await recordMutation(tx, ctx, { action, object, before: auditable(before), after: auditable(row) });
-      // A server that was and stays out of service has no document on any node.
-      if (isServed(before.lifecycle) || isServed(row.lifecycle)) {
-        await bumpConfigGeneration(tx, { serverIds: [row.id] });
+      const rows: ServerRow[] = [];
+      for (const [index, { before }] of located.entries()) {
+        rows.push(await this.write(tx, ctx, action, before, changes[index] ?? {}));
       }
-      return row;
+      // A server that was and stays out of service has no document on any node.
+      const known = rows.filter(
+        (row, index) => isServed(located[index]?.before.lifecycle ?? 'draft') || isServed(row.lifecycle),
+      );
+      if (known.length > 0) await bumpConfigGeneration(tx, { serverIds: known.map(({ id }) => id) });
+      return rows;
     });
   }
 
-  private async checkUrl(found: Violations, { url, discoveredBy }: Pick<ServerFields, 'url' | 'discoveredBy'>) {
-    const problem = await this.deps.egress.check(url, discoveredBy === 'node' ? 'others' : 'here');
-    if (problem !== undefined) found.add('input.url', problem);
+  private async write(
+    tx: Transaction,
+    ctx: Context,
+    action: string,
+    before: ServerRow,
+    changed: Partial<typeof servers.$inferInsert>,
+  ): Promise<ServerRow> {
+    const [row] = await tx
+      .update(servers)
+      .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(servers.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
+    const object = { kind: 'server', id: row.id } as const;
+    await recordMutation(tx, ctx, { action, object, before: auditable(before), after: auditable(row) });
+    return row;
   }
 
-  private async checkFields(found: Violations, fields: ServerFields, withUrl: boolean): Promise<void> {
-    found.text('input.title', fields.title, 1, nameLengthMax);
-    found.text('input.description', fields.description, 0, descriptionLengthMax);
-    const staleness = fields.configStalenessMaxMs;
-    if (staleness !== null && (staleness < 1 || staleness > configStalenessMsMax)) {
-      found.add('input.configStalenessMaxMs', `must be 1 to ${configStalenessMsMax} milliseconds, or null`);
-    }
-    if (withUrl) await this.checkUrl(found, fields);
-  }
-
-  private async checkSlugIsFree(tx: Transaction, found: Violations, slug: string): Promise<void> {
+  private async checkSlugIsFree(tx: Transaction, found: Violations, path: string, slug: string): Promise<void> {
     if (slugProblem(slug) !== undefined) return;
     const [holder] = await tx
       .select({ slug: servers.slug })
       .from(servers)
       .where(and(eq(servers.slugKey, slugKey(slug)), isNull(servers.deletedAt)));
-    if (holder?.slug === slug) found.add('input.slug', 'is taken');
-    else if (holder !== undefined) found.add('input.slug', `looks like ${holder.slug}, which is taken`);
+    if (holder?.slug === slug) found.add(path, 'is taken');
+    else if (holder !== undefined) found.add(path, `looks like ${holder.slug}, which is taken`);
   }
+}
+
+/** What is wrong with a slug that looks like one further up in the same list. */
+function twin(made: readonly { readonly slug: string }[], index: number, batch: Batch<unknown>): string | undefined {
+  const key = slugKey(made[index]?.slug ?? '');
+  const other = made.findIndex(({ slug }) => slugProblem(slug) === undefined && slugKey(slug) === key);
+  return other >= 0 && other < index ? `looks like ${batch.pathOf(other)}.slug` : undefined;
+}
+
+function sameLabels(left: Readonly<Record<string, string>>, right: Readonly<Record<string, string>>): boolean {
+  return canonicalJson(left) === canonicalJson(right);
+}
+
+/** Approves the definitions of a server as the last discovery found them, except quarantined ones. */
+async function approveFound(tx: Transaction, serverId: string, now: Date): Promise<void> {
+  await tx
+    .update(definitions)
+    .set({
+      state: 'approved',
+      approvedDigests: sql`${definitions.digests}`,
+      revision: sql`${definitions.revision} + 1`,
+      updatedAt: now,
+    })
+    .where(
+      and(
+        eq(definitions.serverId, serverId),
+        isNull(definitions.removedAt),
+        inArray(definitions.state, ['pending', 'drifted']),
+      ),
+    );
 }

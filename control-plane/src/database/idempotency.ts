@@ -1,5 +1,6 @@
 import { AppError, canonicalJson, sha256, type Violation } from '@sallyport/schema';
 import { and, eq, lt } from 'drizzle-orm';
+import type { Batch } from './batch.ts';
 import type { Drizzle, Transaction } from './client.ts';
 import { idempotencyKeys } from './settings.tables.ts';
 
@@ -63,6 +64,30 @@ export async function claimIdempotencyKey(
     });
   }
   return earlier.objectId;
+}
+
+/**
+ * The same for the items of a mutation that makes one object of each: the ids of what an equal mutation made before, or
+ * undefined where all are claimed now. An item of a list has a key of its own, derived from the list's.
+ * @param objectIds of the items, in their order
+ */
+export async function claimIdempotencyKeys(
+  tx: Transaction,
+  create: Omit<IdempotentCreate, 'input'>,
+  { items, isList }: Batch<object>,
+  objectIds: readonly string[],
+  nowMs: number,
+): Promise<readonly string[] | undefined> {
+  if (create.key === undefined || create.key === null) return undefined;
+  const earlier: string[] = [];
+  for (const [index, item] of items.entries()) {
+    const one = isList
+      ? { ...create, key: `${create.key}#${index}`, input: { item, count: items.length } }
+      : { ...create, input: item };
+    const made = await claimIdempotencyKey(tx, one, objectIds[index] ?? '', nowMs);
+    if (made !== undefined) earlier.push(made);
+  }
+  return earlier.length === items.length ? earlier : undefined;
 }
 
 /** Drops keys past their time; run by a timer. */

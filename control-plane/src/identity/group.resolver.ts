@@ -2,14 +2,17 @@ import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } fr
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
 import type { Reader } from '../database/client.ts';
+import type { Concern } from '../policy/access-changes.ts';
 import type { Previewed, PreviewService } from '../policy/preview.service.ts';
 import type { ChangeMembers, GroupService } from './group.service.ts';
 import {
+  ChangeGroupMembersInput,
   CreateGroupInput,
   DeleteGroupInput,
   Group,
   GroupConnection,
   GroupMembersInput,
+  GroupsArguments,
   PrincipalConnection,
   UpdateGroupInput,
 } from './identity.graphql.ts';
@@ -33,9 +36,12 @@ export class GroupResolver {
   }
 
   @Query(() => GroupConnection, { description: 'Groups, oldest first.' })
-  async groups(@Ctx() ctx: Context, @Args(() => PageArguments) args: PageArguments): Promise<ConnectionOf<GroupRow>> {
+  async groups(
+    @Ctx() ctx: Context,
+    @Args(() => GroupsArguments) args: GroupsArguments,
+  ): Promise<ConnectionOf<GroupRow>> {
     const page = pageOf(args);
-    return connectionFrom(await this.service.list(ctx, page), page, (row) => [row.id]);
+    return connectionFrom(await this.service.list(ctx, args, page), page, (row) => [row.id]);
   }
 
   @Mutation(() => Group, { description: 'Makes a group.' })
@@ -76,6 +82,31 @@ export class GroupResolver {
     @Arg('input', () => GroupMembersInput, { description: 'The group and the principals.' }) input: GroupMembersInput,
   ): Promise<GroupAnswer> {
     return this.previewed(ctx, input, (tried) => this.service.removeMembers(ctx, tried));
+  }
+
+  @Mutation(() => [Group], { description: 'Changes the members of several groups: of all of them or of none.' })
+  async changeGroupMembers(
+    @Ctx() ctx: Context,
+    @Arg('input', () => ChangeGroupMembersInput, { description: 'The groups and the principals.' })
+    input: ChangeGroupMembersInput,
+  ): Promise<GroupAnswer[]> {
+    const named = input.items.map(({ id, add, remove }) => ({ id, principalIds: [...(add ?? []), ...(remove ?? [])] }));
+    const concerns = async (tx: Reader): Promise<Concern[]> => {
+      const found: Concern[] = [];
+      for (const { id, principalIds } of named) {
+        found.push(...(await this.preview.membershipConcerns(tx, id, principalIds)));
+      }
+      return found;
+    };
+    const { row: rows, accessChanges } = await this.preview.run(ctx, input, concerns, (tried) =>
+      this.service.changeMembers(ctx, tried),
+    );
+    // Of groups changed together each tells the differences for those it gains or loses.
+    return rows.map((row) => {
+      const ids = new Set(named.find(({ id }) => id.toLowerCase() === row.id)?.principalIds);
+      const own = accessChanges?.filter(({ subject }) => subject.kind !== 'everyone' && ids.has(subject.id));
+      return { ...row, accessChanges: own ?? null };
+    });
   }
 
   private async previewed(

@@ -4,13 +4,15 @@ import { and, asc, eq, gt, inArray, isNull, ne } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
+import { type Batch, batchOf, batchOfOne, lockBatch, only, type Reference } from '../database/batch.ts';
 import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
-import { groupMembers, type GroupRow, groups, type PrincipalRow, principals } from './identity.tables.ts';
+import { groupMembers, type GroupRow, groups, groupText, type PrincipalRow, principals } from './identity.tables.ts';
 
 /** Most principals one mutation adds to or removes from a group. */
 export const membersPerMutationMax = 500;
@@ -23,6 +25,11 @@ interface ChangeOptions extends MutationOptions {
   readonly id: string;
   readonly expectedRevision?: number | null | undefined;
 }
+export interface GroupFilter {
+  readonly name?: string | null | undefined;
+  /** Words in name and description. */
+  readonly search?: string | null | undefined;
+}
 export interface CreateGroup extends MutationOptions {
   readonly idempotencyKey?: string | null | undefined;
   readonly name: string;
@@ -34,6 +41,20 @@ export interface UpdateGroup extends ChangeOptions {
 }
 export interface ChangeMembers extends ChangeOptions {
   readonly principalIds: readonly string[];
+}
+export interface ChangeManyMembers extends MutationOptions {
+  readonly items: readonly (Reference & {
+    readonly add?: readonly string[] | null | undefined;
+    readonly remove?: readonly string[] | null | undefined;
+  })[];
+}
+
+/** What becomes of the members of one group. */
+interface MembershipChange extends Reference {
+  readonly add: readonly string[];
+  readonly remove: readonly string[];
+  /** Where the two lists stand in the input. */
+  readonly paths: readonly [string, string];
 }
 
 /** Whether the group exists; keeps it from being deleted before the caller's transaction has referred to it. */
@@ -69,13 +90,20 @@ export class GroupService {
     return this.find(this.database.db, id);
   }
 
-  async list(ctx: Context, page: Page): Promise<GroupRow[]> {
+  async list(ctx: Context, filter: GroupFilter, page: Page): Promise<GroupRow[]> {
     ctx.authorize('group:read');
     const [after] = page.after ?? [];
     return this.database.db
       .select()
       .from(groups)
-      .where(and(isNull(groups.deletedAt), after === undefined ? undefined : gt(groups.id, after)))
+      .where(
+        and(
+          isNull(groups.deletedAt),
+          typeof filter.name === 'string' ? eq(groups.name, filter.name) : undefined,
+          containsWords(groupText, filter.search),
+          after === undefined ? undefined : gt(groups.id, after),
+        ),
+      )
       .orderBy(asc(groups.id))
       .limit(page.limit + 1);
   }
@@ -160,27 +188,97 @@ export class GroupService {
 
   /** Adds principals; those that belong already stay. */
   async addMembers(ctx: Context, input: ChangeMembers): Promise<GroupRow> {
-    ctx.authorize('group:write');
-    return this.change(ctx, input, 'group.addMembers', async (tx, before) => {
-      const ids = await this.checkMembers(tx, input.principalIds);
-      await tx
-        .insert(groupMembers)
-        .values(ids.map((principalId) => ({ groupId: before.id, principalId, createdAt: new Date(ctx.clock.now()) })))
-        .onConflictDoNothing();
-      return {};
-    });
+    return this.changeMember(ctx, input, { add: input.principalIds, remove: [] });
   }
 
   /** Removes principals; those that do not belong are passed over. */
   async removeMembers(ctx: Context, input: ChangeMembers): Promise<GroupRow> {
-    ctx.authorize('group:write');
-    return this.change(ctx, input, 'group.removeMembers', async (tx, before) => {
-      const ids = await this.checkMembers(tx, input.principalIds);
-      await tx
-        .delete(groupMembers)
-        .where(and(eq(groupMembers.groupId, before.id), inArray(groupMembers.principalId, [...ids])));
-      return {};
+    return this.changeMember(ctx, input, { add: [], remove: input.principalIds });
+  }
+
+  /** Changes the members of all of the groups or of none. */
+  async changeMembers(ctx: Context, input: ChangeManyMembers): Promise<GroupRow[]> {
+    const batch = batchOf(input.items);
+    const count = batch.items.reduce((sum, { add, remove }) => sum + (add?.length ?? 0) + (remove?.length ?? 0), 0);
+    if (count > membersPerMutationMax) {
+      const message = `must have at most ${membersPerMutationMax} ids over all of them`;
+      throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.items', message }] });
+    }
+    const placed = batch.items.map((item, index): MembershipChange => {
+      const path = batch.pathOf(index);
+      return { ...item, add: item.add ?? [], remove: item.remove ?? [], paths: [`${path}.add`, `${path}.remove`] };
     });
+    return this.changeMemberships(ctx, input, { ...batch, items: placed });
+  }
+
+  private async changeMember(
+    ctx: Context,
+    input: ChangeMembers,
+    change: Pick<MembershipChange, 'add' | 'remove'>,
+  ): Promise<GroupRow> {
+    if (input.principalIds.length > membersPerMutationMax) {
+      const message = `must have at most ${membersPerMutationMax} ids`;
+      throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.principalIds', message }] });
+    }
+    const { id, expectedRevision } = input;
+    const paths = ['input.principalIds', 'input.principalIds'] as const;
+    return only(await this.changeMemberships(ctx, input, batchOfOne({ id, expectedRevision, ...change, paths })));
+  }
+
+  private async changeMemberships(
+    ctx: Context,
+    options: MutationOptions,
+    batch: Batch<MembershipChange>,
+  ): Promise<GroupRow[]> {
+    ctx.authorize('group:write');
+    return mutate(this.database, options, async (tx) => {
+      const found = new Violations();
+      const located = await lockBatch(batch, found, 'group', (id) => this.find(tx, id, true));
+      const known = await this.knownPrincipals(tx, batch.items);
+      for (const { item } of located) checkMembers(found, item, known);
+      found.assertNone();
+      const rows: GroupRow[] = [];
+      for (const { item, before } of located) {
+        const added = await this.writeMembers(tx, ctx, before, 'group.addMembers', item.add);
+        rows.push(await this.writeMembers(tx, ctx, added, 'group.removeMembers', item.remove));
+      }
+      const principalIds = new Set(located.flatMap(({ item }) => [...item.add, ...item.remove]));
+      await bumpConfigGeneration(tx, { principalIds: [...principalIds] });
+      return rows;
+    });
+  }
+
+  /** Adds or removes members of a locked group; none, and nothing happens. */
+  private async writeMembers(
+    tx: Transaction,
+    ctx: Context,
+    before: GroupRow,
+    action: 'group.addMembers' | 'group.removeMembers',
+    principalIds: readonly string[],
+  ): Promise<GroupRow> {
+    if (principalIds.length === 0) return before;
+    const now = new Date(ctx.clock.now());
+    if (action === 'group.addMembers') {
+      const values = principalIds.map((principalId) => ({ groupId: before.id, principalId, createdAt: now }));
+      await tx.insert(groupMembers).values(values).onConflictDoNothing();
+    } else {
+      const named = inArray(groupMembers.principalId, [...principalIds]);
+      await tx.delete(groupMembers).where(and(eq(groupMembers.groupId, before.id), named));
+    }
+    return this.write(tx, ctx, before, action, {}, { principalIds });
+  }
+
+  /** Of all that is named, what exists, in lower case; it is not deleted before the transaction ends. */
+  private async knownPrincipals(tx: Transaction, items: readonly MembershipChange[]): Promise<ReadonlySet<string>> {
+    const ids = [...new Set(items.flatMap(({ add, remove }) => [...add, ...remove]).filter(isUuid))].sort();
+    if (ids.length === 0) return new Set();
+    const rows = await tx
+      .select({ id: principals.id })
+      .from(principals)
+      .where(and(inArray(principals.id, ids), isNull(principals.deletedAt)))
+      .orderBy(asc(principals.id))
+      .for('share');
+    return new Set(rows.map((row) => row.id));
   }
 
   private checkTexts(found: Violations, input: Pick<UpdateGroup, 'name' | 'description'>): void {
@@ -196,59 +294,42 @@ export class GroupService {
     if (other !== undefined) found.add('input.name', 'is the name of another group');
   }
 
-  private async checkMembers(tx: Transaction, principalIds: readonly string[]): Promise<readonly string[]> {
-    const found = new Violations();
-    if (principalIds.length === 0) found.add('input.principalIds', 'must not be empty');
-    if (principalIds.length > membersPerMutationMax) {
-      found.add('input.principalIds', `must have at most ${membersPerMutationMax} ids`);
-    }
-    found.assertNone();
-    const candidates = principalIds.filter(isUuid);
-    const rows =
-      candidates.length === 0
-        ? []
-        : await tx
-            .select({ id: principals.id })
-            .from(principals)
-            .where(and(inArray(principals.id, candidates), isNull(principals.deletedAt)))
-            .for('share');
-    const known = new Set(rows.map((row) => row.id));
-    for (const [index, id] of principalIds.entries()) {
-      if (!known.has(id.toLowerCase())) found.add(`input.principalIds[${index}]`, 'there is no such principal');
-    }
-    found.assertNone();
-    return [...known];
-  }
-
   private async change(
     ctx: Context,
-    input: ChangeOptions & { readonly principalIds?: readonly string[] },
+    input: ChangeOptions,
     action: string,
     values: (tx: Transaction, before: GroupRow) => Promise<Partial<typeof groups.$inferInsert>>,
   ): Promise<GroupRow> {
     return mutate(this.database, input, async (tx) => {
       const before = await this.find(tx, input.id, true);
       assertRevision(before, input.expectedRevision);
-      const [row] = await tx
-        .update(groups)
-        .set({
-          ...(await values(tx, before)),
-          revision: before.revision + 1,
-          updatedAt: new Date(ctx.clock.now()),
-        })
-        .where(eq(groups.id, before.id))
-        .returning();
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'group vanished under its lock' });
-      const members = input.principalIds && { principalIds: input.principalIds };
-      await recordMutation(tx, ctx, {
-        action,
-        object: { kind: 'group', id: row.id },
-        before,
-        after: { ...row, ...members },
-      });
-      await bumpConfigGeneration(tx, members);
+      const row = await this.write(tx, ctx, before, action, await values(tx, before));
+      await bumpConfigGeneration(tx);
       return row;
     });
+  }
+
+  private async write(
+    tx: Transaction,
+    ctx: Context,
+    before: GroupRow,
+    action: string,
+    changed: Partial<typeof groups.$inferInsert>,
+    members: { readonly principalIds?: readonly string[] } = {},
+  ): Promise<GroupRow> {
+    const [row] = await tx
+      .update(groups)
+      .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(groups.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'group vanished under its lock' });
+    await recordMutation(tx, ctx, {
+      action,
+      object: { kind: 'group', id: row.id },
+      before,
+      after: { ...row, ...members },
+    });
+    return row;
   }
 
   private async find(reader: Reader, id: string, lock = false): Promise<GroupRow> {
@@ -260,5 +341,18 @@ export class GroupService {
     const [row] = lock ? await query.for('update') : await query;
     if (row === undefined) throw new AppError('NOT_FOUND');
     return row;
+  }
+}
+
+function checkMembers(found: Violations, { add, remove, paths }: MembershipChange, known: ReadonlySet<string>): void {
+  if (add.length + remove.length === 0) found.add(paths[0], 'must not be empty');
+  for (const [at, ids] of [add, remove].entries()) {
+    for (const [index, id] of ids.entries()) {
+      if (!known.has(id.toLowerCase())) found.add(`${paths[at]}[${index}]`, 'there is no such principal');
+    }
+  }
+  const added = new Set(add.map((id) => id.toLowerCase()));
+  for (const [index, id] of remove.entries()) {
+    if (added.has(id.toLowerCase())) found.add(`${paths[1]}[${index}]`, 'is to be added and removed');
   }
 }

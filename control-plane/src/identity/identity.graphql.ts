@@ -7,7 +7,10 @@ import {
   CreateInput,
   DateTime,
   graphqlEnum,
+  MutationInput,
   PageArguments,
+  ReferenceInput,
+  SearchArguments,
 } from '../graphql-connection.ts';
 import type { PrincipalRow } from './identity.tables.ts';
 
@@ -329,6 +332,41 @@ export class DeleteGroupInput extends ChangeInput {}
 export class GroupMembersInput extends ChangeInput {
   @Field(() => [ID], { description: 'Ids of users and service accounts, at most 500.' })
   principalIds!: string[];
+}
+
+@InputType({ description: 'Principals to add to and to remove from one group.' })
+export class MembersChangeInput extends ReferenceInput {
+  @Field(() => [ID], { nullable: true, description: 'Ids of those to add; those that belong already stay.' })
+  add?: string[] | null;
+
+  @Field(() => [ID], { nullable: true, description: 'Ids of those to remove; others are passed over.' })
+  remove?: string[] | null;
+}
+
+@InputType({ description: 'Members of groups to change: all of them or, where one is refused, none.' })
+export class ChangeGroupMembersInput extends MutationInput {
+  @Field(() => [MembersChangeInput], {
+    description: 'Each group once, with the ids of at most 500 principals over all of them.',
+  })
+  items!: MembersChangeInput[];
+}
+
+@ArgsType()
+export class GroupsArguments extends SearchArguments {
+  @Field(() => String, { nullable: true, description: 'Only the group with exactly this name.' })
+  name?: string | null;
+}
+
+@ArgsType()
+export class UsersArguments extends SearchArguments {
+  @Field(() => PrincipalStatusEnum, { nullable: true, description: 'Only those in this state.' })
+  status?: PrincipalRow['status'] | null;
+}
+
+@ArgsType()
+export class ServiceAccountsArguments extends UsersArguments {
+  @Field(() => ID, { nullable: true, description: 'Only those for which this user answers.' })
+  ownerId?: string | null;
 }
 
 @ArgsType()

@@ -1,4 +1,5 @@
 import type { ApiKeyScope } from '@sallyport/schema';
+import { sql } from 'drizzle-orm';
 import { char, integer, pgTable, primaryKey, text, timestamp, uuid, type AnyPgColumn } from 'drizzle-orm/pg-core';
 
 const createdAt = timestamp('created_at', { withTimezone: true }).notNull().defaultNow();
@@ -25,6 +26,8 @@ export const principals = pgTable('principals', {
   deletedAt,
 });
 export type PrincipalRow = typeof principals.$inferSelect;
+/** What users and service accounts are searched by; the index principals_by_text. */
+export const principalText = sql`lower(${principals.name} || ' ' || coalesce(${principals.email}, '') || ' ' || ${principals.description})`;
 
 export const groups = pgTable('groups', {
   id: uuid().primaryKey(),
@@ -36,6 +39,8 @@ export const groups = pgTable('groups', {
   deletedAt,
 });
 export type GroupRow = typeof groups.$inferSelect;
+/** What groups are searched by; the index groups_by_text. */
+export const groupText = sql`lower(${groups.name} || ' ' || ${groups.description})`;
 
 export const groupMembers = pgTable(
   'group_members',

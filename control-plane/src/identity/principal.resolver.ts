@@ -13,10 +13,12 @@ import {
   Me,
   ServiceAccount,
   ServiceAccountConnection,
+  ServiceAccountsArguments,
   UpdateServiceAccountInput,
   UpdateUserInput,
   User,
   UserConnection,
+  UsersArguments,
 } from './identity.graphql.ts';
 import type { GroupRow, PrincipalRow } from './identity.tables.ts';
 import type { PrincipalService } from './principal.service.ts';
@@ -67,10 +69,10 @@ export class UserResolver {
   @Query(() => UserConnection, { description: 'Users, oldest first.' })
   async users(
     @Ctx() ctx: Context,
-    @Args(() => PageArguments) args: PageArguments,
+    @Args(() => UsersArguments) args: UsersArguments,
   ): Promise<ConnectionOf<PrincipalRow>> {
     const page = pageOf(args);
-    return connectionFrom(await this.services.principals.list(ctx, 'user', page), page, (row) => [row.id]);
+    return connectionFrom(await this.services.principals.list(ctx, 'user', args, page), page, (row) => [row.id]);
   }
 
   @Mutation(() => User, { description: 'Makes a local user.' })
@@ -131,10 +133,11 @@ export class ServiceAccountResolver {
   @Query(() => ServiceAccountConnection, { description: 'Service accounts, oldest first.' })
   async serviceAccounts(
     @Ctx() ctx: Context,
-    @Args(() => PageArguments) args: PageArguments,
+    @Args(() => ServiceAccountsArguments) args: ServiceAccountsArguments,
   ): Promise<ConnectionOf<PrincipalRow>> {
     const page = pageOf(args);
-    return connectionFrom(await this.services.principals.list(ctx, 'serviceAccount', page), page, (row) => [row.id]);
+    const rows = await this.services.principals.list(ctx, 'serviceAccount', args, page);
+    return connectionFrom(rows, page, (row) => [row.id]);
   }
 
   @Mutation(() => ServiceAccount, { description: 'Makes a service account.' })

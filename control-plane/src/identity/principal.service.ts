@@ -10,8 +10,9 @@ import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
-import { apiKeys, groupMembers, type PrincipalRow, principals } from './identity.tables.ts';
+import { apiKeys, groupMembers, type PrincipalRow, principals, principalText } from './identity.tables.ts';
 
 /** Issuer of users that exist only here. */
 export const localIssuer = 'local';
@@ -51,6 +52,13 @@ export interface UpdatePrincipal extends ChangeOptions {
   readonly email?: string | null | undefined;
   readonly ownerId?: string | null | undefined;
   readonly expiresAt?: Date | null | undefined;
+}
+
+export interface PrincipalFilter {
+  readonly status?: PrincipalRow['status'] | null | undefined;
+  readonly ownerId?: string | null | undefined;
+  /** Words in name, e-mail address and description. */
+  readonly search?: string | null | undefined;
 }
 
 /** What only one transaction of `identity` may know: rows that are not deleted, the changed ones locked. */
@@ -126,10 +134,13 @@ export class PrincipalService {
   async list(
     ctx: Context,
     kind: Kind,
+    filter: PrincipalFilter,
     page: { readonly limit: number; readonly after: readonly string[] | undefined },
   ): Promise<PrincipalRow[]> {
     ctx.authorize(kind === 'user' ? 'user:read' : 'serviceAccount:read');
     const [after] = page.after ?? [];
+    const { status, ownerId } = filter;
+    if (typeof ownerId === 'string' && !isUuid(ownerId)) return [];
     return this.database.db
       .select()
       .from(principals)
@@ -137,6 +148,9 @@ export class PrincipalService {
         and(
           eq(principals.kind, kind),
           isNull(principals.deletedAt),
+          status ? eq(principals.status, status) : undefined,
+          ownerId ? eq(principals.ownerId, ownerId) : undefined,
+          containsWords(principalText, filter.search),
           after === undefined ? undefined : gt(principals.id, after),
         ),
       )
