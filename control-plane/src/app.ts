@@ -99,6 +99,7 @@ async function start(
   const services = await startServices({
     database,
     secretKey: config.secretKey,
+    publicUrls: config.publicUrls,
     egressAllow: config.egressAllow,
     build: config.build,
     clock,

@@ -1,6 +1,8 @@
 import { existsSync, readFileSync } from 'node:fs';
+import { publicUrlSchema } from '@sallyport/schema';
 import { parseEgressAllowList } from '@sallyport/schema/platform';
 import { z } from 'zod';
+import type { PublicUrls } from './fleet/compile-snapshot.ts';
 
 const truth = z.enum(['true', 'false']).transform((text) => text === 'true');
 const port = z.coerce.number().int().min(0).max(65_535);
@@ -33,6 +35,15 @@ const environment = z.object({
   SALLYPORT_TLS_TERMINATED_BY_PROXY: truth
     .default(false)
     .describe('true: a proxy in front speaks TLS, so plain HTTP may be served on other addresses than loopback.'),
+  SALLYPORT_PUBLIC_URL: publicUrlSchema
+    .optional()
+    .describe(
+      'Where browsers and clients reach this control plane, such as https://control.example.com: the OAuth issuer. ' +
+        'With SALLYPORT_NODES_URL it turns the authorization server on; the same on every replica.',
+    ),
+  SALLYPORT_NODES_URL: publicUrlSchema
+    .optional()
+    .describe('Where clients reach the nodes, such as https://mcp.example.com: access tokens are for URLs under it.'),
   SALLYPORT_OPERATIONS_HOST: z
     .string()
     .min(1)
@@ -86,6 +97,8 @@ export interface ControlPlaneConfig {
   readonly roles: readonly (typeof processRoles)[number][];
   readonly listen: { readonly host: string; readonly port: number };
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
+  /** Undefined: no authorization server. */
+  readonly publicUrls: PublicUrls | undefined;
   readonly operations: { readonly host: string; readonly port: number };
   readonly bootstrapToken: string | undefined;
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
@@ -109,6 +122,9 @@ function crossProblems(env: Partial<Environment>): string[] {
   const hasCert = env.SALLYPORT_TLS_CERT_FILE !== undefined;
   if (hasCert !== (env.SALLYPORT_TLS_KEY_FILE !== undefined)) {
     problems.push('SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE belong together: set both or none');
+  }
+  if ((env.SALLYPORT_PUBLIC_URL === undefined) !== (env.SALLYPORT_NODES_URL === undefined)) {
+    problems.push('SALLYPORT_PUBLIC_URL and SALLYPORT_NODES_URL belong together: set both or none');
   }
   const host = env.SALLYPORT_LISTEN_HOST;
   if (host !== undefined && !isLoopback(host) && !hasCert && env.SALLYPORT_TLS_TERMINATED_BY_PROXY === false) {
@@ -145,6 +161,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
   if (!parsed.success || problems.length > 0) return { ok: false, problems };
   const data = parsed.data;
   const { SALLYPORT_TLS_CERT_FILE: certFile, SALLYPORT_TLS_KEY_FILE: keyFile } = data;
+  const { SALLYPORT_PUBLIC_URL: issuer, SALLYPORT_NODES_URL: nodesUrl } = data;
   const config: ControlPlaneConfig = {
     build: readBuild(),
     databaseUrl: data.DATABASE_URL,
@@ -154,6 +171,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     roles: data.SALLYPORT_ROLES,
     listen: { host: data.SALLYPORT_LISTEN_HOST, port: data.SALLYPORT_LISTEN_PORT },
     tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
+    publicUrls: issuer === undefined || nodesUrl === undefined ? undefined : { issuer, nodesUrl },
     operations: { host: data.SALLYPORT_OPERATIONS_HOST, port: data.SALLYPORT_OPERATIONS_PORT },
     bootstrapToken: data.SALLYPORT_BOOTSTRAP_TOKEN,
     egressAllow: parseEgressAllowList(data.SALLYPORT_EGRESS_ALLOW).allow,

@@ -5,6 +5,7 @@ import { PartitionService } from './audit/partition.service.ts';
 import { TrafficIngestService } from './audit/traffic-ingest.service.ts';
 import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
+import { forgetRevokedFamilies } from './oauth/token-family.service.ts';
 import type { Services } from './services.ts';
 
 const housekeepingIntervalMs = 10 * 60_000;
@@ -71,7 +72,10 @@ export function startJobs(options: JobsOptions): Jobs {
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),
-    every('housekeeping', housekeepingIntervalMs, log, () => forgetIdempotencyKeys(database.db, clock.now())),
+    every('housekeeping', housekeepingIntervalMs, log, async () => {
+      await forgetIdempotencyKeys(database.db, clock.now());
+      await forgetRevokedFamilies(database.db, clock.now());
+    }),
   ];
   return {
     stop: async () => {

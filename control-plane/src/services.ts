@@ -16,6 +16,7 @@ import { ServerService } from './catalog/server.service.ts';
 import { systemContext } from './context.ts';
 import type { Database } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
+import type { PublicUrls } from './fleet/compile-snapshot.ts';
 import { type Fleet, startFleet } from './fleet/fleet.ts';
 import { ApiKeyService } from './identity/api-key.service.ts';
 import { AuthenticateService } from './identity/authenticate.service.ts';
@@ -29,6 +30,7 @@ import { PreviewService } from './policy/preview.service.ts';
 export interface ServicesOptions {
   readonly database: Database;
   readonly secretKey: string;
+  readonly publicUrls: PublicUrls | undefined;
   readonly egressAllow: readonly EgressAllowance[];
   readonly build: string;
   readonly clock: Clock;
@@ -80,6 +82,7 @@ export async function startServices(options: ServicesOptions) {
   const fleet: Fleet = await startFleet({
     database,
     secretKey: options.secretKey,
+    publicUrls: options.publicUrls,
     clock,
     log,
     watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),

@@ -11,6 +11,7 @@ export * from './http-routes.ts';
 export * from './ip-address.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';
+export * from './oauth.ts';
 export * from './permissions.ts';
 export * from './server-definitions.ts';
 export * from './sketch.ts';

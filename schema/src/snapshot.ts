@@ -4,9 +4,10 @@
  */
 import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
+import { oauthDocumentSchema } from './oauth.ts';
 
 /** The format of the documents this build writes and reads. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 2;
+export const snapshotFormat = 3;
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -178,6 +179,8 @@ const principalRecord = z.strictObject({
   /** Raised to void every session and token minted before. */
   epoch: z.number().int().nonnegative(),
   expiresAt: instantMs.nullable(),
+  /** Families of access tokens that were revoked lately, sorted; each for as long as one of its tokens could live. */
+  revokedFamilies: z.array(z.string().min(1).max(128)),
   keys: z.array(
     z.strictObject({
       id,
@@ -264,6 +267,7 @@ export const documentSchema = z.discriminatedUnion('kind', [
   groupsDocumentSchema,
   limitsDocumentSchema,
   keysDocumentSchema,
+  oauthDocumentSchema,
 ]);
 export type ConfigDocument = z.infer<typeof documentSchema>;
 
@@ -281,6 +285,7 @@ export function documentKey(document: ConfigDocument): string {
     case 'groups':
     case 'limits':
     case 'keys':
+    case 'oauth':
       return document.kind;
   }
 }

@@ -20,7 +20,13 @@ let other: SeededRows;
 
 function newPublisher(): SnapshotPublisher {
   const vault = new FleetVault(testSecretKey);
-  return new SnapshotPublisher({ database: control.database, vault, clock: systemClock, log: administrator.log });
+  return new SnapshotPublisher({
+    database: control.database,
+    vault,
+    publicUrls: undefined,
+    clock: systemClock,
+    log: administrator.log,
+  });
 }
 
 async function note(change?: ConfigChange): Promise<void> {

@@ -18,7 +18,13 @@ let rows: SeededRows;
 
 function newPublisher(): SnapshotPublisher {
   const vault = new FleetVault(testSecretKey);
-  return new SnapshotPublisher({ database: control.database, vault, clock: systemClock, log: administrator.log });
+  return new SnapshotPublisher({
+    database: control.database,
+    vault,
+    publicUrls: undefined,
+    clock: systemClock,
+    log: administrator.log,
+  });
 }
 
 beforeAll(async () => {

@@ -123,6 +123,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
         groups: [],
         epoch: epoch ?? 0,
         expiresAt: null,
+        revokedFamilies: [],
         keys: [{ id: `key-of-${id}`, hash: sha256(key), scopes: ['mcp'], expiresAt: Date.UTC(2100, 0) }],
       })),
     });

@@ -1,3 +1,5 @@
+import { revokeFamilies } from '@sallyport/control-plane/fleet';
+import { systemClock } from '@sallyport/schema/platform';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import {
@@ -23,7 +25,8 @@ let nodes: TestNode[] = [];
 let proxy: SyncProxy;
 
 beforeAll(async () => {
-  control = await startTestControlPlane((await createMigratedDatabase()).url);
+  const publicUrls = { issuer: 'https://control.example.com', nodesUrl: 'https://mcp.example.com' };
+  control = await startTestControlPlane((await createMigratedDatabase()).url, { publicUrls });
   rows = await seedRows(control.database);
   proxy = await startSyncProxy(control.url);
 });
@@ -143,6 +146,32 @@ test('a sealing key seals only after every node has acknowledged it', async () =
   control.fleet.publisher.reconcile();
   await waitFor('both nodes seal with it', () => both.every(({ store }) => store.current?.sealing.seal.id === key.id));
   expect(both.every(({ store }) => store.current?.sealing.open.has(sealing ?? ''))).toBe(true);
+});
+
+test('a key signs access tokens only after every node can verify with it', async () => {
+  const { signingKeys, publisher } = control.fleet;
+  const both = await startNodes(2);
+  const [first] = await signingKeys.opened();
+  const key = await signingKeys.rotate(administrator, {});
+  await expect(signingKeys.rotate(administrator, {})).rejects.toMatchObject({ code: 'CONFLICT' });
+  const kids = () => both.map(({ store }) => store.current?.oauth?.keys.map(({ kid }) => kid) ?? []);
+  await waitFor('both nodes verify with it', () => kids().every((known) => known.includes(key.id)));
+  expect((await signingKeys.opened())[0]?.id).toBe(first?.id);
+  await converged(control, both);
+  publisher.reconcile();
+  await waitFor('it signs', async () => (await signingKeys.opened())[0]?.id === key.id);
+  expect(kids().every((known) => known.includes(first?.id ?? ''))).toBe(true);
+});
+
+test('a revoked family of access tokens is in the record of its principal on every node', async () => {
+  const both = await startNodes(2);
+  const { db } = control.database;
+  await db.transaction((tx) =>
+    revokeFamilies(tx, [{ family: 'family-1', principalId: rows.principalId }], systemClock.now()),
+  );
+  const revoked = () => both.map(({ store }) => store.current?.principalById.get(rows.principalId)?.revokedFamilies);
+  await waitFor('both nodes know', () => revoked().every((families) => families?.includes('family-1')));
+  expect(revoked()).toEqual([['family-1'], ['family-1']]);
 });
 
 test('a removed node is disconnected and does not come back', async () => {

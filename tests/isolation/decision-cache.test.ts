@@ -80,6 +80,7 @@ function decide(cache: DecisionCache, server: ReturnType<typeof serverOf>, asked
     status: 'active',
     epoch: 0,
     expiresAt: null,
+    revokedFamilies: [],
     keys: [],
   };
   const facts = {

@@ -3,7 +3,7 @@ import { cpSync, mkdtempSync, rmSync } from 'node:fs';
 import { createServer, type Server } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Database, type Fleet, openDatabase, startFleet } from '@sallyport/control-plane/fleet';
+import { type Database, type Fleet, openDatabase, type PublicUrls, startFleet } from '@sallyport/control-plane/fleet';
 import { RuntimeStore, SyncClient, type SyncClientOptions } from '@sallyport/data-plane/runtime';
 import { AppError, permissions, syncPath } from '@sallyport/schema';
 import { type Clock, createLog, type Log, systemClock, uuidv7 } from '@sallyport/schema/platform';
@@ -42,13 +42,14 @@ export interface TestControlPlane {
 /** The push's end in the control plane, over a real database, without the API around it. */
 export async function startTestControlPlane(
   databaseUrl: string,
-  options: { readonly port?: number; readonly clock?: Clock } = {},
+  options: { readonly port?: number; readonly clock?: Clock; readonly publicUrls?: PublicUrls } = {},
 ): Promise<TestControlPlane> {
   const database = openDatabase({ url: databaseUrl, connectionsMax: 5 });
   const healthReports: { nodeId: string; serverId: string }[] = [];
   const fleet = await startFleet({
     database,
     secretKey: testSecretKey,
+    publicUrls: options.publicUrls,
     clock: options.clock ?? systemClock,
     log: quiet,
     watermarksOf: () => Promise.resolve([]),

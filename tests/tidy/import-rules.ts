@@ -32,7 +32,7 @@ export const contractFence: ImportRule = (file, { specifier, target }) =>
     ? `the contracts may not import ${specifier}`
     : undefined;
 
-const slices = new Set(['identity', 'access', 'catalog', 'policy', 'credentials', 'fleet', 'audit']);
+const slices = new Set(['identity', 'oauth', 'access', 'catalog', 'policy', 'credentials', 'fleet', 'audit']);
 /** Reads every slice's tables, to compile the configuration of the fleet. */
 const readsAllTables = new Set(['fleet/compile-snapshot.ts', 'fleet/read-configuration.ts']);
 

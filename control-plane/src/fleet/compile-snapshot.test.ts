@@ -10,7 +10,7 @@ import {
   type ConfigurationRows,
   type PublishedDefinitionRow,
 } from './compile-snapshot.ts';
-import type { SealingKeyRow } from './fleet.tables.ts';
+import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
 
 const at = new Date('2030-01-01T00:00:00Z');
 const base = { revision: 1, createdAt: at, updatedAt: at, deletedAt: null };
@@ -86,6 +86,10 @@ function apiKey(id: string, principalId: string): ApiKeyRow {
   const times = { expiresAt: at, revokedAt: null, lastUsedAt: null, successorOf: null };
   return { ...base, ...times, id, principalId, name: id, hash, hint: 'sp_', scopes: ['mcp', 'api'] };
 }
+function signingKey(id: string, use: OAuthSigningKeyRow['use']): OAuthSigningKeyRow {
+  const times = { createdAt: at, publishedRevision: null, signingSince: null, retiresAt: null };
+  return { ...times, id, use, x: 'x'.repeat(43), y: 'y'.repeat(43), sealedPrivateKey: 'sealed' };
+}
 const sealingKey: SealingKeyRow = {
   id: 'k1',
   sealedSecret: 'sealed',
@@ -128,8 +132,14 @@ const rows: ConfigurationRows = {
     { groupId: 'all', principalId: 'ada' },
   ],
   apiKeys: [apiKey('kb', 'robot'), apiKey('ka', 'robot')],
+  revokedFamilies: [
+    { family: 'f2', principalId: 'ada' },
+    { family: 'f1', principalId: 'ada' },
+  ],
   limits: { sessionTtlMs: 1_000 },
   sealingKeys: [sealingKey],
+  publicUrls: { issuer: 'https://control.example.com', nodesUrl: 'https://mcp.example.com' },
+  signingKeys: [signingKey('s2', 'verify'), signingKey('s1', 'sign')],
 };
 const openSecret = (): string => Buffer.alloc(32, 5).toString('base64');
 

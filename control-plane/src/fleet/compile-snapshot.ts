@@ -20,7 +20,8 @@ import type { GrantRow } from '../access/access.tables.ts';
 import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
 import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
-import type { SealingKeyRow } from './fleet.tables.ts';
+import type { RevokedFamilyRow } from '../oauth/oauth.tables.ts';
+import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
 
 /**
  * What `readConfiguration` reads in one transaction: nothing deleted, ended, revoked or not served. May be a part of
@@ -38,9 +39,22 @@ export interface ConfigurationRows {
   readonly principals: readonly PrincipalRow[];
   readonly groupMembers: readonly { readonly groupId: string; readonly principalId: string }[];
   readonly apiKeys: readonly ApiKeyRow[];
+  /** Of the shards of the principals; nodes are told no longer than a token of the family may live. */
+  readonly revokedFamilies: readonly Pick<RevokedFamilyRow, 'family' | 'principalId'>[];
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
   readonly limits: unknown;
   readonly sealingKeys: readonly SealingKeyRow[];
+  /** Where the planes are reached by clients; undefined where there is no authorization server. */
+  readonly publicUrls: PublicUrls | undefined;
+  readonly signingKeys: readonly OAuthSigningKeyRow[];
+}
+
+/** Public URLs without a slash at the end, as the environment says. */
+export interface PublicUrls {
+  /** Of the control plane: the issuer of access tokens. */
+  readonly issuer: string;
+  /** Of the nodes: what access tokens are for lies under it. */
+  readonly nodesUrl: string;
 }
 
 /** What is published of a definition. */
@@ -57,7 +71,7 @@ export interface AccessRows {
 
 /** An object that cannot be published as it stands. */
 export interface ObjectProblem {
-  readonly objectKind: 'server' | 'grant' | 'principal' | 'limits' | 'keys';
+  readonly objectKind: 'server' | 'grant' | 'principal' | 'limits' | 'keys' | 'oauth';
   readonly objectId: string;
   /** Path into the object; empty for the object as a whole. */
   readonly path: string;
@@ -105,8 +119,10 @@ export function compileSnapshot(
   }
   const groupsOf = Map.groupBy(rows.groupMembers, (member) => member.principalId);
   const keysOf = Map.groupBy(rows.apiKeys, (key) => key.principalId);
+  const revokedOf = Map.groupBy(rows.revokedFamilies, (revoked) => revoked.principalId);
+  const of: PrincipalParts = { groupsOf, keysOf, revokedOf };
   for (const [shard, principals] of Map.groupBy(rows.principals, (principal) => principalShard(principal.id))) {
-    units.set(shardUnit(shard), compileShard(shard, principals, groupsOf, keysOf));
+    units.set(shardUnit(shard), compileShard(shard, principals, of));
   }
   if (rows.access !== undefined) units.set(accessUnit, compileAccess(rows.access, subjects));
   units.set(fleetUnit, compileFleet(rows, openSecret));
@@ -168,14 +184,24 @@ function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntr
 }
 
 function compileFleet(
-  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys'>,
+  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys'>,
   openSecret: (row: SealingKeyRow) => string | undefined,
 ): CompiledUnit {
   const problems: ObjectProblem[] = [];
   const limits = { ...defaultLimits, ...(typeof rows.limits === 'object' ? rows.limits : { limits: rows.limits }) };
   const keys = compileKeys(rows.sealingKeys, openSecret, problems);
-  const documents = [checked(limits, 'limits', 'limits', problems), checked(keys, 'keys', 'keys', problems)];
+  const documents = [
+    checked(limits, 'limits', 'limits', problems),
+    checked(keys, 'keys', 'keys', problems),
+    checked(oauthDocument(rows), 'oauth', 'oauth', problems),
+  ];
   return { documents: documents.flatMap((one) => (one === undefined ? [] : [encodeDocument(one)])), problems };
+}
+
+function oauthDocument({ publicUrls, signingKeys }: Pick<ConfigurationRows, 'publicUrls' | 'signingKeys'>): unknown {
+  if (publicUrls === undefined) return undefined;
+  const keys = signingKeys.map(({ id, x, y }) => ({ kid: id, x, y })).sort((a, b) => compare(a.kid, b.kid));
+  return { kind: 'oauth', issuer: publicUrls.issuer, nodesUrl: publicUrls.nodesUrl, keys };
 }
 
 /** The candidate as a document, or undefined with every reason why it is none. */
@@ -286,16 +312,18 @@ function problemsOf(row: GrantRow, subject: GrantSubject | undefined, subjects: 
   return found;
 }
 
-function compileShard(
-  shard: number,
-  rows: readonly PrincipalRow[],
-  groupsOf: ReadonlyMap<string, ConfigurationRows['groupMembers']>,
-  keysOf: ReadonlyMap<string, readonly ApiKeyRow[]>,
-): CompiledUnit {
+/** What belongs to principals, by their ids. */
+interface PrincipalParts {
+  readonly groupsOf: ReadonlyMap<string, ConfigurationRows['groupMembers']>;
+  readonly keysOf: ReadonlyMap<string, readonly ApiKeyRow[]>;
+  readonly revokedOf: ReadonlyMap<string, ConfigurationRows['revokedFamilies']>;
+}
+
+function compileShard(shard: number, rows: readonly PrincipalRow[], of: PrincipalParts): CompiledUnit {
   const problems: ObjectProblem[] = [];
   const principals: PrincipalRecord[] = [];
   for (const row of rows) {
-    const record = principalRecord(row, groupsOf.get(row.id) ?? [], keysOf.get(row.id) ?? []);
+    const record = principalRecord(row, of);
     const alone = { kind: 'principals', shard, principals: [record] };
     if (checked(alone, 'principal', row.id, problems) !== undefined) principals.push(record);
   }
@@ -304,19 +332,17 @@ function compileShard(
   return { documents: [encodeDocument({ kind: 'principals', shard, principals })], problems };
 }
 
-function principalRecord(
-  row: PrincipalRow,
-  memberships: ConfigurationRows['groupMembers'],
-  keys: readonly ApiKeyRow[],
-): PrincipalRecord {
+function principalRecord(row: PrincipalRow, { groupsOf, keysOf, revokedOf }: PrincipalParts): PrincipalRecord {
+  const keys = keysOf.get(row.id) ?? [];
   return {
     id: row.id,
     kind: row.kind,
     name: row.name,
     status: row.status,
-    groups: memberships.map((member) => member.groupId).sort(),
+    groups: (groupsOf.get(row.id) ?? []).map((member) => member.groupId).sort(),
     epoch: row.epoch,
     expiresAt: row.expiresAt?.getTime() ?? null,
+    revokedFamilies: (revokedOf.get(row.id) ?? []).map(({ family }) => family).sort(),
     keys: keys
       .map(({ id, hash, scopes, expiresAt }) => ({
         id,

@@ -127,3 +127,16 @@ export const sealingKeys = pgTable('sealing_keys', {
   retiresAt: instant('retires_at'),
 });
 export type SealingKeyRow = typeof sealingKeys.$inferSelect;
+
+export const oauthSigningKeys = pgTable('oauth_signing_keys', {
+  id: text().primaryKey(),
+  x: text().notNull(),
+  y: text().notNull(),
+  sealedPrivateKey: text('sealed_private_key').notNull(),
+  use: text({ enum: ['verify', 'sign'] }).notNull(),
+  createdAt: instant('created_at').notNull(),
+  publishedRevision: bigint('published_revision', { mode: 'number' }),
+  signingSince: instant('signing_since'),
+  retiresAt: instant('retires_at'),
+});
+export type OAuthSigningKeyRow = typeof oauthSigningKeys.$inferSelect;

@@ -1,5 +1,6 @@
 import type { Clock, Log } from '@sallyport/schema/platform';
 import type { Database } from '../database/client.ts';
+import type { PublicUrls } from './compile-snapshot.ts';
 import { type FleetKey, FleetVault, openFleet } from './fleet-keys.ts';
 import { JoinTokenService } from './join-token.service.ts';
 import { ManifestFeed } from './manifest-feed.ts';
@@ -9,6 +10,7 @@ import { NodeReports } from './node-reports.ts';
 import { NodeService } from './node.service.ts';
 import { NodeWatch } from './node-watch.ts';
 import { SnapshotPublisher } from './publish-snapshot.ts';
+import { ensureSigningKey, SigningKeyService } from './signing-keys.ts';
 import { SyncServer } from './sync-server.ts';
 
 export interface FleetOptions
@@ -16,6 +18,8 @@ export interface FleetOptions
   readonly database: Database;
   /** SALLYPORT_SECRET_KEY. */
   readonly secretKey: string;
+  /** Where clients reach the planes; without them there is no authorization server. */
+  readonly publicUrls?: PublicUrls | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -23,6 +27,7 @@ export interface FleetOptions
 export interface FleetServices {
   readonly nodes: NodeService;
   readonly joinTokens: JoinTokenService;
+  readonly signingKeys: SigningKeyService;
 }
 
 export interface Fleet extends FleetServices {
@@ -35,18 +40,21 @@ export interface Fleet extends FleetServices {
 
 /** What the API offers of the fleet; needs nothing to run. */
 export function createFleetServices(options: Pick<FleetOptions, 'database' | 'secretKey'>): FleetServices {
+  const vault = new FleetVault(options.secretKey);
   return {
-    nodes: new NodeService(options.database, new FleetVault(options.secretKey)),
+    nodes: new NodeService(options.database, vault),
     joinTokens: new JoinTokenService(options.database),
+    signingKeys: new SigningKeyService(options.database, vault),
   };
 }
 
 /** Starts the configuration push: the reconciler, and the server that nodes connect to. */
 export async function startFleet(options: FleetOptions): Promise<Fleet> {
-  const { database, clock, log } = options;
+  const { database, publicUrls, clock, log } = options;
   const vault = new FleetVault(options.secretKey);
   const fleetKey = await openFleet(database, vault, clock);
-  const publisher = new SnapshotPublisher({ database, vault, clock, log });
+  if (publicUrls !== undefined) await ensureSigningKey(database, vault, clock);
+  const publisher = new SnapshotPublisher({ database, vault, publicUrls, clock, log });
   const feed = new ManifestFeed({ database, vault, log });
   const reports = new NodeReports({ database, clock });
   const syncServer = new SyncServer({

@@ -16,6 +16,7 @@ import {
   compileSnapshot,
   indispensableKeys,
   type ObjectProblem,
+  type PublicUrls,
   serverUnit,
   shardUnit,
 } from './compile-snapshot.ts';
@@ -25,11 +26,14 @@ import {
   configEntries,
   configManifests,
   configProblems,
+  oauthSigningKeys,
+  type OAuthSigningKeyRow,
   sealingKeys,
   type SealingKeyRow,
 } from './fleet.tables.ts';
 import { readChanged, readConfiguration, readGeneration, readUnits, type Wanted } from './read-configuration.ts';
 import { rotateSealingKeys } from './sealing-keys.ts';
+import { rotateSigningKeys } from './signing-keys.ts';
 
 /**
  * A signal after a quiet time is answered at once; signals that come within this time of a compile's beginning are
@@ -63,6 +67,8 @@ export interface Publication {
 export interface SnapshotPublisherOptions {
   readonly database: Database;
   readonly vault: FleetVault;
+  /** Undefined where there is no authorization server. */
+  readonly publicUrls: PublicUrls | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -146,14 +152,17 @@ export class SnapshotPublisher {
 
   /** Compiles and publishes now; undefined when no transaction has bumped the generation since the last compile. */
   async publish(): Promise<Publication | undefined> {
-    const { database, vault, clock, log } = this.#options;
+    const { database, vault, publicUrls, clock, log } = this.#options;
     const since = this.#compiledGeneration;
     if ((await readGeneration(database.db)) === since) return undefined;
     return withFleetLock(database, async () => {
       // Nodes' acknowledgements let a key move on, and these raise no generation: the timer looks.
-      if (since === undefined) await rotateSealingKeys(database, clock);
+      if (since === undefined) {
+        await rotateSealingKeys(database, clock);
+        await rotateSigningKeys(database, clock);
+      }
       const held: Held = { known: this.#known, published: this.#published, since };
-      const result = await database.db.transaction((tx) => publishIn(tx, vault, held, clock.now()), {
+      const result = await database.db.transaction((tx) => publishIn(tx, { vault, publicUrls }, held, clock.now()), {
         isolationLevel: 'repeatable read',
       });
       this.#compiledGeneration = result.generation;
@@ -208,7 +217,11 @@ interface Snapshot {
   readonly bodies: ReadonlyMap<string, EncodedDocument>;
   readonly problems: readonly ObjectProblem[];
   readonly sealingKeys: readonly SealingKeyRow[];
+  readonly signingKeys: readonly OAuthSigningKeyRow[];
 }
+
+/** What a compile needs besides rows. */
+type Sources = Pick<SnapshotPublisherOptions, 'vault' | 'publicUrls'>;
 
 /** Where to look for changes: everywhere, or only in these units; and what to compile whether it changed or not. */
 interface Search {
@@ -219,7 +232,7 @@ interface Search {
 /** Compiles every unit whose rows are others than before, and those of `again`. */
 async function compileChanged(
   tx: Transaction,
-  vault: FleetVault,
+  sources: Sources,
   known: KnownUnits,
   nowMs: number,
   { only, again }: Search,
@@ -244,7 +257,7 @@ async function compileChanged(
       for (const document of documents) bodies.set(document.hash, document);
     }
   };
-  const openSecret = (row: SealingKeyRow): string | undefined => vault.openSealingKey(row);
+  const openSecret = (row: SealingKeyRow): string | undefined => sources.vault.openSealingKey(row);
   // In parts, so that heartbeats are answered while a first compile reads everything.
   for (const part of batches(serverIds, serversAtOnceMax)) {
     keep(compileSnapshot(await readConfiguration(tx, { serverIds: part, shards: [] }, nowMs), openSecret));
@@ -252,39 +265,39 @@ async function compileChanged(
   for (const part of batches(shards, shardsAtOnceMax)) {
     keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs), openSecret));
   }
-  const fleet = await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs);
+  const fleet = await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs, sources.publicUrls);
   keep(compileSnapshot(fleet, openSecret));
   const entries: Record<string, string> = {};
   for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;
   const problems = [...known.values()].flatMap((unit) => unit.problems);
-  return { entries, bodies, problems, sealingKeys: fleet.sealingKeys };
+  return { entries, bodies, problems, sealingKeys: fleet.sealingKeys, signingKeys: fleet.signingKeys };
 }
 
 /** The snapshot, with the body of every document that is not published as it is. */
 async function compileFor(
   tx: Transaction,
-  vault: FleetVault,
+  sources: Sources,
   known: KnownUnits,
   nowMs: number,
   published: ManifestEntries,
   only: Wanted | undefined,
 ): Promise<Snapshot> {
-  const snapshot = await compileChanged(tx, vault, known, nowMs, { only });
+  const snapshot = await compileChanged(tx, sources, known, nowMs, { only });
   const { changed } = manifestChanges(published, snapshot.entries);
   const without = Object.entries(changed).filter(([, hash]) => !snapshot.bodies.has(hash));
   if (without.length === 0) return snapshot;
   // Known here, but another process published something else meanwhile: compile those units for their bodies.
   const again = [...known].filter(([, { hashes }]) => without.some(([key]) => hashes.has(key)));
-  return compileChanged(tx, vault, known, nowMs, { again: new Set(again.map(([unit]) => unit)) });
+  return compileChanged(tx, sources, known, nowMs, { again: new Set(again.map(([unit]) => unit)) });
 }
 
-async function publishIn(tx: Transaction, vault: FleetVault, held: Held, nowMs: number): Promise<PublishResult> {
+async function publishIn(tx: Transaction, sources: Sources, held: Held, nowMs: number): Promise<PublishResult> {
   const generation = await readGeneration(tx);
   const only = held.since === undefined ? undefined : await readChanged(tx, held.since, generation);
   const history = await currentHistory(tx);
   const newest = await newestManifest(tx, history.id);
   const published = await publishedEntries(tx, held.published, history.id, newest);
-  const snapshot = await compileFor(tx, vault, held.known, nowMs, published, only);
+  const snapshot = await compileFor(tx, sources, held.known, nowMs, published, only);
   const { problems } = snapshot;
   const kept = Object.fromEntries(Object.entries(published).filter(([key]) => isIndispensable(key)));
   const entries = orderedEntries(Object.entries({ ...kept, ...snapshot.entries }));
@@ -299,7 +312,7 @@ async function publishIn(tx: Transaction, vault: FleetVault, held: Held, nowMs: 
   }
   const { changed, removed } = manifestChanges(published, entries);
   const configRevision = (await highestRevision(tx)) + 1;
-  await writeDocuments(tx, snapshot.bodies, changed, vault);
+  await writeDocuments(tx, snapshot.bodies, changed, sources.vault);
   await writeEntries(tx, changed, removed);
   await tx.insert(configManifests).values({
     historyId: history.id,
@@ -310,7 +323,7 @@ async function publishIn(tx: Transaction, vault: FleetVault, held: Held, nowMs: 
     removed: [...removed],
     publishedAt: new Date(nowMs),
   });
-  await markKeysPublished(tx, snapshot.sealingKeys, configRevision);
+  await markKeysPublished(tx, snapshot, entries, configRevision);
   await notifyManifest(tx);
   const next = { historyId: history.id, revision: configRevision, hash, entries };
   const summary = { generation, newest: next, changed: Object.keys(changed).length, removed: removed.length, problems };
@@ -401,13 +414,29 @@ async function writeEntries(tx: Transaction, changed: ManifestEntries, removed: 
   for (const batch of batches(removed)) await tx.delete(configEntries).where(inArray(configEntries.key, batch));
 }
 
-async function markKeysPublished(tx: Transaction, rows: readonly SealingKeyRow[], revision: number): Promise<void> {
-  const ids = rows.filter((row) => row.publishedRevision === null).map((row) => row.id);
-  if (ids.length === 0) return;
-  await tx
-    .update(sealingKeys)
-    .set({ publishedRevision: revision })
-    .where(and(inArray(sealingKeys.id, ids), isNull(sealingKeys.publishedRevision)));
+async function markKeysPublished(
+  tx: Transaction,
+  snapshot: Pick<Snapshot, 'sealingKeys' | 'signingKeys'>,
+  entries: ManifestEntries,
+  revision: number,
+): Promise<void> {
+  const unpublished = (rows: readonly { id: string; publishedRevision: number | null }[]): string[] =>
+    rows.filter((row) => row.publishedRevision === null).map((row) => row.id);
+  const sealing = unpublished(snapshot.sealingKeys);
+  if (sealing.length > 0) {
+    await tx
+      .update(sealingKeys)
+      .set({ publishedRevision: revision })
+      .where(and(inArray(sealingKeys.id, sealing), isNull(sealingKeys.publishedRevision)));
+  }
+  // Only a process that knows the public URLs publishes the document that holds them.
+  const signing = entries['oauth'] === undefined ? [] : unpublished(snapshot.signingKeys);
+  if (signing.length > 0) {
+    await tx
+      .update(oauthSigningKeys)
+      .set({ publishedRevision: revision })
+      .where(and(inArray(oauthSigningKeys.id, signing), isNull(oauthSigningKeys.publishedRevision)));
+  }
 }
 
 /** The problems as they are now; one that lasts keeps the time since when. */

@@ -6,8 +6,9 @@ import { definitions, servers } from '../catalog/catalog.tables.ts';
 import type { Reader } from '../database/client.ts';
 import { configChanges, configGeneration, settings } from '../database/settings.tables.ts';
 import { apiKeys, groupMembers, groups, principals } from '../identity/identity.tables.ts';
-import { accessUnit, type ConfigurationRows, serverUnit, shardUnit } from './compile-snapshot.ts';
-import { sealingKeys } from './fleet.tables.ts';
+import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
+import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
+import { oauthSigningKeys, sealingKeys } from './fleet.tables.ts';
 
 /** The settings row that holds the fleet-wide limits. */
 export const limitsSetting = 'limits';
@@ -146,6 +147,10 @@ function shardFingerprints(nowMs: number, only: readonly number[] | undefined): 
       from group_members m join groups g on g.id = m.group_id and g.deleted_at is null
         join principals p on p.id = m.principal_id and p.deleted_at is null
       where ${isWanted(sql`m.principal_id`)}
+      union all
+      select f.principal_id, row(f.principal_id, f.family)::text
+      from oauth_revoked_families f join principals p on p.id = f.principal_id and p.deleted_at is null
+      where f.expires_at > ${new Date(nowMs).toISOString()} and ${isWanted(sql`f.principal_id`)}
     ) part
     group by 1`;
 }
@@ -155,17 +160,27 @@ function shardFingerprints(nowMs: number, only: readonly number[] | undefined): 
  * would compile into a configuration that never was.
  * @param nowMs what has ended by then is not read
  */
-export async function readConfiguration(tx: Reader, wanted: Wanted, nowMs: number): Promise<ConfigurationRows> {
+export async function readConfiguration(
+  tx: Reader,
+  wanted: Wanted,
+  nowMs: number,
+  publicUrls?: PublicUrls,
+): Promise<ConfigurationRows> {
   return {
+    publicUrls,
     ...(wanted.access === true ? await readAccess(tx, nowMs) : await readServers(tx, wanted.serverIds, nowMs)),
     ...(await readPrincipals(tx, wanted.shards, nowMs)),
     ...(await readFleet(tx)),
   };
 }
 
-async function readFleet(tx: Reader): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys'>> {
+async function readFleet(tx: Reader): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys'>> {
   const limits = await tx.select().from(settings).where(eq(settings.key, limitsSetting));
-  return { limits: limits[0]?.value ?? null, sealingKeys: await tx.select().from(sealingKeys) };
+  return {
+    limits: limits[0]?.value ?? null,
+    sealingKeys: await tx.select().from(sealingKeys),
+    signingKeys: await tx.select().from(oauthSigningKeys),
+  };
 }
 
 type ServerRows = Pick<ConfigurationRows, 'servers' | 'definitions' | 'grants' | 'access' | 'subjects' | 'groups'>;
@@ -241,10 +256,10 @@ async function readSubjects(
   };
 }
 
-type PrincipalRows = Pick<ConfigurationRows, 'principals' | 'groupMembers' | 'apiKeys'>;
+type PrincipalRows = Pick<ConfigurationRows, 'principals' | 'groupMembers' | 'apiKeys' | 'revokedFamilies'>;
 
 async function readPrincipals(tx: Reader, shards: readonly number[], nowMs: number): Promise<PrincipalRows> {
-  if (shards.length === 0) return { principals: [], groupMembers: [], apiKeys: [] };
+  if (shards.length === 0) return { principals: [], groupMembers: [], apiKeys: [], revokedFamilies: [] };
   const list = `{${shards.join(',')}}`;
   const inShards = (id: SQL): SQL => sql`${shardOf(id)} = any (${list}::int[])`;
   return {
@@ -262,6 +277,12 @@ async function readPrincipals(tx: Reader, shards: readonly number[], nowMs: numb
       .from(apiKeys)
       .where(
         and(isNull(apiKeys.revokedAt), gt(apiKeys.expiresAt, new Date(nowMs)), inShards(sql`${apiKeys.principalId}`)),
+      ),
+    revokedFamilies: await tx
+      .select({ family: oauthRevokedFamilies.family, principalId: oauthRevokedFamilies.principalId })
+      .from(oauthRevokedFamilies)
+      .where(
+        and(gt(oauthRevokedFamilies.expiresAt, new Date(nowMs)), inShards(sql`${oauthRevokedFamilies.principalId}`)),
       ),
   };
 }

@@ -37,7 +37,8 @@ export async function rotateSealingKeys(database: Pick<Database, 'db'>, clock: C
   });
 }
 
-async function everyNodeHas(tx: Transaction, revision: number, nowMs: number): Promise<boolean> {
+/** Whether every node that is not gone has acknowledged the revision. */
+export async function everyNodeHas(tx: Transaction, revision: number, nowMs: number): Promise<boolean> {
   const history = await currentHistory(tx);
   const present = await tx
     .select()

@@ -20,6 +20,7 @@ const principal = (id: string, groups: string[] = []): PrincipalRecord => ({
   groups,
   epoch: 0,
   expiresAt: null,
+  revokedFamilies: [],
   keys: [],
 });
 const grant = (over: Partial<GrantEntry>): GrantEntry => ({

@@ -24,6 +24,7 @@ const principal: PrincipalRecord = {
   groups: ['team'],
   epoch: 0,
   expiresAt: null,
+  revokedFamilies: [],
   keys: [],
 };
 const sealing = [{ id: 'k', secret: Buffer.alloc(32).toString('base64'), use: 'seal' as const }];

@@ -43,7 +43,8 @@ function failing(serverId: string): ConfigDocument {
 }
 function principal(id: string, keyHash: string, epoch = 0): PrincipalRecord {
   const key = { id: `key-${keyHash}`, hash: keyHash.padEnd(64, '0'), scopes: ['mcp' as const], expiresAt: 1 };
-  return { id, kind: 'user', name: id, status: 'active', groups: [], epoch, expiresAt: null, keys: [key] };
+  const none = { groups: [], revokedFamilies: [], expiresAt: null };
+  return { ...none, id, kind: 'user', name: id, status: 'active', epoch, keys: [key] };
 }
 function shards(records: readonly PrincipalRecord[]): PrincipalsDocument[] {
   const byShard = Map.groupBy(records, (record) => principalShard(record.id));

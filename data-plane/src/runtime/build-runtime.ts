@@ -15,6 +15,7 @@ import {
   type LimitsDocument,
   type Manifest,
   manifestHash,
+  type OAuthDocument,
   principalShard,
   type PrincipalsDocument,
   selectorMatches,
@@ -50,6 +51,10 @@ interface GroupsPart {
   readonly kind: 'groups';
   readonly names: Runtime['groupNames'];
 }
+interface OAuthPart {
+  readonly kind: 'oauth';
+  readonly document: OAuthDocument;
+}
 interface PrincipalsPart {
   readonly kind: 'principals';
   readonly document: PrincipalsDocument;
@@ -62,7 +67,16 @@ interface KeysPart {
   readonly kind: 'keys';
   readonly sealing: Runtime['sealing'];
 }
-type Part = (ServerPart | GrantsPart | LabelGrantsPart | PrincipalsPart | GroupsPart | LimitsPart | KeysPart) & {
+type Part = (
+  | ServerPart
+  | GrantsPart
+  | LabelGrantsPart
+  | PrincipalsPart
+  | GroupsPart
+  | LimitsPart
+  | KeysPart
+  | OAuthPart
+) & {
   readonly hash: string;
 };
 
@@ -122,6 +136,7 @@ export function buildRuntime(
   const limits = parts.get('limits');
   const keys = parts.get('keys');
   const groups = parts.get('groups');
+  const oauth = parts.get('oauth');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
   const servers = indexServers(parts, previous, problems);
@@ -136,6 +151,7 @@ export function buildRuntime(
     ...principals,
     groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
+    oauth: oauth?.kind === 'oauth' ? oauth.document : undefined,
     sealing: keys.sealing,
   };
   return { ok: true, built: { manifest, runtime, parts } };
@@ -213,6 +229,8 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
       return { kind: 'principals', hash, document };
     case 'limits':
       return { kind: 'limits', hash, document };
+    case 'oauth':
+      return { kind: 'oauth', hash, document };
     case 'keys':
       return compileKeys(key, hash, document, problems);
     default:

@@ -2,6 +2,7 @@ import type {
   CompiledGrant,
   Era,
   LimitsDocument,
+  OAuthDocument,
   PrincipalRecord,
   ServerDefinitions,
   ServerDocument,
@@ -41,5 +42,7 @@ export interface Runtime {
   /** Names of groups by id, as conditions see them. */
   readonly groupNames: ReadonlyMap<string, string>;
   readonly limits: LimitsDocument;
+  /** Who issues access tokens, for which resources, and the keys that verify them; undefined where nobody does. */
+  readonly oauth: OAuthDocument | undefined;
   readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };
 }
