@@ -176,6 +176,13 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'Resource not found',
   },
+  TASK_NOT_AVAILABLE: {
+    owner: 'policy',
+    http: 200,
+    jsonRpc: -32602,
+    retryable: false,
+    publicMessage: 'Task not found',
+  },
   APPROVAL_NEEDED: {
     owner: 'policy',
     http: 200,

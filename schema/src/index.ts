@@ -6,6 +6,7 @@ export * from './decide.ts';
 export * from './definition-check.ts';
 export * from './definition-digest.ts';
 export * from './errors.ts';
+export * from './extensions.ts';
 export * from './glob.ts';
 export * from './http-routes.ts';
 export * from './ip-address.ts';

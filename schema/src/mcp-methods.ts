@@ -23,10 +23,12 @@ export function isProtocolRevision(value: unknown): value is ProtocolRevision {
  * - `server`: some grant on the server (the caller may know that it exists);
  * - `tool`, `prompt`: a grant for `params.name`; `resource`: for `params.uri`;
  * - `completion`: for the prompt or resource template of `params.ref`;
- * - `listen`: `server`, and a grant for every URI in `params.notifications.resourceSubscriptions`;
+ * - `listen`: `server`, a grant for every URI in `params.notifications.resourceSubscriptions`, and `task` for every id in
+ *   `taskIds`;
+ * - `task`: the tasks extension, and a grant for the tool whose call made the task `params.taskId`;
  * - `refused`: known, but not carried by this release; answered as unknown, and its capability is not advertised.
  */
-export type MethodPermission = 'server' | 'tool' | 'prompt' | 'resource' | 'completion' | 'listen' | 'refused';
+export type MethodPermission = 'server' | 'tool' | 'prompt' | 'resource' | 'completion' | 'listen' | 'task' | 'refused';
 
 export interface MethodRule {
   readonly message: 'request' | 'notification';
@@ -73,10 +75,10 @@ const modern = {
   ...both,
   'server/discover': request('server'),
   'subscriptions/listen': request('listen'),
-  // The tasks extension: carried from the release that binds task ids to principals.
-  'tasks/get': request('refused'),
-  'tasks/update': request('refused'),
-  'tasks/cancel': request('refused'),
+  // The tasks extension (ext-tasks 2026-07-28).
+  'tasks/get': request('task'),
+  'tasks/update': request('task'),
+  'tasks/cancel': request('task'),
 } as const satisfies Record<string, MethodRule>;
 
 const methodTable: Readonly<Record<ProtocolRevision, Readonly<Record<string, MethodRule>>>> = {

@@ -7,7 +7,7 @@ import { canonicalJson, sha256 } from './canonical-json.ts';
 import { oauthDocumentSchema } from './oauth.ts';
 
 /** The format of the documents this build writes and reads. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 3;
+export const snapshotFormat = 4;
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -50,6 +50,10 @@ const definitionEntry = z.strictObject({
 });
 export type DefinitionEntry = z.infer<typeof definitionEntry>;
 
+/** How the upstream's endpoint is spoken to; `httpSse` is the transport of 2024-11-05. */
+export const upstreamTransports = ['streamableHttp', 'httpSse'] as const;
+export type UpstreamTransport = (typeof upstreamTransports)[number];
+
 /** Lifecycle states that reach nodes; the others have no document. `deprecated` still serves. */
 const servedLifecycle = z.enum(['approved', 'deprecated']);
 
@@ -59,10 +63,14 @@ export const serverDocumentSchema = z.strictObject({
   /** Names the endpoint on a node: `/mcp/<slug>`. */
   slug: z.string().regex(/^[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?$/),
   lifecycle: servedLifecycle,
-  /** Absolute http(s) URL of the upstream's Streamable HTTP endpoint. */
+  /** Absolute http(s) URL of the upstream's endpoint. */
   url: z.url({ protocol: /^https?$/ }),
   /** Protocol revisions observed at discovery, newest first; decides which eras the upstream can be spoken to in. */
   protocolRevisions: z.array(z.string()).min(1),
+  /** Observed at discovery. */
+  transport: z.enum(upstreamTransports),
+  /** Protocol extensions that may be offered to either side; every other is taken out of what both declare. Sorted. */
+  extensions: z.array(z.string()),
   labels: z.record(z.string(), z.string()),
   definitions: z.array(definitionEntry),
   /** `strict`: fsync of the audit record before forwarding; `buffered`: write(2). */

@@ -217,6 +217,31 @@ describe('the lifecycle', () => {
     await own.stop();
   });
 
+  test('lets tasks and MCP Apps through unless told otherwise, and refuses what is no name of an extension', async () => {
+    const { own, server, id } = await discovered();
+    const fields = 'id revision extensions transport';
+    expect(await succeed('updateServer', { id }, fields)).toMatchObject({
+      extensions: ['io.modelcontextprotocol/tasks', 'io.modelcontextprotocol/ui'],
+      transport: 'STREAMABLE_HTTP',
+    });
+    const extensions = ['com.example/later', 'com.example/earlier'];
+    const changed = await succeed('updateServer', { id, extensions }, fields);
+    expect(changed.extensions).toEqual(extensions.toSorted());
+    expect(await succeed('updateServer', { id, title: 'Same' }, fields)).toMatchObject({
+      extensions: changed.extensions,
+    });
+    expect(changed.revision).toBeGreaterThan(server.revision);
+    expect(await violations('updateServer', { id, extensions: ['plain', 'a/b', 'a/b'] })).toEqual([
+      expect.stringMatching(/^input\.extensions\[0\] must be a prefix, a slash and a name/),
+      'input.extensions[2] is given twice',
+    ]);
+    await succeed('approveServer', { id });
+    const before = await generation();
+    expect(await succeed('updateServer', { id, extensions: [] }, fields)).toMatchObject({ extensions: [] });
+    expect(await generation()).toBeGreaterThan(before);
+    await own.stop();
+  });
+
   test('asks for a new discovery when a draft is pointed elsewhere', async () => {
     const { id, own } = await discovered();
     own.failure = 503;

@@ -15,6 +15,7 @@ import {
   AppError,
   type AuditRecord,
   type ConfigDocument,
+  defaultExtensions,
   defaultLimits,
   type DefinitionEntry,
   grantDefaults,
@@ -23,6 +24,7 @@ import {
   principalShard,
   protocolRevisions,
   sha256,
+  type UpstreamTransport,
 } from '@sallyport/schema';
 import {
   createEgress,
@@ -45,6 +47,9 @@ export interface TestServer {
   readonly prompts?: readonly string[];
   readonly definitions?: readonly DefinitionEntry[];
   readonly auditMode?: 'buffered' | 'strict';
+  /** Default: tasks and MCP Apps. */
+  readonly extensions?: readonly string[];
+  readonly transport?: UpstreamTransport;
   readonly configStalenessMaxMs?: number;
 }
 
@@ -84,6 +89,8 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       lifecycle: 'approved',
       url: server.url,
       protocolRevisions: [...(server.protocolRevisions ?? protocolRevisions)],
+      transport: server.transport ?? 'streamableHttp',
+      extensions: [...(server.extensions ?? defaultExtensions)],
       labels: {},
       definitions: [
         ...(server.tools ?? []).map((name) => approved('tool', name)),

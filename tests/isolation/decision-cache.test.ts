@@ -54,6 +54,8 @@ function serverOf(entries: readonly Omit<GrantEntry, 'id' | 'prompts' | 'resourc
     protocolRevisions: ['2026-07-28'],
     labels: {},
     definitions: names.map((name) => ({ kind: 'tool', name, state: 'approved', approvedDigests: [], labels: null })),
+    transport: 'streamableHttp',
+    extensions: [],
     auditMode: 'buffered',
     configStalenessMaxMs: null,
   };

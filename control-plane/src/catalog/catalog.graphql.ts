@@ -1,4 +1,4 @@
-import type { DefinitionKind, DefinitionState, ToolRisk } from '@sallyport/schema';
+import type { DefinitionKind, DefinitionState, ToolRisk, UpstreamTransport } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
 import {
   ChangeInput,
@@ -39,6 +39,15 @@ export const DiscovererEnum = graphqlEnum<Discoverer>(
   {
     controlPlane: 'The control plane; when it cannot reach the server, a node.',
     node: 'A node, since the control plane has no way to the server.',
+  },
+);
+
+export const UpstreamTransportEnum = graphqlEnum<UpstreamTransport>(
+  'UpstreamTransport',
+  'How the endpoint of a server is spoken to.',
+  {
+    streamableHttp: 'Streamable HTTP, since 2025-03-26.',
+    httpSse: 'HTTP with server-sent events, as in 2024-11-05.',
   },
 );
 
@@ -118,8 +127,18 @@ export class Server {
   @Field(() => String, { description: 'What it is for.' })
   description!: string;
 
-  @Field(() => String, { description: 'Streamable HTTP endpoint of the upstream.' })
+  @Field(() => String, { description: 'Endpoint of the upstream.' })
   url!: string;
+
+  @Field(() => UpstreamTransportEnum, { description: 'How the last discovery found that the endpoint is spoken to.' })
+  transport!: UpstreamTransport;
+
+  @Field(() => [String], {
+    description:
+      'Extensions of the protocol that may be offered to its clients and to it; every other is taken out of what ' +
+      'either declares. What the server offers stands in its capabilities.',
+  })
+  extensions!: string[];
 
   @Field(() => LifecycleEnum, { description: 'Whether it is served.' })
   lifecycle!: Lifecycle;
@@ -339,7 +358,7 @@ export class NewServerInput {
   @Field(() => String, { nullable: true, description: 'What it is for.' })
   description?: string | null;
 
-  @Field(() => String, { description: 'Streamable HTTP endpoint of the upstream, http or https.' })
+  @Field(() => String, { description: 'Endpoint of the upstream, http or https: Streamable HTTP, or HTTP+SSE.' })
   url!: string;
 
   @Field(() => [LabelInput], { nullable: true, description: 'Labels, at most 64.' })
@@ -353,6 +372,12 @@ export class NewServerInput {
 
   @Field(() => DiscovererEnum, { nullable: true, description: 'CONTROL_PLANE if absent.' })
   discoveredBy?: Discoverer | null;
+
+  @Field(() => [String], {
+    nullable: true,
+    description: 'Extensions that may pass, at most 64; tasks and MCP Apps if absent.',
+  })
+  extensions?: string[] | null;
 }
 
 @InputType({ description: 'A server to register. It begins as a draft and is discovered at once.' })
@@ -399,6 +424,12 @@ export class ServerChangeInput extends ReferenceInput {
 
   @Field(() => DiscovererEnum, { nullable: true, description: 'Who discovers it.' })
   discoveredBy?: Discoverer | null;
+
+  @Field(() => [String], {
+    nullable: true,
+    description: 'Replaces the extensions that may pass. To add one to a server in service needs server:approve.',
+  })
+  extensions?: string[] | null;
 }
 
 @InputType({ description: 'Changes to a server: absent fields keep their value. The slug is fixed.' })

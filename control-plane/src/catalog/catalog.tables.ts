@@ -11,7 +11,7 @@ import {
   uuid,
 } from 'drizzle-orm/pg-core';
 import { sql } from 'drizzle-orm';
-import { definitionKinds, definitionStates, toolRisks } from '@sallyport/schema';
+import { definitionKinds, definitionStates, toolRisks, upstreamTransports } from '@sallyport/schema';
 
 export const lifecycles = ['draft', 'pending', 'approved', 'deprecated', 'disabled'] as const;
 export type Lifecycle = (typeof lifecycles)[number];
@@ -35,6 +35,8 @@ export const servers = pgTable('servers', {
   configStalenessMaxMs: bigint('config_staleness_max_ms', { mode: 'number' }),
   discoveredBy: text('discovered_by', { enum: discoverers }).notNull(),
   protocolRevisions: text('protocol_revisions').array().notNull().default([]),
+  transport: text({ enum: upstreamTransports }).notNull().default('streamableHttp'),
+  extensions: text().array().notNull(),
   capabilities: jsonb().$type<Record<string, unknown>>().notNull().default({}),
   serverInfo: jsonb('server_info').$type<Record<string, unknown>>(),
   instructions: text(),

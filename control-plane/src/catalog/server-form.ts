@@ -1,3 +1,4 @@
+import { defaultExtensions, extensionProblem, extensionsMax } from '@sallyport/schema';
 import type { Egress } from '@sallyport/schema/platform';
 import { descriptionLengthMax, nameLengthMax, type Violations } from '../database/violations.ts';
 import type { AuditMode, Discoverer, ServerRow } from './catalog.tables.ts';
@@ -23,11 +24,12 @@ export interface ServerFieldsInput {
   readonly auditMode?: AuditMode | null | undefined;
   readonly configStalenessMaxMs?: number | null | undefined;
   readonly discoveredBy?: Discoverer | null | undefined;
+  readonly extensions?: readonly string[] | null | undefined;
 }
 
 export type ServerFields = Pick<
   ServerRow,
-  'title' | 'description' | 'url' | 'labels' | 'auditMode' | 'configStalenessMaxMs' | 'discoveredBy'
+  'title' | 'description' | 'url' | 'labels' | 'auditMode' | 'configStalenessMaxMs' | 'discoveredBy' | 'extensions'
 >;
 
 /** The fields after `input` was said over `before`; a null `configStalenessMaxMs` goes back to the fleet's default. */
@@ -41,6 +43,7 @@ export function fieldsOf(input: ServerFieldsInput, before: ServerFields): Server
     configStalenessMaxMs:
       input.configStalenessMaxMs === undefined ? before.configStalenessMaxMs : input.configStalenessMaxMs,
     discoveredBy: input.discoveredBy ?? before.discoveredBy,
+    extensions: (input.extensions ?? before.extensions).toSorted(),
   };
 }
 
@@ -54,6 +57,7 @@ export function newFieldsOf(input: ServerFieldsInput & { readonly slug: string; 
     auditMode: 'buffered',
     configStalenessMaxMs: null,
     discoveredBy: 'controlPlane',
+    extensions: [...defaultExtensions],
   });
 }
 
@@ -63,6 +67,7 @@ export function newFieldsOf(input: ServerFieldsInput & { readonly slug: string; 
  */
 export function checkFields(found: Violations, path: string, input: ServerFieldsInput, fields: ServerFields): void {
   checkLabels(found, `${path}.labels`, input.labels ?? []);
+  checkExtensions(found, `${path}.extensions`, input.extensions ?? []);
   found.text(`${path}.title`, fields.title, 1, nameLengthMax);
   found.text(`${path}.description`, fields.description, 0, descriptionLengthMax);
   const staleness = fields.configStalenessMaxMs;
@@ -86,6 +91,15 @@ export function checkLabels(found: Violations, path: string, labels: readonly La
     if (keys.has(key)) found.add(`${at}.key`, 'is given twice');
     keys.add(key);
     found.text(`${at}.value`, value, 0, labelLengthMax);
+  }
+}
+
+function checkExtensions(found: Violations, path: string, extensions: readonly string[]): void {
+  if (extensions.length > extensionsMax) found.add(path, `must have at most ${extensionsMax} extensions`);
+  for (const [index, identifier] of extensions.slice(0, extensionsMax).entries()) {
+    const problem = extensionProblem(identifier);
+    if (problem !== undefined) found.add(`${path}[${index}]`, problem);
+    if (extensions.indexOf(identifier) < index) found.add(`${path}[${index}]`, 'is given twice');
   }
 }
 

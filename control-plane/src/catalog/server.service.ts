@@ -77,6 +77,7 @@ type Move = keyof typeof moves;
 /** What is not known any more once a server has another URL. */
 const undiscovered = {
   protocolRevisions: [],
+  transport: 'streamableHttp',
   capabilities: {},
   serverInfo: null,
   instructions: null,
@@ -197,8 +198,8 @@ export class ServerService {
 
   /**
    * Changes what an administrator sets. The slug is fixed: clients have the endpoint in their configuration. Pointing a
-   * served server elsewhere, or giving it other labels, needs `server:approve`, as whoever may do that decides what
-   * principals reach; the approved digests go on pinning what it serves.
+   * served server elsewhere, giving it other labels or letting further extensions through needs `server:approve`, as
+   * whoever may do that decides what principals reach; the approved digests go on pinning what it serves.
    */
   async update(ctx: Context, input: UpdateServer): Promise<ServerRow> {
     return only(await this.updateAll(ctx, input, batchOfOne(input)));
@@ -322,9 +323,9 @@ export class ServerService {
         const isRedone = goesElsewhere || fields.discoveredBy !== before.discoveredBy;
         const badUrl = isRedone ? await urls.problemOf(fields) : undefined;
         if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
-        if (isServed(before.lifecycle) && (goesElsewhere || !sameLabels(fields.labels, before.labels))) {
-          ctx.authorize('server:approve');
-        }
+        const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
+        const reachesMore = goesElsewhere || opensMore || !sameLabels(fields.labels, before.labels);
+        if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve');
         moved ||= isRedone;
         if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
         if (goesElsewhere && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };

@@ -30,6 +30,8 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     configStalenessMaxMs: null,
     discoveredBy: 'controlPlane',
     protocolRevisions: ['2026-07-28'],
+    transport: 'streamableHttp',
+    extensions: ['io.modelcontextprotocol/ui', 'io.modelcontextprotocol/tasks'],
     capabilities: {},
     serverInfo: null,
     instructions: null,

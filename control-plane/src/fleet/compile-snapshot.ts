@@ -229,6 +229,8 @@ function serverDocument(row: ServerRow, definitions: ConfigurationRows['definiti
     lifecycle: row.lifecycle as ServerDocument['lifecycle'],
     url: row.url,
     protocolRevisions: row.protocolRevisions,
+    transport: row.transport,
+    extensions: row.extensions.toSorted(),
     labels: row.labels,
     definitions: definitions
       .map((definition) => ({

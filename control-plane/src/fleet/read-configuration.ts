@@ -122,7 +122,7 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
       group by g.server_id
     )
     select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
-      s.protocol_revisions, s.labels, s.audit_mode, s.config_staleness_max_ms)::text)) as fingerprint
+      s.protocol_revisions, s.transport, s.extensions, s.labels, s.audit_mode, s.config_staleness_max_ms)::text)) as fingerprint
     from servers s
       left join definition_prints d on d.server_id = s.id
       left join grant_prints g on g.server_id = s.id

@@ -66,7 +66,7 @@ const paramsMembers = membersByFold([
   'requestId',
 ]);
 const refMembers = membersByFold(['type', 'name', 'uri']);
-const notificationsMembers = membersByFold(['resourceSubscriptions']);
+const notificationsMembers = membersByFold(['resourceSubscriptions', 'taskIds']);
 
 /**
  * Some upstreams match members without regard to case (Go's encoding/json does, Unicode's folds included), so that

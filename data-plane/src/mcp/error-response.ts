@@ -11,6 +11,7 @@ const perMessage: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'TOOL_NOT_AVAILABLE',
   'PROMPT_NOT_AVAILABLE',
   'RESOURCE_NOT_AVAILABLE',
+  'TASK_NOT_AVAILABLE',
   'APPROVAL_NEEDED',
   'CONFIG_STALE',
   'UPSTREAM_UNREACHABLE',

@@ -17,6 +17,13 @@ export function mirroredValue(header: string): string | undefined {
   return isUtf8(bytes) ? bytes.toString('utf8') : undefined;
 }
 
+/** The form in which a value stands in a mirrored header; `mirroredValue` gives it back. */
+export function mirroredHeader(value: string): string {
+  const isPlain = /^[\x21-\x7e](?:[\t\x20-\x7e]*[\x21-\x7e])?$/.test(value);
+  if (isPlain && !(value.startsWith(sentinelStart) && value.endsWith(sentinelEnd))) return value;
+  return `${sentinelStart}${Buffer.from(value).toString('base64')}${sentinelEnd}`;
+}
+
 /**
  * Headers whose second appearance is refused: two readers could each believe another one. Any other header that comes
  * twice has no meaning here and is not forwarded.
@@ -42,8 +49,14 @@ const mirroredParamPrefix = 'mcp-param-';
  * The headers an upstream is sent: an allow-list, empty but for what the protocol needs, so that no credential, cookie,
  * hop-by-hop or internal header of a client can pass. The session id, the event id of a stream taken up again and
  * `traceparent` are added by the caller.
+ * @param name takes the place of the client's `Mcp-Name`; null where that goes on
  */
-export function forwardedHeaders(headers: ReadonlyMap<string, string>, era: Era, httpMethod: string): string[] {
+export function forwardedHeaders(
+  headers: ReadonlyMap<string, string>,
+  era: Era,
+  httpMethod: string,
+  name: string | null = null,
+): string[] {
   const forwarded: string[] = [];
   switch (httpMethod) {
     case 'POST':
@@ -59,10 +72,9 @@ export function forwardedHeaders(headers: ReadonlyMap<string, string>, era: Era,
   const protocolRevision = headers.get('mcp-protocol-version');
   if (protocolRevision !== undefined) forwarded.push('mcp-protocol-version', protocolRevision);
   if (era === 'legacy') return forwarded;
-  for (const [name, value] of headers) {
-    if (name === 'mcp-method' || name === 'mcp-name' || name.startsWith(mirroredParamPrefix)) {
-      forwarded.push(name, value);
-    }
+  for (const [header, value] of headers) {
+    if (header === 'mcp-name') forwarded.push(header, name ?? value);
+    else if (header === 'mcp-method' || header.startsWith(mirroredParamPrefix)) forwarded.push(header, value);
   }
   return forwarded;
 }

@@ -13,8 +13,6 @@ import { mirroredValue } from './headers.ts';
 export const protocolVersionKey = 'io.modelcontextprotocol/protocolVersion';
 export const clientCapabilitiesKey = 'io.modelcontextprotocol/clientCapabilities';
 export const clientInfoKey = 'io.modelcontextprotocol/clientInfo';
-/** Refused by the method table until task ids are bound to principals, and so never offered to either side. */
-export const tasksExtension = 'io.modelcontextprotocol/tasks';
 
 /** What a legacy client that names no revision speaks (2025-06-18, Streamable HTTP, "Protocol Version Header"). */
 export const assumedLegacyRevision: ProtocolRevision = '2025-03-26';

@@ -7,8 +7,10 @@ import {
   type ErrorCode,
   type MethodRule,
   type TargetKind,
+  tasksExtension,
 } from '@sallyport/schema';
 import { objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
+import { openTask, type OpenedTask } from '../bridge/sealed-task.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { memberRange } from '../mcp/json-scanner.ts';
 import { accessRequest } from './access-request.ts';
@@ -43,18 +45,24 @@ export function authorize(routed: Routed, context: DecisionContext): Authorized 
   }
   const isAllowed = (target: AccessTarget): boolean => set.decide(target, listing).effect !== 'deny';
   const rule = message === null ? null : ruleOf(routed, message);
-  const targets = rule === null || message === null ? [] : targetsOf(rule, message);
+  const tasks: readonly OpenedTask[] = rule === null || message === null ? [] : tasksOf(rule, message, routed);
+  const named = rule === null || message === null ? [] : targetsOf(rule, message);
+  // A task is its call's: whoever may not use the tool any more may not learn what came of it either.
+  const targets = [...named, ...tasks.map(({ tool }): AccessTarget => ({ kind: 'tool', name: tool }))];
   exchange.target = targets[0] ?? null;
   const isCall = rule?.permission === 'tool' || rule?.permission === 'prompt';
   const request = isCall ? accessRequest(asking, () => argumentsText(routed)) : listing;
   const decided = targets.map((target) => set.decide(target, request));
   const decision = unite(known, decided);
   exchange.decision = decision;
-  if (decision.effect === 'deny') throw notAvailableError(targets[decided.indexOf(decision)] ?? null);
+  if (decision.effect === 'deny') {
+    const at = decided.indexOf(decision);
+    throw at >= named.length ? new AppError('TASK_NOT_AVAILABLE') : notAvailableError(targets[at] ?? null);
+  }
   // To complete an argument is to look at a prompt, which the list shows; it is not to get it.
   if (decision.effect === 'requireApproval' && rule?.permission !== 'completion') throw new AppError('APPROVAL_NEEDED');
   const [target = null] = targets;
-  return { routed, rule, target, decision, isAllowed } as Authorized;
+  return { routed, rule, target, tasks, decision, isAllowed } as Authorized;
 }
 
 /**
@@ -91,6 +99,7 @@ function ruleOf(routed: Routed, message: Message): MethodRule | null {
 function targetsOf(rule: MethodRule, message: Message): AccessTarget[] {
   switch (rule.permission) {
     case 'server':
+    case 'task':
       return [];
     case 'tool':
     case 'prompt':
@@ -136,6 +145,33 @@ function listenTargets(params: JsonObject): AccessTarget[] {
     });
   }
   return uris.map((uri) => ({ kind: 'resource', name: uri }));
+}
+
+/**
+ * The tasks that a request names: of this principal and server, each.
+ * @throws AppError TASK_NOT_AVAILABLE; METHOD_NOT_FOUND where the server's tasks are not let through
+ */
+function tasksOf(rule: MethodRule, message: Message, { authenticated, runtime, server }: Routed): OpenedTask[] {
+  const tokens = taskTokens(rule, message);
+  if (tokens.length === 0) return [];
+  if (!server.document.extensions.includes(tasksExtension)) throw new AppError('METHOD_NOT_FOUND');
+  const { id, epoch } = authenticated.principal;
+  const owner = { principalId: id, principalEpoch: epoch, serverId: server.document.id };
+  return tokens.map((token) => {
+    const task = openTask(runtime, owner, token);
+    if (task === undefined) throw new AppError('TASK_NOT_AVAILABLE');
+    return task;
+  });
+}
+
+function taskTokens(rule: MethodRule, { params }: Message): readonly string[] {
+  if (rule.permission === 'task') return [requiredText(params, 'taskId')];
+  const ids = rule.permission === 'listen' ? objectMember(params, 'notifications')?.['taskIds'] : undefined;
+  if (ids === undefined) return [];
+  if (!Array.isArray(ids) || !ids.every((taskId) => typeof taskId === 'string')) {
+    throw new AppError('INVALID_PARAMS', { publicMessage: 'Invalid params: taskIds is not a list of task ids' });
+  }
+  return ids;
 }
 
 /** The JSON of the call's arguments, as it stands in the body; undefined where it has none. */

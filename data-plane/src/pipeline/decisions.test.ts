@@ -64,6 +64,8 @@ function serverOf(grants: GrantEntry[], definitions: DefinitionEntry[]): ServerR
       protocolRevisions: ['2026-07-28'],
       labels: {},
       definitions,
+      transport: 'streamableHttp',
+      extensions: [],
       auditMode: 'buffered',
       configStalenessMaxMs: null,
     },

@@ -8,6 +8,7 @@ import type {
   AuditOutcome,
 } from '@sallyport/schema';
 import type { OpenedSession } from '../bridge/sealed-session.ts';
+import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
@@ -142,6 +143,8 @@ export interface Authorized {
   readonly routed: Routed;
   readonly rule: MethodRule | null;
   readonly target: AccessTarget | null;
+  /** Those that the request names: of `tasks/*`, one. */
+  readonly tasks: readonly OpenedTask[];
   readonly decision: Decision;
   readonly isAllowed: IsAllowed;
 }

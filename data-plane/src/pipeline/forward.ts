@@ -1,9 +1,11 @@
 import { AppError, isProtocolRevision, protocolRevisions } from '@sallyport/schema';
 import { type EventOwner, openEventId } from '../bridge/sealed-event-id.ts';
-import { objectMember } from '../mcp/envelope.ts';
-import { forwardedHeaders } from '../mcp/headers.ts';
-import { memberRange, applyEdits, removeMembers, type Range } from '../mcp/json-scanner.ts';
-import { clientCapabilitiesKey, tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
+import type { OpenedTask } from '../bridge/sealed-task.ts';
+import type { Message } from '../mcp/envelope.ts';
+import { declaredExtensionEdits } from '../mcp/extensions.ts';
+import { forwardedHeaders, mirroredHeader } from '../mcp/headers.ts';
+import { memberRange, applyEdits, type Edit } from '../mcp/json-scanner.ts';
+import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections, UpstreamRequest } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
@@ -51,7 +53,7 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   const { exchange } = routed.received;
   exchange.runtime = routed.runtime;
   checkEra(routed);
-  const request = upstreamRequest(inspected, routed, context);
+  const request = upstreamRequest(inspected, authorized, context);
   const written = context.writeOpened();
   if (written !== undefined) await written;
   const sentAt = clock.monotonic();
@@ -96,13 +98,16 @@ function checkEra({ server, received }: Routed): void {
 
 function upstreamRequest(
   inspected: Inspected,
-  routed: Routed,
+  authorized: Authorized,
   context: ForwardContext,
 ): Omit<UpstreamRequest, 'beforeWrite'> {
+  const { routed, rule, tasks } = authorized;
   const { received, runtime, server, session } = routed;
   const { request, exchange, era, kind } = received;
   const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
-  const headers = forwardedHeaders(request.headers, era, method);
+  const [task] = rule?.permission === 'task' ? tasks : [];
+  const name = task === undefined ? null : mirroredHeader(task.taskId);
+  const headers = forwardedHeaders(request.headers, era, method, name);
   headers.push('traceparent', exchange.traceparent);
   const tracestate = request.headers.get('tracestate');
   if (tracestate !== undefined && request.headers.has('traceparent')) headers.push('tracestate', tracestate);
@@ -114,8 +119,7 @@ function upstreamRequest(
     url: server.upstream,
     method,
     headers,
-    body:
-      kind === 'message' ? withoutTasks(inspected.body, received.message?.params, received.message?.paramsRange) : null,
+    body: kind === 'message' ? bodyFor(inspected, authorized) : null,
     firstByteTimeoutMs: limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
     totalTimeoutMs: isOpenEnded(routed.received)
       ? limits.streamAgeMsMax
@@ -133,26 +137,24 @@ function ownerOf({ authenticated, server, session }: Routed): EventOwner {
   };
 }
 
-/**
- * Takes the tasks extension out of what the client declares: the gateway refuses `tasks/*`, so a server must not
- * answer with a task that the client could never ask about. Any other byte stays.
- */
-function withoutTasks(
-  body: Buffer,
-  params: Readonly<Record<string, unknown>> | undefined,
-  range: Range | null | undefined,
-): Buffer {
-  const meta = params === undefined ? undefined : objectMember(params, '_meta');
-  const capabilities = meta === undefined ? undefined : objectMember(meta, clientCapabilitiesKey);
-  const extensions = capabilities === undefined ? undefined : objectMember(capabilities, 'extensions');
-  if (extensions === undefined || !Object.hasOwn(extensions, tasksExtension)) return body;
-  let at = range ?? undefined;
-  for (const key of ['_meta', clientCapabilitiesKey, 'extensions']) {
-    if (at !== undefined) at = memberRange(body, at, key);
+/** The received bytes, but for what must not pass: extensions that are not let through, and ids that only clients know. */
+function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
+  const { message } = routed.received;
+  if (message === null) return body;
+  const edits = declaredExtensionEdits(body, message, routed.server.document.extensions);
+  return applyEdits(body, tasks.length === 0 ? edits : [...edits, ...taskEdits(body, message, tasks)]);
+}
+
+/** Puts the upstream's own ids where a request names tasks. */
+function taskEdits(body: Buffer, message: Message, tasks: readonly OpenedTask[]): Edit[] {
+  const { paramsRange } = message;
+  const [task] = tasks;
+  if (paramsRange === null || task === undefined) return [];
+  if (message.method !== 'subscriptions/listen') {
+    const range = memberRange(body, paramsRange, 'taskId');
+    return range === undefined ? [] : [{ ...range, replacement: JSON.stringify(task.taskId) }];
   }
-  if (at === undefined) throw new AppError('INTERNAL', { internal: 'a parsed member was not found in the bytes' });
-  return applyEdits(
-    body,
-    removeMembers(body, at, (key) => key === tasksExtension),
-  );
+  const notifications = memberRange(body, paramsRange, 'notifications');
+  const range = notifications === undefined ? undefined : memberRange(body, notifications, 'taskIds');
+  return range === undefined ? [] : [{ ...range, replacement: JSON.stringify(tasks.map(({ taskId }) => taskId)) }];
 }

@@ -112,6 +112,8 @@ function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: Def
       protocolRevisions: ['2026-07-28'],
       labels: {},
       definitions,
+      transport: 'streamableHttp',
+      extensions: [],
       auditMode: 'buffered',
       configStalenessMaxMs: null,
     },

@@ -6,7 +6,9 @@ import {
   type MethodRule,
   type ProtocolRevision,
 } from '@sallyport/schema';
-import { isObject, stringMember } from '../mcp/envelope.ts';
+import { sealTask } from '../bridge/sealed-task.ts';
+import { isObject, stringMember, type JsonObject } from '../mcp/envelope.ts';
+import { extensionEdits } from '../mcp/extensions.ts';
 import {
   applyEdits,
   arrayElements,
@@ -18,7 +20,7 @@ import {
   type Edit,
   type Range,
 } from '../mcp/json-scanner.ts';
-import { tasksExtension, unsupportedRevision } from '../mcp/revision.ts';
+import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Authorized, IsAllowed } from './exchange.ts';
 
 type ListRule = NonNullable<MethodRule['list']>;
@@ -50,8 +52,8 @@ const passed: Omit<Reviewed, 'bytes'> = { isAnswer: false, isError: false, rpcEr
 
 /**
  * Looks at one JSON-RPC message on its way to the client: lists lose what the principal may not use, capabilities
- * lose what the gateway refuses, updates of resources that are no longer granted are dropped. Everything else passes
- * with its very bytes.
+ * lose what the gateway refuses, updates of resources and tasks that are no longer granted are dropped, tasks get the ids
+ * that only their principal can use. Everything else passes with its very bytes.
  * @throws AppError UPSTREAM_PROTOCOL where it is no message; UNSUPPORTED_PROTOCOL_REVISION where a legacy handshake
  *   agreed on a revision the gateway does not know
  */
@@ -63,9 +65,7 @@ export function reviewMessage(bytes: Buffer, authorized: Authorized): Reviewed {
     throw notAMessage('more than one of method, result and error');
   }
   if (typeof value['method'] === 'string') {
-    const uri = value['method'] === 'notifications/resources/updated' ? updatedUri(value['params']) : undefined;
-    const withheld = uri !== undefined && !authorized.isAllowed({ kind: 'resource', name: uri });
-    return { ...passed, bytes: withheld ? null : bytes };
+    return { ...passed, bytes: reviewCall(bytes, value['method'], value['params'], authorized) };
   }
   const { message } = authorized.routed.received;
   if (isObject(value['error'])) {
@@ -102,6 +102,35 @@ function notAMessage(internal: string): AppError {
   return new AppError('UPSTREAM_PROTOCOL', { internal: `not a JSON-RPC message: ${internal}` });
 }
 
+/** A notification or request of the upstream; null where the client must not see it. */
+function reviewCall(bytes: Buffer, method: string, params: unknown, authorized: Authorized): Buffer | null {
+  switch (method) {
+    case 'notifications/resources/updated':
+      return authorized.isAllowed({ kind: 'resource', name: updatedUri(params) ?? '' }) ? bytes : null;
+    case 'notifications/tasks': {
+      const taskId = isObject(params) ? params['taskId'] : undefined;
+      const task = authorized.tasks.find((each) => each.taskId === taskId);
+      if (task === undefined || !authorized.isAllowed({ kind: 'tool', name: task.tool })) return null;
+      return edit(bytes, 'params', (scanned) => memberEdits(bytes, scanned, ['taskId'], task.token));
+    }
+    case 'notifications/subscriptions/acknowledged': {
+      const accepted = isObject(params) && isObject(params['notifications']) ? params['notifications']['taskIds'] : [];
+      if (!Array.isArray(accepted) || accepted.length === 0) return bytes;
+      const tokens = authorized.tasks.filter(({ taskId }) => accepted.includes(taskId)).map(({ token }) => token);
+      return edit(bytes, 'params', (scanned) => memberEdits(bytes, scanned, ['notifications', 'taskIds'], tokens));
+    }
+    default:
+      return bytes;
+  }
+}
+
+/** Puts a value where a member stands. */
+function memberEdits(bytes: Buffer, object: Range, path: readonly string[], value: unknown): Edit[] {
+  let range: Range | undefined = object;
+  for (const key of path) range = range === undefined ? undefined : memberRange(bytes, range, key);
+  return range === undefined ? [] : [{ ...range, replacement: JSON.stringify(value) }];
+}
+
 function updatedUri(params: unknown): string | undefined {
   return isObject(params) ? (stringMember(params, 'uri') ?? '') : '';
 }
@@ -112,17 +141,45 @@ function reviewAnswer(bytes: Buffer, result: Readonly<Record<string, unknown>>, 
   if (rule?.list !== undefined) return { ...answer, bytes: reviewList(bytes, result, rule.list, authorized) };
   switch (routed.received.message?.method) {
     case 'initialize':
-      return { ...answer, ...reviewInitialize(bytes, result) };
+      return { ...answer, ...reviewInitialize(bytes, result, routed.server.document.extensions) };
     case 'server/discover':
-      return { ...answer, bytes: edit(bytes, (scanned) => discoverEdits(bytes, scanned)) };
+      return {
+        ...answer,
+        bytes: edit(bytes, 'result', (scanned) => discoverEdits(bytes, scanned, routed.server.document.extensions)),
+      };
     case 'resources/read':
       return {
         ...answer,
-        bytes: result['cacheScope'] === 'public' ? edit(bytes, (scanned) => privateEdits(bytes, scanned)) : bytes,
+        bytes:
+          result['cacheScope'] === 'public' ? edit(bytes, 'result', (scanned) => privateEdits(bytes, scanned)) : bytes,
       };
+    case 'tools/call':
+      return result['resultType'] === 'task'
+        ? { ...answer, bytes: reviewTask(bytes, result, authorized) }
+        : { ...answer, bytes };
+    case 'tasks/get':
+    case 'tasks/update':
+    case 'tasks/cancel':
+      return { ...answer, bytes: reviewTask(bytes, result, authorized) };
     default:
       return { ...answer, bytes };
   }
+}
+
+/** A task has the same id for its client from its creation on. */
+function reviewTask(bytes: Buffer, result: JsonObject, { routed, target, tasks }: Authorized): Buffer {
+  const { taskId } = result;
+  const [named] = tasks;
+  if (named !== undefined && (taskId === undefined || taskId === named.taskId)) {
+    return edit(bytes, 'result', (scanned) => memberEdits(bytes, scanned, ['taskId'], named.token));
+  }
+  if (named !== undefined || typeof taskId !== 'string' || target === null) {
+    throw new AppError('UPSTREAM_PROTOCOL', { internal: 'a task without an id, or another than was asked for' });
+  }
+  const { principal } = routed.authenticated;
+  const owner = { principalId: principal.id, principalEpoch: principal.epoch, serverId: routed.server.document.id };
+  const token = sealTask(routed.runtime, owner, target.name, taskId);
+  return edit(bytes, 'result', (scanned) => memberEdits(bytes, scanned, ['taskId'], token));
 }
 
 function reviewList(
@@ -131,24 +188,24 @@ function reviewList(
   list: ListRule,
   { routed, isAllowed }: Authorized,
 ): Buffer {
-  return edit(bytes, (scanned) => [
+  return edit(bytes, 'result', (scanned) => [
     ...listEdits(bytes, scanned, list, isAllowed),
     // What one principal may see is no public truth (2026-07-28 server/utilities/caching).
     ...(routed.received.era === 'modern' && result['cacheScope'] !== 'private' ? privateEdits(bytes, scanned) : []),
   ]);
 }
 
-/** Edits the `result` of a message; the strict scan comes first, since what two parsers read differently cannot be cut. */
-function edit(bytes: Buffer, edits: (result: Range) => Edit[]): Buffer {
+/** Edits a member of a message; the strict scan comes first, since what two parsers read differently cannot be cut. */
+function edit(bytes: Buffer, member: 'result' | 'params', edits: (range: Range) => Edit[]): Buffer {
   const scan = scanJson(bytes);
   if (!scan.ok) throw new AppError('UPSTREAM_PROTOCOL', { internal: `answer refused: ${scan.problem}` });
-  const result = scan.members.get('result');
-  if (result === undefined) throw notAMessage('no result');
-  return applyEdits(bytes, edits(result));
+  const range = scan.members.get(member);
+  if (range === undefined) throw notAMessage(`no ${member}`);
+  return applyEdits(bytes, edits(range));
 }
 
 function filterLists(bytes: Buffer, lists: readonly ListRule[], isAllowed: IsAllowed): Buffer {
-  return edit(bytes, (result) => lists.flatMap((list) => listEdits(bytes, result, list, isAllowed)));
+  return edit(bytes, 'result', (result) => lists.flatMap((list) => listEdits(bytes, result, list, isAllowed)));
 }
 
 function listEdits(bytes: Buffer, result: Range, list: ListRule, isAllowed: IsAllowed): Edit[] {
@@ -175,21 +232,25 @@ function privateEdits(bytes: Buffer, result: Range): Edit[] {
 
 function reviewInitialize(
   bytes: Buffer,
-  result: Readonly<Record<string, unknown>>,
+  result: JsonObject,
+  extensions: readonly string[],
 ): Pick<Reviewed, 'bytes' | 'negotiated'> {
   const negotiated = result['protocolVersion'];
   if (!isProtocolRevision(negotiated) || !(legacyRevisions as readonly string[]).includes(negotiated)) {
     throw unsupportedRevision(null, legacyRevisions);
   }
-  const withoutTasks = edit(bytes, (scanned) => {
-    const capabilities = memberRange(bytes, scanned, 'capabilities');
-    return capabilities === undefined ? [] : removeMembers(bytes, capabilities, (key) => key === 'tasks');
-  });
-  return { bytes: withoutTasks, negotiated };
+  const capabilitiesEdits = (from: Buffer, edits: (capabilities: Range) => Edit[]): Buffer =>
+    edit(from, 'result', (scanned) => {
+      const capabilities = memberRange(from, scanned, 'capabilities');
+      return capabilities === undefined ? [] : edits(capabilities);
+    });
+  // One after the other: the first may replace the bytes of the second.
+  const known = capabilitiesEdits(bytes, (range) => removeMembers(bytes, range, (key) => key === 'tasks'));
+  return { bytes: capabilitiesEdits(known, (range) => extensionEdits(known, range, extensions)), negotiated };
 }
 
 /** Nothing is advertised that the gateway does not carry (2026-07-28 server/discover). */
-function discoverEdits(bytes: Buffer, result: Range): Edit[] {
+function discoverEdits(bytes: Buffer, result: Range, extensions: readonly string[]): Edit[] {
   const edits: Edit[] = [];
   const revisions = memberRange(bytes, result, 'supportedVersions');
   const elements = revisions === undefined ? undefined : arrayElements(bytes, revisions);
@@ -198,7 +259,6 @@ function discoverEdits(bytes: Buffer, result: Range): Edit[] {
     edits.push(...keepElements(bytes, elements, known));
   }
   const capabilities = memberRange(bytes, result, 'capabilities');
-  const extensions = capabilities === undefined ? undefined : memberRange(bytes, capabilities, 'extensions');
-  if (extensions !== undefined) edits.push(...removeMembers(bytes, extensions, (key) => key === tasksExtension));
+  if (capabilities !== undefined) edits.push(...extensionEdits(bytes, capabilities, extensions));
   return edits;
 }

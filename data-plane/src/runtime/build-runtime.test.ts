@@ -29,6 +29,8 @@ function server(id: string, tools: string[] = ['echo']): ServerDocument {
     protocolRevisions: ['2026-07-28', '2025-11-25', '2019-01-01'],
     labels: {},
     definitions: tools.map((name) => ({ kind: 'tool', name, approvedDigests: ['d'], state: 'approved', labels: null })),
+    transport: 'streamableHttp',
+    extensions: [],
     auditMode: 'buffered',
     configStalenessMaxMs: null,
   };
