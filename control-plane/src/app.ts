@@ -1,3 +1,4 @@
+import type { Server } from 'node:http';
 import { apiRoutes } from '@sallyport/schema';
 import {
   type Clock,
@@ -19,6 +20,7 @@ import { createGraphqlEndpoint } from './graphql.ts';
 import { buildApiSchema } from './graphql-schema.ts';
 import { closeHttp, listen, listenUrl } from './http-server.ts';
 import { startJobs } from './jobs.ts';
+import { scimHandlers } from './identity/scim/scim-endpoint.ts';
 import { createResolvers } from './resolvers.ts';
 import { type Services, startServices } from './services.ts';
 import { connectSignals, createSignals } from './signals.ts';
@@ -144,8 +146,9 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   const tail = startTail({ events, signals, clock, log });
   started.add(() => tail.stop());
   const { syncServer } = services.fleet;
-  const server = await listen(config, {
+  const server: Server = await listen(config, {
     requests: {
+      ...scimHandlers({ ...services.scim, publicUrl: () => config.publicUrls?.issuer ?? url, clock, log }),
       graphql: (request, response) => graphql.handle(request, response),
       auditExport: (request, response) => handleExport({ exports, authenticate, clock, log }, request, response),
     },
@@ -158,8 +161,9 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   // Before the server is closed: an open subscription would hold it until the deadline.
   started.add(() => graphql.stop());
   const secure = config.tls !== undefined;
+  const url = listenUrl(server, secure ? 'https' : 'http', config.listen.host);
   return {
-    graphqlUrl: `${listenUrl(server, secure ? 'https' : 'http', config.listen.host)}${apiRoutes.graphql.path}`,
+    graphqlUrl: `${url}${apiRoutes.graphql.path}`,
     syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${apiRoutes.sync.path}`,
   };
 }

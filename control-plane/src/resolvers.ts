@@ -8,6 +8,7 @@ import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
+import { ScimResolver } from './identity/scim/scim.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
 
@@ -22,6 +23,7 @@ export const resolverClasses = [
   GroupResolver,
   PolicyResolver,
   RoleResolver,
+  ScimResolver,
   ServerResolver,
   ServiceAccountResolver,
   TargetUserResolver,
@@ -41,6 +43,7 @@ export function createResolvers(services: Services): readonly object[] {
     new GroupResolver(services),
     new PolicyResolver(services),
     new RoleResolver(services.roles),
+    new ScimResolver(services.scim),
     new ServerResolver(services),
     new ServiceAccountResolver(services),
     new TargetUserResolver(services),

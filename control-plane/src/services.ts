@@ -23,6 +23,10 @@ import { AuthenticateService } from './identity/authenticate.service.ts';
 import { BootstrapService } from './identity/bootstrap.service.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { principalLookup, PrincipalService } from './identity/principal.service.ts';
+import { ScimDirectoryService } from './identity/scim/directory.service.ts';
+import { ScimGroupService } from './identity/scim/scim-group.service.ts';
+import { ScimUserService } from './identity/scim/scim-user.service.ts';
+import { ScimTokenService } from './identity/scim/token.service.ts';
 import { EffectiveAccessService } from './policy/effective-access.service.ts';
 import { ExplainService } from './policy/explain.service.ts';
 import { PreviewService } from './policy/preview.service.ts';
@@ -57,6 +61,15 @@ function nodeKeysOf({ reports }: Fleet): NodeKeys {
   };
 }
 
+function scimOf({ database, clock, log }: ServicesOptions, principals: PrincipalService, groups: GroupService) {
+  return {
+    directories: new ScimDirectoryService(database),
+    tokens: new ScimTokenService({ database, clock, log }),
+    users: new ScimUserService(database, principals),
+    groups: new ScimGroupService(database, groups),
+  };
+}
+
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
@@ -76,6 +89,7 @@ export async function startServices(options: ServicesOptions) {
     onUndiscovered: () => discovery.kick(),
   });
   const principals = new PrincipalService(database, roles, grants);
+  const groups = new GroupService(database, grants);
   const apiKeys = new ApiKeyService(database, roles);
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void => alarm(fleet, log, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
@@ -111,8 +125,9 @@ export async function startServices(options: ServicesOptions) {
     servers,
     definitions: new DefinitionService(database),
     principals,
-    groups: new GroupService(database, grants),
+    groups,
     apiKeys,
+    scim: scimOf(options, principals, groups),
     effectiveAccess: new EffectiveAccessService(database),
     explanations: new ExplainService(database),
     preview: new PreviewService(database),

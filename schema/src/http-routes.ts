@@ -13,9 +13,18 @@ import type { Permission } from './permissions.ts';
  * - `authenticated`: any actor; a permission: an actor who has it;
  * - `fields`: each field by its own row (control-plane/src/access/field-permissions.ts);
  * - `node`: a node, which proves who it is within the protocol;
- * - `endpoint`: a principal with a grant on the server, by the method table (mcp-methods.ts).
+ * - `endpoint`: a principal with a grant on the server, by the method table (mcp-methods.ts);
+ * - `directory`: a SCIM directory by a token of its own, which sees what it provisions.
  */
-export type RouteAccess = Permission | 'public' | 'operator' | 'authenticated' | 'fields' | 'node' | 'endpoint';
+export type RouteAccess =
+  | Permission
+  | 'public'
+  | 'operator'
+  | 'authenticated'
+  | 'fields'
+  | 'node'
+  | 'endpoint'
+  | 'directory';
 
 /** `UPGRADE` is a GET that asks for a WebSocket. */
 export type RouteMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'UPGRADE';
@@ -28,8 +37,29 @@ export interface HttpRoute {
 }
 export type HttpRoutes = Readonly<Record<string, HttpRoute>>;
 
+const readingScim = { methods: ['GET'], access: 'directory' } as const;
+const searchingScim = { methods: ['POST'], access: 'directory' } as const;
+const collectionOfScim = { methods: ['GET', 'POST'], access: 'directory' } as const;
+const resourceOfScim = { methods: ['GET', 'PUT', 'PATCH', 'DELETE'], access: 'directory' } as const;
+
+/** SCIM 2.0 (RFC 7644 §3.2), on the API port of the control plane. */
+export const scimRoutes = {
+  scimServiceProviderConfig: { path: '/scim/v2/ServiceProviderConfig', ...readingScim },
+  scimResourceTypes: { path: '/scim/v2/ResourceTypes', ...readingScim },
+  scimResourceType: { path: '/scim/v2/ResourceTypes/{id}', ...readingScim },
+  scimSchemas: { path: '/scim/v2/Schemas', ...readingScim },
+  scimSchema: { path: '/scim/v2/Schemas/{id}', ...readingScim },
+  scimUserSearch: { path: '/scim/v2/Users/.search', ...searchingScim },
+  scimUsers: { path: '/scim/v2/Users', ...collectionOfScim },
+  scimUser: { path: '/scim/v2/Users/{id}', ...resourceOfScim },
+  scimGroupSearch: { path: '/scim/v2/Groups/.search', ...searchingScim },
+  scimGroups: { path: '/scim/v2/Groups', ...collectionOfScim },
+  scimGroup: { path: '/scim/v2/Groups/{id}', ...resourceOfScim },
+} as const satisfies HttpRoutes;
+
 /** The API port of the control plane. */
 export const apiRoutes = {
+  ...scimRoutes,
   graphql: { path: '/graphql', methods: ['POST', 'UPGRADE'], access: 'fields' },
   auditExport: { path: '/audit/export', methods: ['GET'], access: 'audit:read' },
   sync: { path: '/sync', methods: ['UPGRADE'], access: 'node' },

@@ -80,7 +80,7 @@ function definition(
   return { serverId: 's1', kind, name, state: 'approved', approvedDigests: [], ...unlabelled, ...changes };
 }
 function principal(id: string, kind: PrincipalRow['kind'] = 'user'): PrincipalRow {
-  const person = { issuer: 'local', subject: id, email: null, ownerId: null };
+  const person = { issuer: 'local', subject: id, email: null, ownerId: null, directoryId: null };
   return { ...base, ...person, id, kind, name: id, description: '', status: 'active', epoch: 3, expiresAt: null };
 }
 function apiKey(id: string, principalId: string): ApiKeyRow {

@@ -1,6 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, inArray, isNull, ne } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, ne, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -49,12 +49,23 @@ export interface ChangeManyMembers extends MutationOptions {
   })[];
 }
 
+const ofDirectory = 'the group is provisioned by a directory: change it there';
+
 /** What becomes of the members of one group. */
 interface MembershipChange extends Reference {
   readonly add: readonly string[];
   readonly remove: readonly string[];
   /** Where the two lists stand in the input. */
   readonly paths: readonly [string, string];
+}
+
+/** What a directory says of a group that it provisions. */
+export interface ProvisionedGroup {
+  /** Undefined: as it is. */
+  readonly name?: string | undefined;
+  readonly isDeleted?: boolean | undefined;
+  /** Ids of principals; undefined where memberships stay as they are. */
+  readonly members?: { readonly added: readonly string[]; readonly removed: readonly string[] } | undefined;
 }
 
 /** Whether the group exists; keeps it from being deleted before the caller's transaction has referred to it. */
@@ -136,8 +147,8 @@ export class GroupService {
 
   async create(ctx: Context, input: CreateGroup): Promise<GroupRow> {
     ctx.authorize('group:write');
-    const now = ctx.clock.now();
     return mutate(this.database, input, async (tx) => {
+      const now = ctx.clock.now();
       const id = uuidv7(now);
       const found = new Violations();
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
@@ -148,21 +159,33 @@ export class GroupService {
       if (earlier !== undefined) return this.find(tx, earlier);
       await this.checkName(tx, found, input.name, id);
       found.assertNone();
-      const [row] = await tx
-        .insert(groups)
-        .values({
-          id,
-          name: input.name,
-          description: input.description ?? '',
-          createdAt: new Date(now),
-          updatedAt: new Date(now),
-        })
-        .returning();
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'group was not inserted' });
-      await recordMutation(tx, ctx, { action: 'group.create', object: { kind: 'group', id }, after: row });
-      await bumpConfigGeneration(tx);
-      return row;
+      return this.insert(tx, ctx, { id, name: input.name, description: input.description ?? '' });
     });
+  }
+
+  /** Makes a group that a directory names, within the directory's transaction. A name in use is a unique violation. */
+  async insertProvisioned(
+    tx: Transaction,
+    ctx: Context,
+    said: Pick<GroupRow, 'name' | 'directoryId'>,
+  ): Promise<GroupRow> {
+    return this.insert(tx, ctx, { ...said, id: uuidv7(ctx.clock.now()), description: '' });
+  }
+
+  private async insert(
+    tx: Transaction,
+    ctx: Context,
+    values: Pick<GroupRow, 'id' | 'name' | 'description'> & { readonly directoryId?: string | null },
+  ): Promise<GroupRow> {
+    const now = new Date(ctx.clock.now());
+    const [row] = await tx
+      .insert(groups)
+      .values({ ...values, createdAt: now, updatedAt: now })
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'group was not inserted' });
+    await recordMutation(tx, ctx, { action: 'group.create', object: { kind: 'group', id: row.id }, after: row });
+    await bumpConfigGeneration(tx);
+    return row;
   }
 
   async update(ctx: Context, input: UpdateGroup): Promise<GroupRow> {
@@ -179,11 +202,41 @@ export class GroupService {
   /** Soft: audit events refer to it. Memberships and grants to the group go with it. */
   async delete(ctx: Context, input: ChangeOptions): Promise<GroupRow> {
     ctx.authorize('group:write');
-    return this.change(ctx, input, 'group.delete', async (tx, before) => {
-      await tx.delete(groupMembers).where(eq(groupMembers.groupId, before.id));
-      await this.grants.deleteFor(tx, ctx, { groupId: before.id });
-      return { deletedAt: new Date(ctx.clock.now()) };
-    });
+    return this.change(ctx, input, 'group.delete', (tx, before) => this.deletion(tx, ctx, before));
+  }
+
+  private async deletion(tx: Transaction, ctx: Context, before: GroupRow): Promise<Partial<GroupRow>> {
+    await tx.delete(groupMembers).where(eq(groupMembers.groupId, before.id));
+    await this.grants.deleteFor(tx, ctx, { groupId: before.id });
+    return { deletedAt: new Date(ctx.clock.now()) };
+  }
+
+  /** Renames or deletes a group as its directory says, or changes its members, within the directory's transaction. */
+  async changeProvisioned(tx: Transaction, ctx: Context, id: string, said: ProvisionedGroup): Promise<GroupRow> {
+    const before = await this.find(tx, id, true);
+    const action = said.isDeleted === true ? 'group.delete' : 'group.update';
+    const renamed = said.name === undefined ? {} : { name: said.name };
+    if (said.isDeleted !== true) await this.applyMembers(tx, ctx, id, said.members);
+    const changed = said.isDeleted === true ? await this.deletion(tx, ctx, before) : renamed;
+    const row = await this.write(tx, ctx, before, action, changed, said.members);
+    const isMembersOnly = said.isDeleted !== true && said.name === undefined && said.members !== undefined;
+    const moved = Object.values(said.members ?? {}).flat();
+    await bumpConfigGeneration(tx, isMembersOnly ? { principalIds: moved } : undefined);
+    return row;
+  }
+
+  private async applyMembers(tx: Transaction, ctx: Context, id: string, members: ProvisionedGroup['members']) {
+    const { added = [], removed = [] } = members ?? {};
+    // Lists as one parameter each: a group may have more members than a statement has parameters.
+    const at = new Date(ctx.clock.now()).toISOString();
+    if (added.length > 0) {
+      await tx.execute(sql`insert into group_members (group_id, principal_id, created_at)
+        select ${id}, unnest(${`{${added.join(',')}}`}::uuid[]), ${at}::timestamptz on conflict do nothing`);
+    }
+    if (removed.length > 0) {
+      await tx.execute(sql`delete from group_members
+        where group_id = ${id} and principal_id = any (${`{${removed.join(',')}}`}::uuid[])`);
+    }
   }
 
   /** Adds principals; those that belong already stay. */
@@ -235,7 +288,10 @@ export class GroupService {
       const found = new Violations();
       const located = await lockBatch(batch, found, 'group', (id) => this.find(tx, id, true));
       const known = await this.knownPrincipals(tx, batch.items);
-      for (const { item } of located) checkMembers(found, item, known);
+      for (const { item, before } of located) {
+        if (before.directoryId !== null) found.add(item.paths[item.add.length > 0 ? 0 : 1], ofDirectory);
+        else checkMembers(found, item, known);
+      }
       found.assertNone();
       const rows: GroupRow[] = [];
       for (const { item, before } of located) {
@@ -302,6 +358,9 @@ export class GroupService {
   ): Promise<GroupRow> {
     return mutate(this.database, input, async (tx) => {
       const before = await this.find(tx, input.id, true);
+      if (before.directoryId !== null) {
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message: ofDirectory }] });
+      }
       assertRevision(before, input.expectedRevision);
       const row = await this.write(tx, ctx, before, action, await values(tx, before));
       await bumpConfigGeneration(tx);
@@ -315,7 +374,7 @@ export class GroupService {
     before: GroupRow,
     action: string,
     changed: Partial<typeof groups.$inferInsert>,
-    members: { readonly principalIds?: readonly string[] } = {},
+    members: Readonly<Record<string, readonly string[]>> = {},
   ): Promise<GroupRow> {
     const [row] = await tx
       .update(groups)

@@ -86,6 +86,12 @@ export class User {
   @Field(() => PrincipalStatusEnum, { description: 'Whether it may act.' })
   status!: PrincipalRow['status'];
 
+  @Field(() => ID, {
+    nullable: true,
+    description: 'Id of the SCIM directory that provisions it; null where it is managed here.',
+  })
+  directoryId!: string | null;
+
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
 
@@ -138,6 +144,12 @@ export class Group {
 
   @Field(() => String, { description: 'Free text.' })
   description!: string;
+
+  @Field(() => ID, {
+    nullable: true,
+    description: 'Id of the SCIM directory that provisions it; null where it is managed here.',
+  })
+  directoryId!: string | null;
 
   @Field(() => Int, { description: 'Raised by each change, also of its members; pass it as expectedRevision.' })
   revision!: number;

@@ -20,6 +20,8 @@ export const principals = pgTable('principals', {
   subject: text(),
   email: text(),
   ownerId: uuid('owner_id').references((): AnyPgColumn => principals.id),
+  /** The SCIM directory that provisions it; null where it is managed here. */
+  directoryId: uuid('directory_id'),
   revision: integer().notNull().default(1),
   createdAt,
   updatedAt,
@@ -33,6 +35,8 @@ export const groups = pgTable('groups', {
   id: uuid().primaryKey(),
   name: text().notNull(),
   description: text().notNull().default(''),
+  /** The SCIM directory that provisions it; null where it is managed here. */
+  directoryId: uuid('directory_id'),
   revision: integer().notNull().default(1),
   createdAt,
   updatedAt,

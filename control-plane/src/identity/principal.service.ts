@@ -12,13 +12,13 @@ import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idemp
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
+import { emailLengthMax, emailPattern } from './email.ts';
 import { apiKeys, groupMembers, type PrincipalRow, principals, principalText } from './identity.tables.ts';
+import { scimUsers } from './scim/scim.tables.ts';
 
 /** Issuer of users that exist only here. */
 export const localIssuer = 'local';
 export const serviceAccountLifetimeMsMax = 5 * 366 * 86_400_000;
-const emailLengthMax = 254;
-const emailPattern = /^[^\s@]+@[^\s@]+$/;
 
 type Kind = PrincipalRow['kind'];
 
@@ -43,6 +43,19 @@ export interface CreateServiceAccount extends CreateOptions {
   readonly description?: string | null | undefined;
   readonly ownerId?: string | null | undefined;
   readonly expiresAt: Date;
+}
+/** What a directory says of a user whom it provisions. */
+export interface Provisioned {
+  readonly directoryId: string;
+  /** Of the directory's identity provider; `subject` names the user there. */
+  readonly issuer: string;
+  readonly subject: string;
+  readonly name: string;
+  readonly email: string | null;
+  /** Undefined: as it is. */
+  readonly status: PrincipalRow['status'] | undefined;
+  /** Recorded with the change, for the audit trail. */
+  readonly said: Readonly<Record<string, unknown>>;
 }
 /** Absent and null fields keep their value, but for `email`, which null clears. */
 export interface UpdatePrincipal extends ChangeOptions {
@@ -206,6 +219,7 @@ export class PrincipalService {
     return this.change(ctx, kind, input, 'update', async (tx, before) => {
       const found = new Violations();
       this.checkFields(found, input);
+      await this.checkProvisioned(tx, found, before, input);
       if (kind === 'serviceAccount') {
         found.expiry('input.expiresAt', input.expiresAt, ctx.clock.now(), serviceAccountLifetimeMsMax);
         if (typeof input.ownerId === 'string') await this.ownerFor(tx, ctx, found, input.ownerId);
@@ -230,9 +244,11 @@ export class PrincipalService {
   /** Soft: audit events refer to it. Its keys are revoked, its memberships and grants go with it. */
   async delete(ctx: Context, kind: Kind, input: ChangeOptions): Promise<PrincipalRow> {
     ctx.authorize(kind === 'user' ? 'user:write' : 'serviceAccount:write');
-    const now = new Date(ctx.clock.now());
     return this.change(ctx, kind, input, 'delete', async (tx, before) => {
-      await this.roles.assertOwnerRemains(tx, ctx, before.id);
+      if (before.directoryId !== null) {
+        const message = 'is provisioned by a directory: remove it there, or disable it here';
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
+      }
       const [owned] = await tx
         .select({ count: sql<number>`count(*)::int` })
         .from(principals)
@@ -241,14 +257,71 @@ export class PrincipalService {
         const message = `still owns ${owned.count} service account(s): give them another owner first`;
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
-      await tx
-        .update(apiKeys)
-        .set({ revokedAt: now, updatedAt: now, revision: sql`${apiKeys.revision} + 1` })
-        .where(and(eq(apiKeys.principalId, before.id), isNull(apiKeys.revokedAt)));
-      await tx.delete(groupMembers).where(eq(groupMembers.principalId, before.id));
-      await this.grants.deleteFor(tx, ctx, { principalId: before.id });
-      return { deletedAt: now, status: 'disabled', epoch: before.epoch + 1 };
+      return this.deletion(tx, ctx, before);
     });
+  }
+
+  /** Makes a user that a directory names, within the directory's transaction. */
+  async insertProvisioned(tx: Transaction, ctx: Context, said: Provisioned): Promise<PrincipalRow> {
+    return this.insert(tx, ctx, 'provisionUser', {}, (id) => ({
+      kind: 'user',
+      name: said.name,
+      email: said.email,
+      status: said.status ?? 'active',
+      issuer: said.issuer,
+      subject: said.subject === '' ? id : said.subject,
+      directoryId: said.directoryId,
+    }));
+  }
+
+  /** Changes a user as its directory says, within the directory's transaction. */
+  async changeProvisioned(tx: Transaction, ctx: Context, id: string, said: Provisioned): Promise<PrincipalRow> {
+    const values = async (before: PrincipalRow): Promise<Partial<typeof principals.$inferInsert>> => {
+      const status = said.status ?? before.status;
+      const disabling = before.status === 'active' && status === 'disabled';
+      if (disabling) await this.roles.assertOwnerRemains(tx, ctx, id);
+      const { name, email, issuer, directoryId } = said;
+      const subject = said.subject === '' ? before.subject : said.subject;
+      return { name, email, issuer, subject, directoryId, status, epoch: before.epoch + (disabling ? 1 : 0) };
+    };
+    return this.changeIn(tx, ctx, { kind: 'user', id, verb: 'update', said: said.said }, values);
+  }
+
+  /** Deletes a user that its directory removed. Service accounts it answered for are left without an owner who can act. */
+  async deleteProvisioned(tx: Transaction, ctx: Context, id: string): Promise<PrincipalRow> {
+    return this.changeIn(tx, ctx, { kind: 'user', id, verb: 'delete' }, (before) => this.deletion(tx, ctx, before));
+  }
+
+  private async deletion(
+    tx: Transaction,
+    ctx: Context,
+    before: PrincipalRow,
+  ): Promise<Partial<typeof principals.$inferInsert>> {
+    const now = new Date(ctx.clock.now());
+    await this.roles.assertOwnerRemains(tx, ctx, before.id);
+    await tx
+      .update(apiKeys)
+      .set({ revokedAt: now, updatedAt: now, revision: sql`${apiKeys.revision} + 1` })
+      .where(and(eq(apiKeys.principalId, before.id), isNull(apiKeys.revokedAt)));
+    await tx.delete(groupMembers).where(eq(groupMembers.principalId, before.id));
+    await this.grants.deleteFor(tx, ctx, { principalId: before.id });
+    return { deletedAt: now, status: 'disabled', epoch: before.epoch + 1 };
+  }
+
+  /** What a directory says of its users is not for others to say; to disable one is always possible. */
+  private async checkProvisioned(tx: Transaction, found: Violations, before: PrincipalRow, input: UpdatePrincipal) {
+    if (before.directoryId === null) return;
+    for (const field of ['name', 'email'] as const) {
+      if (input[field] !== undefined && input[field] !== before[field]) {
+        found.add(`input.${field}`, 'is provisioned by a directory: change it there');
+      }
+    }
+    if (input.status !== 'active') return;
+    const [said] = await tx
+      .select({ active: scimUsers.active })
+      .from(scimUsers)
+      .where(eq(scimUsers.principalId, before.id));
+    if (said?.active === false) found.add('input.status', 'was deactivated by its directory: activate it there');
   }
 
   private checkFields(found: Violations, input: Omit<UpdatePrincipal, 'id'>): void {
@@ -311,30 +384,37 @@ export class PrincipalService {
     verb: 'update' | 'delete',
     values: (tx: Transaction, before: PrincipalRow) => Promise<Partial<typeof principals.$inferInsert>>,
   ): Promise<PrincipalRow> {
-    return mutate(this.database, input, async (tx) => {
-      // Before the row's lock, always in this order: whoever removes an owner holds this one first.
-      await this.roles.lockOwners(tx);
-      if (isUuid(input.id)) await tx.execute(sql`select 1 from principals where id = ${input.id} for update`);
-      const before = await findPrincipal(tx, input.id, kind);
-      if (before === undefined) throw new AppError('NOT_FOUND');
-      await this.roles.assertMayManage(ctx, tx, before.id);
-      assertRevision(before, input.expectedRevision);
-      const [row] = await tx
-        .update(principals)
-        .set({
-          ...(await values(tx, before)),
-          revision: before.revision + 1,
-          updatedAt: new Date(ctx.clock.now()),
-        })
-        .where(eq(principals.id, before.id))
-        .returning();
-      if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
-      await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after: row });
-      // A deleted subject takes its grants with it, on whatever server they are.
-      if (verb === 'delete') await bumpConfigGeneration(tx);
-      else await bumpConfigGeneration(tx, { principalIds: [row.id, ...(await this.accountsOf(tx, row.id))] });
-      return row;
-    });
+    return mutate(this.database, input, (tx) =>
+      this.changeIn(tx, ctx, { ...input, kind, verb }, (before) => values(tx, before)),
+    );
+  }
+
+  private async changeIn(
+    tx: Transaction,
+    ctx: Context,
+    change: ChangeOptions & { readonly kind: Kind; readonly verb: 'update' | 'delete'; readonly said?: object },
+    values: (before: PrincipalRow) => Promise<Partial<typeof principals.$inferInsert>>,
+  ): Promise<PrincipalRow> {
+    const { id, kind, verb, said } = change;
+    // Before the row's lock, always in this order: whoever removes an owner holds this one first.
+    await this.roles.lockOwners(tx);
+    if (isUuid(id)) await tx.execute(sql`select 1 from principals where id = ${id} for update`);
+    const before = await findPrincipal(tx, id, kind);
+    if (before === undefined) throw new AppError('NOT_FOUND');
+    await this.roles.assertMayManage(ctx, tx, before.id);
+    assertRevision(before, change.expectedRevision);
+    const [row] = await tx
+      .update(principals)
+      .set({ ...(await values(before)), revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .where(eq(principals.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
+    const after = said === undefined ? row : { ...row, said };
+    await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after });
+    // A deleted subject takes its grants with it, on whatever server they are.
+    if (verb === 'delete') await bumpConfigGeneration(tx);
+    else await bumpConfigGeneration(tx, { principalIds: [row.id, ...(await this.accountsOf(tx, row.id))] });
+    return row;
   }
 
   /** Service accounts for which the principal answers: what becomes of it may become of them. */

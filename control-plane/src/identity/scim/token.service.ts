@@ -1,0 +1,246 @@
+import { timingSafeEqual } from 'node:crypto';
+import { AppError, permissions, sha256 } from '@sallyport/schema';
+import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
+import { and, asc, eq, gt, inArray, isNull, lt, or } from 'drizzle-orm';
+import { recordMutation } from '../../audit/audit.service.ts';
+import { type Actor, type Context, systemActorId } from '../../context.ts';
+import { batched } from '../../database/batched.ts';
+import type { Database, Transaction } from '../../database/client.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations } from '../../database/idempotency.ts';
+import { assertRevision, isUuid, mutate, type MutationOptions } from '../../database/mutation.ts';
+import { nameLengthMax, Violations } from '../../database/violations.ts';
+import { findDirectory } from './directory.service.ts';
+import { type ScimTokenRow, scimDirectories, scimTokens } from './scim.tables.ts';
+import type { Directory } from './scim-user.service.ts';
+
+export const scimTokenPrefix = 'spscim_';
+export const scimTokenLifetimeMsMax = 366 * 86_400_000;
+/** Tokens of one directory that are neither revoked nor expired: one in use, one that succeeds it, and some to spare. */
+export const scimTokensPerDirectoryMax = 10;
+export const scimTokenOverlapSecondsMax = 30 * 24 * 3600;
+const overlapSecondsDefault = 24 * 3600;
+const hintLength = scimTokenPrefix.length + 6;
+const tokenLengthMax = 128;
+/** A token's last use is written at most this often. */
+const lastUsedIntervalMs = 60_000;
+
+interface ChangeOptions extends MutationOptions {
+  readonly id: string;
+  readonly expectedRevision?: number | null | undefined;
+}
+export interface CreateScimToken extends MutationOptions {
+  readonly idempotencyKey?: string | null | undefined;
+  readonly directoryId: string;
+  readonly name: string;
+  readonly expiresAt: Date;
+}
+export interface RotateScimToken extends ChangeOptions {
+  readonly expiresAt: Date;
+  readonly overlapSeconds?: number | null | undefined;
+}
+/** The only moment at which a token's secret exists outside its holder. */
+export interface IssuedScimToken {
+  readonly scimToken: ScimTokenRow;
+  /** Null on a dry run, and when a repeated create found the token made before: it cannot be shown twice. */
+  readonly secret: string | null;
+}
+
+/** What audit events may hold of a token. */
+function visible(row: ScimTokenRow): Omit<ScimTokenRow, 'hash'> {
+  const { hash: _hash, ...rest } = row;
+  return rest;
+}
+
+/** Bearer tokens of directories. They open SCIM and nothing else: no key opens SCIM, and no such token GraphQL or a node. */
+export class ScimTokenService {
+  private readonly database: Database;
+  private readonly clock: Clock;
+  private readonly log: Log;
+  private readonly loadOf: (directoryId: string) => Promise<readonly ScimTokenRow[] | undefined>;
+
+  constructor(options: { readonly database: Database; readonly clock: Clock; readonly log: Log }) {
+    const { database } = options;
+    this.database = database;
+    this.clock = options.clock;
+    this.log = options.log;
+    this.loadOf = batched(async (ids) => {
+      const rows = await database.db
+        .select()
+        .from(scimTokens)
+        .where(inArray(scimTokens.directoryId, [...ids]))
+        .orderBy(asc(scimTokens.id));
+      return Map.groupBy(rows, ({ directoryId }) => directoryId);
+    });
+  }
+
+  /** The tokens of a directory at hand that may still be used; the caller has authorized. */
+  async liveOf(directoryId: string): Promise<readonly ScimTokenRow[]> {
+    const rows = (await this.loadOf(directoryId)) ?? [];
+    return rows.filter((row) => row.revokedAt === null && row.expiresAt.getTime() > this.clock.now());
+  }
+
+  async create(ctx: Context, input: CreateScimToken): Promise<IssuedScimToken> {
+    ctx.authorize('settings:write');
+    return mutate(this.database, input, async (tx) => {
+      const now = ctx.clock.now();
+      const found = new Violations();
+      found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+      found.text('input.name', input.name, 1, nameLengthMax);
+      found.expiry('input.expiresAt', input.expiresAt, now, scimTokenLifetimeMsMax);
+      found.assertNone();
+      const directory = await findDirectory(tx, input.directoryId, 'update');
+      const id = uuidv7(now);
+      const create = { actorId: ctx.actor.principalId, operation: 'createScimToken', key: input.idempotencyKey, input };
+      const earlier = await claimIdempotencyKey(tx, create, id, now);
+      if (earlier !== undefined) return { scimToken: await find(tx, earlier), secret: null };
+      await this.assertRoom(tx, directory.id, now);
+      const { name, expiresAt } = input;
+      const issued = await this.issue(tx, now, { id, directoryId: directory.id, name, expiresAt, successorOf: null });
+      const after = visible(issued.scimToken);
+      await recordMutation(tx, ctx, { action: 'scimToken.create', object: { kind: 'scimToken', id }, after });
+      return input.dryRun === true ? { ...issued, secret: null } : issued;
+    });
+  }
+
+  /** Issues a successor; the old token ends after the overlap, or earlier if it would. */
+  async rotate(ctx: Context, input: RotateScimToken): Promise<IssuedScimToken> {
+    ctx.authorize('settings:write');
+    const overlapSeconds = input.overlapSeconds ?? overlapSecondsDefault;
+    return mutate(this.database, input, async (tx) => {
+      const now = ctx.clock.now();
+      const before = await find(tx, input.id);
+      assertRevision(before, input.expectedRevision);
+      const found = new Violations();
+      found.expiry('input.expiresAt', input.expiresAt, now, scimTokenLifetimeMsMax);
+      if (overlapSeconds < 0 || overlapSeconds > scimTokenOverlapSecondsMax) {
+        found.add('input.overlapSeconds', `must be between 0 and ${scimTokenOverlapSecondsMax}`);
+      }
+      if (before.revokedAt !== null) found.add('input.id', 'the token was revoked; create a new one');
+      found.assertNone();
+      await findDirectory(tx, before.directoryId, 'update');
+      await this.assertRoom(tx, before.directoryId, now);
+      const expiresAt = new Date(Math.min(before.expiresAt.getTime(), now + overlapSeconds * 1000));
+      const ending = await this.change(tx, before, { expiresAt });
+      const { directoryId, name } = before;
+      const successor = { id: uuidv7(now), directoryId, name, expiresAt: input.expiresAt, successorOf: before.id };
+      const issued = await this.issue(tx, now, successor);
+      await recordMutation(tx, ctx, {
+        action: 'scimToken.rotate',
+        object: { kind: 'scimToken', id: before.id },
+        before: visible(before),
+        after: { ending: visible(ending), successor: visible(issued.scimToken) },
+      });
+      return input.dryRun === true ? { ...issued, secret: null } : issued;
+    });
+  }
+
+  /** Ends the token now. Revoking a revoked token changes nothing. */
+  async revoke(ctx: Context, input: ChangeOptions): Promise<ScimTokenRow> {
+    ctx.authorize('settings:write');
+    return mutate(this.database, input, async (tx) => {
+      const before = await find(tx, input.id);
+      assertRevision(before, input.expectedRevision);
+      if (before.revokedAt !== null) return before;
+      const row = await this.change(tx, before, { revokedAt: new Date(ctx.clock.now()) });
+      const change = { before: visible(before), after: visible(row) };
+      await recordMutation(tx, ctx, {
+        action: 'scimToken.revoke',
+        object: { kind: 'scimToken', id: row.id },
+        ...change,
+      });
+      return row;
+    });
+  }
+
+  /**
+   * The directory for a presented token, and the actor under whose name its changes are recorded. Unknown, revoked,
+   * expired, of a directory that was deleted: all are UNAUTHENTICATED alike. Reads the database every time.
+   */
+  async directoryFor(presented: string): Promise<{ readonly directory: Directory; readonly actor: Actor }> {
+    const nowMs = this.clock.now();
+    if (!presented.startsWith(scimTokenPrefix) || presented.length > tokenLengthMax) throw refused('not a SCIM token');
+    const hash = sha256(presented);
+    const [row] = await this.database.db
+      .select({ token: scimTokens, directory: scimDirectories })
+      .from(scimTokens)
+      .innerJoin(scimDirectories, eq(scimDirectories.id, scimTokens.directoryId))
+      .where(eq(scimTokens.hash, hash));
+    if (row === undefined || !timingSafeEqual(Buffer.from(row.token.hash), Buffer.from(hash))) throw refused('unknown');
+    const { token, directory } = row;
+    if (token.revokedAt !== null) throw refused(`SCIM token ${token.id} is revoked`);
+    if (token.expiresAt.getTime() <= nowMs) throw refused(`SCIM token ${token.id} has expired`);
+    if (directory.deletedAt !== null) throw refused(`directory ${directory.id} is deleted`);
+    this.noteUse(token, nowMs);
+    const actor: Actor = {
+      principalId: systemActorId,
+      name: `SCIM directory ${directory.name}`,
+      kind: 'system',
+      keyId: token.id,
+      // An identity provider may deactivate anybody whom it provisions, owners too; the services here do no more.
+      permissions: new Set(permissions),
+    };
+    return { directory, actor };
+  }
+
+  /** Not awaited: a request does not wait for it, nor fail by it. */
+  private noteUse(token: ScimTokenRow, nowMs: number): void {
+    const before = new Date(nowMs - lastUsedIntervalMs);
+    if (token.lastUsedAt !== null && token.lastUsedAt > before) return;
+    this.database.db
+      .update(scimTokens)
+      .set({ lastUsedAt: new Date(nowMs) })
+      .where(and(eq(scimTokens.id, token.id), or(isNull(scimTokens.lastUsedAt), lt(scimTokens.lastUsedAt, before))))
+      .catch((error: unknown) => this.log.warn({ err: error, tokenId: token.id }, 'last use was not recorded'));
+  }
+
+  private async assertRoom(tx: Transaction, directoryId: string, nowMs: number): Promise<void> {
+    const live = await tx
+      .select({ id: scimTokens.id })
+      .from(scimTokens)
+      .where(
+        and(
+          eq(scimTokens.directoryId, directoryId),
+          isNull(scimTokens.revokedAt),
+          gt(scimTokens.expiresAt, new Date(nowMs)),
+        ),
+      );
+    if (live.length < scimTokensPerDirectoryMax) return;
+    const message = `has ${scimTokensPerDirectoryMax} tokens already: revoke some first`;
+    throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.directoryId', message }] });
+  }
+
+  private async issue(
+    tx: Transaction,
+    nowMs: number,
+    values: Pick<ScimTokenRow, 'id' | 'directoryId' | 'name' | 'expiresAt' | 'successorOf'>,
+  ): Promise<{ scimToken: ScimTokenRow; secret: string }> {
+    const secret = randomSecret(scimTokenPrefix);
+    const [scimToken] = await tx
+      .insert(scimTokens)
+      .values({ ...values, hash: sha256(secret), hint: secret.slice(0, hintLength), createdAt: new Date(nowMs) })
+      .returning();
+    if (scimToken === undefined) throw new AppError('INTERNAL', { internal: 'SCIM token was not inserted' });
+    return { scimToken, secret };
+  }
+
+  private async change(tx: Transaction, before: ScimTokenRow, values: Partial<ScimTokenRow>): Promise<ScimTokenRow> {
+    const [row] = await tx
+      .update(scimTokens)
+      .set({ ...values, revision: before.revision + 1 })
+      .where(eq(scimTokens.id, before.id))
+      .returning();
+    if (row === undefined) throw new AppError('INTERNAL', { internal: 'SCIM token vanished under its lock' });
+    return row;
+  }
+}
+
+function refused(why: string): AppError {
+  return new AppError('UNAUTHENTICATED', { internal: why });
+}
+
+async function find(tx: Transaction, id: string): Promise<ScimTokenRow> {
+  if (!isUuid(id)) throw new AppError('NOT_FOUND');
+  const [row] = await tx.select().from(scimTokens).where(eq(scimTokens.id, id)).for('update');
+  if (row === undefined) throw new AppError('NOT_FOUND');
+  return row;
+}
