@@ -1,32 +1,51 @@
 import { AppError, type Permission } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
+import {
+  isPermitted,
+  isPermittedSomewhere,
+  noRights,
+  type Rights,
+  type ServerFacts,
+  type ServerScope,
+  serverScope,
+} from './access/rights.ts';
 
 /** Who acts in the control plane. `system` is the program itself: reconcilers, the discovery job. */
-export interface Actor {
+export interface Actor extends Rights {
   readonly principalId: string;
   readonly name: string;
   readonly kind: 'user' | 'serviceAccount' | 'system';
   /** The API key used; null for the system. */
   readonly keyId: string | null;
-  readonly permissions: ReadonlySet<Permission>;
 }
 
 /** What every service method gets first. An unauthenticated request has no Context at all. */
 export interface Context {
   readonly actor: Actor;
-  /** Throws FORBIDDEN unless the actor's roles give the permission. */
-  authorize(permission: Permission): void;
+  /**
+   * Throws unless the actor's roles give the permission: everywhere, or on the server that is given. FORBIDDEN, and
+   * NOT_FOUND for a server that the actor may not see.
+   */
+  authorize(permission: Permission, server?: ServerFacts): void;
+  /** The servers on which the actor has the permission, for lists. Throws FORBIDDEN where there can be none. */
+  serverScope(permission: Permission): ServerScope;
   readonly clock: Clock;
   readonly log: Log;
 }
 
 export function createContext(actor: Actor, deps: { readonly clock: Clock; readonly log: Log }): Context {
+  const lacks = (permission: Permission, server?: ServerFacts): AppError => {
+    const isHidden = server !== undefined && !isPermitted(actor, 'server:read', server);
+    return new AppError(isHidden ? 'NOT_FOUND' : 'FORBIDDEN', { internal: `${actor.principalId} lacks ${permission}` });
+  };
   return {
     actor,
-    authorize: (permission) => {
-      if (!actor.permissions.has(permission)) {
-        throw new AppError('FORBIDDEN', { internal: `${actor.principalId} lacks ${permission}` });
-      }
+    authorize: (permission, server) => {
+      if (!isPermitted(actor, permission, server)) throw lacks(permission, server);
+    },
+    serverScope: (permission) => {
+      if (!isPermittedSomewhere(actor, permission)) throw lacks(permission);
+      return serverScope(actor, permission);
     },
     clock: deps.clock,
     log: deps.log,
@@ -46,6 +65,7 @@ export function systemContext(
     name,
     kind: 'system',
     keyId: null,
+    ...noRights,
     permissions: new Set(permissions),
   };
   return createContext(actor, deps);
@@ -60,7 +80,7 @@ export function anonymousContext(deps: { readonly clock: Clock; readonly log: Lo
     name: 'anonymous',
     kind: 'system',
     keyId: null,
-    permissions: new Set(),
+    ...noRights,
   };
   return createContext(actor, deps);
 }

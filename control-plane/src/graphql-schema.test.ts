@@ -14,6 +14,7 @@ import {
 } from 'graphql';
 import { describe, expect, test } from 'vitest';
 import { fieldPermissions } from './access/field-permissions.ts';
+import { noRights } from './access/rights.ts';
 import { anonymousContext, createContext } from './context.ts';
 import { assertWithinLimits, queryAliasesMax } from './graphql-limits.ts';
 import { accessOf, enforceFieldPermissions } from './graphql-permissions.ts';
@@ -96,7 +97,8 @@ describe('field permissions', () => {
     'Query.one': 'grant:read',
   });
   const resolve = (field: string, args: object, held: readonly Permission[] | undefined): unknown => {
-    const actor = { principalId: 'p', name: 'p', kind: 'user', keyId: 'k', permissions: new Set(held) } as const;
+    const rights = { ...noRights, permissions: new Set(held) };
+    const actor = { principalId: 'p', name: 'p', kind: 'user', keyId: 'k', ...rights } as const;
     const ctx = held === undefined ? anonymousContext(deps) : createContext(actor, deps);
     const source = { list: ['a'], one: 'b' };
     return guarded

@@ -18,6 +18,7 @@ import {
 import { handleProtocols, type SubscribePayload } from 'graphql-ws';
 import { type Extra, useServer } from 'graphql-ws/use/ws';
 import { type WebSocket, WebSocketServer } from 'ws';
+import { sameRights } from './access/rights.ts';
 import { type Actor, anonymousContext, type Context, createContext, isAuthenticated } from './context.ts';
 import { isConnectionFailure } from './database/client.ts';
 import { graphqlErrorOf } from './graphql-errors.ts';
@@ -104,7 +105,7 @@ function answerFailure(response: ServerResponse, thrown: unknown, log: Log): voi
 
 /** The schema is for those who may do something here; to others nothing of it is told, not even by an error. */
 function mayLearnSchema({ actor }: Context): boolean {
-  return actor.permissions.size > 0;
+  return actor.permissions.size + actor.limited.length > 0;
 }
 
 /** A document or variable that does not fit the schema: the message suggests names that would. */
@@ -224,11 +225,7 @@ function keyOfParameters(parameters: Readonly<Record<string, unknown>> | undefin
 }
 
 function sameActor(a: Actor, b: Actor): boolean {
-  return (
-    a.principalId === b.principalId &&
-    a.permissions.size === b.permissions.size &&
-    [...a.permissions].every((permission) => b.permissions.has(permission))
-  );
+  return a.principalId === b.principalId && sameRights(a, b);
 }
 
 /** Closes the socket once its key no longer opens, or opens less or more than when it was opened. */

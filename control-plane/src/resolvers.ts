@@ -1,5 +1,5 @@
 import { GrantResolver } from './access/grant.resolver.ts';
-import { RoleResolver } from './access/role.resolver.ts';
+import { RoleProposalResolver, RoleResolver } from './access/role.resolver.ts';
 import { AuditResolver } from './audit/audit.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
 import { DefinitionResolver } from './catalog/definition.resolver.ts';
@@ -22,6 +22,7 @@ export const resolverClasses = [
   GrantResolver,
   GroupResolver,
   PolicyResolver,
+  RoleProposalResolver,
   RoleResolver,
   ScimResolver,
   ServerResolver,
@@ -42,7 +43,8 @@ export function createResolvers(services: Services): readonly object[] {
     new GrantResolver(services),
     new GroupResolver(services),
     new PolicyResolver(services),
-    new RoleResolver(services.roles),
+    new RoleProposalResolver(),
+    new RoleResolver(services),
     new ScimResolver(services.scim),
     new ServerResolver(services),
     new ServiceAccountResolver(services),

@@ -1,6 +1,8 @@
 import type { Permission } from '@sallyport/schema';
 import { type Clock, createEgress, type EgressAllowance, type Log } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
+import { CustomRoleService } from './access/custom-role.service.ts';
+import { RoleProposalService } from './access/role-proposal.service.ts';
 import { RoleService } from './access/role.service.ts';
 import { CheckpointService } from './audit/checkpoint.service.ts';
 import { EpochService } from './audit/epoch.service.ts';
@@ -14,7 +16,7 @@ import { DiscoveryService } from './catalog/discovery.service.ts';
 import { HealthService } from './catalog/health.service.ts';
 import { ServerService } from './catalog/server.service.ts';
 import { systemContext } from './context.ts';
-import type { Database } from './database/client.ts';
+import type { Database, Reader } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
 import { type Fleet, startFleet } from './fleet/fleet.ts';
@@ -70,27 +72,38 @@ function scimOf({ database, clock, log }: ServicesOptions, principals: Principal
   };
 }
 
+type KeyIssuer = (reader: Reader, keyId: string) => Promise<string | undefined>;
+
+function roleServices(database: Database, keyIssuer: KeyIssuer) {
+  const roles = new RoleService(database, { ...principalLookup, groupExists });
+  return {
+    roles,
+    customRoles: new CustomRoleService(database, roles),
+    roleProposals: new RoleProposalService(database, roles, { ...principalLookup, keyIssuer }),
+  };
+}
+
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
   const egress = createEgress({ allow: options.egressAllow });
   const health = new HealthService(database);
-  const roles = new RoleService(database, principalLookup);
-  const grants: GrantService = new GrantService(database, {
-    principalKind: principalLookup.principalKind,
-    groupExists,
-    serverExists: (reader, id) => servers.exists(reader, id),
-  });
+  const access = roleServices(database, (reader, keyId) => apiKeys.issuerOf(reader, keyId));
+  const { roles } = access;
+  const serverExists = (reader: Reader, id: string) => servers.exists(reader, id);
+  const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const servers: ServerService = new ServerService({
     database,
     egress,
     grants,
     health,
+    groupExists,
     onUndiscovered: () => discovery.kick(),
   });
   const principals = new PrincipalService(database, roles, grants);
-  const groups = new GroupService(database, grants);
-  const apiKeys = new ApiKeyService(database, roles);
+  const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
+  const groups = new GroupService({ database, grants, roles, serversOwned });
+  const apiKeys: ApiKeyService = new ApiKeyService(database, roles);
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void => alarm(fleet, log, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
   const fleet: Fleet = await startFleet({
@@ -120,7 +133,7 @@ export async function startServices(options: ServicesOptions) {
     nodeKeys: nodeKeysOf(fleet),
     onAlarm,
     health,
-    roles,
+    ...access,
     grants,
     servers,
     definitions: new DefinitionService(database),

@@ -4,6 +4,8 @@
 export const permissions = [
   'server:read',
   'server:write',
+  // Of servers that a group one belongs to owns; in a role limited to servers, of those.
+  'server:writeOwn',
   'server:approve',
   'group:read',
   'group:write',
@@ -29,6 +31,27 @@ export type Permission = (typeof permissions)[number];
 export const roles = ['owner', 'admin', 'editor', 'auditor', 'viewer', 'member'] as const;
 export type Role = (typeof roles)[number];
 
+/** What is about one server, and all that a role gives which is limited to some servers. */
+export const serverPermissions: readonly Permission[] = [
+  'server:read',
+  'server:write',
+  'server:writeOwn',
+  'server:approve',
+];
+
+/** In no custom role: whoever had it could give himself all the rest. */
+export const reservedPermissions: readonly Permission[] = ['role:assign'];
+
+/** Given directly and without limits only, and by two people where more than one owner exists. */
+export const guardedRoles: readonly Role[] = ['owner', 'auditor'];
+
+/** What only looks: all that an API key for reading has. */
+export const readPermissions: readonly Permission[] = permissions.filter((permission) => permission.endsWith(':read'));
+
+export function isPermission(text: string): text is Permission {
+  return (permissions as readonly string[]).includes(text);
+}
+
 const reading = [
   'server:read',
   'group:read',
@@ -46,7 +69,7 @@ export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
   admin: permissions.filter((permission) => permission !== 'role:assign'),
   editor: [
     'server:read',
-    'server:write',
+    'server:writeOwn',
     'group:read',
     'user:read',
     'serviceAccount:read',
@@ -58,10 +81,3 @@ export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
   viewer: reading,
   member: [],
 };
-
-/** Every permission the roles give together. */
-export function permissionsOf(held: Iterable<Role>): ReadonlySet<Permission> {
-  const result = new Set<Permission>();
-  for (const role of held) for (const permission of rolePermissions[role]) result.add(permission);
-  return result;
-}

@@ -26,12 +26,15 @@ const actor = {
   kind: 'user' as const,
   keyId: null,
   permissions: new Set(permissions),
+  limited: [],
+  groupIds: new Set<string>(),
 };
 const ctx = {
   actor,
   authorize: (permission: (typeof permissions)[number]) => {
     if (!actor.permissions.has(permission)) throw new AppError('FORBIDDEN');
   },
+  serverScope: () => 'all' as const,
   clock: systemClock,
   log,
 };

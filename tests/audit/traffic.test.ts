@@ -11,8 +11,17 @@ beforeAll(async () => {
 afterAll(() => store.stop());
 
 const ctx = {
-  actor: { principalId: 'p', name: 'p', kind: 'user' as const, keyId: null, permissions: new Set(permissions) },
+  actor: {
+    principalId: 'p',
+    name: 'p',
+    kind: 'user' as const,
+    keyId: null,
+    permissions: new Set(permissions),
+    limited: [],
+    groupIds: new Set<string>(),
+  },
   authorize: () => undefined,
+  serverScope: () => 'all' as const,
   clock: systemClock,
   log,
 };

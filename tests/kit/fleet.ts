@@ -22,8 +22,11 @@ export const administrator = {
     kind: 'system' as const,
     keyId: null,
     permissions: new Set(permissions),
+    limited: [],
+    groupIds: new Set<string>(),
   },
   authorize: () => undefined,
+  serverScope: () => 'all' as const,
   clock: systemClock,
   log: quiet,
 };

@@ -3,19 +3,56 @@ import {
   type GrantLimits,
   grantModes,
   type LabelSelector,
+  type Permission,
   type Role,
   type SubjectKind,
 } from '@sallyport/schema';
 import { sql } from 'drizzle-orm';
 import { bigint, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
+/** Custom roles; the built-in ones stand in `rolePermissions`. */
+export const customRoles = pgTable('roles', {
+  id: uuid().primaryKey(),
+  name: text().notNull(),
+  description: text().notNull().default(''),
+  permissions: text().array().$type<Permission[]>().notNull(),
+  revision: integer().notNull().default(1),
+  createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
+  updatedAt: timestamp('updated_at', { withTimezone: true }).notNull().defaultNow(),
+  deletedAt: timestamp('deleted_at', { withTimezone: true }),
+});
+export type CustomRoleRow = typeof customRoles.$inferSelect;
+
+/** Binds one role, built-in or custom, to one principal or group. */
 export const roleBindings = pgTable('role_bindings', {
   id: uuid().primaryKey(),
-  principalId: uuid('principal_id').notNull(),
-  role: text().$type<Role>().notNull(),
+  principalId: uuid('principal_id'),
+  groupId: uuid('group_id'),
+  role: text().$type<Role>(),
+  roleId: uuid('role_id'),
+  /** Null where it holds everywhere. */
+  serverLabels: jsonb('server_labels').$type<LabelSelector>(),
   createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
 });
 export type RoleBindingRow = typeof roleBindings.$inferSelect;
+
+/** A guarded role that one person proposed for a principal, and another confirms. */
+export const roleProposals = pgTable('role_proposals', {
+  id: uuid().primaryKey(),
+  principalId: uuid('principal_id').notNull(),
+  role: text().$type<Role>().notNull(),
+  reason: text().notNull().default(''),
+  state: text({ enum: ['open', 'confirmed', 'cancelled'] })
+    .notNull()
+    .default('open'),
+  proposedBy: uuid('proposed_by').notNull(),
+  decidedBy: uuid('decided_by'),
+  expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
+  decidedAt: timestamp('decided_at', { withTimezone: true }),
+  revision: integer().notNull().default(1),
+  createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
+});
+export type RoleProposalRow = typeof roleProposals.$inferSelect;
 
 export const grants = pgTable('grants', {
   id: uuid().primaryKey(),

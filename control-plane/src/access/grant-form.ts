@@ -156,14 +156,24 @@ export function selectorOf(found: Violations, path: string, input: GrantTargetIn
   if ((serverId ?? null) === null && labels === null) {
     found.add(`${path}.serverId`, 'must be the id of a server, unless serverLabels are given');
   }
+  if (labels !== null && (serverId ?? null) !== null) {
+    found.add(`${path}.serverLabels`, 'must be absent where serverId is given');
+  }
+  return checkSelector(found, `${path}.serverLabels`, labels);
+}
+
+/** The labels that servers are selected by; null where none are given. */
+export function checkSelector(
+  found: Violations,
+  path: string,
+  labels: readonly LabelInput[] | null,
+): LabelSelector | null {
   if (labels === null) return null;
-  if ((serverId ?? null) !== null) found.add(`${path}.serverLabels`, 'must be absent where serverId is given');
-  if (labels.length === 0) found.add(`${path}.serverLabels`, 'must name at least one label');
-  if (labels.length > selectorLabelsMax)
-    found.add(`${path}.serverLabels`, `must have at most ${selectorLabelsMax} labels`);
+  if (labels.length === 0) found.add(path, 'must name at least one label');
+  if (labels.length > selectorLabelsMax) found.add(path, `must have at most ${selectorLabelsMax} labels`);
   const keys = new Set<string>();
   for (const [index, { key, value }] of labels.slice(0, selectorLabelsMax).entries()) {
-    const at = `${path}.serverLabels[${index}]`;
+    const at = `${path}[${index}]`;
     found.text(`${at}.key`, key, 1, nameLengthMax);
     found.text(`${at}.value`, value, 0, nameLengthMax);
     if (keys.has(key)) found.add(`${at}.key`, 'is given twice');

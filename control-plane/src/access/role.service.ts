@@ -1,27 +1,88 @@
-import { AppError, permissionsOf, type Permission, type Role, roles, type Violation } from '@sallyport/schema';
+import {
+  AppError,
+  guardedRoles,
+  isPermission,
+  type LabelSelector,
+  type Permission,
+  type Role,
+  rolePermissions,
+  roles,
+  serverPermissions,
+  type Violation,
+} from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, inArray, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { isUuid, mutate } from '../database/mutation.ts';
-import { type RoleBindingRow, roleBindings } from './access.tables.ts';
+import { Violations } from '../database/violations.ts';
+import { customRoles, type RoleBindingRow, roleBindings } from './access.tables.ts';
+import { checkSelector, type LabelInput } from './grant-form.ts';
+import { type LimitedRights, missingRight, noRights, type Rights } from './rights.ts';
 
-/** What roles need to know of principals; `identity` answers, so that `access` imports no slice. */
+/** What roles need to know of principals and groups; `identity` answers, so that `access` imports no slice. */
 export interface PrincipalLookup {
   /** Locks the principal; undefined where there is none, or it was deleted. */
   readonly principalKind: (reader: Reader, id: string) => Promise<'user' | 'serviceAccount' | undefined>;
-  /** Those of the ids whose principal is active, not deleted and not expired at `nowMs`. */
-  readonly usablePrincipals: (reader: Reader, ids: readonly string[], nowMs: number) => Promise<readonly string[]>;
+  /** Those of the ids whose principal can act at `nowMs`, each with the user who is behind it. */
+  readonly usablePrincipals: (reader: Reader, ids: readonly string[], nowMs: number) => Promise<readonly Person[]>;
+  /** Locks the group against deletion. */
+  readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
+}
+
+export interface Person {
+  readonly principalId: string;
+  /** The user himself, or the one who answers for the service account. */
+  readonly personId: string;
 }
 
 /** Serializes all that may take away an owner: two owners must not remove each other at once. Taken before row locks. */
 const ownersLock = sql`select pg_advisory_xact_lock(hashtext('sallyport.owners'))`;
 
+/** Whom a role is bound to, which one, and where: one of principal and group, one of role and roleId. */
 export interface RoleChange {
-  readonly principalId: string;
-  readonly role: Role;
+  readonly principalId?: string | null | undefined;
+  readonly groupId?: string | null | undefined;
+  readonly role?: Role | null | undefined;
+  readonly roleId?: string | null | undefined;
+  readonly serverLabels?: readonly LabelInput[] | null | undefined;
   readonly dryRun?: boolean | null | undefined;
+}
+
+export interface BindingFilter {
+  readonly principalId?: string | null | undefined;
+  readonly groupId?: string | null | undefined;
+  readonly roleId?: string | null | undefined;
+}
+
+type Binding = Pick<RoleBindingRow, 'principalId' | 'groupId' | 'role' | 'roleId' | 'serverLabels'>;
+
+interface HeldRole {
+  readonly role: Role | null;
+  readonly permissions: readonly string[] | null;
+  readonly labels: LabelSelector | null;
+}
+
+function invalid(path: string, message: string): AppError {
+  const violation: Violation = { path, message };
+  return new AppError('INVALID_INPUT', { violations: [violation] });
+}
+
+/** A role limited to some servers gives what is about servers, and nothing else. */
+function limitedTo(selector: LabelSelector, permissions: readonly Permission[]): LimitedRights {
+  return { selector, permissions: new Set(permissions.filter((one) => serverPermissions.includes(one))) };
+}
+
+function rightsFrom(held: readonly HeldRole[], groupIds: readonly string[]): Rights {
+  const everywhere = new Set<Permission>();
+  const limited: LimitedRights[] = [];
+  for (const { role, permissions, labels } of held) {
+    const given = role === null ? (permissions ?? []).filter(isPermission) : (rolePermissions[role] ?? []);
+    if (labels === null) for (const permission of given) everywhere.add(permission);
+    else limited.push(limitedTo(labels, given));
+  }
+  return { permissions: everywhere, limited, groupIds: new Set(groupIds) };
 }
 
 export class RoleService {
@@ -33,6 +94,7 @@ export class RoleService {
     this.principals = principals;
   }
 
+  /** The built-in roles that principals hold by themselves and everywhere. */
   async rolesOf(reader: Reader, principalIds: readonly string[]): Promise<ReadonlyMap<string, readonly Role[]>> {
     const rows =
       principalIds.length === 0
@@ -40,15 +102,31 @@ export class RoleService {
         : await reader
             .select({ principalId: roleBindings.principalId, role: roleBindings.role })
             .from(roleBindings)
-            .where(inArray(roleBindings.principalId, [...principalIds]));
+            .where(and(inArray(roleBindings.principalId, [...principalIds]), isNull(roleBindings.serverLabels)));
     const result = new Map<string, Role[]>(principalIds.map((id) => [id, []]));
-    for (const row of rows) result.get(row.principalId)?.push(row.role);
+    for (const { principalId, role } of rows) if (role !== null) result.get(principalId ?? '')?.push(role);
     for (const held of result.values()) held.sort((a, b) => roles.indexOf(a) - roles.indexOf(b));
     return result;
   }
 
-  async permissionsOf(reader: Reader, principalId: string): Promise<ReadonlySet<Permission>> {
-    return permissionsOf((await this.rolesOf(reader, [principalId])).get(principalId) ?? []);
+  /** Everything that the roles of a principal and of its groups give now. */
+  async rightsOf(reader: Reader, principalId: string): Promise<Rights> {
+    const [row] = await reader.execute<{ groups: string[]; held: HeldRole[] | null }>(sql`
+      with own_groups as (
+        select m.group_id from group_members m join groups g on g.id = m.group_id and g.deleted_at is null
+        where m.principal_id = ${principalId}
+      )
+      select array(select group_id::text from own_groups) as groups, ${heldRoles(sql`b.principal_id = ${principalId}
+        or b.group_id in (select group_id from own_groups)`)} as held`);
+    return row === undefined ? noRights : rightsFrom(row.held ?? [], row.groups);
+  }
+
+  /** What belonging to a group gives; its servers count as own ones. */
+  async rightsOfGroup(reader: Reader, groupId: string): Promise<Rights> {
+    const [row] = await reader.execute<{ held: HeldRole[] | null }>(
+      sql`select ${heldRoles(sql`b.group_id = ${groupId}`)} as held`,
+    );
+    return rightsFrom(row?.held ?? [], [groupId]);
   }
 
   /**
@@ -56,17 +134,37 @@ export class RoleService {
    * by disabling it, it would gain or take what it does not have.
    */
   async assertMayManage(ctx: Context, reader: Reader, principalId: string): Promise<void> {
-    const theirs = await this.permissionsOf(reader, principalId);
-    for (const permission of theirs) ctx.authorize(permission);
+    this.assertCovers(ctx, await this.rightsOf(reader, principalId));
   }
 
-  async list(ctx: Context, page: { limit: number; after: readonly string[] | undefined }): Promise<RoleBindingRow[]> {
+  /** Refuses what would hand out, or take, a right that the actor does not have. */
+  assertCovers(ctx: Context, rights: Rights): void {
+    const missing = missingRight(ctx.actor, rights);
+    if (missing === undefined) return;
+    throw new AppError('FORBIDDEN', { internal: `${ctx.actor.principalId} lacks ${missing}` });
+  }
+
+  async list(
+    ctx: Context,
+    filter: BindingFilter,
+    page: { readonly limit: number; readonly after: readonly string[] | undefined },
+  ): Promise<RoleBindingRow[]> {
     ctx.authorize('role:read');
+    const { principalId, groupId, roleId } = filter;
+    const ids = [principalId, groupId].filter((id) => typeof id === 'string');
+    if (!ids.every(isUuid)) return [];
     const [after] = page.after ?? [];
     return this.database.db
       .select()
       .from(roleBindings)
-      .where(after === undefined ? undefined : gt(roleBindings.id, after))
+      .where(
+        and(
+          principalId ? eq(roleBindings.principalId, principalId) : undefined,
+          groupId ? eq(roleBindings.groupId, groupId) : undefined,
+          roleId ? isOfRole(roleId) : undefined,
+          after === undefined ? undefined : gt(roleBindings.id, after),
+        ),
+      )
       .orderBy(asc(roleBindings.id))
       .limit(page.limit + 1);
   }
@@ -74,29 +172,37 @@ export class RoleService {
   /** Gives a role. Assigning one that is held already changes nothing. */
   async assign(ctx: Context, input: RoleChange): Promise<RoleBindingRow> {
     ctx.authorize('role:assign');
-    this.refuseSelf(ctx, input.principalId);
+    if (typeof input.principalId === 'string') this.refuseSelf(ctx, input.principalId);
     return mutate(this.database, input, async (tx) => {
-      await this.assertPrincipal(tx, input.principalId);
-      return this.bind(tx, ctx, input.principalId, input.role);
+      const isGuarded = guardedRoles.some((role) => role === input.role);
+      if (isGuarded) await this.lockOwners(tx);
+      const binding = await this.checked(tx, input);
+      if (binding.groupId !== null && ctx.actor.groupIds.has(binding.groupId)) throw selfRaise(ctx, binding.groupId);
+      this.assertCovers(ctx, await this.rightsGiven(tx, binding));
+      if (isGuarded && (await this.needsTwoPeople(tx, ctx.clock.now()))) {
+        throw new AppError('FORBIDDEN', {
+          internal: 'a guarded role needs a second person',
+          publicMessage:
+            `There is more than one owner, so the role ${input.role} is given by two people: one calls ` +
+            'proposeRole, another confirmRole.',
+        });
+      }
+      return this.bind(tx, ctx, binding);
     });
   }
 
-  /** Also used by the bootstrap, which acts before there is anyone who may assign. */
-  async bind(tx: Transaction, ctx: Context, principalId: string, role: Role): Promise<RoleBindingRow> {
-    const held = and(eq(roleBindings.principalId, principalId), eq(roleBindings.role, role));
-    const [existing] = await tx.select().from(roleBindings).where(held);
+  /** Also used by the bootstrap, which acts before there is anyone who may assign, and by confirmed proposals. */
+  async bind(tx: Transaction, ctx: Context, binding: Partial<Binding>): Promise<RoleBindingRow> {
+    const values = { principalId: null, groupId: null, role: null, roleId: null, serverLabels: null, ...binding };
+    const [existing] = await tx.select().from(roleBindings).where(isBinding(values));
     if (existing !== undefined) return existing;
     const now = ctx.clock.now();
     const [row] = await tx
       .insert(roleBindings)
-      .values({ id: uuidv7(now), principalId, role, createdAt: new Date(now) })
+      .values({ ...values, id: uuidv7(now), createdAt: new Date(now) })
       .returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'role binding was not inserted' });
-    await recordMutation(tx, ctx, {
-      action: 'role.assign',
-      object: { kind: 'principal', id: principalId },
-      after: { role },
-    });
+    await recordMutation(tx, ctx, { action: 'role.assign', object: subjectOf(row), after: auditable(row) });
     return row;
   }
 
@@ -105,57 +211,144 @@ export class RoleService {
     return mutate(this.database, input, async (tx) => {
       // First of all locks, as in every change of a principal.
       await this.lockOwners(tx);
-      await this.assertPrincipal(tx, input.principalId);
-      if (input.role === 'owner') await this.assertOwnerRemains(tx, ctx, input.principalId);
-      const [row] = await tx
-        .delete(roleBindings)
-        .where(and(eq(roleBindings.principalId, input.principalId), eq(roleBindings.role, input.role)))
-        .returning();
-      if (row === undefined) throw new AppError('NOT_FOUND', { internal: 'the principal does not hold this role' });
-      await recordMutation(tx, ctx, {
-        action: 'role.remove',
-        object: { kind: 'principal', id: input.principalId },
-        before: { role: input.role },
-      });
+      const binding = await this.checked(tx, input);
+      const [row] = await tx.delete(roleBindings).where(isBinding(binding)).returning();
+      if (row === undefined) throw new AppError('NOT_FOUND', { internal: 'there is no such binding' });
+      if (row.role === 'owner') await this.assertOwnerRemains(tx, ctx);
+      await recordMutation(tx, ctx, { action: 'role.remove', object: subjectOf(row), before: auditable(row) });
       return row;
     });
   }
 
-  /** Whether some principal that can act is bound to `owner`, leaving one out. */
-  async hasOwner(reader: Reader, nowMs: number, exceptId?: string): Promise<boolean> {
+  /** Takes away the roles of a group that is being deleted in the same transaction. */
+  async removeFromGroup(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
+    const rows = await tx.delete(roleBindings).where(eq(roleBindings.groupId, groupId)).returning();
+    for (const row of rows) {
+      await recordMutation(tx, ctx, { action: 'role.remove', object: subjectOf(row), before: auditable(row) });
+    }
+  }
+
+  /** The people behind the principals that are owner and can act. */
+  async owners(reader: Reader, nowMs: number): Promise<readonly Person[]> {
     const bound = await reader
       .select({ principalId: roleBindings.principalId })
       .from(roleBindings)
       .where(eq(roleBindings.role, 'owner'));
-    const others = bound.map((row) => row.principalId).filter((id) => id !== exceptId);
-    return others.length > 0 && (await this.principals.usablePrincipals(reader, others, nowMs)).length > 0;
+    const ids = bound.flatMap(({ principalId }) => principalId ?? []);
+    return ids.length === 0 ? [] : this.principals.usablePrincipals(reader, ids, nowMs);
   }
 
-  /**
-   * Call before an owner is removed, disabled or deleted, under `lockOwners`: an organization must keep one that can
-   * act.
-   */
-  async assertOwnerRemains(tx: Transaction, ctx: Context, principalId: string): Promise<void> {
-    const held = (await this.rolesOf(tx, [principalId])).get(principalId) ?? [];
-    if (!held.includes('owner')) return;
-    if (await this.hasOwner(tx, ctx.clock.now(), principalId)) return;
-    const violation: Violation = { path: 'input', message: 'would leave the organization without an owner' };
-    throw new AppError('INVALID_INPUT', { violations: [violation] });
+  /** Whether somebody who is owner can act. */
+  async hasOwner(reader: Reader, nowMs: number): Promise<boolean> {
+    return (await this.owners(reader, nowMs)).length > 0;
+  }
+
+  /** Whether guarded roles take a second person: as soon as there is one. A user and his account are one person. */
+  async needsTwoPeople(reader: Reader, nowMs: number): Promise<boolean> {
+    return new Set((await this.owners(reader, nowMs)).map(({ personId }) => personId)).size > 1;
+  }
+
+  /** Call after what may have taken an owner away, under `lockOwners`: an organization must keep one that can act. */
+  async assertOwnerRemains(tx: Transaction, ctx: Context): Promise<void> {
+    if (!(await this.hasOwner(tx, ctx.clock.now()))) {
+      throw invalid('input', 'would leave the organization without an owner');
+    }
   }
 
   async lockOwners(tx: Transaction): Promise<void> {
     await tx.execute(ownersLock);
   }
 
-  private refuseSelf(ctx: Context, principalId: string): void {
-    if (principalId !== ctx.actor.principalId) return;
-    throw new AppError('FORBIDDEN', {
-      internal: `${principalId} tried to raise itself`,
-      publicMessage: 'Nobody may give a role to himself; another owner must do it.',
-    });
+  refuseSelf(ctx: Context, principalId: string): void {
+    // PostgreSQL reads an id in capitals as the same one.
+    if (principalId.toLowerCase() === ctx.actor.principalId) throw selfRaise(ctx, principalId);
   }
 
-  private async assertPrincipal(tx: Transaction, id: string): Promise<void> {
-    if (!isUuid(id) || (await this.principals.principalKind(tx, id)) === undefined) throw new AppError('NOT_FOUND');
+  /** The binding that the input names; everything that is wrong with it is told at once. */
+  private async checked(tx: Transaction, input: RoleChange): Promise<Binding> {
+    const found = new Violations();
+    const principalId = input.principalId?.toLowerCase() ?? null;
+    const groupId = input.groupId?.toLowerCase() ?? null;
+    if ((principalId === null) === (groupId === null)) {
+      found.add('input.principalId', 'give either principalId or groupId');
+    } else if (
+      principalId !== null &&
+      !(isUuid(principalId) && (await this.principals.principalKind(tx, principalId)))
+    ) {
+      throw new AppError('NOT_FOUND');
+    } else if (groupId !== null && !(isUuid(groupId) && (await this.principals.groupExists(tx, groupId)))) {
+      throw new AppError('NOT_FOUND');
+    }
+    const role = input.role ?? roles.find((builtIn) => builtIn === input.roleId) ?? null;
+    const roleId = role === null ? (input.roleId ?? null) : null;
+    if ((input.role ?? null) === null && (input.roleId ?? null) === null)
+      found.add('input.role', 'give role or roleId');
+    if (typeof input.role === 'string' && typeof input.roleId === 'string') {
+      found.add('input.roleId', 'must be absent where role is given');
+    }
+    const permissions = role === null ? await this.customPermissions(tx, roleId) : rolePermissions[role];
+    if (permissions === undefined) found.add('input.roleId', 'there is no such role');
+    const serverLabels = checkSelector(found, 'input.serverLabels', input.serverLabels ?? null);
+    if (serverLabels !== null && permissions?.every((one) => !serverPermissions.includes(one)) === true) {
+      found.add('input.serverLabels', 'would leave nothing of this role, which gives no permission about servers');
+    }
+    if (role !== null && guardedRoles.includes(role)) {
+      if (groupId !== null) found.add('input.groupId', `the role ${role} is given to principals, not to groups`);
+      if (serverLabels !== null) found.add('input.serverLabels', `the role ${role} cannot be limited to servers`);
+    }
+    found.assertNone();
+    return { principalId, groupId, role, roleId, serverLabels };
   }
+
+  /** Of a custom role, which is kept from being changed meanwhile; undefined where there is none. */
+  private async customPermissions(tx: Transaction, roleId: string | null): Promise<readonly Permission[] | undefined> {
+    if (roleId === null || !isUuid(roleId)) return undefined;
+    const [row] = await tx
+      .select({ permissions: customRoles.permissions })
+      .from(customRoles)
+      .where(and(eq(customRoles.id, roleId), isNull(customRoles.deletedAt)))
+      .for('share');
+    return row?.permissions;
+  }
+
+  private async rightsGiven(tx: Transaction, { role, roleId, serverLabels }: Binding): Promise<Rights> {
+    const permissions = role === null ? ((await this.customPermissions(tx, roleId)) ?? null) : null;
+    return rightsFrom([{ role, permissions, labels: serverLabels }], []);
+  }
+}
+
+/** JSON of the roles bound by `role_bindings b` where the condition holds. */
+function heldRoles(condition: SQL): SQL {
+  return sql`(select jsonb_agg(jsonb_build_object('role', b.role, 'permissions', r.permissions, 'labels', b.server_labels))
+    from role_bindings b left join roles r on r.id = b.role_id and r.deleted_at is null where ${condition})`;
+}
+
+function isOfRole(roleId: string): SQL {
+  const builtIn = roles.find((role) => role === roleId);
+  if (builtIn !== undefined) return eq(roleBindings.role, builtIn);
+  return isUuid(roleId) ? eq(roleBindings.roleId, roleId) : sql`false`;
+}
+
+function isBinding({ principalId, groupId, role, roleId, serverLabels }: Binding): SQL {
+  const labels = serverLabels === null ? null : JSON.stringify(serverLabels);
+  return sql`${roleBindings.principalId} is not distinct from ${principalId}::uuid
+    and ${roleBindings.groupId} is not distinct from ${groupId}::uuid
+    and ${roleBindings.role} is not distinct from ${role}::text
+    and ${roleBindings.roleId} is not distinct from ${roleId}::uuid
+    and ${roleBindings.serverLabels} is not distinct from ${labels}::text::jsonb`;
+}
+
+function subjectOf(row: RoleBindingRow): { readonly kind: string; readonly id: string } {
+  return row.groupId === null ? { kind: 'principal', id: row.principalId ?? '' } : { kind: 'group', id: row.groupId };
+}
+
+function auditable({ id, role, roleId, serverLabels }: RoleBindingRow): object {
+  return { id, role, roleId, serverLabels };
+}
+
+function selfRaise(ctx: Context, id: string): AppError {
+  return new AppError('FORBIDDEN', {
+    internal: `${ctx.actor.principalId} tried to raise itself by ${id}`,
+    publicMessage: 'Nobody may give a role to himself; another owner must do it.',
+  });
 }

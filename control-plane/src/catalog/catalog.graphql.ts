@@ -143,6 +143,12 @@ export class Server {
   @Field(() => LifecycleEnum, { description: 'Whether it is served.' })
   lifecycle!: Lifecycle;
 
+  @Field(() => ID, {
+    nullable: true,
+    description: 'Id of the group whose members may write it, as far as their roles let them write their own servers.',
+  })
+  ownerGroupId!: string | null;
+
   @Field(() => AuditModeEnum, { description: 'How surely its calls are on record.' })
   auditMode!: AuditMode;
 
@@ -364,6 +370,13 @@ export class NewServerInput {
   @Field(() => [LabelInput], { nullable: true, description: 'Labels, at most 64.' })
   labels?: LabelInput[] | null;
 
+  @Field(() => ID, {
+    nullable: true,
+    description:
+      'Id of the group whose members own it. Who may write only his own servers must name one of his groups.',
+  })
+  ownerGroupId?: string | null;
+
   @Field(() => AuditModeEnum, { nullable: true, description: 'BUFFERED if absent.' })
   auditMode?: AuditMode | null;
 
@@ -415,6 +428,9 @@ export class ServerChangeInput extends ReferenceInput {
     description: 'Replaces all labels. For a server in service this needs server:approve, since grants may go by them.',
   })
   labels?: LabelInput[] | null;
+
+  @Field(() => ID, { nullable: true, description: 'Id of the group whose members own it; null for none.' })
+  ownerGroupId?: string | null;
 
   @Field(() => AuditModeEnum, { nullable: true, description: 'How surely its calls are on record.' })
   auditMode?: AuditMode | null;

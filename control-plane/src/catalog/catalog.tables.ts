@@ -31,6 +31,8 @@ export const servers = pgTable('servers', {
   url: text().notNull(),
   lifecycle: text({ enum: lifecycles }).notNull(),
   labels: jsonb().$type<Record<string, string>>().notNull(),
+  /** Its members may write it, where their roles let them write their own servers. */
+  ownerGroupId: uuid('owner_group_id'),
   auditMode: text('audit_mode', { enum: auditModes }).notNull(),
   configStalenessMaxMs: bigint('config_staleness_max_ms', { mode: 'number' }),
   discoveredBy: text('discovered_by', { enum: discoverers }).notNull(),

@@ -10,6 +10,7 @@ import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { isServed } from './lifecycle.ts';
+import { inScope } from './server-scope.ts';
 import { type ChangeServer, lockServer } from './server.service.ts';
 
 /** Definitions that one mutation may name. */
@@ -74,20 +75,20 @@ export class DefinitionService {
   }
 
   async get(ctx: Context, id: string): Promise<DefinitionRow> {
-    ctx.authorize('server:read');
+    const scope = ctx.serverScope('server:read');
     const [found] = isUuid(id)
       ? await this.database.db
           .select({ definition: definitions })
           .from(definitions)
           .innerJoin(servers, eq(servers.id, definitions.serverId))
-          .where(and(eq(definitions.id, id), isNull(servers.deletedAt)))
+          .where(and(eq(definitions.id, id), isNull(servers.deletedAt), inScope(scope)))
       : [];
     if (found === undefined) throw new AppError('NOT_FOUND');
     return found.definition;
   }
 
   async list(ctx: Context, filter: DefinitionFilter, page: Page): Promise<DefinitionRow[]> {
-    ctx.authorize('server:read');
+    const scope = ctx.serverScope('server:read');
     if (typeof filter.serverId === 'string' && !isUuid(filter.serverId)) return [];
     const [after] = page.after ?? [];
     const rows = await this.database.db
@@ -97,6 +98,7 @@ export class DefinitionService {
       .where(
         and(
           isNull(servers.deletedAt),
+          inScope(scope),
           filter.serverId ? eq(definitions.serverId, filter.serverId) : undefined,
           filter.kind ? eq(definitions.kind, filter.kind) : undefined,
           filter.state ? eq(definitions.state, filter.state) : undefined,
@@ -110,9 +112,9 @@ export class DefinitionService {
     return rows.map((row) => row.definition);
   }
 
-  /** The objects of the given digests, as the upstream sent them, in the order asked for. */
+  /** The objects of the given digests of a definition at hand, as the upstream sent them, in the order asked for. */
   async bodies(ctx: Context, serverId: string, digests: readonly string[]): Promise<DefinitionBody[]> {
-    ctx.authorize('server:read');
+    ctx.serverScope('server:read');
     const texts = await Promise.all(digests.map((digest) => this.load(`${serverId} ${digest}`)));
     return digests.flatMap((digest, index) => {
       const text = texts[index];
@@ -122,7 +124,6 @@ export class DefinitionService {
 
   /** Lets what was last seen of these definitions be served. Ends drift, and quarantine. */
   async approve(ctx: Context, input: ApproveDefinitions): Promise<DefinitionRow[]> {
-    ctx.authorize('server:approve');
     return this.change(ctx, input, 'definition.approve', (row, path, found) => {
       if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
       const kept = input.keepApproved === true ? row.approvedDigests : [];
@@ -136,13 +137,11 @@ export class DefinitionService {
 
   /** Takes definitions out of service until they are approved by hand, whatever the upstream sends. */
   async quarantine(ctx: Context, input: ChangeDefinitions): Promise<DefinitionRow[]> {
-    ctx.authorize('server:approve');
     return this.change(ctx, input, 'definition.quarantine', () => ({ state: 'quarantined' }));
   }
 
   /** Says of tools what limits of grants go by. Labels outlive drift: what drifted is not served until approved. */
   async label(ctx: Context, input: LabelDefinitions): Promise<DefinitionRow[]> {
-    ctx.authorize('server:approve');
     const given = Object.fromEntries(Object.entries(input.labels).filter(([, label]) => label !== undefined));
     if (Object.keys(given).length === 0) {
       const violations = [{ path: 'input.labels', message: 'must give at least one label' }];
@@ -160,6 +159,7 @@ export class DefinitionService {
     action: string,
     values: (row: DefinitionRow, path: string, found: Violations) => Partial<DefinitionRow>,
   ): Promise<DefinitionRow[]> {
+    ctx.serverScope('server:approve');
     const found = new Violations();
     const ids = [...new Set(input.definitionIds)];
     if (ids.length === 0) found.add('input.definitionIds', 'must name at least one definition');
@@ -169,6 +169,7 @@ export class DefinitionService {
     found.assertNone();
     return mutate(this.database, input, async (tx) => {
       const server = await lockServer(tx, input.id);
+      ctx.authorize('server:approve', server);
       assertRevision(server, input.expectedRevision);
       const rows = await this.lockDefinitions(tx, server, ids);
       const changes = ids.map((id, index) => {

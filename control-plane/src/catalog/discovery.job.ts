@@ -87,8 +87,10 @@ export class DiscoveryJob {
    * already, waits for that one to end, and makes do with it if it began late enough.
    */
   async discoverNow(ctx: Context, input: ChangeServer): Promise<ServerRow> {
-    ctx.authorize('server:write');
-    assertRevision(await this.find(input.id), input.expectedRevision);
+    ctx.serverScope('server:write');
+    const asked = await this.find(input.id);
+    ctx.authorize('server:write', asked);
+    assertRevision(asked, input.expectedRevision);
     if (this.active >= this.options.onDemandMax) throw new AppError('OVERLOADED');
     const askedAt = ctx.clock.now();
     const lease = uuidv7(askedAt);

@@ -27,8 +27,9 @@ export class HealthService {
     });
   }
 
+  /** Of a server at hand: whoever asks may see it. */
   async of(ctx: Context, serverId: string): Promise<HealthRow[]> {
-    ctx.authorize('server:read');
+    ctx.serverScope('server:read');
     return isUuid(serverId) ? ((await this.load(serverId)) ?? []) : [];
   }
 

@@ -21,6 +21,7 @@ export interface ServerFieldsInput {
   readonly description?: string | null | undefined;
   readonly url?: string | null | undefined;
   readonly labels?: readonly Label[] | null | undefined;
+  readonly ownerGroupId?: string | null | undefined;
   readonly auditMode?: AuditMode | null | undefined;
   readonly configStalenessMaxMs?: number | null | undefined;
   readonly discoveredBy?: Discoverer | null | undefined;
@@ -29,16 +30,28 @@ export interface ServerFieldsInput {
 
 export type ServerFields = Pick<
   ServerRow,
-  'title' | 'description' | 'url' | 'labels' | 'auditMode' | 'configStalenessMaxMs' | 'discoveredBy' | 'extensions'
+  | 'title'
+  | 'description'
+  | 'url'
+  | 'labels'
+  | 'ownerGroupId'
+  | 'auditMode'
+  | 'configStalenessMaxMs'
+  | 'discoveredBy'
+  | 'extensions'
 >;
 
-/** The fields after `input` was said over `before`; a null `configStalenessMaxMs` goes back to the fleet's default. */
+/**
+ * The fields after `input` was said over `before`; a null `configStalenessMaxMs` goes back to the fleet's default, a null
+ * `ownerGroupId` is no group.
+ */
 export function fieldsOf(input: ServerFieldsInput, before: ServerFields): ServerFields {
   return {
     title: input.title ?? before.title,
     description: input.description ?? before.description,
     url: input.url ?? before.url,
     labels: input.labels === undefined || input.labels === null ? before.labels : labelsOf(input.labels),
+    ownerGroupId: input.ownerGroupId === undefined ? before.ownerGroupId : (input.ownerGroupId?.toLowerCase() ?? null),
     auditMode: input.auditMode ?? before.auditMode,
     configStalenessMaxMs:
       input.configStalenessMaxMs === undefined ? before.configStalenessMaxMs : input.configStalenessMaxMs,
@@ -54,6 +67,7 @@ export function newFieldsOf(input: ServerFieldsInput & { readonly slug: string; 
     description: '',
     url: input.url,
     labels: {},
+    ownerGroupId: null,
     auditMode: 'buffered',
     configStalenessMaxMs: null,
     discoveredBy: 'controlPlane',

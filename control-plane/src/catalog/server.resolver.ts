@@ -207,11 +207,12 @@ export class ServerResolver {
     topics: 'serverHealth',
     description: 'The health of a server by observer, each time an observer finds some server changed.',
   })
-  serverHealthChanged(
+  async serverHealthChanged(
     @Ctx() ctx: Context,
     @Arg('serverId', () => ID, { description: 'Id of the server.' }) serverId: string,
   ): Promise<HealthRow[]> {
-    return this.deps.health.of(ctx, serverId);
+    const { id } = await this.deps.servers.get(ctx, serverId);
+    return this.deps.health.of(ctx, id);
   }
 
   @FieldResolver(() => [Label], { description: 'Its labels, by key.' })

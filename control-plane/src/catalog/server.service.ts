@@ -2,6 +2,7 @@ import { AppError, canonicalJson, type Permission } from '@sallyport/schema';
 import { type Egress, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
+import { isPermitted } from '../access/rights.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import { type Batch, batchOf, batchOfOne, type Located, lockBatch, only, type Reference } from '../database/batch.ts';
@@ -18,15 +19,14 @@ import { controlPlaneObserver, type HealthService } from './health.service.ts';
 import { isServed, transitionProblem } from './lifecycle.ts';
 import {
   checkFields,
-  checkLabels,
   fieldsOf,
   type Label,
-  labelsOf,
   newFieldsOf,
   type ServerFields,
   type ServerFieldsInput,
   UrlChecks,
 } from './server-form.ts';
+import { carrying, checkOwnerGroup, checkStaysWritable, inScope } from './server-scope.ts';
 import { slugKey, slugProblem } from './slug.ts';
 
 /** Most servers of one mutation: the names in their URLs are looked up. */
@@ -88,15 +88,6 @@ const undiscovered = {
   discoveryNotes: [],
 } satisfies Partial<typeof servers.$inferInsert>;
 
-/** Servers that carry all of the labels. */
-function carrying(labels: readonly Label[]): SQL | undefined {
-  if (labels.length === 0) return undefined;
-  const found = new Violations();
-  checkLabels(found, 'labels', labels);
-  found.assertNone();
-  return sql`${servers.labels} @> ${JSON.stringify(labelsOf(labels))}::text::jsonb`;
-}
-
 /** The row as the audit trail shows it: what an actor set, not what discovery observed. */
 function auditable(row: ServerRow): unknown {
   const { slugKey: _key, discoveryLease: _lease, discoveryLeaseUntil: _until, ...shown } = row;
@@ -120,6 +111,8 @@ export interface ServerServiceDependencies {
   readonly egress: Pick<Egress, 'check'>;
   readonly grants: Pick<GrantService, 'deleteFor'>;
   readonly health: HealthService;
+  /** Keeps the group from being deleted until the transaction has ended. */
+  readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
   /** Told after the commit that a server is worth discovering now: it is new, or has another URL. */
   readonly onUndiscovered: () => void;
 }
@@ -143,24 +136,28 @@ export class ServerService {
   }
 
   async get(ctx: Context, id: string): Promise<ServerRow> {
-    ctx.authorize('server:read');
+    const scope = ctx.serverScope('server:read');
     if (!isUuid(id)) throw new AppError('NOT_FOUND');
     const [row] = await this.database.db
       .select()
       .from(servers)
-      .where(and(eq(servers.id, id), isNull(servers.deletedAt)));
+      .where(and(eq(servers.id, id), isNull(servers.deletedAt), inScope(scope)));
     if (row === undefined) throw new AppError('NOT_FOUND');
     return row;
   }
 
-  /** For what refers to a server, a deleted one too: audit events and traffic keep naming it. */
+  /**
+   * For what refers to a server, a deleted one too: audit events and traffic keep naming it. Null where the actor may not
+   * see it.
+   */
   async byId(ctx: Context, id: string): Promise<ServerRow | null> {
-    ctx.authorize('server:read');
-    return isUuid(id) ? ((await this.load(id)) ?? null) : null;
+    ctx.serverScope('server:read');
+    const row = isUuid(id) ? await this.load(id) : undefined;
+    return row !== undefined && isPermitted(ctx.actor, 'server:read', row) ? row : null;
   }
 
   async list(ctx: Context, filter: ServerFilter, page: Page): Promise<ServerRow[]> {
-    ctx.authorize('server:read');
+    const scope = ctx.serverScope('server:read');
     const [after] = page.after ?? [];
     const wanted: (SQL | undefined)[] = [
       filter.lifecycle ? eq(servers.lifecycle, filter.lifecycle) : undefined,
@@ -172,9 +169,18 @@ export class ServerService {
     return this.database.db
       .select()
       .from(servers)
-      .where(and(isNull(servers.deletedAt), ...wanted))
+      .where(and(isNull(servers.deletedAt), inScope(scope), ...wanted))
       .orderBy(asc(servers.id))
       .limit(page.limit + 1);
+  }
+
+  /** For other slices: how many servers a group owns. */
+  async countOwnedBy(reader: Reader, groupId: string): Promise<number> {
+    const [row] = await reader
+      .select({ count: sql<number>`count(*)::int` })
+      .from(servers)
+      .where(and(eq(servers.ownerGroupId, groupId), isNull(servers.deletedAt)));
+    return row?.count ?? 0;
   }
 
   /** For other slices: whether a grant may name the server. */
@@ -199,7 +205,8 @@ export class ServerService {
   /**
    * Changes what an administrator sets. The slug is fixed: clients have the endpoint in their configuration. Pointing a
    * served server elsewhere, giving it other labels or letting further extensions through needs `server:approve`, as
-   * whoever may do that decides what principals reach; the approved digests go on pinning what it serves.
+   * whoever may do that decides what principals reach; the approved digests go on pinning what it serves. Nobody gives a
+   * server to others whom he could not write for then.
    */
   async update(ctx: Context, input: UpdateServer): Promise<ServerRow> {
     return only(await this.updateAll(ctx, input, batchOfOne(input)));
@@ -244,7 +251,7 @@ export class ServerService {
   }
 
   private async createAll(ctx: Context, options: CreateOptions, batch: Batch<NewServer>): Promise<ServerRow[]> {
-    ctx.authorize('server:write');
+    ctx.serverScope('server:write');
     const now = ctx.clock.now();
     const found = new Violations();
     found.addAll(idempotencyKeyViolations(options.idempotencyKey));
@@ -258,6 +265,7 @@ export class ServerService {
         if (problem !== undefined) found.add(`${path}.${at === 0 ? 'slug' : 'url'}`, problem);
       }
       checkFields(found, path, batch.items[index] ?? {}, fields);
+      checkStaysWritable(ctx, found, path, fields);
     }
     const rows = await mutate(this.database, options, async (tx) => {
       const operation = batch.isList ? 'createServers' : 'createServer';
@@ -269,6 +277,7 @@ export class ServerService {
       taken.addAll(found.list);
       for (const [index, { slug }] of made.entries()) {
         await this.checkSlugIsFree(tx, taken, `${batch.pathOf(index)}.slug`, slug);
+        await checkOwnerGroup(this.deps, tx, taken, batch.pathOf(index), made[index]?.fields.ownerGroupId ?? null);
       }
       taken.assertNone();
       return this.insert(tx, ctx, made);
@@ -307,7 +316,7 @@ export class ServerService {
   }
 
   private async updateAll(ctx: Context, options: MutationOptions, batch: Batch<ServerChange>): Promise<ServerRow[]> {
-    ctx.authorize('server:write');
+    ctx.serverScope('server:write');
     const urls = new UrlChecks(this.deps.egress);
     await urls.prepare(await this.likelyEndpoints(batch.items));
     let moved = false;
@@ -315,17 +324,21 @@ export class ServerService {
       ctx,
       options,
       batch,
-      'server.update',
+      ['server.update', 'server:write'],
       async ({ item, path, before }, tx, found) => {
         const fields = fieldsOf(item, before);
         checkFields(found, path, item, fields);
+        checkStaysWritable(ctx, found, path, fields);
+        if (fields.ownerGroupId !== before.ownerGroupId) {
+          await checkOwnerGroup(this.deps, tx, found, path, fields.ownerGroupId);
+        }
         const goesElsewhere = fields.url !== before.url;
         const isRedone = goesElsewhere || fields.discoveredBy !== before.discoveredBy;
         const badUrl = isRedone ? await urls.problemOf(fields) : undefined;
         if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
         const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
         const reachesMore = goesElsewhere || opensMore || !sameLabels(fields.labels, before.labels);
-        if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve');
+        if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve', before);
         moved ||= isRedone;
         if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
         if (goesElsewhere && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };
@@ -355,9 +368,7 @@ export class ServerService {
     batch: Batch<Reference>,
     to: Move,
   ): Promise<ServerRow[]> {
-    const [action, permission] = moves[to];
-    ctx.authorize(permission);
-    return this.changeAll(ctx, options, batch, action, ({ path, before }, _tx, found) => {
+    return this.changeAll(ctx, options, batch, moves[to], ({ path, before }, _tx, found) => {
       const problem = transitionProblem(before.lifecycle, to);
       if (problem !== undefined) found.add(`${path}.id`, problem);
       return Promise.resolve({ lifecycle: to });
@@ -365,8 +376,8 @@ export class ServerService {
   }
 
   private async approveAll(ctx: Context, options: MutationOptions, batch: Batch<Reference>): Promise<ServerRow[]> {
-    ctx.authorize('server:approve');
-    return this.changeAll(ctx, options, batch, 'server.approve', async ({ path, before }, tx, found) => {
+    const act = ['server.approve', 'server:approve'] as const;
+    return this.changeAll(ctx, options, batch, act, async ({ path, before }, tx, found) => {
       const problem = transitionProblem(before.lifecycle, 'approved');
       if (problem !== undefined) found.add(`${path}.id`, problem);
       else if (before.discoveredAt === null || before.discoveryProblem !== null) {
@@ -384,9 +395,9 @@ export class ServerService {
   }
 
   private async deleteAll(ctx: Context, options: MutationOptions, batch: Batch<Reference>): Promise<ServerRow[]> {
-    ctx.authorize('server:write');
-    return this.changeAll(ctx, options, batch, 'server.delete', async ({ before }, tx) => {
-      if (before.lifecycle !== 'draft' && before.lifecycle !== 'pending') ctx.authorize('server:approve');
+    const act = ['server.delete', 'server:write'] as const;
+    return this.changeAll(ctx, options, batch, act, async ({ before }, tx) => {
+      if (before.lifecycle !== 'draft' && before.lifecycle !== 'pending') ctx.authorize('server:approve', before);
       await this.deps.grants.deleteFor(tx, ctx, { serverId: before.id });
       await this.deps.health.forget(tx, controlPlaneObserver, before.id);
       return { deletedAt: new Date(ctx.clock.now()) };
@@ -397,16 +408,21 @@ export class ServerService {
     ctx: Context,
     options: MutationOptions,
     batch: Batch<Item>,
-    action: string,
+    [action, permission]: readonly [string, Permission],
     values: (
       one: Located<Item, ServerRow>,
       tx: Transaction,
       found: Violations,
     ) => Promise<Partial<typeof servers.$inferInsert>>,
   ): Promise<ServerRow[]> {
+    ctx.serverScope(permission);
     return mutate(this.database, options, async (tx) => {
       const found = new Violations();
-      const located = await lockBatch(batch, found, 'server', (id) => lockServer(tx, id));
+      const located = await lockBatch(batch, found, 'server', async (id) => {
+        const row = await lockServer(tx, id);
+        ctx.authorize(permission, row);
+        return row;
+      });
       const changes: Partial<typeof servers.$inferInsert>[] = [];
       for (const one of located) changes.push(await values(one, tx, found));
       found.assertNone();

@@ -25,6 +25,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     description: '',
     url: 'https://mcp.example.com/mcp',
     lifecycle: 'approved',
+    ownerGroupId: null,
     labels: { tier: 'one' },
     auditMode: 'strict',
     configStalenessMaxMs: null,
@@ -85,7 +86,17 @@ function principal(id: string, kind: PrincipalRow['kind'] = 'user'): PrincipalRo
 }
 function apiKey(id: string, principalId: string): ApiKeyRow {
   const hash = id.charCodeAt(1).toString(16).repeat(32);
-  const times = { expiresAt: at, revokedAt: null, lastUsedAt: null, successorOf: null };
+  const times = {
+    expiresAt: at,
+    revokedAt: null,
+    lastUsedAt: null,
+    permissions: null,
+    serverIds: null,
+    serverLabels: null,
+    networks: null,
+    issuedBy: null,
+    successorOf: null,
+  };
   return { ...base, ...times, id, principalId, name: id, hash, hint: 'sp_', scopes: ['mcp', 'api'] };
 }
 function signingKey(id: string, use: OAuthSigningKeyRow['use']): OAuthSigningKeyRow {

@@ -110,7 +110,7 @@ export class ApiKeyService {
     const earlier = await claimIdempotencyKey(tx, create, id, now);
     if (earlier !== undefined) return { apiKey: await this.find(tx, earlier), secret: null };
     const scopes = apiKeyScopes.filter((scope) => input.scopes.includes(scope));
-    const issued = await this.issue(tx, now, {
+    const issued = await this.issue(tx, ctx, {
       id,
       principalId: input.principalId,
       name: input.name,
@@ -152,7 +152,7 @@ export class ApiKeyService {
       if (ending === undefined) throw new AppError('INTERNAL', { internal: 'key vanished under its lock' });
       const { principalId, name, scopes } = before;
       const id = uuidv7(now);
-      const issued = await this.issue(tx, now, {
+      const issued = await this.issue(tx, ctx, {
         id,
         principalId,
         name,
@@ -197,16 +197,28 @@ export class ApiKeyService {
     });
   }
 
+  /** The user behind whoever made a key, and so may know it; undefined where nobody did. */
+  async issuerOf(reader: Reader, id: string): Promise<string | undefined> {
+    const [row] = await reader
+      .select({ id: principals.id, ownerId: principals.ownerId })
+      .from(apiKeys)
+      .innerJoin(principals, eq(principals.id, apiKeys.issuedBy))
+      .where(eq(apiKeys.id, id));
+    return row?.ownerId ?? row?.id;
+  }
+
   private async issue(
     tx: Transaction,
-    nowMs: number,
+    ctx: Context,
     values: Pick<ApiKeyRow, 'id' | 'principalId' | 'name' | 'scopes' | 'expiresAt'> & { successorOf?: string },
   ): Promise<{ apiKey: ApiKeyRow; secret: string }> {
     const secret = randomSecret(apiKeyPrefix);
+    const nowMs = ctx.clock.now();
     const [apiKey] = await tx
       .insert(apiKeys)
       .values({
         ...values,
+        issuedBy: ctx.actor.kind === 'system' ? null : ctx.actor.principalId,
         hash: sha256(secret),
         hint: secret.slice(0, hintLength),
         createdAt: new Date(nowMs),

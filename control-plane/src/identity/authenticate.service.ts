@@ -7,7 +7,7 @@ import type { Actor } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import { apiKeyPrefix } from './api-key.service.ts';
 import { apiKeys, principals } from './identity.tables.ts';
-import { isUsable } from './principal.service.ts';
+import { accountOwners, isUsable } from './principal.service.ts';
 
 /** A key's last use is written at most this often. */
 const lastUsedIntervalMs = 60_000;
@@ -38,15 +38,17 @@ export class AuthenticateService {
     if (!presented.startsWith(apiKeyPrefix) || presented.length > apiKeyLengthMax) throw refused('not a key');
     const hash = sha256(presented);
     const [row] = await database.db
-      .select({ key: apiKeys, principal: principals })
+      .select({ key: apiKeys, principal: principals, owner: accountOwners })
       .from(apiKeys)
       .innerJoin(principals, eq(principals.id, apiKeys.principalId))
+      .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
       .where(eq(apiKeys.hash, hash));
     if (row === undefined || !timingSafeEqual(Buffer.from(row.key.hash), Buffer.from(hash))) throw refused('unknown');
-    const { key, principal } = row;
+    const { key, principal, owner } = row;
     if (key.revokedAt !== null) throw refused(`key ${key.id} is revoked`);
     if (key.expiresAt.getTime() <= nowMs) throw refused(`key ${key.id} has expired`);
     if (!key.scopes.includes('api')) throw refused(`key ${key.id} lacks the scope api`);
+    if (owner !== null && !isUsable(owner, nowMs)) throw refused(`the owner of ${principal.id} may not act`);
     if (!isUsable(principal, nowMs)) throw refused(`principal ${principal.id} may not act`);
     this.noteUse(key.id, key.lastUsedAt, nowMs);
     return {
@@ -54,7 +56,7 @@ export class AuthenticateService {
       name: principal.name,
       kind: principal.kind,
       keyId: key.id,
-      permissions: await roles.permissionsOf(database.db, principal.id),
+      ...(await roles.rightsOf(database.db, principal.id)),
     };
   }
 

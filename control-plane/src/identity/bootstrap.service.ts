@@ -108,7 +108,7 @@ export class BootstrapService {
         ownerId: user.id,
         expiresAt,
       });
-      await this.roles.bind(tx, ctx, serviceAccount.id, 'owner');
+      await this.roles.bind(tx, ctx, { principalId: serviceAccount.id, role: 'owner' });
       const issued = await this.apiKeys.insert(tx, ctx, {
         principalId: serviceAccount.id,
         name: 'bootstrap',

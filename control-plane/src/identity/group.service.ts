@@ -1,7 +1,9 @@
 import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, inArray, isNull, ne, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, ne, or, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
+import { isPermitted } from '../access/rights.ts';
+import type { RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import { type Batch, batchOf, batchOfOne, lockBatch, only, type Reference } from '../database/batch.ts';
@@ -78,15 +80,24 @@ export async function groupExists(reader: Reader, id: string): Promise<boolean> 
   return rows.length > 0;
 }
 
+export interface GroupServiceDependencies {
+  readonly database: Database;
+  readonly grants: Pick<GrantService, 'deleteFor'>;
+  readonly roles: Pick<RoleService, 'rightsOfGroup' | 'assertCovers' | 'removeFromGroup'>;
+  /** How many servers the group owns. */
+  readonly serversOwned: (reader: Reader, groupId: string) => Promise<number>;
+}
+
 export class GroupService {
   private readonly database: Database;
-  private readonly grants: GrantService;
+  private readonly deps: GroupServiceDependencies;
   /** A group by id, deleted ones too, for the neighbours of a list; the caller has authorized. */
   readonly load: (id: string) => Promise<GroupRow | undefined>;
 
-  constructor(database: Database, grants: GrantService) {
+  constructor(deps: GroupServiceDependencies) {
+    const { database } = deps;
     this.database = database;
-    this.grants = grants;
+    this.deps = deps;
     this.load = batched(async (ids) => {
       const rows = await database.db
         .select()
@@ -202,12 +213,21 @@ export class GroupService {
   /** Soft: audit events refer to it. Memberships and grants to the group go with it. */
   async delete(ctx: Context, input: ChangeOptions): Promise<GroupRow> {
     ctx.authorize('group:write');
-    return this.change(ctx, input, 'group.delete', (tx, before) => this.deletion(tx, ctx, before));
+    return this.change(ctx, input, 'group.delete', async (tx, before) => {
+      await this.assertMayManage(tx, ctx, before.id);
+      const owned = await this.deps.serversOwned(tx, before.id);
+      if (owned > 0) {
+        const message = `still owns ${owned} server(s): give them another owner group first`;
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
+      }
+      return this.deletion(tx, ctx, before);
+    });
   }
 
   private async deletion(tx: Transaction, ctx: Context, before: GroupRow): Promise<Partial<GroupRow>> {
     await tx.delete(groupMembers).where(eq(groupMembers.groupId, before.id));
-    await this.grants.deleteFor(tx, ctx, { groupId: before.id });
+    await this.deps.roles.removeFromGroup(tx, ctx, before.id);
+    await this.deps.grants.deleteFor(tx, ctx, { groupId: before.id });
     return { deletedAt: new Date(ctx.clock.now()) };
   }
 
@@ -293,6 +313,8 @@ export class GroupService {
         else checkMembers(found, item, known);
       }
       found.assertNone();
+      for (const { before } of located) await this.assertMayManage(tx, ctx, before.id);
+      await this.refuseOwnAddition(tx, ctx, [...new Set(located.flatMap(({ item }) => item.add))]);
       const rows: GroupRow[] = [];
       for (const { item, before } of located) {
         const added = await this.writeMembers(tx, ctx, before, 'group.addMembers', item.add);
@@ -335,6 +357,31 @@ export class GroupService {
       .orderBy(asc(principals.id))
       .for('share');
     return new Set(rows.map((row) => row.id));
+  }
+
+  /** Belonging to a group gives its roles, and its servers as own ones: who changes that must have as much. */
+  private async assertMayManage(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
+    const { roles, serversOwned } = this.deps;
+    const rights = await roles.rightsOfGroup(tx, groupId);
+    const owns = (await serversOwned(tx, groupId)) > 0;
+    const permissions = owns ? new Set(rights.permissions).add('server:writeOwn') : rights.permissions;
+    roles.assertCovers(ctx, { ...rights, permissions });
+  }
+
+  /** A group may have grants: who cannot make grants does not get at them by joining, himself or by his accounts. */
+  private async refuseOwnAddition(tx: Transaction, ctx: Context, ids: readonly string[]): Promise<void> {
+    if (ids.length === 0 || isPermitted(ctx.actor, 'grant:write')) return;
+    const own = ctx.actor.principalId;
+    const [joining] = await tx
+      .select({ id: principals.id })
+      .from(principals)
+      .where(and(inArray(principals.id, [...ids]), or(eq(principals.id, own), eq(principals.ownerId, own))))
+      .limit(1);
+    if (joining === undefined) return;
+    throw new AppError('FORBIDDEN', {
+      internal: `${own} tried to add itself or an account of its own to a group`,
+      publicMessage: 'Nobody may add himself or his service accounts to a group without the permission grant:write.',
+    });
   }
 
   private checkTexts(found: Violations, input: Pick<UpdateGroup, 'name' | 'description'>): void {

@@ -1,6 +1,7 @@
 import type { ApiKeyScope } from '@sallyport/schema';
 import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
 import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
+import { Label } from '../catalog/catalog.graphql.ts';
 import {
   ChangeInput,
   connectionType,
@@ -45,6 +46,15 @@ export class Principal {
 }
 export const PrincipalConnection = connectionType('Principal', 'principals', () => Principal);
 
+@ObjectType({ description: 'What somebody may do on servers that carry some labels.' })
+export class LimitedPermissions {
+  @Field(() => [Label], { description: 'The labels, all of which a server must carry.' })
+  serverLabels!: Label[];
+
+  @Field(() => [String], { description: 'What it may do with them, as noun:verb.' })
+  permissions!: string[];
+}
+
 @ObjectType({ description: 'Who is asking, and what it may do.' })
 export class Me {
   @Field(() => ID, { description: 'Id of the principal.' })
@@ -59,8 +69,14 @@ export class Me {
   @Field(() => ID, { nullable: true, description: 'Id of the API key in use.' })
   apiKeyId!: string | null;
 
-  @Field(() => [String], { description: 'What it may do, as noun:verb.' })
+  @Field(() => [String], {
+    description:
+      'What it may do, as noun:verb, by its roles and those of its groups, within what the key in use opens.',
+  })
   permissions!: string[];
+
+  @Field(() => [LimitedPermissions], { description: 'What it may do besides on some servers.' })
+  limitedPermissions!: LimitedPermissions[];
 }
 
 @ObjectType({ description: 'A person.' })

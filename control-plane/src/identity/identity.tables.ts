@@ -1,6 +1,16 @@
-import type { ApiKeyScope } from '@sallyport/schema';
+import type { ApiKeyScope, LabelSelector, Permission } from '@sallyport/schema';
 import { sql } from 'drizzle-orm';
-import { char, integer, pgTable, primaryKey, text, timestamp, uuid, type AnyPgColumn } from 'drizzle-orm/pg-core';
+import {
+  char,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uuid,
+  type AnyPgColumn,
+} from 'drizzle-orm/pg-core';
 
 const createdAt = timestamp('created_at', { withTimezone: true }).notNull().defaultNow();
 const updatedAt = timestamp('updated_at', { withTimezone: true }).notNull().defaultNow();
@@ -70,6 +80,15 @@ export const apiKeys = pgTable('api_keys', {
   hash: char({ length: 64 }).notNull(),
   hint: text().notNull(),
   scopes: text().array().$type<ApiKeyScope[]>().notNull(),
+  /** Null for no limit beside the scopes. */
+  permissions: text().array().$type<Permission[]>(),
+  /** Servers it opens; null where labels, or nothing, limit them. */
+  serverIds: uuid('server_ids').array(),
+  serverLabels: jsonb('server_labels').$type<LabelSelector>(),
+  /** CIDRs it may be used from; null for anywhere. */
+  networks: text().array(),
+  /** Who made it, and so may know it. */
+  issuedBy: uuid('issued_by').references(() => principals.id),
   expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
   revokedAt: timestamp('revoked_at', { withTimezone: true }),
   lastUsedAt: timestamp('last_used_at', { withTimezone: true }),

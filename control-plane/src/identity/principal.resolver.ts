@@ -55,6 +55,10 @@ export class UserResolver {
       kind: actor.kind === 'user' ? 'user' : 'serviceAccount',
       apiKeyId: actor.keyId,
       permissions: [...actor.permissions].sort(),
+      limitedPermissions: actor.limited.map(({ selector, permissions }) => ({
+        serverLabels: Object.entries(selector).map(([key, value]) => ({ key, value })),
+        permissions: [...permissions].sort(),
+      })),
     };
   }
 
@@ -99,7 +103,9 @@ export class UserResolver {
     return this.services.principals.delete(ctx, 'user', input);
   }
 
-  @FieldResolver(() => [RoleEnum], { description: 'Its roles in the control plane.' })
+  @FieldResolver(() => [RoleEnum], {
+    description: 'The built-in roles that it holds by itself and everywhere; roleBindings tells of all others.',
+  })
   roles(@Root() row: PrincipalRow): Promise<readonly Role[]> {
     return this.services.principals.rolesOf(row.id);
   }
@@ -169,7 +175,9 @@ export class ServiceAccountResolver {
     return this.services.principals.load(row.ownerId ?? '');
   }
 
-  @FieldResolver(() => [RoleEnum], { description: 'Its roles in the control plane.' })
+  @FieldResolver(() => [RoleEnum], {
+    description: 'The built-in roles that it holds by itself and everywhere; roleBindings tells of all others.',
+  })
   roles(@Root() row: PrincipalRow): Promise<readonly Role[]> {
     return this.services.principals.rolesOf(row.id);
   }

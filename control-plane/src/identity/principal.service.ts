@@ -1,6 +1,7 @@
 import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
+import { alias } from 'drizzle-orm/pg-core';
 import type { GrantService } from '../access/grant.service.ts';
 import type { PrincipalLookup, RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -84,14 +85,17 @@ async function findPrincipal(reader: Reader, id: string, kind?: Kind): Promise<P
   return row;
 }
 
-/** Whether the row may act or be acted for at `nowMs`. */
+/** Whether the row may act or be acted for at `nowMs`; a service account besides needs an owner who may. */
 export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'deletedAt'>, nowMs: number): boolean {
   return (
     row.status === 'active' && row.deletedAt === null && (row.expiresAt === null || row.expiresAt.getTime() > nowMs)
   );
 }
 
-export const principalLookup: PrincipalLookup = {
+/** The user who answers for a service account, in queries over `principals`. */
+export const accountOwners = alias(principals, 'account_owners');
+
+export const principalLookup: Omit<PrincipalLookup, 'groupExists'> = {
   principalKind: async (reader, id) => {
     // The share lock keeps the principal from being deleted before the caller's transaction has referred to it.
     const [row] = await reader
@@ -103,10 +107,13 @@ export const principalLookup: PrincipalLookup = {
   },
   usablePrincipals: async (reader, ids, nowMs) => {
     const rows = await reader
-      .select()
+      .select({ principal: principals, owner: accountOwners })
       .from(principals)
-      .where(inArray(principals.id, [...ids]));
-    return rows.filter((row) => isUsable(row, nowMs)).map((row) => row.id);
+      .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
+      .where(inArray(principals.id, ids.filter(isUuid)));
+    return rows
+      .filter(({ principal, owner }) => isUsable(principal, nowMs) && (owner === null || isUsable(owner, nowMs)))
+      .map(({ principal }) => ({ principalId: principal.id, personId: principal.ownerId ?? principal.id }));
   },
 };
 
@@ -226,7 +233,6 @@ export class PrincipalService {
       }
       found.assertNone();
       const disabling = before.status === 'active' && input.status === 'disabled';
-      if (disabling) await this.roles.assertOwnerRemains(tx, ctx, before.id);
       return {
         name: input.name ?? before.name,
         description: input.description ?? before.description,
@@ -279,7 +285,6 @@ export class PrincipalService {
     const values = async (before: PrincipalRow): Promise<Partial<typeof principals.$inferInsert>> => {
       const status = said.status ?? before.status;
       const disabling = before.status === 'active' && status === 'disabled';
-      if (disabling) await this.roles.assertOwnerRemains(tx, ctx, id);
       const { name, email, issuer, directoryId } = said;
       const subject = said.subject === '' ? before.subject : said.subject;
       return { name, email, issuer, subject, directoryId, status, epoch: before.epoch + (disabling ? 1 : 0) };
@@ -298,7 +303,6 @@ export class PrincipalService {
     before: PrincipalRow,
   ): Promise<Partial<typeof principals.$inferInsert>> {
     const now = new Date(ctx.clock.now());
-    await this.roles.assertOwnerRemains(tx, ctx, before.id);
     await tx
       .update(apiKeys)
       .set({ revokedAt: now, updatedAt: now, revision: sql`${apiKeys.revision} + 1` })
@@ -402,13 +406,18 @@ export class PrincipalService {
     const before = await findPrincipal(tx, id, kind);
     if (before === undefined) throw new AppError('NOT_FOUND');
     await this.roles.assertMayManage(ctx, tx, before.id);
+    // Whoever answers for accounts takes them along.
+    for (const accountId of await this.accountsOf(tx, before.id)) await this.roles.assertMayManage(ctx, tx, accountId);
     assertRevision(before, change.expectedRevision);
+    const hadOwner = await this.roles.hasOwner(tx, ctx.clock.now());
     const [row] = await tx
       .update(principals)
       .set({ ...(await values(before)), revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
       .where(eq(principals.id, before.id))
       .returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
+    const mayEnd = verb === 'delete' || row.status === 'disabled' || row.ownerId !== before.ownerId;
+    if (mayEnd && hadOwner) await this.roles.assertOwnerRemains(tx, ctx);
     const after = said === undefined ? row : { ...row, said };
     await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after });
     // A deleted subject takes its grants with it, on whatever server they are.
@@ -419,7 +428,10 @@ export class PrincipalService {
 
   /** Service accounts for which the principal answers: what becomes of it may become of them. */
   private async accountsOf(tx: Transaction, ownerId: string): Promise<string[]> {
-    const rows = await tx.select({ id: principals.id }).from(principals).where(eq(principals.ownerId, ownerId));
+    const rows = await tx
+      .select({ id: principals.id })
+      .from(principals)
+      .where(and(eq(principals.ownerId, ownerId), isNull(principals.deletedAt)));
     return rows.map(({ id }) => id);
   }
 }

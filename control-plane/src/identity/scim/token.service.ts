@@ -2,6 +2,7 @@ import { timingSafeEqual } from 'node:crypto';
 import { AppError, permissions, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, lt, or } from 'drizzle-orm';
+import { noRights } from '../../access/rights.ts';
 import { recordMutation } from '../../audit/audit.service.ts';
 import { type Actor, type Context, systemActorId } from '../../context.ts';
 import { batched } from '../../database/batched.ts';
@@ -177,6 +178,7 @@ export class ScimTokenService {
       kind: 'system',
       keyId: token.id,
       // An identity provider may deactivate anybody whom it provisions, owners too; the services here do no more.
+      ...noRights,
       permissions: new Set(permissions),
     };
     return { directory, actor };
