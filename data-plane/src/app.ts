@@ -19,6 +19,7 @@ import { Registry } from 'prom-client';
 import type { NodeConfig } from './config.ts';
 import { ExchangeSlots } from './pipeline/admit.ts';
 import { DecisionCache } from './pipeline/decisions.ts';
+import { loneNode } from './pipeline/peer-link.ts';
 import { Pipeline } from './pipeline/pipeline.ts';
 import { RuntimeStore } from './runtime/runtime-store.ts';
 import { SyncClient } from './runtime/sync-client.ts';
@@ -88,7 +89,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   sync.onWatermark((epochs) => telemetry.shipper.onWatermark(epochs));
   telemetry.shipper.start();
   telemetry.metrics.start();
-  const parts: Parts = { ...base, sync, operations, telemetry, ...createEdges({ ...base, sync, telemetry }) };
+  const parts: Parts = { ...base, sync, operations, telemetry, ...createEdges({ ...base, sync, telemetry, nodeId }) };
   const port = await parts.listener.listen();
   state.listening = true;
   const host = config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host;
@@ -156,8 +157,10 @@ function createSyncClient({ config, log, clock, store, state, egress, slots, loa
 }
 
 /** The pipeline between its two edges. */
-function createEdges(options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry }) {
-  const { config, log, clock, store, egress, slots, load, sync, telemetry } = options;
+function createEdges(
+  options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry; readonly nodeId: string },
+) {
+  const { config, log, clock, store, egress, slots, load, sync, telemetry, nodeId } = options;
   const health = new ObservedHealth({
     now: () => store.now(),
     report: (observations) => sync.reportHealth(observations),
@@ -167,6 +170,7 @@ function createEdges(options: Base & { readonly sync: SyncClient; readonly telem
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     connections: new Connections(egress),
+    peers: loneNode(nodeId),
     health,
     decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
     slots,
@@ -217,7 +221,7 @@ async function stopNode(parts: Parts): Promise<void> {
     await listener.idle(1_000);
   }
   listener.close();
-  pipeline.streams.close();
+  pipeline.close();
   parts.health.close();
   await telemetry.metrics.close();
   await telemetry.spool.close();

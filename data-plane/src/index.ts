@@ -2,6 +2,7 @@ export { type NodeDependencies, type RunningNode, startNode } from './app.ts';
 export { configHelp as nodeConfigHelp, type NodeConfig, parseConfig as parseNodeConfig } from './config.ts';
 export { ExchangeSlots } from './pipeline/admit.ts';
 export { DecisionCache, decisionCacheBytesMax } from './pipeline/decisions.ts';
+export { loneNode, type PeerLink } from './pipeline/peer-link.ts';
 export { Pipeline, type PipelineOptions } from './pipeline/pipeline.ts';
 export { buildFromDocuments } from './runtime/build-runtime.ts';
 export { RuntimeStore } from './runtime/runtime-store.ts';

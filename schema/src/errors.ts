@@ -239,6 +239,28 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'The MCP server did not accept the gateway.',
   },
+  CANCELLED: {
+    owner: 'client',
+    http: 200,
+    jsonRpc: 1060,
+    retryable: false,
+    publicMessage: 'The request was cancelled by its client.',
+  },
+  CALL_LOST: {
+    owner: 'platform',
+    http: 200,
+    jsonRpc: 1061,
+    retryable: false,
+    publicMessage:
+      'The call that waited for this input is gone. It may have had effects; issue the request again if that is safe.',
+  },
+  PEER_UNREACHABLE: {
+    owner: 'platform',
+    http: 503,
+    jsonRpc: 1062,
+    retryable: true,
+    publicMessage: 'The node of the gateway that holds this call cannot be reached.',
+  },
   OVERLOADED: {
     owner: 'capacity',
     http: 503,

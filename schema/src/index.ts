@@ -17,6 +17,7 @@ export * from './ip-address.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';
 export * from './oauth.ts';
+export * from './param-headers.ts';
 export * from './permissions.ts';
 export * from './server-definitions.ts';
 export * from './sketch.ts';

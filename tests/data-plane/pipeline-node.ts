@@ -7,6 +7,7 @@ import {
   ExchangeSlots,
   Listener,
   type ListenerLimits,
+  loneNode,
   ObservedHealth,
   Pipeline,
   RuntimeStore,
@@ -199,6 +200,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     audit,
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections(egress),
+    peers: loneNode('node-1'),
     health,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
@@ -239,7 +241,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     port,
     url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
     stop: async () => {
-      pipeline.streams.close();
+      pipeline.close();
       health.close();
       listener.close();
       await egress.close();

@@ -1,4 +1,4 @@
-import type { RefusedRecord } from '@sallyport/schema';
+import { protocolRevisions, type RefusedRecord } from '@sallyport/schema';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
@@ -22,6 +22,7 @@ beforeAll(async () => {
       { slug: 'closed', url: upstream.url, tools: ['granted'] },
       { slug: 'legacy-only', url: upstream.url, tools: ['granted'], protocolRevisions: ['2025-11-25', '2025-06-18'] },
       { slug: 'modern-only', url: upstream.url, tools: ['granted'], protocolRevisions: ['2026-07-28'] },
+      { slug: 'ancient', url: upstream.url, tools: ['granted'], protocolRevisions: ['2023-01-01'] },
       { slug: 'stale', url: upstream.url, tools: ['granted'], configStalenessMaxMs: 1 },
     ],
     grants: [
@@ -29,6 +30,7 @@ beforeAll(async () => {
       { server: 'open', tools: ['denied'], effect: 'deny' },
       { server: 'legacy-only', tools: ['*'] },
       { server: 'modern-only', tools: ['*'] },
+      { server: 'ancient', tools: ['*'] },
       { server: 'stale', tools: ['*'] },
     ],
     principals: [
@@ -245,13 +247,13 @@ const rows: readonly [string, string, Sent, number, number, string][] = [
   ['authorize denies an unknown legacy method', 'open', legacy('tools/destroy'), 200, -32601, 'refused'],
   ['authorize denies a tool without a name', 'open', modern('tools/call', { arguments: {} }), 400, -32602, 'malformed'],
   ['authorize denies a stale configuration', 'stale', good, 503, 1021, 'refused'],
-  ['forward denies a modern call of a legacy server', 'legacy-only', good, 400, -32022, 'refused'],
+  ['forward denies a server whose revisions nobody knows', 'ancient', good, 400, -32022, 'refused'],
   [
-    'forward denies initialize with a modern server',
+    'forward denies a legacy call of a modern server without a session',
     'modern-only',
-    legacy('initialize', { protocolVersion: '2025-11-25' }),
+    legacy('ping'),
     400,
-    -32022,
+    1014,
     'refused',
   ],
 ];
@@ -362,10 +364,8 @@ describe('denied looks like unknown', () => {
 });
 
 test('the error names the revisions that are supported', async () => {
-  const modernCall = await send(node.url('legacy-only'), good);
-  expect(modernCall.json.error.data).toEqual({ supported: ['2025-11-25', '2025-06-18'], requested: '2026-07-28' });
-  const handshake = await send(node.url('modern-only'), legacy('initialize', { protocolVersion: '2025-11-25' }));
-  expect(handshake.json.error.data.supported).toEqual(['2026-07-28']);
+  const call = await send(node.url('ancient'), good);
+  expect(call.json.error.data).toEqual({ supported: [...protocolRevisions], requested: '2026-07-28' });
   const future = modernParams();
   future._meta['io.modelcontextprotocol/protocolVersion'] = '2030-01-01';
   const ahead = await send(node.url('open'), {

@@ -7,6 +7,7 @@ import {
   DecisionCache,
   decisionCacheBytesMax,
   ExchangeSlots,
+  loneNode,
   ObservedHealth,
   Pipeline,
   RuntimeStore,
@@ -98,6 +99,7 @@ export function startLightRuntime(options: {
     audit: { append: () => undefined, appendDurable: () => Promise.resolve() },
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
+    peers: loneNode('node-1'),
     health,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
@@ -126,7 +128,7 @@ export function startLightRuntime(options: {
     },
     stop: async () => {
       await sync.stop();
-      pipeline.streams.close();
+      pipeline.close();
       health.close();
     },
   };

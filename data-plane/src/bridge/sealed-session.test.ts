@@ -16,6 +16,7 @@ const session: OpenedSession = {
   protocolRevision: '2025-11-25',
   clientInfo: 'ide/1.0',
   expiresAt: 10_000,
+  client: null,
 };
 const expected = { principalId: 'alice', principalEpoch: 3, serverId: 'server-1', nowMs: 5_000 };
 

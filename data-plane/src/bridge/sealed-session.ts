@@ -1,6 +1,8 @@
 import { AppError, isProtocolRevision, type ProtocolRevision } from '@sallyport/schema';
 import { open, seal } from '@sallyport/schema/platform';
+import { isObject } from '../mcp/envelope.ts';
 import type { Runtime } from '../runtime/runtime.ts';
+import type { ClientProfile } from './client-profile.ts';
 
 /** Longest token handed to a client, in bytes: it comes back in a header of every request. */
 export const sessionTokenBytesMax = 2048;
@@ -8,8 +10,9 @@ export const sessionTokenBytesMax = 2048;
 const purpose = 'sallyport.legacySession.v1';
 const visibleAscii = /^[\x21-\x7e]+$/;
 
-/** A legacy client's session: the upstream's own id, and whose it is. */
+/** A legacy client's session, and whose it is: one of the upstream's own, or one with the bridge to a modern upstream. */
 export interface OpenedSession {
+  /** The upstream's id of it; of a bridged session an id of the bridge's own. */
   readonly upstreamSessionId: string;
   readonly principalId: string;
   readonly principalEpoch: number;
@@ -19,6 +22,8 @@ export interface OpenedSession {
   readonly clientInfo: string | null;
   /** In the control plane's time, milliseconds since the epoch. */
   readonly expiresAt: number;
+  /** What a bridged session's client said of itself; null where the session is the upstream's own. */
+  readonly client: ClientProfile | null;
 }
 
 /**
@@ -41,6 +46,7 @@ export function sealSession(runtime: Pick<Runtime, 'sealing'>, session: OpenedSe
       session.protocolRevision,
       session.clientInfo,
       session.expiresAt,
+      session.client,
     ]),
   );
   if (token.length > sessionTokenBytesMax) {
@@ -82,6 +88,8 @@ function parse(plaintext: Buffer | undefined): OpenedSession | undefined {
   if (!Array.isArray(fields)) return undefined;
   const [upstreamSessionId, principalId, principalEpoch, serverId, protocolRevision, clientInfo, expiresAt]: unknown[] =
     fields;
+  // Tokens of the release before have no such field: their sessions are upstreams' own.
+  const client = clientOf(fields[7] ?? null);
   if (
     typeof upstreamSessionId !== 'string' ||
     typeof principalId !== 'string' ||
@@ -89,9 +97,17 @@ function parse(plaintext: Buffer | undefined): OpenedSession | undefined {
     typeof serverId !== 'string' ||
     !isProtocolRevision(protocolRevision) ||
     !(clientInfo === null || typeof clientInfo === 'string') ||
-    typeof expiresAt !== 'number'
+    typeof expiresAt !== 'number' ||
+    client === undefined
   ) {
     return undefined;
   }
-  return { upstreamSessionId, principalId, principalEpoch, serverId, protocolRevision, clientInfo, expiresAt };
+  return { upstreamSessionId, principalId, principalEpoch, serverId, protocolRevision, clientInfo, expiresAt, client };
+}
+
+function clientOf(value: unknown): ClientProfile | null | undefined {
+  if (value === null) return null;
+  if (!isObject(value)) return undefined;
+  const { capabilities, info } = value;
+  return isObject(capabilities) && (info === null || isObject(info)) ? { capabilities, info } : undefined;
 }

@@ -170,7 +170,7 @@ function checkMethodHeader(message: Message, headers: Headers): void {
 }
 
 /** The member of `params` that `Mcp-Name` mirrors, by method. */
-const nameSources = new Map([
+export const nameSources: ReadonlyMap<string, string> = new Map([
   ['tools/call', 'name'],
   ['prompts/get', 'name'],
   ['resources/read', 'uri'],

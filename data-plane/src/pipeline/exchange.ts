@@ -7,6 +7,7 @@ import type {
   ProtocolRevision,
   AuditOutcome,
 } from '@sallyport/schema';
+import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { OpenedSession } from '../bridge/sealed-session.ts';
 import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Message } from '../mcp/envelope.ts';
@@ -178,4 +179,6 @@ export interface Forwarded {
   /** As decided last: anew where the configuration changed on the way. */
   readonly authorized: Authorized;
   readonly response: UpstreamResponse;
+  /** What a legacy client said of itself where a bridge opens its session; null where no bridge does. */
+  readonly opens: ClientProfile | null;
 }

@@ -9,6 +9,7 @@ import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections, UpstreamRequest } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
+import { bridgeFor, checkSession, type BridgeAnswer, type Bridges } from './bridge.ts';
 import {
   isOpenEnded,
   type Authorized,
@@ -26,6 +27,7 @@ const decisionAgeMsMax = 250;
 
 export interface ForwardContext {
   readonly connections: Connections;
+  readonly bridges: Bridges;
   readonly health: Pick<ObservedHealth, 'answered' | 'failed'>;
   readonly runtimes: Pick<RuntimeSource, 'current'>;
   readonly clock: { monotonic(): number };
@@ -53,7 +55,8 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   const { exchange } = routed.received;
   exchange.runtime = routed.runtime;
   checkEra(routed);
-  const request = upstreamRequest(inspected, authorized, context);
+  checkSession(routed);
+  const send = way(inspected, authorized, context);
   const written = context.writeOpened();
   if (written !== undefined) await written;
   const sentAt = clock.monotonic();
@@ -67,10 +70,10 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
     refused = false;
   };
   try {
-    const response = await context.connections.send({ ...request, beforeWrite }, cancellation(routed));
+    const { response, opens } = await send(beforeWrite);
     context.health.answered(serverId, response.status, clock.monotonic() - sentAt);
     exchange.upstreamMs = clock.monotonic() - sentAt;
-    return { inspected, authorized, response };
+    return { inspected, authorized, response, opens };
   } catch (error) {
     if (!refused) exchange.upstreamMs = clock.monotonic() - sentAt;
     if (!refused && !routed.received.request.signal.aborted) context.health.failed(serverId, error);
@@ -89,28 +92,64 @@ function cancellation({ received }: Routed): AbortSignal | null {
   return received.era === 'modern' || received.kind !== 'message' ? received.request.signal : null;
 }
 
-/** Translation between eras is not offered: a client of the other era is told what the upstream speaks. */
+/** What speaks no revision the gateway knows cannot be translated to either. */
 function checkEra({ server, received }: Routed): void {
-  if (server.eras.has(received.era)) return;
+  if (server.eras.size > 0) return;
   const spoken = server.document.protocolRevisions.filter(isProtocolRevision);
   throw unsupportedRevision(received.statedRevision, spoken.length > 0 ? spoken : protocolRevisions);
+}
+
+/**
+ * The way to the upstream: the exchange as it came, or over a bridge where the upstream does not speak the client's era.
+ * What cannot be sent is refused here, before the record says that it was.
+ */
+function way(
+  inspected: Inspected,
+  authorized: Authorized,
+  context: ForwardContext,
+): (beforeWrite: () => void) => Promise<BridgeAnswer> {
+  const { routed } = authorized;
+  const timeoutMs = timeoutOf(routed, context);
+  const bridge = bridgeFor(routed, context.bridges);
+  if (bridge !== null) {
+    const { body } = inspected;
+    const headers = exchangeHeaders(routed);
+    return (beforeWrite) => bridge.send({ authorized, body, headers, beforeWrite, timeoutMs });
+  }
+  const request = upstreamRequest(inspected, authorized, timeoutMs);
+  return async (beforeWrite) => {
+    const response = await context.connections.send({ ...request, beforeWrite }, cancellation(routed));
+    return { response, opens: null };
+  };
+}
+
+/** Milliseconds that are left for the exchange. */
+function timeoutOf({ received, runtime }: Routed, { clock }: ForwardContext): number {
+  const { limits } = runtime;
+  if (isOpenEnded(received)) return limits.streamAgeMsMax;
+  return Math.max(1, limits.exchangeTimeoutMs - (clock.monotonic() - received.exchange.startedAt));
+}
+
+/** What goes with every request that the exchange causes, in whichever era: name, value, name, value, … */
+function exchangeHeaders({ received }: Routed): string[] {
+  const { request, exchange } = received;
+  const tracestate = request.headers.get('tracestate');
+  const isTraced = tracestate !== undefined && request.headers.has('traceparent');
+  return ['traceparent', exchange.traceparent, ...(isTraced ? ['tracestate', tracestate] : [])];
 }
 
 function upstreamRequest(
   inspected: Inspected,
   authorized: Authorized,
-  context: ForwardContext,
+  totalTimeoutMs: number,
 ): Omit<UpstreamRequest, 'beforeWrite'> {
   const { routed, rule, tasks } = authorized;
   const { received, runtime, server, session } = routed;
-  const { request, exchange, era, kind } = received;
+  const { request, era, kind } = received;
   const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
   const [task] = rule?.permission === 'task' ? tasks : [];
   const name = task === undefined ? null : mirroredHeader(task.taskId);
-  const headers = forwardedHeaders(request.headers, era, method, name);
-  headers.push('traceparent', exchange.traceparent);
-  const tracestate = request.headers.get('tracestate');
-  if (tracestate !== undefined && request.headers.has('traceparent')) headers.push('tracestate', tracestate);
+  const headers = [...forwardedHeaders(request.headers, era, method, name), ...exchangeHeaders(routed)];
   if (session !== null) headers.push('mcp-session-id', session.upstreamSessionId);
   const lastEventId = era === 'legacy' && method === 'GET' ? request.headers.get('last-event-id') : undefined;
   if (lastEventId !== undefined) headers.push('last-event-id', openEventId(runtime, ownerOf(routed), lastEventId));
@@ -121,9 +160,7 @@ function upstreamRequest(
     headers,
     body: kind === 'message' ? bodyFor(inspected, authorized) : null,
     firstByteTimeoutMs: limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
-    totalTimeoutMs: isOpenEnded(routed.received)
-      ? limits.streamAgeMsMax
-      : Math.max(1, limits.exchangeTimeoutMs - (context.clock.monotonic() - exchange.startedAt)),
+    totalTimeoutMs,
   };
 }
 

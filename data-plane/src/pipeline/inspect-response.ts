@@ -45,7 +45,7 @@ export async function inspectResponse(forwarded: Forwarded, context: InspectResp
     bytesMax: limits.responseBodyBytesMax,
     idleTimeoutMs: limits.upstreamIdleTimeoutMs,
   });
-  return whole(body, response, context.recheck(authorized), context);
+  return whole(body, forwarded, context.recheck(authorized), context);
 }
 
 /** For a stream; a body that was collected needs no connection to be closed. */
@@ -80,17 +80,13 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
   if (received.message?.method === 'initialize') {
     // The session's header goes out first, and what it seals stands in the answer.
     await relay.untilAnswered();
-    headers.push(...sessionHeaders(response, authorized, relay.negotiated, context));
+    headers.push(...sessionHeaders(forwarded, authorized, relay.negotiated, context));
   }
   return { status: 200, headers, body: relay };
 }
 
-function whole(
-  body: Buffer,
-  response: UpstreamResponse,
-  authorized: Authorized,
-  context: InspectResponseContext,
-): Answer {
+function whole(body: Buffer, forwarded: Forwarded, authorized: Authorized, context: InspectResponseContext): Answer {
+  const { response } = forwarded;
   const { status } = response;
   const { received } = authorized.routed;
   const { exchange, message } = received;
@@ -107,7 +103,7 @@ function whole(
     exchange.rpcErrorCode = reviewed.rpcErrorCode;
     const headers = ['content-type', 'application/json', ...noStore, ...retryAfter(response)];
     if (message.method === 'initialize')
-      headers.push(...sessionHeaders(response, authorized, reviewed.negotiated, context));
+      headers.push(...sessionHeaders(forwarded, authorized, reviewed.negotiated, context));
     return { status, headers, body: reviewed.bytes };
   }
   if (isForgotten(status, authorized)) throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
@@ -146,7 +142,7 @@ function retryAfter(response: UpstreamResponse): string[] {
 
 /** The client's `Mcp-Session-Id`; none where the upstream keeps no session. */
 function sessionHeaders(
-  response: UpstreamResponse,
+  { response, opens }: Forwarded,
   { routed }: Authorized,
   negotiated: Reviewed['negotiated'],
   context: InspectResponseContext,
@@ -162,6 +158,7 @@ function sessionHeaders(
     protocolRevision: negotiated,
     clientInfo: routed.received.exchange.clientInfo,
     expiresAt: context.now() + routed.runtime.limits.sessionTtlMs,
+    client: opens,
   });
   return ['mcp-session-id', token];
 }

@@ -7,12 +7,15 @@ import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, reauthorize } from './authorize.ts';
+import type { Bridges } from './bridge.ts';
 import type { DecisionCache, DecisionContext } from './decisions.ts';
 import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
+import { createBridges } from './create-bridges.ts';
 import { forward } from './forward.ts';
 import { inspectRequest } from './inspect-request.ts';
 import { inspectResponse } from './inspect-response.ts';
 import { OpenStreams } from './open-streams.ts';
+import type { PeerHandlers, PeerLink } from './peer-link.ts';
 import { receive, type ReceiveSettings } from './receive.ts';
 import { openRecord, type RecordContext } from './record.ts';
 import { route } from './route.ts';
@@ -22,6 +25,7 @@ export interface PipelineOptions {
   readonly audit: RecordContext['audit'];
   readonly metrics: RecordContext['metrics'];
   readonly connections: Connections;
+  readonly peers: PeerLink;
   readonly health: ObservedHealth;
   readonly decisions: DecisionCache;
   readonly slots: ExchangeSlots;
@@ -33,6 +37,9 @@ export interface PipelineOptions {
 /** What a request passes on its way through the node, in the order that the types enforce. */
 export class Pipeline {
   readonly streams: OpenStreams;
+  /** What this node does when another asks. */
+  readonly peerHandlers: PeerHandlers;
+  readonly #bridges: Bridges;
   readonly #options: PipelineOptions;
   readonly #authorizing: DecisionContext;
   readonly #now: () => number;
@@ -42,6 +49,17 @@ export class Pipeline {
     this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
+    const { bridges, peerHandlers } = createBridges({ ...options, reauthorize: this.#reauthorize, now: this.#now });
+    this.#bridges = bridges;
+    this.peerHandlers = peerHandlers;
+  }
+
+  /** Ends what is open toward clients and upstreams. */
+  close(): void {
+    this.streams.endAll();
+    this.streams.close();
+    this.#bridges.forLegacyClients.close();
+    this.#bridges.forModernClients.close();
   }
 
   readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized => {
@@ -80,6 +98,7 @@ export class Pipeline {
       const inspected = inspectRequest(admitted);
       const forwarded = await forward(inspected, {
         connections,
+        bridges: this.#bridges,
         health,
         runtimes,
         clock,

@@ -1,0 +1,44 @@
+import type { Runtime } from '../runtime/runtime.ts';
+import { ChannelPool } from '../upstream/channel-pool.ts';
+import type { Connections } from '../upstream/connections.ts';
+import { StreamableTransport } from '../upstream/streamable-channel.ts';
+import type { Bridges } from './bridge.ts';
+import type { Authorized, RuntimeSource } from './exchange.ts';
+import { LegacyClients } from './legacy-clients.ts';
+import { ModernClients } from './modern-clients.ts';
+import { ParkedCalls } from './parked-calls.ts';
+import type { PeerHandlers, PeerLink } from './peer-link.ts';
+
+export interface CreateBridgesOptions {
+  readonly connections: Pick<Connections, 'send'>;
+  readonly peers: PeerLink;
+  readonly runtimes: Pick<RuntimeSource, 'current' | 'onSwap'>;
+  readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
+  readonly now: () => number;
+}
+
+/** Both bridges of a node, and what they do for other nodes. */
+export function createBridges(options: CreateBridgesOptions): {
+  readonly bridges: Bridges;
+  readonly peerHandlers: PeerHandlers;
+} {
+  const { connections, peers, now } = options;
+  const parked = new ParkedCalls(options);
+  const legacy = new LegacyClients({ connections, peers });
+  const modern = new ModernClients({
+    transportOf: ({ server, runtime }) =>
+      new StreamableTransport({ connections, url: server.upstream, limits: runtime.limits }),
+    pool: new ChannelPool(),
+    parked,
+    peers,
+    now,
+  });
+  return {
+    bridges: { forLegacyClients: legacy, forModernClients: modern },
+    peerHandlers: {
+      notice: (notice) => legacy.notice(notice),
+      response: (relayed) => legacy.respond(relayed),
+      resume: (returned, signal) => parked.resume(returned, signal),
+    },
+  };
+}

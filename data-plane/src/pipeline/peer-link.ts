@@ -1,0 +1,69 @@
+/** What the nodes of a fleet ask of each other, so that no balancer has to send a client to the same node twice. */
+import { AppError } from '@sallyport/schema';
+import type { JsonObject } from '../mcp/envelope.ts';
+import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { SessionChange } from '../bridge/session-state.ts';
+
+/** Whose request it is: a node that is asked checks it against whom the thing belongs to. */
+export interface RelayOwner {
+  readonly principalId: string;
+  readonly serverId: string;
+}
+
+/** Told to every live node; nobody waits for it. */
+export type PeerNotice =
+  | { readonly kind: 'session'; readonly sessionId: string; readonly change: SessionChange }
+  /** A legacy client cancels a request that may be under way on any node. */
+  | { readonly kind: 'cancelled'; readonly sessionId: string; readonly requestId: string | number };
+
+/** A client's response to a request that another node sent it. */
+export interface RelayedResponse extends RelayOwner {
+  readonly sessionId: string;
+  readonly questionId: string;
+  /** The JSON-RPC response; exactly one of `result` and `error`. */
+  readonly response: JsonObject;
+}
+
+/** A client's return to a call that another node holds. */
+export interface RelayedReturn extends RelayOwner {
+  readonly callId: string;
+  /** SHA-256 of what was asked; the same as when the call was parked. */
+  readonly digest: string;
+  /** Of the client's new request. */
+  readonly requestId: string | number;
+  readonly responses: JsonObject;
+  readonly timeoutMs: number;
+}
+
+/** What this node does when another asks. */
+export interface PeerHandlers {
+  notice(notice: PeerNotice): void;
+  /** @returns false where this node knows no such question of this client */
+  response(relayed: RelayedResponse): boolean;
+  /** @throws AppError CALL_LOST where this node holds no such call of this principal */
+  resume(relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+}
+
+/** The way to the other nodes. */
+export interface PeerLink {
+  readonly nodeId: string;
+  tell(notice: PeerNotice): void;
+  /**
+   * @returns false where that node knows no such question
+   * @throws AppError PEER_UNREACHABLE
+   */
+  respond(nodeId: string, relayed: RelayedResponse): Promise<boolean>;
+  /** @throws AppError PEER_UNREACHABLE, CALL_LOST */
+  resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+}
+
+/** A node that knows no others. */
+export function loneNode(nodeId: string): PeerLink {
+  const unreachable = (): AppError => new AppError('PEER_UNREACHABLE', { internal: 'no other node is known' });
+  return {
+    nodeId,
+    tell: () => undefined,
+    respond: () => Promise.reject(unreachable()),
+    resume: () => Promise.reject(unreachable()),
+  };
+}

@@ -1,0 +1,180 @@
+import { AppError, toAppError } from '@sallyport/schema';
+import { objectMember, type JsonObject } from '../mcp/envelope.ts';
+import type { CallTerms, LegacyChannel, MessageStream } from './legacy-channel.ts';
+
+/** An idle session is ended after this long, in milliseconds. */
+const idleMsMax = 60_000;
+/** Idle sessions kept for one key, and in all; the one idle longest goes first. */
+const idlePerKeyMax = 8;
+const idleMax = 1_000;
+
+/** A session in the hands of one call. */
+export interface Lease {
+  readonly channel: LegacyChannel;
+  /** What the session was last told; null where nothing. */
+  logLevel: string | null;
+  /** Gets what the upstream sends on no request's stream while the call has the session; set by the call. */
+  onMessage: ((message: JsonObject) => void) | undefined;
+  /** Gives the session back for others. */
+  release(): void;
+  /** Ends the session: forgotten, or in an unknown state. */
+  discard(): void;
+}
+
+/**
+ * Sessions with legacy upstreams for clients that have none. One call has a session for itself while it runs: what a
+ * server asks or tells outside of any request's stream can then belong to nobody else, and the level of its log is the
+ * call's own. Sessions are reused by the same principal, for the same capabilities, and by nobody else: the key says so.
+ */
+export class ChannelPool {
+  readonly #idle = new Map<string, Entry[]>();
+  readonly #entries = new Set<Entry>();
+  #idleCount = 0;
+  #closed = false;
+
+  /**
+   * @param key of all that a session may not be shared across
+   * @param options.isFresh an idle session will not do: the one before was forgotten
+   * @param options.terms for the stream of what belongs to no request; null where the client could be asked nothing
+   * @throws AppError of `open`
+   */
+  async acquire(
+    key: string,
+    open: () => Promise<LegacyChannel>,
+    options: { readonly isFresh: boolean; readonly events: CallTerms | null },
+  ): Promise<Lease> {
+    if (options.isFresh) this.#drop(key);
+    const idle = options.isFresh ? undefined : this.#take(key);
+    if (idle !== undefined) return idle;
+    const entry = new Entry(key, await open(), this.#returned, this.#discarded);
+    if (this.#closed) {
+      entry.channel.close();
+      throw new AppError('NOT_READY', { internal: 'the node stops' });
+    }
+    this.#entries.add(entry);
+    if (options.events !== null) entry.listen(options.events);
+    return entry;
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  close(): void {
+    this.#closed = true;
+    for (const entry of [...this.#entries]) entry.discard();
+    this.#idle.clear();
+  }
+
+  #take(key: string): Entry | undefined {
+    const entries = this.#idle.get(key);
+    const entry = entries?.pop();
+    if (entries?.length === 0) this.#idle.delete(key);
+    if (entry === undefined) return undefined;
+    this.#idleCount--;
+    entry.wake();
+    return entry;
+  }
+
+  #drop(key: string): void {
+    for (let entry = this.#take(key); entry !== undefined; entry = this.#take(key)) entry.discard();
+  }
+
+  readonly #returned = (entry: Entry): void => {
+    const entries = this.#idle.get(entry.key) ?? [];
+    if (this.#closed || entries.length >= idlePerKeyMax || this.#idleCount >= idleMax) {
+      entry.discard();
+      return;
+    }
+    entries.push(entry);
+    this.#idle.set(entry.key, entries);
+    this.#idleCount++;
+    entry.sleep(idleMsMax);
+  };
+
+  readonly #discarded = (entry: Entry): void => {
+    this.#entries.delete(entry);
+    const entries = this.#idle.get(entry.key);
+    const at = entries?.indexOf(entry) ?? -1;
+    if (entries === undefined || at < 0) return;
+    entries.splice(at, 1);
+    this.#idleCount--;
+    if (entries.length === 0) this.#idle.delete(entry.key);
+  };
+}
+
+class Entry implements Lease {
+  readonly key: string;
+  readonly channel: LegacyChannel;
+  readonly #returned: (entry: Entry) => void;
+  readonly #discarded: (entry: Entry) => void;
+  readonly #closing = new AbortController();
+  logLevel: string | null = null;
+  onMessage: ((message: JsonObject) => void) | undefined;
+  #isOver = false;
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(
+    key: string,
+    channel: LegacyChannel,
+    returned: (entry: Entry) => void,
+    discarded: (entry: Entry) => void,
+  ) {
+    this.key = key;
+    this.channel = channel;
+    this.#returned = returned;
+    this.#discarded = discarded;
+  }
+
+  release(): void {
+    if (this.#isOver) return;
+    this.onMessage = undefined;
+    this.#returned(this);
+  }
+
+  discard(): void {
+    if (this.#isOver) return;
+    this.#isOver = true;
+    clearTimeout(this.#timer);
+    this.onMessage = undefined;
+    this.#closing.abort();
+    this.#discarded(this);
+    this.channel.close();
+  }
+
+  sleep(idleMs: number): void {
+    this.#timer = setTimeout(() => this.discard(), idleMs);
+    this.#timer.unref();
+  }
+
+  wake(): void {
+    clearTimeout(this.#timer);
+  }
+
+  /** Reads what belongs to no request, as long as the upstream offers it; a session works without. */
+  listen(terms: CallTerms): void {
+    const own = { ...terms, signal: this.#closing.signal };
+    const read = async (): Promise<void> => {
+      const messages = await this.channel.listen(own);
+      if (messages !== null) await this.#read(messages, own);
+    };
+    read().catch((error: unknown) => {
+      if (toAppError(error).code === 'SESSION_NOT_FOUND') this.discard();
+    });
+  }
+
+  async #read(messages: MessageStream, terms: CallTerms): Promise<void> {
+    for (let message = await messages.next(); message !== undefined; message = await messages.next()) {
+      if (message['method'] === 'ping' && message['id'] !== undefined) {
+        await this.channel.post({ jsonrpc: '2.0', id: message['id'], result: {} }, terms);
+      } else {
+        this.onMessage?.(message);
+      }
+    }
+  }
+}
+
+/** Whether a client could be asked anything at all. */
+export function canBeAsked(capabilities: JsonObject): boolean {
+  return ['sampling', 'elicitation', 'roots'].some((name) => objectMember(capabilities, name) !== undefined);
+}

@@ -1,0 +1,214 @@
+import { AppError, isProtocolRevision, legacyRevisions, type LimitsDocument } from '@sallyport/schema';
+import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
+import { isJson } from '../mcp/headers.ts';
+import { unsupportedRevision } from '../mcp/revision.ts';
+import type { Connections, UpstreamResponse } from './connections.ts';
+import type { CallTerms, LegacyChannel, LegacyTransport, MessageStream } from './legacy-channel.ts';
+import { readMessages, type ResponseMessages } from './message-stream.ts';
+
+/** How often one broken stream is taken up again without a message in between. */
+const resumptionsMax = 5;
+/** Waited before, in milliseconds; servers that poll (SEP-1699) close streams on purpose. */
+const resumptionDelayMs = 200;
+const visibleAscii = /^[\x21-\x7e]{1,2048}$/;
+
+export interface StreamableTransportOptions {
+  readonly connections: Pick<Connections, 'send'>;
+  readonly url: URL;
+  readonly limits: LimitsDocument;
+}
+
+/** Sessions over Streamable HTTP (2025-03-26 to 2025-11-25 basic/transports). */
+export class StreamableTransport implements LegacyTransport {
+  readonly #options: StreamableTransportOptions;
+
+  constructor(options: StreamableTransportOptions) {
+    this.#options = options;
+  }
+
+  async open(initialize: JsonObject, terms: CallTerms): Promise<LegacyChannel> {
+    const request = { jsonrpc: '2.0', id: 0, method: 'initialize', params: initialize };
+    const response = await send(this.#options, 'POST', request, [], terms);
+    const sessionId = response.header('mcp-session-id');
+    if (sessionId !== undefined && !visibleAscii.test(sessionId)) {
+      throw new AppError('UPSTREAM_PROTOCOL', { internal: 'session id is not visible ASCII' });
+    }
+    const initialized = await initializedBy(await readMessages(response, this.#options.limits));
+    const channel = new StreamableChannel(this.#options, initialized, sessionId);
+    await channel.post({ jsonrpc: '2.0', method: 'notifications/initialized' }, terms);
+    return channel;
+  }
+}
+
+async function initializedBy(messages: MessageStream): Promise<JsonObject> {
+  for (let message = await messages.next(); message !== undefined; message = await messages.next()) {
+    if (message['id'] !== 0 || 'method' in message) continue;
+    messages.close();
+    const result = objectMember(message, 'result');
+    if (result === undefined) break;
+    const revision = stringMember(result, 'protocolVersion');
+    if (!isProtocolRevision(revision) || !(legacyRevisions as readonly string[]).includes(revision)) {
+      throw unsupportedRevision(null, legacyRevisions);
+    }
+    return result;
+  }
+  throw new AppError('UPSTREAM_PROTOCOL', { internal: 'initialize was refused' });
+}
+
+class StreamableChannel implements LegacyChannel {
+  readonly #options: StreamableTransportOptions;
+  readonly #headers: readonly string[];
+  readonly initialized: JsonObject;
+  readonly hasSession: boolean;
+
+  constructor(options: StreamableTransportOptions, initialized: JsonObject, sessionId: string | undefined) {
+    this.#options = options;
+    this.initialized = initialized;
+    this.hasSession = sessionId !== undefined;
+    this.#headers = [
+      'mcp-protocol-version',
+      stringMember(initialized, 'protocolVersion') ?? '',
+      ...(sessionId === undefined ? [] : ['mcp-session-id', sessionId]),
+    ];
+  }
+
+  async request(message: JsonObject, terms: CallTerms): Promise<MessageStream> {
+    const response = await send(this.#options, 'POST', message, this.#headers, terms);
+    const forgotten = response.status === 404 && this.hasSession;
+    const messages = await readMessages(response, this.#options.limits);
+    if (forgotten && !messages.isStream) throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
+    return new ResumedMessages(messages, message['id'], (lastEventId) => this.#resume(lastEventId, terms));
+  }
+
+  async post(message: JsonObject, terms: CallTerms): Promise<void> {
+    const response = await send(this.#options, 'POST', message, this.#headers, terms);
+    const { status } = response;
+    await drained(response);
+    if (status >= 400) {
+      const code = status === 404 && this.hasSession ? 'SESSION_NOT_FOUND' : 'UPSTREAM_PROTOCOL';
+      throw new AppError(code, { internal: `status ${status} for a message without an answer` });
+    }
+  }
+
+  async listen(terms: CallTerms): Promise<MessageStream | null> {
+    const response = await send(this.#options, 'GET', null, this.#headers, terms);
+    if (response.status === 404 && this.hasSession && !isJson(response.header('content-type'))) {
+      response.abort(new AppError('SESSION_NOT_FOUND'));
+      throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
+    }
+    if (response.status >= 400 && response.status !== 401 && response.status !== 403) {
+      response.abort(new AppError('UPSTREAM_PROTOCOL', { internal: 'no stream is offered' }));
+      return null;
+    }
+    const messages = await readMessages(response, this.#options.limits);
+    return messages.isStream ? messages : null;
+  }
+
+  close(): void {
+    if (!this.hasSession) return;
+    const terms = { beforeWrite: () => undefined, totalTimeoutMs: closeTimeoutMs, headers: [], signal: null };
+    // A courtesy to the upstream, which forgets the session by itself in time.
+    send(this.#options, 'DELETE', null, this.#headers, terms)
+      .then(drained)
+      .catch(() => undefined);
+  }
+
+  async #resume(lastEventId: string, terms: CallTerms): Promise<ResponseMessages | undefined> {
+    await new Promise((resolve) => setTimeout(resolve, resumptionDelayMs));
+    const headers = [...this.#headers, 'last-event-id', lastEventId];
+    const response = await send(this.#options, 'GET', null, headers, terms);
+    const messages = await readMessages(response, this.#options.limits);
+    return messages.isStream ? messages : undefined;
+  }
+}
+const closeTimeoutMs = 5_000;
+
+/** One answer over as many streams as the upstream takes for it. */
+class ResumedMessages implements MessageStream {
+  #messages: ResponseMessages;
+  readonly #requestId: unknown;
+  readonly #resume: (lastEventId: string) => Promise<ResponseMessages | undefined>;
+  #lastEventId: string | null = null;
+  #resumptions = 0;
+  #answered = false;
+  #closed = false;
+
+  constructor(
+    messages: ResponseMessages,
+    requestId: unknown,
+    resume: (lastEventId: string) => Promise<ResponseMessages | undefined>,
+  ) {
+    this.#messages = messages;
+    this.#requestId = requestId;
+    this.#resume = resume;
+  }
+
+  async next(): Promise<JsonObject | undefined> {
+    while (!this.#closed) {
+      const message = await this.#read();
+      if (message !== undefined) {
+        this.#resumptions = 0;
+        if (message['id'] === this.#requestId && !('method' in message)) this.#answered = true;
+        return message;
+      }
+      this.#lastEventId = this.#messages.lastEventId ?? this.#lastEventId;
+      if (this.#answered || this.#lastEventId === null || this.#resumptions++ >= resumptionsMax) return undefined;
+      const resumed = await this.#resume(this.#lastEventId);
+      if (resumed === undefined) return undefined;
+      if (this.#closed) resumed.close();
+      this.#messages = resumed;
+    }
+    return undefined;
+  }
+
+  /** A stream that breaks is taken up like one that ends, if it can be. */
+  async #read(): Promise<JsonObject | undefined> {
+    try {
+      return await this.#messages.next();
+    } catch (error) {
+      const canResume = this.#messages.lastEventId !== null || this.#lastEventId !== null;
+      const isBroken = error instanceof AppError && error.code === 'UPSTREAM_UNREACHABLE';
+      if (!this.#closed && (!canResume || !isBroken)) throw error;
+      return undefined;
+    }
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#messages.close();
+  }
+}
+
+/** Sends one HTTP request of a session. */
+async function send(
+  { connections, url, limits }: StreamableTransportOptions,
+  method: 'GET' | 'POST' | 'DELETE',
+  message: JsonObject | null,
+  sessionHeaders: readonly string[],
+  terms: CallTerms,
+): Promise<UpstreamResponse> {
+  const accept = method === 'POST' ? 'application/json, text/event-stream' : 'text/event-stream';
+  const headers = ['accept-encoding', 'identity', 'user-agent', 'sallyport', ...sessionHeaders, ...terms.headers];
+  if (method !== 'DELETE') headers.push('accept', accept);
+  if (isObject(message)) headers.push('content-type', 'application/json');
+  return await connections.send(
+    {
+      url,
+      method,
+      headers,
+      body: message === null ? null : Buffer.from(JSON.stringify(message)),
+      // Some servers send the headers of a quiet stream with its first event.
+      firstByteTimeoutMs:
+        method === 'GET' ? terms.totalTimeoutMs : limits.upstreamConnectTimeoutMs + limits.upstreamFirstByteTimeoutMs,
+      totalTimeoutMs: terms.totalTimeoutMs,
+      beforeWrite: terms.beforeWrite,
+    },
+    terms.signal,
+  );
+}
+
+/** Reads what nobody wants, so that the connection can be used again. */
+async function drained(response: UpstreamResponse): Promise<void> {
+  await response.collect({ bytesMax: unreadBytesMax, idleTimeoutMs: closeTimeoutMs });
+}
+const unreadBytesMax = 64 * 1024;
