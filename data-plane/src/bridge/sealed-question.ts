@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto';
-import { open, seal } from '@sallyport/schema/platform';
+import { open, randomSecret, seal } from '@sallyport/schema/platform';
 import type { Runtime } from '../runtime/runtime.ts';
 
 const purpose = 'sallyport.question.v1';
@@ -15,7 +14,7 @@ export interface QuestionOwner {
  * posts it to whichever the balancer chooses.
  */
 export function sealQuestionId(runtime: Pick<Runtime, 'sealing'>, owner: QuestionOwner, nodeId: string): string {
-  return seal(runtime.sealing.seal, purposeFor(owner), JSON.stringify([nodeId, randomUUID()]));
+  return seal(runtime.sealing.seal, purposeFor(owner), JSON.stringify([nodeId, randomSecret('question_')]));
 }
 
 /** The node that waits; undefined where it is no question to this client. */

@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import { AppError, toAppError } from '@sallyport/schema';
+import { randomSecret } from '@sallyport/schema/platform';
 import { legacyProfile, type ClientProfile } from '../bridge/client-profile.ts';
 import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.ts';
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
@@ -110,7 +110,7 @@ export class LegacyClients implements Bridge {
   async #initialize(exchange: BridgedExchange, message: Message): Promise<BridgeAnswer> {
     const { routed } = exchange.authorized;
     const client = legacyProfile(message.params, routed.protocolRevision);
-    const session = { id: randomUUID(), client };
+    const session = { id: randomSecret('session_'), client };
     const response = await this.#carry(exchange, session, message, session.id);
     return { response, opens: client };
   }

@@ -1,5 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import { AppError, toAppError } from '@sallyport/schema';
+import { randomSecret } from '@sallyport/schema/platform';
 import { sealCall, type SealedCall } from '../bridge/sealed-call.ts';
 import type { ModernToLegacy, ModernToLegacyEffect } from '../bridge/modern-to-legacy.ts';
 import { methodNotFound, modernResult } from '../bridge/translate.ts';
@@ -33,7 +33,7 @@ export interface ModernCallOptions {
  * of them it is parked, its stream open and its session its own.
  */
 export class ModernCall implements ParkedCall {
-  readonly callId = randomUUID();
+  readonly callId = randomSecret('call_');
   readonly digest: string;
   authorized: Authorized;
   readonly #machine: ModernToLegacy;

@@ -1,4 +1,4 @@
-import { AppError, isProtocolRevision, legacyRevisions, type LimitsDocument } from '@sallyport/schema';
+import { AppError, eraOf, isProtocolRevision, legacyRevisions, type LimitsDocument } from '@sallyport/schema';
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { isJson } from '../mcp/headers.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
@@ -46,8 +46,8 @@ async function initializedBy(messages: MessageStream): Promise<JsonObject> {
     messages.close();
     const result = objectMember(message, 'result');
     if (result === undefined) break;
-    const revision = stringMember(result, 'protocolVersion');
-    if (!isProtocolRevision(revision) || !(legacyRevisions as readonly string[]).includes(revision)) {
+    const negotiated = stringMember(result, 'protocolVersion');
+    if (!isProtocolRevision(negotiated) || eraOf(negotiated) !== 'legacy') {
       throw unsupportedRevision(null, legacyRevisions);
     }
     return result;
