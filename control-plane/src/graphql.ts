@@ -1,6 +1,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Duplex } from 'node:stream';
 import { ApolloServer, type ApolloServerPlugin, HeaderMap } from '@apollo/server';
+import { ApolloServerPluginCacheControlDisabled } from '@apollo/server/plugin/disabled';
 import { AppError, type ErrorCode, ERRORS, toAppError } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import {
@@ -162,7 +163,8 @@ function createApollo(options: GraphqlOptions): ApolloServer<Context> {
     nodeEnv: 'production',
     parseOptions: { maxTokens: queryTokensMax },
     formatError: (formatted, thrown) => graphqlErrorOf(formatted, thrown, log),
-    plugins: [limitsPlugin()],
+    // No answer may be cached, so nothing needs to be reckoned for it.
+    plugins: [limitsPlugin(), ApolloServerPluginCacheControlDisabled()],
     logger: {
       debug: () => {},
       info: () => {},

@@ -23,8 +23,8 @@ export const designSize: LargeConfiguration = {
 export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfiguration): Promise<void> {
   await sql.begin(async (tx) => {
     await tx`
-      insert into principals (id, kind, name, issuer, subject)
-      select gen_random_uuid(), 'user', 'Person ' || n, 'seed', 'person-' || n
+      insert into principals (id, kind, name, email, issuer, subject)
+      select gen_random_uuid(), 'user', 'Person ' || n, 'person-' || n || '@example.com', 'seed', 'person-' || n
       from generate_series(1, ${size.principals}::int) n`;
     await tx`
       insert into api_keys (id, principal_id, name, hash, hint, scopes, expires_at)
@@ -41,9 +41,12 @@ export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfi
         join (select id, row_number() over () as n from groups) g on g.n = 1 + p.n % ${size.groups}::int`;
     await tx`
       insert into servers
-        (id, slug, slug_key, title, url, lifecycle, protocol_revisions, discovered_at, discovery_attempted_at)
-      select gen_random_uuid(), 'server-' || n, 'server-' || n, 'Server ' || n, 'https://mcp.example.com/mcp',
-        'approved', '{2025-11-25}', now(), now()
+        (id, slug, slug_key, title, description, labels, url, lifecycle, protocol_revisions, discovered_at,
+          discovery_attempted_at)
+      select gen_random_uuid(), 'server-' || n, 'server-' || n, 'Server ' || n,
+        (array['Payments', 'Issues', 'Documents', 'Calendars', 'Builds'])[1 + n % 5] || ' of team ' || n % 50,
+        jsonb_build_object('team', 'team-' || n % 50), 'https://mcp.example.com/mcp', 'approved', '{2025-11-25}', now(),
+        now()
       from generate_series(1, ${size.servers}::int) n`;
     await tx`
       insert into definitions
@@ -52,12 +55,26 @@ export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfi
       from servers s, generate_series(1, ${size.definitions}::int) n,
         lateral (select encode(sha256(convert_to(s.id::text || n, 'UTF8')), 'hex') as digest) d`;
     await tx`
-      insert into grants (id, name, subject_kind, subject_group_id, server_id, effect, tools)
-      select gen_random_uuid(), 'grant', 'group', g.id, s.id, 'allow', '{tool_*}'
-      from (select id, row_number() over () as n from servers) s, generate_series(1, ${size.grants}::int) i
-        join (select id, row_number() over () as n from groups) g on g.n = 1 + i % ${size.groups}::int`;
+      insert into grants (id, name, reason, subject_kind, subject_group_id, server_id, effect, tools)
+      select gen_random_uuid(), g.name || ' on ' || s.slug, 'Ticket OPS-' || s.n * ${size.grants}::int + i, 'group', g.id,
+        s.id, case when (s.n + i) % 100 = 0 then 'deny' else 'allow' end, '{tool_*}'
+      from (select id, slug, row_number() over () as n from servers) s
+        cross join generate_series(1, ${size.grants}::int) i
+        join (select id, name, row_number() over () as n from groups) g on g.n = 1 + (s.n + i) % ${size.groups}::int`;
     await tx`update config_generation set generation = generation + 1`;
     await tx`select pg_notify('sallyport_config', '')`;
   });
-  await sql`analyze`;
+  await sql`vacuum analyze`;
+}
+
+/** Calls of the last two days, one in a hundred of them refused, as nodes report them. */
+export async function seedAuditEvents(sql: postgres.Sql, count: number): Promise<void> {
+  await sql`
+    insert into audit_events (time, id, kind, node_id, principal_id, server_id, server_slug, method, target_kind,
+      target_name, decision_effect, outcome, status, duration_ms)
+    select now() - n * interval '2 days' / ${count}::int, gen_random_uuid()::text, 'exchange', 'node',
+      (n % 1000)::text, (n % 2000)::text, 'server-' || n % 2000, 'tools/call', 'tool', 'tool_' || n % 50,
+      case when n % 100 = 0 then 'deny' else 'allow' end, case when n % 100 = 0 then 'refused' else 'success' end, 200, 5
+    from generate_series(1, ${count}::int) n`;
+  await sql`analyze audit_events`;
 }

@@ -110,10 +110,12 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
   const definition = sql`row(d.id, d.kind, d.name, d.state, d.approved_digests,
     d.risk, d.read_only, d.destructive, d.idempotent, d.open_world)::text`;
   return sql`
-    with definition_prints as (
+    -- Materialized: right after an import the statistics know of few rows, and a plan that reckons a print anew for each
+    -- server does not end.
+    with definition_prints as materialized (
       select d.server_id, ${fingerprintOf(definition)} as print
       from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
-    ), grant_prints as (
+    ), grant_prints as materialized (
       select g.server_id, ${fingerprintOf(grantContent)} as print
       from grants g
         left join principals p on p.id = g.subject_principal_id
