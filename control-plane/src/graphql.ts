@@ -254,11 +254,11 @@ function prepare(
     const document = parse(payload.query, { maxTokens: queryTokensMax });
     const problems = validate(schema, document, specifiedRules);
     if (problems.length > 0) {
-      return mayLearnSchema(contextValue) ? problems : [new GraphQLError('The query is not valid.')];
+      return mayLearnSchema(contextValue) ? problems : [notValid('The query is not valid.')];
     }
     const operation = getOperationAST(document, payload.operationName ?? undefined);
     if (operation === undefined || operation === null) {
-      return [new GraphQLError('The document does not name the operation to run.', { source: undefined, nodes: [] })];
+      return [notValid('The document does not name the operation to run.')];
     }
     if (operation.operation !== 'subscription') {
       return [new GraphQLError('Send queries and mutations by POST.', { nodes: operation })];
@@ -310,6 +310,11 @@ function serveSockets(options: GraphqlOptions, server: WebSocketServer): { dispo
     server,
     keepAliveIntervalMs,
   );
+}
+
+/** Of a document as a whole, not of a place in it. */
+function notValid(publicMessage: string): GraphQLError {
+  return new GraphQLError(publicMessage, { originalError: new AppError('INVALID_INPUT', { publicMessage }) });
 }
 
 function appGraphqlError(code: ErrorCode): GraphQLError {

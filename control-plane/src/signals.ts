@@ -2,6 +2,7 @@
  * What tells subscriptions to read again. A signal carries nothing, so a lost or doubled one harms nobody; it reaches
  * every control-plane process through PostgreSQL, also the one that sent it.
  */
+import { setMaxListeners } from 'node:events';
 import { createPubSub } from '@graphql-yoga/subscription';
 import { sql } from 'drizzle-orm';
 import type { Database, Reader } from './database/client.ts';
@@ -25,7 +26,10 @@ export type Signals = ReturnType<typeof createSignals>;
 
 /** The hub of one process: type-graphql's `topics` subscribe to it, `connectSignals` feeds it. */
 export function createSignals() {
-  const hub = createPubSub<Record<SignalTopic, [null]> & LocalTopics>();
+  const eventTarget = new EventTarget();
+  // One for each open subscription: their number is limited by sockets, and many are no leak.
+  setMaxListeners(0, eventTarget);
+  const hub = createPubSub<Record<SignalTopic, [null]> & LocalTopics>({ eventTarget });
   const counts = new Map<Topic, number>();
   const count = (topic: Topic, change: number): void => void counts.set(topic, (counts.get(topic) ?? 0) + change);
   return {

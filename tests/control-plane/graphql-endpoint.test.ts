@@ -1,15 +1,24 @@
 import { request } from 'node:http';
+import { ERRORS } from '@sallyport/schema';
+import { isRequiredArgument } from 'graphql';
 import { createClient } from 'graphql-ws';
+import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { WebSocket } from 'ws';
+import { apiSchema, fieldsOf, isConnection } from '../kit/whole-schema.ts';
 import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
 
 let plane: TestControlPlane;
+let sql: postgres.Sql;
 
 beforeAll(async () => {
   plane = await startTestControlPlane();
+  sql = postgres(plane.databaseUrl, { onnotice: () => undefined });
 });
-afterAll(() => plane.stop());
+afterAll(async () => {
+  await sql.end();
+  await plane.stop();
+});
 
 const post = (body: string, headers: Record<string, string>): Promise<Response> =>
   fetch(plane.graphqlUrl, { method: 'POST', body, headers });
@@ -128,6 +137,64 @@ describe('over HTTP', () => {
     expect((await plane.ask('{ serverz { id } }')).errors[0]?.message).toContain('servers');
   });
 
+  test('a page of another origin gets no leave to ask', async () => {
+    const headers = {
+      origin: 'https://evil.example',
+      'access-control-request-method': 'POST',
+      'access-control-request-headers': 'authorization, content-type',
+    };
+    const preflight = await fetch(plane.graphqlUrl, { method: 'OPTIONS', headers });
+    const asked = await post('{"query":"{ me { id } }"}', { ...json, origin: 'https://evil.example' });
+    for (const response of [preflight, asked]) {
+      expect([...response.headers.keys()].filter((name) => name.startsWith('access-control-'))).toEqual([]);
+      expect(response.headers.get('set-cookie')).toBeNull();
+    }
+    expect(preflight.status).toBe(405);
+  });
+
+  test('a failure inside tells the caller nothing of the inside', async () => {
+    await sql`create function broken() returns trigger language plpgsql as
+      'begin raise exception ''detail of table groups at host db-7''; end'`;
+    await sql`create trigger broken before insert on groups execute function broken()`;
+    try {
+      const answer = await plane.ask('mutation { createGroup(input: { name: "x" }) { id } }');
+      const [{ message, extensions, path, ...more } = { message: '', extensions: { code: '' } }] = answer.errors;
+      expect([message, path]).toEqual([ERRORS.INTERNAL.publicMessage, ['createGroup']]);
+      expect(extensions).toEqual({ code: 'INTERNAL', retryable: ERRORS.INTERNAL.retryable });
+      expect(Object.keys(more)).toEqual(['locations']);
+      expect(JSON.stringify(answer)).not.toMatch(/db-7|trigger|insert|stack|\.ts/i);
+    } finally {
+      await sql`drop function broken cascade`;
+    }
+  });
+
+  test('no list gives more than 200 at once', async () => {
+    const id = '01890000-0000-7000-8000-000000000000';
+    const needed: Record<string, string> = {
+      effectiveAccess: `principalId: "${id}",`,
+      targetAccess: `serverId: "${id}", kind: TOOL, name: "x",`,
+    };
+    const lists = fieldsOf(apiSchema.getQueryType())
+      .filter(isConnection)
+      .filter(({ name, args }) => needed[name] !== undefined || !args.some((argument) => isRequiredArgument(argument)));
+    expect(lists.length).toBeGreaterThan(10);
+    for (const { name } of lists) {
+      const answer = await plane.ask(`{ ${name}(${needed[name] ?? ''} first: 201) { edges { cursor } } }`);
+      const { code, violations } = answer.errors[0]?.extensions ?? { code: '' };
+      const wrong = violations?.map(({ path, message }) => `${path} ${message}`);
+      expect([name, code, wrong]).toEqual([name, 'INVALID_INPUT', ['first must be between 1 and 200']]);
+    }
+  });
+
+  test('a query of a million values is refused at once', async () => {
+    const began = performance.now();
+    const nested =
+      'servers(first: 200) { edges { node { definitions(first: 200) { edges { node { server { definitions(first: 200) { edges { cursor } } } } } } } } }';
+    const answer = await plane.ask(`{ ${nested} }`);
+    expect([answer.status, answer.errors[0]?.extensions.code]).toEqual([400, 'QUERY_TOO_COMPLEX']);
+    expect(performance.now() - began).toBeLessThan(2_000);
+  });
+
   test('another path is not found', async () => {
     expect((await fetch(new URL('/elsewhere', plane.graphqlUrl))).status).toBe(404);
   });
@@ -164,6 +231,44 @@ describe('over WebSocket', () => {
   test('queries and mutations are not run over it', async () => {
     const answer = await first(plane.ownerKey, 'mutation { createGroup(input: { name: "x" }) { id } }');
     expect(answer).toMatchObject([{ extensions: { code: 'INVALID_INPUT' } }]);
+  });
+
+  test.each([
+    ['has too many aliases', `{ auditEventAdded { ${Array.from({ length: 16 }, (_, n) => `a${n}: id`).join(' ')} } }`],
+    [
+      'multiplies by fragments',
+      `{ auditEventAdded { ...f0 } } ${Array.from({ length: 30 }, (_, n) => `fragment f${n} on AuditEvent { ...f${n + 1} ...f${n + 1} }`).join(' ')} fragment f30 on AuditEvent { id }`,
+    ],
+    ['is too long', `{ auditEventAdded { ${'id '.repeat(5_001)} } }`],
+  ])('a subscription that %s is refused', async (_what, selection) => {
+    const answer = await first(plane.ownerKey, `subscription ${selection}`);
+    expect(answer).toMatchObject([{ extensions: { code: expect.stringMatching(/QUERY_TOO_COMPLEX|INVALID_INPUT/) } }]);
+  });
+
+  test('a socket holds 50 subscriptions and no more', async () => {
+    const subscriber = client(plane.ownerKey);
+    const refused = await new Promise<unknown>((resolve) => {
+      for (let n = 0; n <= 50; n++) {
+        const query = 'subscription { auditEventAdded { id } }';
+        subscriber.subscribe({ query }, { next: () => {}, error: resolve, complete: () => {} });
+      }
+    });
+    expect(refused).toMatchObject([{ extensions: { code: 'OVERLOADED' } }]);
+    await subscriber.dispose();
+  });
+
+  test('over a socket, too, the schema is told to nobody without a role', async () => {
+    const user = await plane.ask('mutation { createUser(input: { name: "still nobody" }) { id } }');
+    const expiresAt = new Date(Date.now() + 3_600_000).toISOString();
+    const issued = await plane.ask('mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }', {
+      input: { principalId: user.data.createUser.id, name: 'k', scopes: ['API'], expiresAt },
+    });
+    const key = issued.data.createApiKey.secret;
+    const introspection = 'subscription { auditEventAdded { id } __schema { types { name } } }';
+    expect(JSON.stringify(await first(key, introspection))).not.toContain('AuditEvent');
+    expect(await first(key, 'subscription { auditEventAded { id } }')).toMatchObject([
+      { message: 'The query is not valid.' },
+    ]);
   });
 
   test('a subscription needs its permission, from its start', async () => {
