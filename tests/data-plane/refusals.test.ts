@@ -130,7 +130,7 @@ const rows: readonly [string, string, Sent, number, number, string][] = [
     -32600,
     'malformed',
   ],
-  ['receive denies a batch', 'open', { body: `[${legacy('ping').body}]` }, 400, -32600, 'malformed'],
+  ['receive denies an empty batch', 'open', { body: '[]' }, 400, -32600, 'malformed'],
   [
     'receive denies an id of null',
     'open',

@@ -1,5 +1,5 @@
 import { AppError } from '@sallyport/schema';
-import { scanJson, type JsonProblem, type Range } from './json-scanner.ts';
+import { scanJson, type JsonProblem, type Range, type ScanResult } from './json-scanner.ts';
 
 export type JsonObject = Readonly<Record<string, unknown>>;
 
@@ -33,17 +33,8 @@ export function isObject(value: unknown): value is JsonObject {
  * @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where they are no single message
  */
 export function parseMessage(bytes: Buffer): Message {
-  const scan = scanJson(bytes);
-  if (!scan.ok) {
-    const broken = scan.problem === 'notUtf8' || scan.problem === 'syntax';
-    throw new AppError(broken ? 'PARSE_ERROR' : 'INVALID_REQUEST', { publicMessage: problemTexts[scan.problem] });
-  }
+  const scan = scanBody(bytes);
   const value: unknown = JSON.parse(bytes.toString('utf8', scan.root.start, scan.root.end));
-  if (Array.isArray(value)) {
-    throw new AppError('INVALID_REQUEST', {
-      publicMessage: 'JSON-RPC batches are not supported: send one message per request.',
-    });
-  }
   if (!isObject(value) || value['jsonrpc'] !== '2.0') throw new AppError('INVALID_REQUEST');
   refuseOtherSpellings(value);
   const id = scan.members.get('id');
@@ -51,6 +42,14 @@ export function parseMessage(bytes: Buffer): Message {
   return 'method' in value
     ? parseCall(value, idText, scan.members.get('params') ?? null)
     : parseResponse(value, idText);
+}
+
+/** @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where two parsers could read two things */
+export function scanBody(bytes: Buffer): Extract<ScanResult, { ok: true }> {
+  const scan = scanJson(bytes);
+  if (scan.ok) return scan;
+  const broken = scan.problem === 'notUtf8' || scan.problem === 'syntax';
+  throw new AppError(broken ? 'PARSE_ERROR' : 'INVALID_REQUEST', { publicMessage: problemTexts[scan.problem] });
 }
 
 /** Members that say what a message asks for, where they stand. */

@@ -10,6 +10,7 @@ import type {
 import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { OpenedSession } from '../bridge/sealed-session.ts';
 import type { OpenedTask } from '../bridge/sealed-task.ts';
+import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
@@ -109,6 +110,8 @@ export interface Received {
   readonly statedRevision: ProtocolRevision | null;
   readonly message: Message | null;
   readonly body: Buffer;
+  /** The messages of a JSON-RPC batch, of which `message` holds none; null for anything else. */
+  readonly batch: Batch | null;
 }
 
 /** Whether it is a stream that carries what happens, and ends when either side likes; no deadline holds for it. */

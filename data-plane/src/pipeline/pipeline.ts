@@ -5,6 +5,7 @@ import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
+import { answerBatch, checkBatchRevision } from './answer-batch.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, reauthorize } from './authorize.ts';
 import type { Bridges } from './bridge.ts';
@@ -92,6 +93,12 @@ export class Pipeline {
       const nowMs = runtimes.now();
       const authenticated = authenticate(received, runtime, nowMs);
       const routed = route(authenticated, runtime, this.#authorizing);
+      if (received.batch !== null) {
+        checkBatchRevision(routed);
+        // Each message is an exchange of its own; of the batch itself nothing is left to record.
+        const answer = await answerBatch(received.batch, request, (member) => this.handle(member));
+        return this.#readableFor(request, answer);
+      }
       const authorized = authorize(routed, this.#authorizing);
       const admitted = admit(authorized, this.#options.slots);
       entry.onEnd(admitted.release);

@@ -1,9 +1,10 @@
 import { hash } from 'node:crypto';
 import { AppError, type LimitsDocument, nodeRoutes, routeMatcher } from '@sallyport/schema';
+import { isBatch, readBatch } from '../mcp/batch.ts';
 import { objectMember, parseMessage, stringMember, type Message } from '../mcp/envelope.ts';
 import { accepts, isJson, mustBeSingle } from '../mcp/headers.ts';
 import { checkOrigin, type AccessRules } from '../mcp/origin.ts';
-import { classifyBodiless, classifyMessage, clientInfoKey } from '../mcp/revision.ts';
+import { classifyBodiless, classifyMessage, clientInfoKey, eraOfHeaders } from '../mcp/revision.ts';
 import type { Exchange, Received } from './exchange.ts';
 import { presentsKnownKey } from './presented-key.ts';
 
@@ -58,7 +59,7 @@ function receiveBodiless(exchange: Exchange, slug: string, kind: 'stream' | 'end
   const { era, protocolRevision } = classifyBodiless(request.headers);
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
-  return { exchange, request, kind, slug, era, statedRevision: protocolRevision, message: null, body: empty };
+  return { exchange, request, kind, slug, era, statedRevision: protocolRevision, message: null, body: empty, batch: null };
 }
 
 async function receiveMessage(
@@ -80,6 +81,7 @@ async function receiveMessage(
     throw new AppError('NOT_ACCEPTABLE');
   const body = await readBody(exchange, limits, settings);
   exchange.requestBytes = body.length;
+  if (isBatch(body)) return receiveBatch(exchange, slug, body);
   const message = parseMessage(body);
   exchange.message = message;
   exchange.clientInfo = clientInfoOf(message);
@@ -89,7 +91,20 @@ async function receiveMessage(
   const { era, protocolRevision } = classifyMessage(message, headers);
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
-  return { exchange, request, kind: 'message', slug, era, statedRevision: protocolRevision, message, body };
+  return { exchange, request, kind: 'message', slug, era, statedRevision: protocolRevision, message, body, batch: null };
+}
+
+/** Batches were in 2025-03-26 alone, and so are legacy. Whether the client's session is of that revision shows later. */
+function receiveBatch(exchange: Exchange, slug: string, body: Buffer): Received {
+  const { request } = exchange;
+  if (eraOfHeaders(request.headers) === 'modern') {
+    throw new AppError('INVALID_REQUEST', { publicMessage: 'A message of this revision is one request or notification.' });
+  }
+  const { era, protocolRevision } = classifyBodiless(request.headers);
+  exchange.protocolRevision = protocolRevision;
+  const batch = readBatch(body);
+  const received = { exchange, request, kind: 'message', slug, era, message: null, body, batch } as const;
+  return { ...received, statedRevision: protocolRevision };
 }
 
 /**
