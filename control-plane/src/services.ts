@@ -92,14 +92,8 @@ export async function startServices(options: ServicesOptions) {
   const { roles } = access;
   const serverExists = (reader: Reader, id: string) => servers.exists(reader, id);
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
-  const servers: ServerService = new ServerService({
-    database,
-    egress,
-    grants,
-    health,
-    groupExists,
-    onUndiscovered: () => discovery.kick(),
-  });
+  const onUndiscovered = (): void => discovery.kick();
+  const servers: ServerService = new ServerService({ database, egress, grants, health, groupExists, onUndiscovered });
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
@@ -115,6 +109,7 @@ export async function startServices(options: ServicesOptions) {
     watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
     spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
+    doubtServer: (serverId) => discovery.doubt(serverId),
   });
   const discovery: DiscoveryJob = new DiscoveryJob({
     database,

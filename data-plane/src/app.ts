@@ -164,6 +164,7 @@ function createEdges(
   const health = new ObservedHealth({
     now: () => store.now(),
     report: (observations) => sync.reportHealth(observations),
+    doubt: (serverId) => sync.doubt(serverId),
   });
   const pipeline = new Pipeline({
     runtimes: store,

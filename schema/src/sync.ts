@@ -140,6 +140,8 @@ export const nodeMessageSchema = z.discriminatedUnion('type', [
     load: nodeLoad,
   }),
   z.strictObject({ type: z.literal('health'), observations: z.array(healthObservation) }),
+  /** The server answered like one of another protocol era than it is published with: worth a discovery now. */
+  z.strictObject({ type: z.literal('doubt'), serverId: z.string().max(128) }),
   z.strictObject({
     type: z.literal('discovered'),
     requestId: z.string(),

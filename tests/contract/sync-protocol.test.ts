@@ -392,6 +392,12 @@ test('health is passed on under the name of the node that saw it', async () => {
   expect(arrived).toEqual({ nodeId: welcome.nodeId, serverId: rows.serverId });
 });
 
+test('a doubt about what a server speaks is passed on', async () => {
+  const { node } = await join();
+  node.send({ type: 'doubt', serverId: rows.serverId });
+  expect(await waitFor('it arrived', () => control.doubts.at(-1))).toBe(rows.serverId);
+});
+
 test('a node that floods the socket is cut off', async () => {
   const { node } = await join();
   for (let index = 0; index < 1_000; index += 1) node.send({ type: 'needWhole', nonce: 'x' });

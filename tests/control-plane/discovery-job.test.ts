@@ -271,3 +271,42 @@ test('stopping ends what is under way and leaves no lease', async () => {
   expect((await rowOf(id)).discovery_lease).toBeNull();
   expect((await rowOf(id)).discovery_problem).toBeNull();
 });
+
+test('a doubt of a node makes a server in service due, once, a little while after the last look at it', async () => {
+  const clock = new StillClock();
+  const id = await register();
+  const draft = await register({ lifecycle: 'draft' });
+  const job = jobWith({ options: { intervalMs: 3_600_000, doubtIntervalMs: 10_000 } }, clock);
+  job.start();
+  await discoveredAll([id, draft]);
+  const before = discoveries();
+  clock.nowMs += 5_000;
+  for (const doubted of [id, draft, 'no-id', uuidv7(clock.nowMs)]) await job.doubt(doubted);
+  const other = await register();
+  await discoveredAll([other]);
+  expect(discoveries()).toBe(before + 1);
+  clock.nowMs += 6_000;
+  await waitFor('the doubted server', () => discoveries() === before + 2);
+  await discoveredAll([id]);
+  const last = await register();
+  await discoveredAll([last]);
+  expect(discoveries()).toBe(before + 3);
+});
+
+test('what a server speaks after a doubt takes the place of what it spoke, and nodes must know', async () => {
+  const clock = new StillClock();
+  const id = await register();
+  const job = jobWith({ options: { intervalMs: 3_600_000 } }, clock);
+  job.start();
+  await discoveredAll([id]);
+  const was = (await rowOf(id)).protocol_revisions;
+  const [before] = await database.raw`select generation from config_generation`;
+  upstream.modern = false;
+  clock.nowMs += 11_000;
+  await job.doubt(id);
+  await waitFor('other revisions', async () => (await rowOf(id)).protocol_revisions.length < was.length);
+  expect((await rowOf(id)).protocol_revisions).not.toContain('2026-07-28');
+  const [after] = await database.raw`select generation from config_generation`;
+  expect(Number(after?.['generation'])).toBeGreaterThan(Number(before?.['generation']));
+  upstream.modern = true;
+});

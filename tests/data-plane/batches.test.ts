@@ -125,7 +125,12 @@ describe('a batch is refused with 400, and nothing of it is sent', () => {
     ['of a client that states a later revision', [call(1, 'count')], { 'mcp-protocol-version': '2025-06-18' }, -32600],
     ['of a modern client', [call(1, 'count')], { 'mcp-protocol-version': modernRevision }, -32600],
     ['that is empty', [], {}, -32600],
-    ['with initialize in it', [request(1, 'initialize', { protocolVersion: '2025-03-26' }), call(2, 'count')], {}, -32600],
+    [
+      'with initialize in it',
+      [request(1, 'initialize', { protocolVersion: '2025-03-26' }), call(2, 'count')],
+      {},
+      -32600,
+    ],
     ['with a batch in it', [[call(1, 'count')]], {}, -32600],
     ['of too many messages', Array.from({ length: 101 }, (_, id) => call(id, 'count')), {}, -32600],
   ])('%s', async (_case, messages, headers, code) => {

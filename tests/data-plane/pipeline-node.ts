@@ -179,6 +179,12 @@ class ArrayAudit {
   }
 }
 
+function observing(store: RuntimeStore) {
+  const doubted: string[] = [];
+  const doubt = (serverId: string): void => void doubted.push(serverId);
+  return { doubted, health: new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt }) };
+}
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration) {
   const clock = systemClock;
@@ -188,12 +194,9 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     store.swap(buildFromDocuments(documentsOf(next), { revision: next.revision ?? 1 }));
   store.contact(clock.now());
   configure(configuration);
-  const egress = createEgress({
-    allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow,
-    connectionsPerOriginMax: 1024,
-    ...configuration.egress,
-  });
-  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
+  const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
+  const egress = createEgress({ allow, connectionsPerOriginMax: 1024, ...configuration.egress });
+  const { health, doubted } = observing(store);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const pipeline = new Pipeline({
     runtimes: store,
@@ -224,6 +227,8 @@ export async function startPipelineNode(configuration: TestConfiguration) {
   const port = await listener.listen();
   return {
     records: audit.records,
+    /** Servers whose protocol revisions the node asked to have discovered again. */
+    doubted,
     store,
     /** As a full disk does where the audit is strict. */
     failAudit: (fails: boolean): void => {

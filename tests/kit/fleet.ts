@@ -37,6 +37,8 @@ export interface TestControlPlane {
   readonly url: string;
   readonly port: number;
   readonly healthReports: { nodeId: string; serverId: string }[];
+  /** Servers whose protocol revisions nodes doubted. */
+  readonly doubts: readonly string[];
   joinToken(options?: { usesMax?: number | null; labels?: Record<string, string> }): Promise<string>;
   /** Stops as a crash does: sockets are cut, nobody says goodbye. */
   stop(): Promise<void>;
@@ -49,6 +51,7 @@ export async function startTestControlPlane(
 ): Promise<TestControlPlane> {
   const database = openDatabase({ url: databaseUrl, connectionsMax: 5 });
   const healthReports: { nodeId: string; serverId: string }[] = [];
+  const doubts: string[] = [];
   const fleet = await startFleet({
     database,
     secretKey: testSecretKey,
@@ -61,6 +64,10 @@ export async function startTestControlPlane(
       healthReports.push(...observations.map(({ serverId }) => ({ nodeId, serverId })));
       return Promise.resolve();
     },
+    doubtServer: (serverId) => {
+      doubts.push(serverId);
+      return Promise.resolve();
+    },
   });
   const http = createServer((_request, response) => response.writeHead(404).end());
   http.on('upgrade', (request, socket, head) => fleet.syncServer.handleUpgrade(request, socket, head));
@@ -71,6 +78,7 @@ export async function startTestControlPlane(
     port,
     url: `ws://127.0.0.1:${port}${syncPath}`,
     healthReports,
+    doubts,
     joinToken: async (token = {}) => {
       const expiresAt = new Date(systemClock.now() + 3_600_000);
       const input = { name: 'test', expiresAt, usesMax: token.usesMax ?? null, labels: token.labels ?? {} };

@@ -93,7 +93,7 @@ export function startLightRuntime(options: {
     discover: () => Promise.reject(new AppError('UPSTREAM_UNREACHABLE')),
   });
   let admittedAt: number | undefined;
-  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined });
+  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt: () => undefined });
   const pipeline = new Pipeline({
     runtimes: store,
     audit: { append: () => undefined, appendDurable: () => Promise.resolve() },

@@ -44,6 +44,7 @@ export const servers = pgTable('servers', {
   instructions: text(),
   discoveredAt: instant('discovered_at'),
   discoveryAttemptedAt: instant('discovery_attempted_at'),
+  discoveryDoubtedAt: instant('discovery_doubted_at'),
   discoveryProblem: text('discovery_problem'),
   discoveryProblemMessage: text('discovery_problem_message'),
   discoveryNotes: jsonb('discovery_notes').$type<string[]>().notNull().default([]),

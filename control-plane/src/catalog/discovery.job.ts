@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { AppError, type DiscoveryResult, toAppError } from '@sallyport/schema';
 import { discoverUpstream, type Egress, uuidv7 } from '@sallyport/schema/platform';
-import { and, eq, isNull, lt, or, sql } from 'drizzle-orm';
+import { and, eq, inArray, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import { assertRevision, isUuid } from '../database/mutation.ts';
@@ -33,6 +33,8 @@ export interface DiscoveryJobOptions {
   readonly concurrencyMax: number;
   readonly onDemandMax: number;
   readonly timeoutMs: number;
+  /** After a discovery a doubt waits this long for the next: an upstream that answers oddly is not asked all the time. */
+  readonly doubtIntervalMs: number;
 }
 
 const defaults: DiscoveryJobOptions = {
@@ -41,6 +43,7 @@ const defaults: DiscoveryJobOptions = {
   concurrencyMax: 8,
   onDemandMax: 64,
   timeoutMs: 30_000,
+  doubtIntervalMs: 10_000,
 };
 
 /** A process that died holds a lease for as long as its discovery could have taken, with the node's part. */
@@ -80,6 +83,27 @@ export class DiscoveryJob {
   /** Looks for servers that are due, without waiting for the timer: one has just been registered or moved. */
   kick(): void {
     if (this.timer !== undefined) this.track(this.claimAndRun());
+  }
+
+  /**
+   * A node was answered as if the server spoke another protocol era than was observed: it is due now, or as soon as the
+   * last look at it is a little while ago. Does nothing for a server that is not in service.
+   */
+  async doubt(serverId: string): Promise<void> {
+    if (!isUuid(serverId)) return;
+    const now = new Date(this.deps.systemContext.clock.now());
+    await this.deps.database.db
+      .update(servers)
+      .set({ discoveryDoubtedAt: now })
+      .where(
+        and(
+          eq(servers.id, serverId),
+          isNull(servers.deletedAt),
+          inArray(servers.lifecycle, ['approved', 'deprecated']),
+          or(isNull(servers.discoveryDoubtedAt), lt(servers.discoveryDoubtedAt, servers.discoveryAttemptedAt)),
+        ),
+      );
+    this.kick();
   }
 
   /**
@@ -250,7 +274,9 @@ export class DiscoveryJob {
     const now = new Date(this.deps.systemContext.clock.now()).toISOString();
     const share = sql`0.9 + ((hashtext(${servers.id}::text) & 2147483647) % 200) / 1000.0`;
     const due = sql`(${servers.discoveryAttemptedAt} is null or ${servers.discoveryAttemptedAt} <
-      ${now}::timestamptz - ${this.options.intervalMs}::float8 * (${share}) * interval '1 millisecond')`;
+      ${now}::timestamptz - ${this.options.intervalMs}::float8 * (${share}) * interval '1 millisecond'
+      or ${servers.discoveryDoubtedAt} > ${servers.discoveryAttemptedAt} and ${servers.discoveryAttemptedAt} <
+      ${now}::timestamptz - ${this.options.doubtIntervalMs}::float8 * interval '1 millisecond')`;
     const { db } = this.deps.database;
     const next = db
       .select({ id: servers.id })

@@ -83,6 +83,7 @@ const undiscovered = {
   instructions: null,
   discoveredAt: null,
   discoveryAttemptedAt: null,
+  discoveryDoubtedAt: null,
   discoveryProblem: null,
   discoveryProblemMessage: null,
   discoveryNotes: [],
@@ -90,7 +91,7 @@ const undiscovered = {
 
 /** The row as the audit trail shows it: what an actor set, not what discovery observed. */
 function auditable(row: ServerRow): unknown {
-  const { slugKey: _key, discoveryLease: _lease, discoveryLeaseUntil: _until, ...shown } = row;
+  const { slugKey: _key, discoveryLease: _lease, discoveryLeaseUntil: _until, discoveryDoubtedAt: _at, ...shown } = row;
   return { ...shown, capabilities: undefined, instructions: undefined, discoveryNotes: undefined };
 }
 

@@ -38,6 +38,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     instructions: null,
     discoveredAt: at,
     discoveryAttemptedAt: at,
+    discoveryDoubtedAt: null,
     discoveryProblem: null,
     discoveryProblemMessage: null,
     discoveryNotes: [],

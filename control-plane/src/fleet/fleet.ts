@@ -14,7 +14,7 @@ import { ensureSigningKey, SigningKeyService } from './signing-keys.ts';
 import { SyncServer } from './sync-server.ts';
 
 export interface FleetOptions
-  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth'> {
+  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer'> {
   readonly database: Database;
   /** SALLYPORT_SECRET_KEY. */
   readonly secretKey: string;
@@ -67,6 +67,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     watermarksOf: options.watermarksOf,
     spoolEpochsReported: options.spoolEpochsReported,
     recordHealth: options.recordHealth,
+    doubtServer: options.doubtServer,
   });
   const services = createFleetServices(options);
   const watch = new NodeWatch({ database, nodes: services.nodes, clock, log });

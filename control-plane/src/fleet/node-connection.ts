@@ -48,6 +48,8 @@ export interface ConnectionDependencies {
   /** The node said which spool epochs it still holds. */
   readonly spoolEpochsReported: (nodeId: string, epochs: readonly string[]) => Promise<void>;
   readonly recordHealth: (nodeId: string, observations: readonly HealthObservation[]) => Promise<void>;
+  /** A node doubts the protocol revisions that a server is published with. */
+  readonly doubtServer: (serverId: string) => Promise<void>;
 }
 
 type Applied = NonNullable<Hello['applied']>;
@@ -217,6 +219,8 @@ export class NodeConnection {
         return undefined;
       case 'health':
         return this.#deps.recordHealth(reporter.nodeId, message.observations);
+      case 'doubt':
+        return this.#deps.doubtServer(message.serverId);
       case 'discovered':
         this.#discoveries.get(message.requestId)?.(message.outcome);
         return undefined;

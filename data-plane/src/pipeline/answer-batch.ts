@@ -40,7 +40,9 @@ export async function answerBatch(
       for (const { response } of whole) response.follower?.ended(complete, bytesOf(response), firstByteAt);
     },
   };
-  const answers = whole.flatMap(({ response: { body }, isRequest }) => (isRequest && Buffer.isBuffer(body) ? [body] : []));
+  const answers = whole.flatMap(({ response: { body }, isRequest }) =>
+    isRequest && Buffer.isBuffer(body) ? [body] : [],
+  );
   if (answers.length === 0) return { status: 202, headers: ['cache-control', 'no-store'], body: null, follower };
   const joined = answers.flatMap((answer, index) => [index === 0 ? opening : separator, answer]);
   const headers = ['content-type', 'application/json', 'cache-control', 'no-store'];
@@ -97,7 +99,7 @@ class BatchStream implements ByteStream, Follower {
     this.#cancelled = true;
     this.#room.resolve();
     this.#wake?.();
-    await Promise.all(this.#open.map(({ response: { body } }) => (isStream(body) ? body.cancel() : undefined)));
+    await Promise.all(this.#open.flatMap(({ response: { body } }) => (isStream(body) ? [body.cancel()] : [])));
     await this.#done;
   }
 
@@ -114,7 +116,8 @@ class BatchStream implements ByteStream, Follower {
     if (Buffer.isBuffer(body) && isRequest) await this.#put(member, messageEvent(body.toString('utf8')));
     else if (isStream(body)) {
       if (this.#cancelled) await body.cancel();
-      for (let chunk = await body.next(); chunk !== undefined; chunk = await body.next()) await this.#put(member, chunk);
+      for (let chunk = await body.next(); chunk !== undefined; chunk = await body.next())
+        await this.#put(member, chunk);
     }
     this.#pumping--;
     this.#wake?.();

@@ -1,4 +1,4 @@
-import { AppError } from '@sallyport/schema';
+import { AppError, toAppError } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
@@ -12,6 +12,7 @@ import type { Bridges } from './bridge.ts';
 import type { DecisionCache, DecisionContext } from './decisions.ts';
 import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
 import { createBridges } from './create-bridges.ts';
+import { contradictsEra, failureContradictsEra } from './era-doubt.ts';
 import { forward } from './forward.ts';
 import { inspectRequest } from './inspect-request.ts';
 import { inspectResponse } from './inspect-response.ts';
@@ -117,9 +118,14 @@ export class Pipeline {
         recheck: this.#recheck,
         now: this.#now,
       });
+      if (contradictsEra(exchange, forwarded.response.status)) health.doubted(routed.server.document.id);
       return this.#readableFor(request, await entry.follow(answer));
     } catch (error) {
-      return this.#readableFor(request, await entry.fail(error));
+      const failure = toAppError(error);
+      if (exchange.server !== null && failureContradictsEra(exchange, failure)) {
+        health.doubted(exchange.server.document.id);
+      }
+      return this.#readableFor(request, await entry.fail(failure));
     }
   }
 

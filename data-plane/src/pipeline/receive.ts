@@ -59,7 +59,17 @@ function receiveBodiless(exchange: Exchange, slug: string, kind: 'stream' | 'end
   const { era, protocolRevision } = classifyBodiless(request.headers);
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
-  return { exchange, request, kind, slug, era, statedRevision: protocolRevision, message: null, body: empty, batch: null };
+  return {
+    exchange,
+    request,
+    kind,
+    slug,
+    era,
+    statedRevision: protocolRevision,
+    message: null,
+    body: empty,
+    batch: null,
+  };
 }
 
 async function receiveMessage(
@@ -91,14 +101,26 @@ async function receiveMessage(
   const { era, protocolRevision } = classifyMessage(message, headers);
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
-  return { exchange, request, kind: 'message', slug, era, statedRevision: protocolRevision, message, body, batch: null };
+  return {
+    exchange,
+    request,
+    kind: 'message',
+    slug,
+    era,
+    statedRevision: protocolRevision,
+    message,
+    body,
+    batch: null,
+  };
 }
 
 /** Batches were in 2025-03-26 alone, and so are legacy. Whether the client's session is of that revision shows later. */
 function receiveBatch(exchange: Exchange, slug: string, body: Buffer): Received {
   const { request } = exchange;
   if (eraOfHeaders(request.headers) === 'modern') {
-    throw new AppError('INVALID_REQUEST', { publicMessage: 'A message of this revision is one request or notification.' });
+    throw new AppError('INVALID_REQUEST', {
+      publicMessage: 'A message of this revision is one request or notification.',
+    });
   }
   const { era, protocolRevision } = classifyBodiless(request.headers);
   exchange.protocolRevision = protocolRevision;

@@ -183,6 +183,11 @@ export class SyncClient {
     if (observations.length > 0) this.#send({ type: 'health', observations: [...observations] });
   }
 
+  /** Asks for another discovery of a server; forgotten where there is no connection, since the next answer asks again. */
+  doubt(serverId: string): void {
+    this.#send({ type: 'doubt', serverId });
+  }
+
   /** Tells the operator; kept until there is a connection. */
   alarm(code: string, message: string): void {
     this.#options.log.error({ alarm: code }, message);
