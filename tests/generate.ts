@@ -2,10 +2,17 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { generatedFiles, repositoryRoot } from './contract/generated-files.ts';
+import { hasBinary } from './kit/binaries.ts';
+import { generateClient, generatedClientPath } from './terraform/generated-client.ts';
 
 for (const [path, text] of generatedFiles()) {
   const file = join(repositoryRoot(), path);
   mkdirSync(dirname(file), { recursive: true });
   writeFileSync(file, text);
   process.stdout.write(`${path}\n`);
+}
+
+if (hasBinary('go', 'golang-go', generatedClientPath)) {
+  await generateClient(repositoryRoot());
+  process.stdout.write(`${generatedClientPath}\n`);
 }

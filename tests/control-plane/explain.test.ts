@@ -275,6 +275,62 @@ describe('a dry run', () => {
     });
   });
 
+  test('of several grants tells what they change together and what each changes alone, many at a time too', async () => {
+    await withGrants(
+      [
+        { ...analysts(), tools: ['search'] },
+        { ...analysts(), tools: ['create'] },
+      ],
+      async ([id, other]) => {
+        const fields = `{ id all: accessChanges { summary } alone: accessChanges(alone: true) { summary } }`;
+        const item = { ...analysts(), name: 'test', effect: 'ALLOW' };
+        const made = await plane.ask(
+          `mutation ($input: CreateGrantsInput!) { answer: createGrants(input: $input) ${fields} }`,
+          {
+            input: {
+              dryRun: true,
+              items: [
+                { ...item, tools: ['update'] },
+                { ...item, tools: ['search', 'remove'] },
+              ],
+            },
+          },
+        );
+        const each = {
+          all: [{ summary: 'group analysts gains 2 tools on jira' }],
+          alone: [{ summary: 'group analysts gains 1 tool on jira' }],
+        };
+        expect(made.data.answer).toMatchObject([each, each]);
+        const dropped = `mutation ($input: DeleteGrantsInput!) { answer: deleteGrants(input: $input) ${fields} }`;
+        // More than there are connections to the database: none waits for another that it holds up itself.
+        const answers = await Promise.all(
+          Array.from({ length: 30 }, () =>
+            plane.ask(dropped, { input: { dryRun: true, items: [{ id }, { id: other }] } }),
+          ),
+        );
+        for (const { data } of answers) {
+          expect(data.answer).toEqual(
+            [id, other].map((each) => ({
+              id: each,
+              all: [{ summary: 'group analysts loses 2 tools on jira' }],
+              alone: [{ summary: 'group analysts loses 1 tool on jira' }],
+            })),
+          );
+        }
+      },
+    );
+  });
+
+  test('of the end of a group tells what its members lose', async () => {
+    await withGrants([{ ...analysts(), tools: ['search', 'create'] }], async () => {
+      const answer = await plane.ask(
+        'mutation ($id: ID!) { deleteGroup(input: { id: $id, dryRun: true }) { accessChanges { summary } } }',
+        { id: groupId },
+      );
+      expect(answer.data.deleteGroup.accessChanges).toEqual([{ summary: 'group analysts loses 2 tools on jira' }]);
+    });
+  });
+
   test('that is refused tells what is wrong, as the real run would', async () => {
     const input = { ...analysts(), name: '', effect: 'ALLOW', tools: ['*'], dryRun: true };
     const answer = await plane.ask('mutation ($input: CreateGrantInput!) { createGrant(input: $input) { id } }', {
@@ -282,4 +338,26 @@ describe('a dry run', () => {
     });
     expect(answer.errors[0]?.extensions.violations?.map(({ path }) => path)).toEqual(['input.name']);
   });
+});
+
+test('grants and members are found by their ids, many at once', async () => {
+  await withGrants(
+    [
+      { ...analysts(), tools: ['search'] },
+      { ...analysts(), tools: ['create'] },
+    ],
+    async ([first]) => {
+      const asked = await plane.ask('query ($ids: [ID!]!) { grants(ids: $ids) { edges { node { id } } } }', {
+        ids: [first, unknownId, 'no id'],
+      });
+      expect(asked.data.grants.edges).toEqual([{ node: { id: first } }]);
+      const none = await plane.ask('{ grants(ids: []) { edges { node { id } } } }');
+      expect(none.data.grants.edges).toEqual([]);
+    },
+  );
+  const members = await plane.ask(
+    'query ($id: ID!, $ids: [ID!]!) { group(id: $id) { members(ids: $ids) { edges { node { name } } } } }',
+    { id: groupId, ids: [adaId, bobId, unknownId] },
+  );
+  expect(members.data.group.members.edges).toEqual([{ node: { name: 'Ada' } }]);
 });

@@ -42,6 +42,8 @@ export interface Harness {
   /** Of the round-robin entry: each request goes to the next node. */
   readonly entryOrigin: string;
   readonly databaseUrl: string;
+  /** API key of the owner that the bootstrap made. */
+  readonly ownerKey: string;
   endpoint(slug: string, key: string): Endpoint;
   /** Stops a node and starts it again over what it has on disk, on another port and by another clock. */
   restartNode(index: number, clock: Clock): Promise<RunningNode>;
@@ -151,7 +153,8 @@ async function start(
   const controlPlane = await startPlane(parts, bootstrapToken);
   stops.push(() => controlPlane.stop());
   const { graphqlUrl = '', syncUrl = '' } = controlPlane;
-  const owner = createGraphqlClient(graphqlUrl, await bootstrap(graphqlUrl, bootstrapToken));
+  const ownerKey = await bootstrap(graphqlUrl, bootstrapToken);
+  const owner = createGraphqlClient(graphqlUrl, ownerKey);
   const administrator = new Administrator(owner, nodeCount);
   const token = await administrator.createJoinToken(nodeCount);
   const names = Array.from({ length: nodeCount }, (_, index) => `node-${index + 1}`);
@@ -178,6 +181,7 @@ async function start(
     nodes,
     entryOrigin,
     databaseUrl: database.url,
+    ownerKey,
     endpoint: (slug, key) => ({ url: `${entryOrigin}/mcp/${slug}`, key }),
     restartNode: async (index, clock) => {
       const config = joined[index]?.config;

@@ -12,14 +12,7 @@ import {
   ReferenceInput,
   SearchArguments,
 } from '../graphql-connection.ts';
-import {
-  AccessChange,
-  accessChangesDescription,
-  EffectEnum,
-  GrantModeEnum,
-  GrantSourceEnum,
-  SubjectKindEnum,
-} from './access.graphql.ts';
+import { EffectEnum, GrantModeEnum, GrantSourceEnum, SubjectKindEnum } from './access.graphql.ts';
 import type { GrantRow } from './access.tables.ts';
 
 const limitFields = {
@@ -141,15 +134,15 @@ export class Grant {
 
   @Field(() => DateTime, { description: 'When it was changed last.' })
   updatedAt!: Date;
-
-  @Field(() => [AccessChange], { nullable: true, description: accessChangesDescription })
-  accessChanges?: readonly AccessChange[] | null;
 }
 
 export const GrantConnection = connectionType('Grant', 'grants', () => Grant);
 
 @ArgsType()
 export class GrantsArguments extends SearchArguments {
+  @Field(() => [ID], { nullable: true, description: 'Only those of these grants that exist.' })
+  ids?: string[] | null;
+
   @Field(() => ID, { nullable: true, description: 'Only grants about this server.' })
   serverId?: string | null;
 

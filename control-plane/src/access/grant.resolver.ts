@@ -3,9 +3,10 @@ import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } fr
 import { Label } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
-import type { Concern } from '../policy/access-changes.ts';
-import type { Previewed, PreviewService } from '../policy/preview.service.ts';
-import { GrantSubject } from './access.graphql.ts';
+import type { Reader } from '../database/client.ts';
+import type { AccessComparison, Concern } from '../policy/access-changes.ts';
+import { described, type DescribedChange, type Previewed, type PreviewService } from '../policy/preview.service.ts';
+import { AccessChange, GrantSubject } from './access.graphql.ts';
 import type { GrantRow } from './access.tables.ts';
 import {
   CreateGrantInput,
@@ -23,19 +24,15 @@ import {
 import { subjectOf } from './grant-entry.ts';
 import type { GrantService } from './grant.service.ts';
 
-type GrantAnswer = GrantRow & Pick<Previewed<GrantRow>, 'accessChanges'>;
+/** A grant, with what a dry run would change of whose access. */
+type GrantAnswer = GrantRow & { readonly comparison?: AccessComparison | null };
 
-function answerOf({ row, accessChanges }: Previewed<GrantRow>): GrantAnswer {
-  return { ...row, accessChanges };
+function answerOf({ row, comparison }: Previewed<GrantRow>): GrantAnswer {
+  return { ...row, comparison };
 }
 
-/** Of grants changed together each tells the differences for its own subject. */
-function answersOf({ row: rows, accessChanges }: Previewed<GrantRow[]>): GrantAnswer[] {
-  return rows.map((row) => {
-    const subject = JSON.stringify(subjectOf(row));
-    const own = accessChanges?.filter((change) => JSON.stringify(change.subject) === subject);
-    return { ...row, accessChanges: own ?? null };
-  });
+function answersOf({ row: rows, comparison }: Previewed<GrantRow[]>): GrantAnswer[] {
+  return rows.map((row) => ({ ...row, comparison }));
 }
 
 function concernOf(row: Pick<GrantRow, 'serverId' | 'serverLabels'>, subject: Subject | undefined): Concern[] {
@@ -88,7 +85,7 @@ export class GrantResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateGrantInput, { description: 'The changes.' }) input: UpdateGrantInput,
   ): Promise<GrantAnswer> {
-    const concerns = () => this.concernsOf(ctx, [input]);
+    const concerns = (tx: Reader) => this.concernsOf(tx, [input]);
     return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.update(ctx, tried)));
   }
 
@@ -97,7 +94,7 @@ export class GrantResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => EndGrantInput, { description: 'The grant.' }) input: EndGrantInput,
   ): Promise<GrantAnswer> {
-    const concerns = () => this.concernsOf(ctx, [input]);
+    const concerns = (tx: Reader) => this.concernsOf(tx, [input]);
     return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.end(ctx, tried)));
   }
 
@@ -106,7 +103,7 @@ export class GrantResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteGrantInput, { description: 'The grant.' }) input: DeleteGrantInput,
   ): Promise<GrantAnswer> {
-    const concerns = () => this.concernsOf(ctx, [input]);
+    const concerns = (tx: Reader) => this.concernsOf(tx, [input]);
     return answerOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.delete(ctx, tried)));
   }
 
@@ -124,7 +121,7 @@ export class GrantResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateGrantsInput, { description: 'The changes.' }) input: UpdateGrantsInput,
   ): Promise<GrantAnswer[]> {
-    const concerns = () => this.concernsOf(ctx, input.items);
+    const concerns = (tx: Reader) => this.concernsOf(tx, input.items);
     return answersOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.updateMany(ctx, tried)));
   }
 
@@ -133,7 +130,7 @@ export class GrantResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteGrantsInput, { description: 'The grants.' }) input: DeleteGrantsInput,
   ): Promise<GrantAnswer[]> {
-    const concerns = () => this.concernsOf(ctx, input.items);
+    const concerns = (tx: Reader) => this.concernsOf(tx, input.items);
     return answersOf(await this.preview.run(ctx, input, concerns, (tried) => this.grants.deleteMany(ctx, tried)));
   }
 
@@ -151,9 +148,29 @@ export class GrantResolver {
     return { kind: row.subjectKind, id: row.subjectPrincipalId ?? row.subjectGroupId };
   }
 
-  /** Subject and target are fixed, so that what is committed tells whom a change concerns. */
-  private async concernsOf(ctx: Context, items: readonly { readonly id: string }[]): Promise<Concern[]> {
-    const rows = await Promise.all(items.map(({ id }) => this.grants.get(ctx, id)));
-    return rows.flatMap((row) => concernOf(row, subjectOf(row)));
+  @FieldResolver(() => [AccessChange], {
+    nullable: true,
+    description:
+      'Difference in effective access for its subject, in the answer to a change with dryRun; null otherwise. Of grants ' +
+      'changed together it is the difference by all of them.',
+  })
+  accessChanges(
+    @Root() row: GrantAnswer,
+    @Arg('alone', () => Boolean, {
+      defaultValue: false,
+      description: 'Of grants changed together, only the difference by this one itself.',
+    })
+    alone: boolean,
+  ): readonly DescribedChange[] | null {
+    if (row.comparison === undefined || row.comparison === null) return null;
+    const subject = JSON.stringify(subjectOf(row));
+    const differences = alone ? row.comparison.ofGrant(row.id) : row.comparison.all();
+    return described(differences.filter((change) => JSON.stringify(change.subject) === subject));
+  }
+
+  /** Subject and target are fixed, and a grant that a dry run deletes still tells whom that concerns. */
+  private async concernsOf(tx: Reader, items: readonly { readonly id: string }[]): Promise<Concern[]> {
+    const ids = items.map(({ id }) => id);
+    return (await this.grants.rows(tx, ids)).flatMap((row) => concernOf(row, subjectOf(row)));
   }
 }

@@ -56,6 +56,7 @@ export interface DeleteGrants extends MutationOptions {
 }
 
 export interface GrantFilter {
+  readonly ids?: readonly string[] | null | undefined;
   readonly serverId?: string | null | undefined;
   readonly principalId?: string | null | undefined;
   readonly groupId?: string | null | undefined;
@@ -72,6 +73,7 @@ function filterOf(filter: GrantFilter): SQL | undefined {
   const ids = [filter.serverId, filter.principalId, filter.groupId].filter((id) => typeof id === 'string');
   if (!ids.every(isUuid)) return sql`false`;
   return and(
+    filter.ids ? inArray(grants.id, filter.ids.filter(isUuid)) : undefined,
     filter.serverId ? eq(grants.serverId, filter.serverId) : undefined,
     filter.principalId ? eq(grants.subjectPrincipalId, filter.principalId) : undefined,
     filter.groupId ? eq(grants.subjectGroupId, filter.groupId) : undefined,
@@ -124,6 +126,14 @@ export class GrantService {
   async get(ctx: Context, id: string): Promise<GrantRow> {
     ctx.authorize('grant:read');
     return this.find(this.database.db, id);
+  }
+
+  /** The rows as `reader` sees them, deleted ones too; without what does not exist. The caller has authorized. */
+  async rows(reader: Reader, ids: readonly string[]): Promise<GrantRow[]> {
+    return reader
+      .select()
+      .from(grants)
+      .where(inArray(grants.id, ids.filter(isUuid)));
   }
 
   async list(

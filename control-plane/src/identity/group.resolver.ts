@@ -1,9 +1,9 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import type { Context } from '../context.ts';
-import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
+import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { Reader } from '../database/client.ts';
 import type { Concern } from '../policy/access-changes.ts';
-import type { Previewed, PreviewService } from '../policy/preview.service.ts';
+import { described, type DescribedChange, type PreviewService } from '../policy/preview.service.ts';
 import type { ChangeMembers, GroupService } from './group.service.ts';
 import {
   ChangeGroupMembersInput,
@@ -13,12 +13,13 @@ import {
   GroupConnection,
   GroupMembersInput,
   GroupsArguments,
+  MembersArguments,
   PrincipalConnection,
   UpdateGroupInput,
 } from './identity.graphql.ts';
 import type { GroupRow, PrincipalRow } from './identity.tables.ts';
 
-type GroupAnswer = GroupRow & Pick<Previewed<GroupRow>, 'accessChanges'>;
+type GroupAnswer = GroupRow & { readonly accessChanges: readonly DescribedChange[] | null };
 
 @Resolver(() => Group)
 export class GroupResolver {
@@ -61,11 +62,15 @@ export class GroupResolver {
   }
 
   @Mutation(() => Group, { description: 'Deletes a group, with the grants that name it.' })
-  deleteGroup(
+  async deleteGroup(
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteGroupInput, { description: 'The group.' }) input: DeleteGroupInput,
-  ): Promise<GroupRow> {
-    return this.service.delete(ctx, input);
+  ): Promise<GroupAnswer> {
+    const concerns = (tx: Reader) => this.preview.groupConcerns(tx, input.id);
+    const { row, comparison } = await this.preview.run(ctx, input, concerns, (tried) =>
+      this.service.delete(ctx, tried),
+    );
+    return { ...row, accessChanges: comparison && described(comparison.all()) };
   }
 
   @Mutation(() => Group, { description: 'Adds principals to a group; those that belong already stay.' })
@@ -98,9 +103,10 @@ export class GroupResolver {
       }
       return found;
     };
-    const { row: rows, accessChanges } = await this.preview.run(ctx, input, concerns, (tried) =>
+    const { row: rows, comparison } = await this.preview.run(ctx, input, concerns, (tried) =>
       this.service.changeMembers(ctx, tried),
     );
+    const accessChanges = comparison && described(comparison.all());
     // Of groups changed together each tells the differences for those it gains or loses.
     return rows.map((row) => {
       const ids = new Set(named.find(({ id }) => id.toLowerCase() === row.id)?.principalIds);
@@ -116,17 +122,18 @@ export class GroupResolver {
   ): Promise<GroupAnswer> {
     const { id, principalIds } = input;
     const concerns = (tx: Reader) => this.preview.membershipConcerns(tx, id, principalIds);
-    const { row, accessChanges } = await this.preview.run(ctx, input, concerns, change);
-    return { ...row, accessChanges };
+    const { row, comparison } = await this.preview.run(ctx, input, concerns, change);
+    return { ...row, accessChanges: comparison && described(comparison.all()) };
   }
 
   @FieldResolver(() => PrincipalConnection, { description: 'The principals that belong to it.' })
   async members(
     @Ctx() ctx: Context,
     @Root() row: GroupRow,
-    @Args(() => PageArguments) args: PageArguments,
+    @Args(() => MembersArguments) args: MembersArguments,
   ): Promise<ConnectionOf<PrincipalRow>> {
     const page = pageOf(args);
-    return connectionFrom(await this.service.members(ctx, row.id, page), page, (principal) => [principal.id]);
+    const members = await this.service.members(ctx, row.id, args, page);
+    return connectionFrom(members, page, (principal) => [principal.id]);
   }
 }

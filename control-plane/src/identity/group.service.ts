@@ -130,14 +130,25 @@ export class GroupService {
       .limit(page.limit + 1);
   }
 
-  async members(ctx: Context, groupId: string, page: Page): Promise<PrincipalRow[]> {
+  async members(
+    ctx: Context,
+    groupId: string,
+    filter: { readonly ids?: readonly string[] | null | undefined },
+    page: Page,
+  ): Promise<PrincipalRow[]> {
     ctx.authorize('group:read');
     const [after] = page.after ?? [];
     const rows = await this.database.db
       .select({ principal: principals })
       .from(groupMembers)
       .innerJoin(principals, eq(principals.id, groupMembers.principalId))
-      .where(and(eq(groupMembers.groupId, groupId), after === undefined ? undefined : gt(principals.id, after)))
+      .where(
+        and(
+          eq(groupMembers.groupId, groupId),
+          filter.ids ? inArray(principals.id, filter.ids.filter(isUuid)) : undefined,
+          after === undefined ? undefined : gt(principals.id, after),
+        ),
+      )
       .orderBy(asc(principals.id))
       .limit(page.limit + 1);
     return rows.map((row) => row.principal);

@@ -386,6 +386,12 @@ export class GroupsArguments extends SearchArguments {
 }
 
 @ArgsType()
+export class MembersArguments extends PageArguments {
+  @Field(() => [ID], { nullable: true, description: 'Only those of these users and service accounts that belong.' })
+  ids?: string[] | null;
+}
+
+@ArgsType()
 export class UsersArguments extends SearchArguments {
   @Field(() => PrincipalStatusEnum, { nullable: true, description: 'Only those in this state.' })
   status?: PrincipalRow['status'] | null;

@@ -1,9 +1,9 @@
-import type { DefinitionKind, GrantSubject } from '@sallyport/schema';
+import type { CompiledGrant, DefinitionKind, GrantSubject, PrincipalRecord } from '@sallyport/schema';
 import type { Reader } from '../database/client.ts';
 import { servedServers, type ServerSet, type UsableTarget, usableOn } from './effective-access.service.ts';
-import { readPolicy, readPrincipalRecords } from './policy-view.ts';
+import { readPolicy, readPrincipalRecords, type ServerView } from './policy-view.ts';
 
-/** Servers looked at for one dry run; a grant on labels may concern more. */
+/** Servers looked at for one concern of a dry run; a grant on labels may concern more. */
 export const serversComparedMax = 200;
 
 /** Whose access a change may touch, on which servers. */
@@ -32,60 +32,156 @@ export interface AccessDifference {
   readonly changed: readonly AccessItem[];
 }
 
-/** What subjects may use, by subject and server. */
-export type AccessPicture = ReadonlyMap<string, SubjectAccess>;
+type Items = ReadonlyMap<string, AccessItem>;
+type Standing = Parameters<typeof usableOn>[3];
 
-interface SubjectAccess {
+/** What a subject may use on a server, worked out when somebody asks. */
+class SubjectAccess {
   readonly subject: GrantSubject;
   readonly subjectName: string;
   readonly serverId: string;
-  readonly slug: string;
-  readonly items: ReadonlyMap<string, AccessItem>;
+  readonly view: ServerView;
+  readonly #principal: Standing | undefined;
+  readonly #nowMs: number;
+  #items: Items | undefined;
+
+  constructor(
+    subject: GrantSubject,
+    { principal, subjectName }: Standee,
+    serverId: string,
+    view: ServerView,
+    nowMs: number,
+  ) {
+    this.subject = subject;
+    this.subjectName = subjectName;
+    this.serverId = serverId;
+    this.view = view;
+    this.#principal = principal;
+    this.#nowMs = nowMs;
+  }
+
+  get slug(): string {
+    return this.view.document.slug;
+  }
+
+  get items(): Items {
+    this.#items ??= this.itemsWith(this.view.grants);
+    return this.#items;
+  }
+
+  /** As if these were the grants on the server. */
+  itemsWith(grants: readonly CompiledGrant[]): Items {
+    const { view, serverId, slug } = this;
+    const usable =
+      this.#principal === undefined ? [] : usableOn({ ...view, grants }, serverId, slug, this.#principal, this.#nowMs);
+    return new Map(
+      usable.map(({ kind, name, effect, isConditional }) => [
+        `${kind}\n${name}`,
+        { kind, name, effect, isConditional },
+      ]),
+    );
+  }
 }
+
+/** What subjects may use, by subject and server. */
+export type AccessPicture = ReadonlyMap<string, SubjectAccess>;
 
 /**
  * What the subjects may use on the servers, as `tx` sees the configuration. A group stands for somebody who is in no
  * other, everyone for somebody who is in none.
  */
 export async function pictureAccess(tx: Reader, concerns: readonly Concern[], nowMs: number): Promise<AccessPicture> {
+  const subjectsByServer = await subjectsOnServers(tx, concerns);
+  const people = concerns.flatMap(({ subject: { kind, ...subject } }) =>
+    (kind === 'user' || kind === 'serviceAccount') && 'id' in subject ? [subject.id] : [],
+  );
+  const records = people.length === 0 ? new Map() : await readPrincipalRecords(tx, [...new Set(people)]);
   const picture = new Map<string, SubjectAccess>();
-  for (const { subject, servers } of concerns) {
-    const ids = await servedServers(tx, servers, serversComparedMax);
-    const { servers: views, groupNames } = await readPolicy(tx, ids);
-    const { principal, subjectName } = await stand(tx, subject, groupNames);
+  const ids = [...subjectsByServer.keys()];
+  for (let from = 0; from < ids.length; from += serversComparedMax) {
+    const { servers: views, groupNames } = await readPolicy(tx, ids.slice(from, from + serversComparedMax));
     for (const [serverId, view] of views) {
-      const { slug } = view.document;
-      const usable = principal === undefined ? [] : usableOn(view, serverId, slug, principal, nowMs);
-      const items = usable.map(({ kind, name, effect, isConditional }) => ({ kind, name, effect, isConditional }));
-      picture.set(`${JSON.stringify(subject)} ${serverId}`, {
-        subject,
-        subjectName,
-        serverId,
-        slug,
-        items: new Map(items.map((item) => [`${item.kind}\n${item.name}`, item])),
-      });
+      for (const [key, subject] of subjectsByServer.get(serverId) ?? []) {
+        const standee = stand(subject, groupNames, records);
+        picture.set(`${key} ${serverId}`, new SubjectAccess(subject, standee, serverId, view, nowMs));
+      }
     }
   }
   return picture;
 }
 
-/** The difference of two pictures of the same concerns; without subjects and servers where there is none. */
-export function compareAccess(before: AccessPicture, after: AccessPicture): AccessDifference[] {
-  return [...new Set([...before.keys(), ...after.keys()])].flatMap((key) => {
-    const [was, is] = [before.get(key), after.get(key)];
-    const of = is ?? was;
-    if (of === undefined) return [];
-    const [wasItems, isItems] = [
-      was?.items ?? new Map<string, AccessItem>(),
-      is?.items ?? new Map<string, AccessItem>(),
+type Subjects = Map<string, GrantSubject>;
+
+/** Whom to look at on which served server; subjects by what they say. */
+async function subjectsOnServers(tx: Reader, concerns: readonly Concern[]): Promise<ReadonlyMap<string, Subjects>> {
+  const known = new Map<string, readonly string[]>();
+  const found = new Map<string, Subjects>();
+  for (const { subject, servers } of concerns) {
+    const key = JSON.stringify(servers);
+    const ids = known.get(key) ?? (await servedServers(tx, servers, serversComparedMax));
+    known.set(key, ids);
+    for (const id of ids) {
+      const subjects: Subjects = found.get(id) ?? new Map();
+      found.set(id, subjects.set(JSON.stringify(subject), subject));
+    }
+  }
+  return found;
+}
+
+/** Two pictures of the same concerns: what is, and what a change would leave. */
+export class AccessComparison {
+  readonly #before: AccessPicture;
+  readonly #after: AccessPicture;
+
+  constructor(before: AccessPicture, after: AccessPicture) {
+    this.#before = before;
+    this.#after = after;
+  }
+
+  /** All differences; without subjects and servers where there is none. */
+  all(): AccessDifference[] {
+    return this.#keys().flatMap((key) => {
+      const [was, is] = [this.#before.get(key), this.#after.get(key)];
+      return difference(was, is, was?.items ?? nothing, is?.items ?? nothing);
+    });
+  }
+
+  /** What one of the grants that were changed together would change by itself. */
+  ofGrant(id: string): AccessDifference[] {
+    const [others, own] = [
+      (grant: CompiledGrant): boolean => grant.entry.id !== id,
+      (grant: CompiledGrant): boolean => grant.entry.id === id,
     ];
-    const gained = [...isItems].filter(([name]) => !wasItems.has(name)).map(([, item]) => item);
-    const lost = [...wasItems].filter(([name]) => !isItems.has(name)).map(([, item]) => item);
-    const changed = [...isItems].filter(([name, item]) => differs(wasItems.get(name), item)).map(([, item]) => item);
-    if (gained.length + lost.length + changed.length === 0) return [];
-    const { subject, subjectName, serverId, slug } = of;
-    return [{ subject, subjectName, serverId, slug, gained, lost, changed }];
-  });
+    return this.#keys().flatMap((key) => {
+      const [was, is] = [this.#before.get(key), this.#after.get(key)];
+      if (was === undefined || is === undefined) return [];
+      const grants = [...was.view.grants.filter(others), ...is.view.grants.filter(own)];
+      return difference(was, is, was.items, is.itemsWith(grants));
+    });
+  }
+
+  #keys(): readonly string[] {
+    return [...new Set([...this.#before.keys(), ...this.#after.keys()])];
+  }
+}
+
+const nothing: Items = new Map();
+
+function difference(
+  was: SubjectAccess | undefined,
+  is: SubjectAccess | undefined,
+  wasItems: Items,
+  isItems: Items,
+): AccessDifference[] {
+  // Who is deleted has a name before alone; who is new, after alone.
+  const of = was ?? is;
+  if (of === undefined) return [];
+  const gained = [...isItems].filter(([name]) => !wasItems.has(name)).map(([, item]) => item);
+  const lost = [...wasItems].filter(([name]) => !isItems.has(name)).map(([, item]) => item);
+  const changed = [...isItems].filter(([name, item]) => differs(wasItems.get(name), item)).map(([, item]) => item);
+  if (gained.length + lost.length + changed.length === 0) return [];
+  const { subject, subjectName, serverId, slug } = of;
+  return [{ subject, subjectName, serverId, slug, gained, lost, changed }];
 }
 
 function differs(was: AccessItem | undefined, is: AccessItem): boolean {
@@ -118,20 +214,23 @@ export function describeChange(change: AccessDifference): string {
   return [`${change.subjectName} ${first} on ${change.slug}`, ...more].join(', ');
 }
 
-type Standing = Parameters<typeof usableOn>[3];
+interface Standee {
+  /** The principal whose access shows what a subject has; undefined where it may use nothing at all. */
+  readonly principal: Standing | undefined;
+  readonly subjectName: string;
+}
 
-/** The principal whose access shows what a subject has; undefined where it may use nothing at all. */
-async function stand(
-  tx: Reader,
+function stand(
   subject: GrantSubject,
   groupNames: ReadonlyMap<string, string>,
-): Promise<{ readonly principal: Standing | undefined; readonly subjectName: string }> {
+  records: ReadonlyMap<string, PrincipalRecord>,
+): Standee {
   if (subject.kind === 'everyone') return { principal: { id: '', kind: 'user', groups: [] }, subjectName: 'everyone' };
   if (subject.kind === 'group') {
     const subjectName = `group ${groupNames.get(subject.id) ?? subject.id}`;
     return { principal: { id: '', kind: 'user', groups: [subject.id] }, subjectName };
   }
-  const record = (await readPrincipalRecords(tx, [subject.id])).get(subject.id);
+  const record = records.get(subject.id);
   const word = subject.kind === 'user' ? 'user' : 'service account';
   const principal = record?.status === 'active' ? record : undefined;
   return { principal, subjectName: `${word} ${record?.name ?? subject.id}` };

@@ -1,0 +1,275 @@
+package provider
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/sallyport/terraform-provider-sallyport/internal/api"
+	"github.com/sallyport/terraform-provider-sallyport/internal/optional"
+)
+
+// discoveryPollInterval is how often a server is looked at while its discovery goes on.
+const discoveryPollInterval = 500 * time.Millisecond
+
+type serverModel struct {
+	base
+	Slug                 types.String `tfsdk:"slug"`
+	URL                  types.String `tfsdk:"url"`
+	Title                types.String `tfsdk:"title"`
+	Description          types.String `tfsdk:"description"`
+	Labels               types.Map    `tfsdk:"labels"`
+	AuditMode            types.String `tfsdk:"audit_mode"`
+	ConfigStalenessMaxMs types.Int64  `tfsdk:"config_staleness_max_ms"`
+	DiscoveredBy         types.String `tfsdk:"discovered_by"`
+	LifecycleState       types.String `tfsdk:"lifecycle_state"`
+}
+
+var serverSchema = schema.Schema{
+	MarkdownDescription: "An MCP server that is reached over Streamable HTTP. It is served at `/mcp/<slug>` on every node, to " +
+		"those whom grants let, once it is approved. Deleting a server deletes its grants.",
+	Attributes: map[string]schema.Attribute{
+		"slug": required("Names its endpoint on every node, `/mcp/<slug>`: lower-case letters, digits and inner hyphens, at most " +
+			"64. Must not look like another server's. Another one makes another server."),
+		"url": required("Streamable HTTP endpoint of the upstream, http or https."),
+		"title": schema.StringAttribute{
+			MarkdownDescription: "What people call it; the slug if absent.", Optional: true, Computed: true,
+		},
+		"description": defaulted("What it is for.", ""),
+		"labels":      labels("Labels, at most 64. Grants can go by them."),
+		"audit_mode": defaulted("`buffered`: calls are written before the first byte of the answer, and survive the end of the "+
+			"process; `strict`: they are synced to disk before they are forwarded. `buffered` if absent.", "buffered",
+			oneOf(lowered(api.AllAuditMode)...)),
+		"config_staleness_max_ms": schema.Int64Attribute{
+			MarkdownDescription: "Nodes out of contact with the control plane for longer, in milliseconds, refuse it; the fleet's " +
+				"default if absent.",
+			Optional:   true,
+			Validators: []validator.Int64{int64validator.AtLeast(1)},
+		},
+		"discovered_by": defaulted("Who connects to it to learn what it defines: `control_plane`, or `node` where the control "+
+			"plane has no way to it. `control_plane` if absent.", "control_plane", oneOf(lowered(api.AllDiscoverer)...)),
+		"lifecycle_state": defaulted("`draft`, `pending` (waiting for an approval), `approved` (in service), `deprecated` (in "+
+			"service, on its way out) or `disabled`. `draft` if absent. Approving a server from `draft` or `pending` waits until it "+
+			"is discovered, for at most the timeout, and approves the definitions found with it; pin them with "+
+			"`sallyport_tool_approval`.", "draft", oneOf(lowered(api.AllLifecycle)...)),
+	},
+}
+
+var serverKind = kind[serverModel]{
+	name:    "server",
+	schema:  serverSchema,
+	fixed:   []string{"slug"},
+	natural: "slug",
+	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
+		if isID(key) {
+			return byID(key), nil
+		}
+		found, err := c.AllServers(ctx, optional.Of(key), optional.Value[api.Lifecycle]{})
+		if err != nil {
+			return nil, err
+		}
+		return theOne(key, found, func(server api.ServerFields) bool { return server.Slug == key },
+			func(server api.ServerFields) string { return server.Id })
+	},
+	read: func(ctx context.Context, c *api.Client, m *serverModel) (int, error) {
+		answer, err := api.ReadServer(ctx, c, m.ID.ValueString())
+		if err != nil {
+			return 0, err
+		}
+		m.fill(answer.Server)
+		return answer.Server.Revision, nil
+	},
+	complete: func(config serverModel, m *serverModel) {
+		if config.Title.IsNull() {
+			m.Title = m.Slug
+		}
+	},
+	create: createServer,
+	update: updateServer,
+	remove: func(ctx context.Context, c *api.Client, m serverModel, by change) (outcome, error) {
+		_, err := api.DeleteServer(ctx, c, api.ServerInput{
+			Id: m.ID.ValueString(), ExpectedRevision: atRevision(by), DryRun: by.dryRun,
+		})
+		return outcome{}, err
+	},
+}
+
+func (m *serverModel) fill(server api.ServerFields) {
+	m.ID = types.StringValue(server.Id)
+	m.Slug = types.StringValue(server.Slug)
+	m.URL = types.StringValue(server.Url)
+	m.Title = types.StringValue(server.Title)
+	m.Description = types.StringValue(server.Description)
+	m.Labels = mapOf(server.Labels)
+	m.AuditMode = types.StringValue(lower(server.AuditMode))
+	m.ConfigStalenessMaxMs = intFrom(server.ConfigStalenessMaxMs)
+	m.DiscoveredBy = types.StringValue(lower(server.DiscoveredBy))
+	m.LifecycleState = types.StringValue(lower(server.Lifecycle))
+}
+
+func createServer(ctx context.Context, c *api.Client, m *serverModel, by change) (outcome, error) {
+	wanted := upper[api.Lifecycle](m.LifecycleState)
+	if _, err := lifecyclePath(api.LifecycleDraft, wanted); err != nil {
+		return outcome{}, err
+	}
+	answer, err := api.CreateServer(ctx, c, api.CreateServerInput{
+		Slug:                 m.Slug.ValueString(),
+		Url:                  m.URL.ValueString(),
+		Title:                optional.FromPointer(m.Title.ValueStringPointer()),
+		Description:          optional.Of(m.Description.ValueString()),
+		Labels:               labelsOf(m.Labels),
+		AuditMode:            optional.Of(upper[api.AuditMode](m.AuditMode)),
+		ConfigStalenessMaxMs: nullableInt(m.ConfigStalenessMaxMs),
+		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
+		DryRun:               by.dryRun,
+		IdempotencyKey:       api.IdempotencyKey(),
+	})
+	if err != nil || by.dryRun {
+		return outcome{}, err
+	}
+	m.fill(answer.CreateServer)
+	return m.bringTo(ctx, c, answer.CreateServer, wanted)
+}
+
+func updateServer(ctx context.Context, c *api.Client, before serverModel, m *serverModel, by change) (outcome, error) {
+	wanted := upper[api.Lifecycle](m.LifecycleState)
+	if _, err := lifecyclePath(upper[api.Lifecycle](before.LifecycleState), wanted); err != nil {
+		return outcome{}, err
+	}
+	answer, err := api.UpdateServer(ctx, c, api.UpdateServerInput{
+		Id:                   m.ID.ValueString(),
+		ExpectedRevision:     atRevision(by),
+		Url:                  optional.Of(m.URL.ValueString()),
+		Title:                optional.Of(m.Title.ValueString()),
+		Description:          optional.Of(m.Description.ValueString()),
+		Labels:               labelsOf(m.Labels),
+		AuditMode:            optional.Of(upper[api.AuditMode](m.AuditMode)),
+		ConfigStalenessMaxMs: nullableInt(m.ConfigStalenessMaxMs),
+		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
+		DryRun:               by.dryRun,
+	})
+	if err != nil || by.dryRun {
+		return outcome{}, err
+	}
+	m.fill(answer.UpdateServer)
+	return m.bringTo(ctx, c, answer.UpdateServer, wanted)
+}
+
+// bringTo leads the server to a state of its lifecycle, step by step.
+func (m *serverModel) bringTo(
+	ctx context.Context, c *api.Client, server api.ServerFields, wanted api.Lifecycle,
+) (outcome, error) {
+	steps, err := lifecyclePath(server.Lifecycle, wanted)
+	for index := 0; err == nil && index < len(steps); index++ {
+		if steps[index] == api.LifecycleApproved {
+			if server, err = discovered(ctx, c, server); err != nil {
+				break
+			}
+		}
+		// Not over a revision: a discovery may raise it meanwhile, and nobody has looked at what it found.
+		input := api.ServerInput{Id: server.Id}
+		if server, err = move(ctx, c, input, steps[index]); err == nil {
+			m.fill(server)
+		}
+	}
+	return outcome{revision: server.Revision}, err
+}
+
+func move(ctx context.Context, c *api.Client, input api.ServerInput, to api.Lifecycle) (api.ServerFields, error) {
+	switch to {
+	case api.LifecyclePending:
+		answer, err := api.SubmitServer(ctx, c, input)
+		return answer.SubmitServer, err
+	case api.LifecycleDraft:
+		answer, err := api.ReturnServerToDraft(ctx, c, input)
+		return answer.ReturnServerToDraft, err
+	case api.LifecycleDeprecated:
+		answer, err := api.DeprecateServer(ctx, c, input)
+		return answer.DeprecateServer, err
+	case api.LifecycleDisabled:
+		answer, err := api.DisableServer(ctx, c, input)
+		return answer.DisableServer, err
+	default:
+		answer, err := api.ApproveServer(ctx, c, input)
+		return answer.ApproveServer, err
+	}
+}
+
+// transitions are where a server may go from each state; the API has the last word.
+var transitions = map[api.Lifecycle][]api.Lifecycle{
+	api.LifecycleDraft:      {api.LifecyclePending, api.LifecycleApproved},
+	api.LifecyclePending:    {api.LifecycleDraft, api.LifecycleApproved},
+	api.LifecycleApproved:   {api.LifecycleDeprecated, api.LifecycleDisabled},
+	api.LifecycleDeprecated: {api.LifecycleApproved, api.LifecycleDisabled},
+	api.LifecycleDisabled:   {api.LifecycleDraft, api.LifecycleApproved},
+}
+
+func isServed(state api.Lifecycle) bool {
+	return state == api.LifecycleApproved || state == api.LifecycleDeprecated
+}
+
+// lifecyclePath is the shortest way between two states. It never puts a server into service on the way to a state in
+// which it is not.
+func lifecyclePath(from, to api.Lifecycle) ([]api.Lifecycle, error) {
+	ways := [][]api.Lifecycle{{from}}
+	seen := []api.Lifecycle{from}
+	for len(ways) > 0 {
+		way := ways[0]
+		ways = ways[1:]
+		at := way[len(way)-1]
+		if at == to {
+			return way[1:], nil
+		}
+		for _, next := range transitions[at] {
+			entersService := isServed(next) && !isServed(at) && !isServed(to)
+			if !entersService && !slices.Contains(seen, next) {
+				seen = append(seen, next)
+				ways = append(ways, append(slices.Clone(way), next))
+			}
+		}
+	}
+	return nil, &api.Error{Code: "INVALID_INPUT", Violations: []api.Violation{{
+		Path:    "input.lifecycleState",
+		Message: fmt.Sprintf("cannot go from %s to %s without putting the server into service on the way", lower(from), lower(to)),
+	}}}
+}
+
+// discovered waits until a server was discovered with success; a first failure is tried again once, as the upstream may
+// have come up at the same time.
+func discovered(ctx context.Context, c *api.Client, server api.ServerFields) (api.ServerFields, error) {
+	isRetried := false
+	for {
+		problem, hasFailed := server.DiscoveryProblem.Get()
+		_, hasSucceeded := server.DiscoveredAt.Get()
+		switch {
+		case hasFailed && isRetried:
+			return server, fmt.Errorf("the server %s cannot be approved, as it could not be discovered: %s (%s)",
+				server.Slug, problem.Message, problem.Code)
+		case hasFailed:
+			isRetried = true
+			answer, err := api.DiscoverServer(ctx, c, api.ServerInput{Id: server.Id})
+			if err != nil {
+				return server, err
+			}
+			server = answer.DiscoverServer
+		case hasSucceeded:
+			return server, nil
+		default:
+			select {
+			case <-ctx.Done():
+				return server, fmt.Errorf("the server %s was not discovered in time: %w", server.Slug, ctx.Err())
+			case <-time.After(discoveryPollInterval):
+			}
+			answer, err := api.ReadServer(ctx, c, server.Id)
+			if err != nil {
+				return server, err
+			}
+			server = answer.Server
+		}
+	}
+}
