@@ -44,6 +44,10 @@ export const idempotencyKeyDescription =
   'Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours ' +
   'returns the object made the first time; with another input it is refused.';
 
+export const broughtSecretDescription =
+  'The secret, where the caller brings it along: the prefix and 43 to 96 random letters, digits, - or _. It is not shown ' +
+  'again, and may be known to whoever handled it; if absent, one is made.';
+
 @InputType({ description: 'Inherited by the inputs of mutations.' })
 export abstract class MutationInput {
   @Field(() => Boolean, { defaultValue: false, description: dryRunDescription })

@@ -38,7 +38,11 @@ const configStatus = z.object({
 });
 
 /** Of mutations whose input is not named after them. */
-const inputTypes: Readonly<Record<string, string>> = { approveServer: 'ServerInput' };
+const inputTypes: Readonly<Record<string, string>> = {
+  approveServer: 'ServerInput',
+  assignRole: 'RoleInput',
+  addGroupMembers: 'GroupMembersInput',
+};
 
 /** What an administrator does, through the public API and nothing else. */
 export class Administrator {

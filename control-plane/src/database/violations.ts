@@ -1,5 +1,10 @@
 import { AppError, type Violation } from '@sallyport/schema';
 
+/** 43 characters of base64url hold 32 bytes. */
+const broughtSecret = /^[A-Za-z0-9_-]{43,96}$/;
+/** Of 43 random ones, fewer are different once in 10^9 secrets at most. */
+const secretDistinctMin = 16;
+
 /** Collects everything wrong with one input, so that the caller mends it in one go. */
 export class Violations {
   readonly list: Violation[] = [];
@@ -22,6 +27,18 @@ export class Violations {
     // PostgreSQL cannot store NUL in text.
     else if (value.includes('\u0000')) this.add(path, 'must not contain the NUL character');
     else if (!value.isWellFormed()) this.add(path, 'must be well-formed Unicode');
+  }
+
+  /**
+   * A secret that the caller brings along: the prefix and as many random characters as one made here has. That they are
+   * random cannot be told; that they are plainly not, such as one letter over and over, can.
+   */
+  secret(path: string, value: string | null | undefined, prefix: string): void {
+    if (value === undefined || value === null) return;
+    const random = value.startsWith(prefix) ? value.slice(prefix.length) : '';
+    if (!broughtSecret.test(random) || new Set(random).size < secretDistinctMin) {
+      this.add(path, `must be ${prefix} and 43 to 96 random letters, digits, - or _`);
+    }
   }
 
   /** An instant after now and not later than `now + lifetimeMsMax`. */

@@ -1,6 +1,7 @@
 import type { ConfigProblem, NodeLoad as Load } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
 import {
+  broughtSecretDescription,
   ChangeInput,
   connectionType,
   CreateInput,
@@ -241,7 +242,7 @@ export class IssuedJoinTokenPayload {
 
   @Field(() => String, {
     nullable: true,
-    description: 'The secret. Null on a dry run, and when a repeated create found the token made before.',
+    description: 'The secret. Null on a dry run, a repeated create, and where the caller brought it.',
   })
   secret!: string | null;
 }
@@ -280,6 +281,9 @@ export class CreateJoinTokenInput extends CreateInput {
 
   @Field(() => DateTime, { description: 'Nobody joins by it from then on; at most 366 days away.' })
   expiresAt!: Date;
+
+  @Field(() => String, { nullable: true, description: `${broughtSecretDescription} The prefix is spjoin_.` })
+  secret?: string | null;
 }
 
 @InputType({ description: 'Which join token to revoke.' })

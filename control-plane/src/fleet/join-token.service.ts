@@ -24,6 +24,8 @@ export interface CreateJoinToken {
   /** Null: as often as wanted until it expires. */
   readonly usesMax?: number | null | undefined;
   readonly expiresAt: Date;
+  /** Brought along by the caller; one is made if absent. */
+  readonly secret?: string | null | undefined;
 }
 export interface RevokeJoinToken {
   readonly dryRun?: boolean | null | undefined;
@@ -33,7 +35,7 @@ export interface RevokeJoinToken {
 /** The only moment at which a token's secret exists outside its holder. */
 export interface IssuedJoinToken {
   readonly joinToken: JoinTokenRow;
-  /** Null on a dry run, and when a repeated create found the token made before: it cannot be shown twice. */
+  /** Null on a dry run, when a repeated create found the token made before, and when the caller brought it along. */
   readonly secret: string | null;
 }
 
@@ -71,6 +73,7 @@ export class JoinTokenService {
     found.addAll(idempotencyKeyViolations(input.idempotencyKey));
     found.text('input.name', input.name, 1, nameLengthMax);
     found.expiry('input.expiresAt', input.expiresAt, now, joinTokenLifetimeMsMax);
+    found.secret('input.secret', input.secret, joinTokenPrefix);
     const usesMax = input.usesMax ?? null;
     if (usesMax !== null && (usesMax < 1 || usesMax > joinTokenUsesMax)) {
       found.add('input.usesMax', `must be between 1 and ${joinTokenUsesMax}, or null for no limit`);
@@ -82,7 +85,7 @@ export class JoinTokenService {
       const create = { actorId: ctx.actor.principalId, operation: 'createJoinToken', key: input.idempotencyKey, input };
       const earlier = await claimIdempotencyKey(tx, create, id, now);
       if (earlier !== undefined) return { joinToken: await find(tx, earlier), secret: null };
-      const secret = randomSecret(joinTokenPrefix);
+      const secret = input.secret ?? randomSecret(joinTokenPrefix);
       const [joinToken] = await tx
         .insert(joinTokens)
         .values({
@@ -99,7 +102,7 @@ export class JoinTokenService {
       if (joinToken === undefined) throw new AppError('INTERNAL', { internal: 'join token was not inserted' });
       const object = { kind: 'joinToken', id };
       await recordMutation(tx, ctx, { action: 'joinToken.create', object, after: visible(joinToken) });
-      return { joinToken, secret: input.dryRun === true ? null : secret };
+      return { joinToken, secret: input.dryRun === true || secret === input.secret ? null : secret };
     });
   }
 

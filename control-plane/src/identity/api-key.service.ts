@@ -33,6 +33,8 @@ export interface CreateApiKey extends MutationOptions {
   readonly name: string;
   readonly scopes: readonly ApiKeyScope[];
   readonly expiresAt: Date;
+  /** Brought along by the caller; one is made if absent. */
+  readonly secret?: string | null | undefined;
 }
 export interface RotateApiKey extends ChangeOptions {
   readonly expiresAt: Date;
@@ -41,7 +43,7 @@ export interface RotateApiKey extends ChangeOptions {
 /** The only moment at which a key's secret exists outside its holder. */
 export interface IssuedApiKey {
   readonly apiKey: ApiKeyRow;
-  /** Null on a dry run, and when a repeated create found the key made before: it cannot be shown twice. */
+  /** Null on a dry run, when a repeated create found the key made before, and when the caller brought it along. */
   readonly secret: string | null;
 }
 
@@ -102,6 +104,7 @@ export class ApiKeyService {
     found.addAll(idempotencyKeyViolations(input.idempotencyKey));
     found.text('input.name', input.name, 1, nameLengthMax);
     found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
+    found.secret('input.secret', input.secret, apiKeyPrefix);
     if (input.scopes.length === 0) found.add('input.scopes', `must name at least one of ${apiKeyScopes.join(', ')}`);
     await this.checkHolder(tx, found, input.principalId, now);
     found.assertNone();
@@ -110,20 +113,15 @@ export class ApiKeyService {
     const earlier = await claimIdempotencyKey(tx, create, id, now);
     if (earlier !== undefined) return { apiKey: await this.find(tx, earlier), secret: null };
     const scopes = apiKeyScopes.filter((scope) => input.scopes.includes(scope));
-    const issued = await this.issue(tx, ctx, {
-      id,
-      principalId: input.principalId,
-      name: input.name,
-      scopes,
-      expiresAt: input.expiresAt,
-    });
+    const { principalId, name, expiresAt } = input;
+    const issued = await this.issue(tx, ctx, { id, principalId, name, scopes, expiresAt }, input.secret);
     await recordMutation(tx, ctx, {
       action: 'apiKey.create',
       object: { kind: 'apiKey', id },
       after: visible(issued.apiKey),
     });
     await bumpConfigGeneration(tx, { principalIds: [input.principalId] });
-    return input.dryRun === true ? { ...issued, secret: null } : issued;
+    return input.dryRun === true || typeof input.secret === 'string' ? { ...issued, secret: null } : issued;
   }
 
   /** Issues a successor with the same holder and scopes; the old key ends after the overlap, or earlier if it would. */
@@ -211,8 +209,9 @@ export class ApiKeyService {
     tx: Transaction,
     ctx: Context,
     values: Pick<ApiKeyRow, 'id' | 'principalId' | 'name' | 'scopes' | 'expiresAt'> & { successorOf?: string },
+    brought?: string | null,
   ): Promise<{ apiKey: ApiKeyRow; secret: string }> {
-    const secret = randomSecret(apiKeyPrefix);
+    const secret = brought ?? randomSecret(apiKeyPrefix);
     const nowMs = ctx.clock.now();
     const [apiKey] = await tx
       .insert(apiKeys)

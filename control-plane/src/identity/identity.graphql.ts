@@ -3,6 +3,7 @@ import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
 import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
 import { Label } from '../catalog/catalog.graphql.ts';
 import {
+  broughtSecretDescription,
   ChangeInput,
   connectionType,
   CreateInput,
@@ -225,7 +226,8 @@ export class IssuedApiKeyPayload {
 
   @Field(() => String, {
     nullable: true,
-    description: 'The key itself, shown now and never again. Null on a dry run or a repeated create.',
+    description:
+      'The key itself, shown now and never again. Null on a dry run, a repeated create, and where the caller brought it.',
   })
   secret!: string | null;
 }
@@ -422,6 +424,9 @@ export class CreateApiKeyInput extends CreateInput {
 
   @Field(() => DateTime, { description: 'It is refused from then on; at most one year away.' })
   expiresAt!: Date;
+
+  @Field(() => String, { nullable: true, description: `${broughtSecretDescription} The prefix is sp_.` })
+  secret?: string | null;
 }
 
 @InputType({ description: 'A key to replace by a successor.' })

@@ -331,7 +331,7 @@ var AllAuditMode = []AuditMode{
 type CreateApiKeyCreateApiKeyIssuedApiKeyPayload struct {
 	// The key as it is stored.
 	ApiKey ApiKeyFields `json:"apiKey"`
-	// The key itself, shown now and never again. Null on a dry run or a repeated create.
+	// The key itself, shown now and never again. Null on a dry run, a repeated create, and where the caller brought it.
 	Secret optional.Value[string] `json:"secret"`
 }
 
@@ -357,6 +357,8 @@ type CreateApiKeyInput struct {
 	PrincipalId string `json:"principalId"`
 	// What it opens; at least one.
 	Scopes []ApiKeyScope `json:"scopes"`
+	// The secret, where the caller brings it along: the prefix and 43 to 96 random letters, digits, - or _. It is not shown again, and may be known to whoever handled it; if absent, one is made. The prefix is sp_.
+	Secret optional.Value[string] `json:"secret"`
 }
 
 // GetDryRun returns CreateApiKeyInput.DryRun, and is useful for accessing the field via an interface.
@@ -376,6 +378,9 @@ func (v *CreateApiKeyInput) GetPrincipalId() string { return v.PrincipalId }
 
 // GetScopes returns CreateApiKeyInput.Scopes, and is useful for accessing the field via an interface.
 func (v *CreateApiKeyInput) GetScopes() []ApiKeyScope { return v.Scopes }
+
+// GetSecret returns CreateApiKeyInput.Secret, and is useful for accessing the field via an interface.
+func (v *CreateApiKeyInput) GetSecret() optional.Value[string] { return v.Secret }
 
 // CreateApiKeyResponse is returned by CreateApiKey on success.
 type CreateApiKeyResponse struct {
@@ -643,7 +648,7 @@ func (v *CreateGroupResponse) GetCreateGroup() GroupFields { return v.CreateGrou
 type CreateJoinTokenCreateJoinTokenIssuedJoinTokenPayload struct {
 	// The token.
 	JoinToken JoinTokenFields `json:"joinToken"`
-	// The secret. Null on a dry run, and when a repeated create found the token made before.
+	// The secret. Null on a dry run, a repeated create, and where the caller brought it.
 	Secret optional.Value[string] `json:"secret"`
 }
 
@@ -669,6 +674,8 @@ type CreateJoinTokenInput struct {
 	Labels optional.Value[json.RawMessage] `json:"labels"`
 	// What people will call it.
 	Name string `json:"name"`
+	// The secret, where the caller brings it along: the prefix and 43 to 96 random letters, digits, - or _. It is not shown again, and may be known to whoever handled it; if absent, one is made. The prefix is spjoin_.
+	Secret optional.Value[string] `json:"secret"`
 	// How many nodes may join by it; null for no limit.
 	UsesMax optional.Value[int] `json:"usesMax"`
 }
@@ -687,6 +694,9 @@ func (v *CreateJoinTokenInput) GetLabels() optional.Value[json.RawMessage] { ret
 
 // GetName returns CreateJoinTokenInput.Name, and is useful for accessing the field via an interface.
 func (v *CreateJoinTokenInput) GetName() string { return v.Name }
+
+// GetSecret returns CreateJoinTokenInput.Secret, and is useful for accessing the field via an interface.
+func (v *CreateJoinTokenInput) GetSecret() optional.Value[string] { return v.Secret }
 
 // GetUsesMax returns CreateJoinTokenInput.UsesMax, and is useful for accessing the field via an interface.
 func (v *CreateJoinTokenInput) GetUsesMax() optional.Value[int] { return v.UsesMax }

@@ -5,6 +5,9 @@ import (
 	"regexp"
 )
 
+// digestPattern is how the API writes the digest of a definition.
+var digestPattern = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
+
 var uuid = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 
 func isID(key string) bool { return uuid.MatchString(key) }

@@ -90,6 +90,8 @@ type kind[M any] struct {
 	// locate finds the identifying attributes of an object to import by its natural key.
 	locate func(ctx context.Context, c *api.Client, key string) (map[string]string, error)
 	read   func(ctx context.Context, c *api.Client, m *M) (int, error)
+	// watch tells what of an unchanged object wants attention; nil where there is nothing to tell.
+	watch func(ctx context.Context, c *api.Client, m M) ([]note, error)
 	// complete sets planned values that follow from others; nil where there are none.
 	complete func(config M, m *M)
 	// review tells what a change comes to that is no dry run's matter; nil where there is nothing to tell.
@@ -189,6 +191,13 @@ func (r *managed[M, P]) Read(ctx context.Context, req resource.ReadRequest, resp
 	r.managedIDs.Store(P(m).common().ID.ValueString(), true)
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 	resp.Diagnostics.Append(setRevision(ctx, resp.Private, revision)...)
+	if r.watch != nil {
+		notes, err := r.watch(ctx, r.client, *m)
+		if err != nil {
+			r.report(ctx, &resp.Diagnostics, "read", err, nil)
+		}
+		tell(&resp.Diagnostics, outcome{notes: notes})
+	}
 }
 
 func (r *managed[M, P]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {

@@ -135,19 +135,37 @@ func configured(data any, diags *diag.Diagnostics) *shared {
 
 func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
+		newManaged[apiKeyModel](apiKeyKind),
 		newManaged[grantModel](grantKind),
-		newManaged[groupModel](groupKind),
 		newManaged[groupMembershipModel](groupMembershipKind),
+		newManaged[groupModel](groupKind),
+		newManaged[joinTokenModel](joinTokenKind),
+		newManaged[roleBindingModel](roleBindingKind),
+		newManaged[roleModel](roleKind),
 		newManaged[serverModel](serverKind),
 		newManaged[serviceAccountModel](serviceAccountKind),
+		newManaged[toolApprovalModel](toolApprovalKind),
+		newManaged[toolLabelsModel](toolLabelsKind),
 		newManaged[userModel](userKind),
 	}
 }
 
 func (p *sallyport) DataSources(context.Context) []func() datasource.DataSource {
-	return []func() datasource.DataSource{}
+	return []func() datasource.DataSource{
+		newSource(effectiveAccessSource),
+		newSource(groupSource),
+		newSource(groupsSource),
+		newSource(nodeSource),
+		newSource(nodesSource),
+		newSource(rolesSource),
+		newSource(serverSource),
+		newSource(serversSource),
+		newSource(serverToolsSource),
+		newSource(serviceAccountSource),
+		newSource(userSource),
+	}
 }
 
 func (p *sallyport) EphemeralResources(context.Context) []func() ephemeral.EphemeralResource {
-	return []func() ephemeral.EphemeralResource{}
+	return []func() ephemeral.EphemeralResource{newEphemeralAPIKey, newEphemeralJoinToken}
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/api"
@@ -28,6 +30,8 @@ type serverModel struct {
 	ConfigStalenessMaxMs types.Int64  `tfsdk:"config_staleness_max_ms"`
 	DiscoveredBy         types.String `tfsdk:"discovered_by"`
 	LifecycleState       types.String `tfsdk:"lifecycle_state"`
+	OwnerGroupID         types.String `tfsdk:"owner_group_id"`
+	Extensions           types.Set    `tfsdk:"extensions"`
 }
 
 var serverSchema = schema.Schema{
@@ -53,6 +57,16 @@ var serverSchema = schema.Schema{
 		},
 		"discovered_by": defaulted("Who connects to it to learn what it defines: `control_plane`, or `node` where the control "+
 			"plane has no way to it. `control_plane` if absent.", "control_plane", oneOf(lowered(api.AllDiscoverer)...)),
+		"owner_group_id": optionalText("Id of the group whose members may write it, as far as their roles let them write their own " +
+			"servers. Who may write only his own servers must name one of his groups."),
+		"extensions": schema.SetAttribute{
+			MarkdownDescription: "Extensions of the protocol that may be offered to its clients and to it, at most 64; every other is " +
+				"taken out of what either declares. Tasks and MCP Apps if absent when it is made, and left as they are later.",
+			ElementType:   types.StringType,
+			Optional:      true,
+			Computed:      true,
+			PlanModifiers: []planmodifier.Set{setplanmodifier.UseStateForUnknown()},
+		},
 		"lifecycle_state": defaulted("`draft`, `pending` (waiting for an approval), `approved` (in service), `deprecated` (in "+
 			"service, on its way out) or `disabled`. `draft` if absent. Approving a server from `draft` or `pending` waits until it "+
 			"is discovered, for at most the timeout, and approves the definitions found with it; pin them with "+
@@ -61,10 +75,11 @@ var serverSchema = schema.Schema{
 }
 
 var serverKind = kind[serverModel]{
-	name:    "server",
-	schema:  serverSchema,
-	fixed:   []string{"slug"},
-	natural: "slug",
+	name:     "server",
+	schema:   serverSchema,
+	fixed:    []string{"slug"},
+	natural:  "slug",
+	standIns: []string{"owner_group_id"},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
 		if isID(key) {
 			return byID(key), nil
@@ -110,6 +125,8 @@ func (m *serverModel) fill(server api.ServerFields) {
 	m.ConfigStalenessMaxMs = intFrom(server.ConfigStalenessMaxMs)
 	m.DiscoveredBy = types.StringValue(lower(server.DiscoveredBy))
 	m.LifecycleState = types.StringValue(lower(server.Lifecycle))
+	m.OwnerGroupID = stringFrom(server.OwnerGroupId)
+	m.Extensions = setOf(server.Extensions)
 }
 
 func createServer(ctx context.Context, c *api.Client, m *serverModel, by change) (outcome, error) {
@@ -117,7 +134,7 @@ func createServer(ctx context.Context, c *api.Client, m *serverModel, by change)
 	if _, err := lifecyclePath(api.LifecycleDraft, wanted); err != nil {
 		return outcome{}, err
 	}
-	answer, err := api.CreateServer(ctx, c, api.CreateServerInput{
+	input := api.CreateServerInput{
 		Slug:                 m.Slug.ValueString(),
 		Url:                  m.URL.ValueString(),
 		Title:                optional.FromPointer(m.Title.ValueStringPointer()),
@@ -128,7 +145,14 @@ func createServer(ctx context.Context, c *api.Client, m *serverModel, by change)
 		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
 		DryRun:               by.dryRun,
 		IdempotencyKey:       api.IdempotencyKey(),
-	})
+	}
+	if !m.OwnerGroupID.IsNull() {
+		input.OwnerGroupId = optional.Of(idOr(m.OwnerGroupID))
+	}
+	if !m.Extensions.IsUnknown() {
+		input.Extensions = stringsOf(m.Extensions)
+	}
+	answer, err := api.CreateServer(ctx, c, input)
 	if err != nil || by.dryRun {
 		return outcome{}, err
 	}
@@ -141,7 +165,7 @@ func updateServer(ctx context.Context, c *api.Client, before serverModel, m *ser
 	if _, err := lifecyclePath(upper[api.Lifecycle](before.LifecycleState), wanted); err != nil {
 		return outcome{}, err
 	}
-	answer, err := api.UpdateServer(ctx, c, api.UpdateServerInput{
+	input := api.UpdateServerInput{
 		Id:                   m.ID.ValueString(),
 		ExpectedRevision:     atRevision(by),
 		Url:                  optional.Of(m.URL.ValueString()),
@@ -151,8 +175,16 @@ func updateServer(ctx context.Context, c *api.Client, before serverModel, m *ser
 		AuditMode:            optional.Of(upper[api.AuditMode](m.AuditMode)),
 		ConfigStalenessMaxMs: nullableInt(m.ConfigStalenessMaxMs),
 		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
+		OwnerGroupId:         optional.Null[string](),
 		DryRun:               by.dryRun,
-	})
+	}
+	if !m.OwnerGroupID.IsNull() {
+		input.OwnerGroupId = optional.Of(idOr(m.OwnerGroupID))
+	}
+	if !m.Extensions.IsUnknown() {
+		input.Extensions = stringsOf(m.Extensions)
+	}
+	answer, err := api.UpdateServer(ctx, c, input)
 	if err != nil || by.dryRun {
 		return outcome{}, err
 	}
@@ -233,10 +265,8 @@ func lifecyclePath(from, to api.Lifecycle) ([]api.Lifecycle, error) {
 			}
 		}
 	}
-	return nil, &api.Error{Code: "INVALID_INPUT", Violations: []api.Violation{{
-		Path:    "input.lifecycleState",
-		Message: fmt.Sprintf("cannot go from %s to %s without putting the server into service on the way", lower(from), lower(to)),
-	}}}
+	return nil, invalid("input.lifecycleState", fmt.Sprintf(
+		"cannot go from %s to %s without putting the server into service on the way", lower(from), lower(to)))
 }
 
 // discovered waits until a server was discovered with success; a first failure is tried again once, as the upstream may
