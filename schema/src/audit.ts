@@ -31,7 +31,16 @@ const request = {
   time: instantMs,
   /** Null where authentication failed. */
   principal: z
-    .strictObject({ id: z.string(), kind: z.enum(['user', 'serviceAccount']), name: z.string(), keyId: z.string() })
+    .strictObject({
+      id: z.string(),
+      kind: z.enum(['user', 'serviceAccount']),
+      name: z.string(),
+      /** Of the API key; null where an access token was used. */
+      keyId: z.string().nullable(),
+      /** The OAuth client that used the access token, and the token's `jti`. Spools of older nodes lack both. */
+      clientId: z.string().nullable().default(null),
+      tokenId: z.string().nullable().default(null),
+    })
     .nullable(),
   client: z.strictObject({
     address: z.string().nullable(),

@@ -47,6 +47,7 @@ export type DecisionReason =
   | 'NO_GRANT'
   | 'DEFINITION_NOT_APPROVED'
   | 'PRINCIPAL_DISABLED'
+  | 'INSUFFICIENT_SCOPE'
   | 'CONFIG_STALE';
 
 export interface Decision {

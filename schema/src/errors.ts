@@ -25,7 +25,7 @@ export const ERRORS = {
     http: 401,
     jsonRpc: 1001,
     retryable: false,
-    publicMessage: 'Authentication is required: send a valid API key as a bearer token.',
+    publicMessage: 'Authentication is required: send a valid API key or access token as a bearer token.',
   },
   FORBIDDEN: {
     owner: 'client',
@@ -33,6 +33,13 @@ export const ERRORS = {
     jsonRpc: 1002,
     retryable: false,
     publicMessage: 'You are not allowed to do this.',
+  },
+  INSUFFICIENT_SCOPE: {
+    owner: 'client',
+    http: 403,
+    jsonRpc: 1016,
+    retryable: false,
+    publicMessage: 'The access token lacks a scope that this needs; log in again with the scopes of the challenge.',
   },
   NOT_FOUND: {
     owner: 'client',

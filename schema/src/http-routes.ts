@@ -67,6 +67,12 @@ export const apiRoutes = {
 
 /** The port of a node that clients reach. */
 export const nodeRoutes = {
+  endpointMetadata: {
+    path: '/.well-known/oauth-protected-resource/mcp/{slug}',
+    methods: ['GET', 'HEAD'],
+    access: 'public',
+  },
+  rootMetadata: { path: '/.well-known/oauth-protected-resource', methods: ['GET', 'HEAD'], access: 'public' },
   endpoint: { path: '/mcp/{slug}', methods: ['POST', 'GET', 'DELETE'], access: 'endpoint' },
 } as const satisfies HttpRoutes;
 

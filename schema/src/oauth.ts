@@ -43,6 +43,14 @@ export function resourceUrl(nodesUrl: string, slug: string): string {
   return `${nodesUrl}${endpointPath(slug)}`;
 }
 
+/** Where the metadata of a protected resource is (RFC 9728 §3.1): the well-known path goes before that of the resource. */
+export const resourceMetadataPath = '/.well-known/oauth-protected-resource';
+
+export function resourceMetadataUrl(nodesUrl: string, slug: string): string {
+  const { origin, pathname } = new URL(nodesUrl);
+  return `${origin}${resourceMetadataPath}${pathname === '/' ? '' : pathname}${endpointPath(slug)}`;
+}
+
 /**
  * A public URL under which clients reach a plane: origin and perhaps a path, no query, and no slash at its end, so that
  * paths can be appended. Plain http only for loopback.

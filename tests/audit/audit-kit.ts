@@ -64,7 +64,7 @@ export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord>
     type: 'opened',
     eventId: id,
     time: Math.floor(systemClock.now()),
-    principal: { id: 'principal', kind: 'serviceAccount', name: 'caller', keyId: 'key' },
+    principal: { id: 'principal', kind: 'serviceAccount', name: 'caller', keyId: 'key', clientId: null, tokenId: null },
     client: { address: '192.0.2.1', userAgent: 'test', info: null },
     server: { id: 'server', slug: 'counter' },
     httpMethod: 'POST',

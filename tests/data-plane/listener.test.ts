@@ -119,7 +119,7 @@ test('strangers cannot take the memory that bodies share', async () => {
   const stranger = { authorization: 'Bearer sp_a_key_that_does_not_exist' };
   for (const headers of [stranger, { ...stranger, 'transfer-encoding': 'chunked' }]) {
     const answer = await send(node.url('open'), { body: 'x'.repeat(150_000), headers });
-    expect([answer.status, answer.headers['www-authenticate']]).toEqual([401, 'Bearer']);
+    expect([answer.status, answer.headers['www-authenticate']]).toEqual([401, 'Bearer error="invalid_token"']);
   }
   expect(node.records.slice(unread)).toMatchObject([{ status: 401 }, { status: 401 }]);
   const slow = Array.from({ length: 4 }, () =>

@@ -22,6 +22,7 @@ import {
   grantDefaults,
   type GrantEntry,
   type LimitsDocument,
+  type OAuthDocument,
   principalShard,
   protocolRevisions,
   sha256,
@@ -62,7 +63,14 @@ export interface TestConfiguration {
   readonly servers: readonly TestServer[];
   readonly grants: readonly TestGrant[];
   readonly limits?: Partial<LimitsDocument>;
-  readonly principals?: readonly { id: string; key: string; epoch?: number; status?: 'active' | 'disabled' }[];
+  readonly principals?: readonly {
+    id: string;
+    key: string;
+    epoch?: number;
+    status?: 'active' | 'disabled';
+    revokedFamilies?: readonly string[];
+  }[];
+  readonly oauth?: OAuthDocument;
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
   readonly revision?: number;
   readonly listener?: Partial<ListenerLimits>;
@@ -81,6 +89,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     { ...defaultLimits, ...configuration.limits },
     { kind: 'keys', sealing: [...(configuration.sealing ?? [{ id: 'k1', secret: sealingSecret, use: 'seal' }])] },
   ];
+  if (configuration.oauth !== undefined) documents.push(configuration.oauth);
   for (const server of configuration.servers) {
     const id = `server-${server.slug}`;
     documents.push({
@@ -123,7 +132,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     documents.push({
       kind: 'principals',
       shard,
-      principals: members.map(({ id, key, epoch, status }) => ({
+      principals: members.map(({ id, key, epoch, status, revokedFamilies }) => ({
         id,
         kind: 'serviceAccount',
         name: id,
@@ -131,7 +140,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
         groups: [],
         epoch: epoch ?? 0,
         expiresAt: null,
-        revokedFamilies: [],
+        revokedFamilies: [...(revokedFamilies ?? [])],
         keys: [{ id: `key-of-${id}`, hash: sha256(key), scopes: ['mcp'], expiresAt: Date.UTC(2100, 0) }],
       })),
     });

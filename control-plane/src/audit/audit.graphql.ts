@@ -55,6 +55,12 @@ export class AuditPrincipal {
 
   @Field(() => ID, { nullable: true, description: 'Id of the API key that was used.' })
   keyId!: string | null;
+
+  @Field(() => String, { nullable: true, description: 'The OAuth client that used an access token of the principal.' })
+  clientId!: string | null;
+
+  @Field(() => String, { nullable: true, description: 'Id (jti) of the access token that was used.' })
+  tokenId!: string | null;
 }
 
 @ObjectType({ description: 'The MCP client of an exchange, as far as it said.' })

@@ -61,9 +61,9 @@ export class AuditResolver {
 
   @FieldResolver(() => AuditPrincipal, { nullable: true, description: 'Who did it; null where authentication failed.' })
   principal(@Root() row: AuditEventRow): AuditPrincipal | null {
-    const { principalId, principalKind, principalName, keyId } = row;
+    const { principalId, principalKind, principalName, keyId, clientId, tokenId } = row;
     if (principalId === null) return null;
-    return { id: principalId, kind: principalKind ?? '', name: principalName ?? '', keyId };
+    return { id: principalId, kind: principalKind ?? '', name: principalName ?? '', keyId, clientId, tokenId };
   }
 
   @FieldResolver(() => AuditClient, { nullable: true, description: 'The client of an exchange.' })

@@ -14,6 +14,8 @@ export const auditEvents = pgTable(
     principalKind: text('principal_kind'),
     principalName: text('principal_name'),
     keyId: text('key_id'),
+    clientId: text('client_id'),
+    tokenId: text('token_id'),
     clientAddress: text('client_address'),
     clientUserAgent: text('client_user_agent'),
     clientInfo: text('client_info'),

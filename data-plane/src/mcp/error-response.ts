@@ -36,10 +36,18 @@ export interface AnsweredMessage {
   readonly idText: string | null;
 }
 
-/** The HTTP status and JSON-RPC body of a failure: the one place where a node translates an AppError. */
-export function errorResponse(error: AppError, era: Era, message: AnsweredMessage | null): ErrorAnswer {
+/**
+ * The HTTP status and JSON-RPC body of a failure: the one place where a node translates an AppError.
+ * @param challenge value of `WWW-Authenticate`, where the failure has one
+ */
+export function errorResponse(
+  error: AppError,
+  era: Era,
+  message: AnsweredMessage | null,
+  challenge: string | null = null,
+): ErrorAnswer {
   const headers = ['content-type', 'application/json', 'cache-control', 'no-store'];
-  if (error.code === 'UNAUTHENTICATED') headers.push('www-authenticate', 'Bearer');
+  if (challenge !== null) headers.push('www-authenticate', challenge);
   if (error.code === 'METHOD_NOT_ALLOWED') headers.push('allow', era === 'modern' ? 'POST' : 'GET, POST, DELETE');
   if (error.entry.retryable && error.entry.http !== 502) headers.push('retry-after', String(retryAfterS));
   return {

@@ -11,7 +11,13 @@ export interface AccessRules {
 const hostForm = /^(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/;
 const originForm = /^https?:\/\/(\[[0-9a-f:.]+\]|[a-z0-9._-]+)(?::(\d{1,5}))?$/;
 
-function isPublicHost(rules: AccessRules, form: RegExp, text: string): boolean {
+/** Whether the request is for a name of this node. */
+export function isPublicHost(rules: AccessRules, headers: ReadonlyMap<string, string>): boolean {
+  const host = headers.get('host');
+  return host !== undefined && isPublic(rules, hostForm, host.toLowerCase());
+}
+
+function isPublic(rules: AccessRules, form: RegExp, text: string): boolean {
   const [, host, port] = form.exec(text) ?? [];
   if (host === undefined) return false;
   return rules.publicHosts.has(host) || (port !== undefined && rules.publicHosts.has(`${host}:${port}`));
@@ -19,7 +25,7 @@ function isPublicHost(rules: AccessRules, form: RegExp, text: string): boolean {
 
 export function isAllowedOrigin(rules: AccessRules, origin: string): boolean {
   const text = origin.toLowerCase();
-  return rules.allowedOrigins.has(text) || isPublicHost(rules, originForm, text);
+  return rules.allowedOrigins.has(text) || isPublic(rules, originForm, text);
 }
 
 /**
@@ -28,9 +34,8 @@ export function isAllowedOrigin(rules: AccessRules, origin: string): boolean {
  * @throws AppError ORIGIN_NOT_ALLOWED
  */
 export function checkOrigin(rules: AccessRules, headers: ReadonlyMap<string, string>): void {
-  const host = headers.get('host');
-  if (host === undefined || !isPublicHost(rules, hostForm, host.toLowerCase())) {
-    throw new AppError('ORIGIN_NOT_ALLOWED', { internal: `host ${host ?? '(none)'}` });
+  if (!isPublicHost(rules, headers)) {
+    throw new AppError('ORIGIN_NOT_ALLOWED', { internal: `host ${headers.get('host') ?? '(none)'}` });
   }
   const origin = headers.get('origin');
   if (origin !== undefined && !isAllowedOrigin(rules, origin)) {

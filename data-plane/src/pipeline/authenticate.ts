@@ -1,20 +1,19 @@
 import { AppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
-import { mayCall } from './decisions.ts';
+import type { AccessTokens } from './access-token.ts';
+import { identify, isFor } from './credential.ts';
 import type { Authenticated, Received } from './exchange.ts';
-import { presentedKeyHash } from './presented-key.ts';
 
 /**
- * Finds the principal behind the API key. No key, an unknown, expired or revoked one, one without the scope `mcp`, a
- * disabled or expired principal: all get the same answer, after the same work.
+ * Finds the principal behind the API key or access token. None, an unknown, expired or revoked one, one without the
+ * scope `mcp`, one for another endpoint, a disabled or expired principal: all get the same answer.
  * @throws AppError UNAUTHENTICATED
  */
-export function authenticate(received: Received, runtime: Runtime, nowMs: number): Authenticated {
-  const keyHash = presentedKeyHash(received.request.headers);
-  const entry = runtime.apiKeyByHash.get(keyHash);
-  if (entry === undefined || !mayCall(entry, nowMs)) throw new AppError('UNAUTHENTICATED');
+export function authenticate(received: Received, runtime: Runtime, tokens: AccessTokens, nowMs: number): Authenticated {
+  const found = identify(received.request.headers, runtime, tokens, nowMs);
+  if (found === undefined || !isFor(found.credential, received.slug, runtime)) throw new AppError('UNAUTHENTICATED');
   const { exchange } = received;
-  exchange.principal = entry.principal;
-  exchange.keyId = entry.key.id;
-  return { received, principal: entry.principal, keyId: entry.key.id, keyHash };
+  exchange.principal = found.principal;
+  exchange.credential = found.credential;
+  return { received, ...found };
 }

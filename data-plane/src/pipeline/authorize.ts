@@ -14,7 +14,9 @@ import { openTask, type OpenedTask } from '../bridge/sealed-task.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { memberRange } from '../mcp/json-scanner.ts';
 import { accessRequest } from './access-request.ts';
-import { mayCall, type DecisionContext } from './decisions.ts';
+import { covers, isFor, principalStill } from './credential.ts';
+import type { DecisionContext } from './decisions.ts';
+import { missingScopes } from './required-scopes.ts';
 import type { Authorized, Routed } from './exchange.ts';
 
 const notAvailable: Readonly<Record<TargetKind, ErrorCode>> = {
@@ -26,12 +28,13 @@ const notAvailable: Readonly<Record<TargetKind, ErrorCode>> = {
 /**
  * Decides whether the exchange may go on: the server, then the method by the table of its revision, then what the
  * method aims at. Nothing matching is a no; what is denied is answered exactly as what does not exist.
- * @throws AppError NOT_FOUND, CONFIG_STALE, METHOD_NOT_FOUND, INVALID_PARAMS, …_NOT_AVAILABLE, APPROVAL_NEEDED
+ * @throws AppError NOT_FOUND, CONFIG_STALE, METHOD_NOT_FOUND, INSUFFICIENT_SCOPE, INVALID_PARAMS, …_NOT_AVAILABLE,
+ * APPROVAL_NEEDED
  */
 export function authorize(routed: Routed, context: DecisionContext): Authorized {
   const { server, runtime, received, authenticated } = routed;
   const { exchange, message } = received;
-  const { principal } = authenticated;
+  const { principal, credential } = authenticated;
   const set = context.decisions.get(server, principal, context.runtimes.now());
   const asking = { exchange, principal, server, runtime, runtimes: context.runtimes };
   const listing = accessRequest(asking, null);
@@ -43,8 +46,10 @@ export function authorize(routed: Routed, context: DecisionContext): Authorized 
     exchange.decision = refusal('CONFIG_STALE');
     throw new AppError('CONFIG_STALE');
   }
-  const isAllowed = (target: AccessTarget): boolean => set.decide(target, listing).effect !== 'deny';
+  const isAllowed = (target: AccessTarget): boolean =>
+    covers(credential, target.kind) && set.decide(target, listing).effect !== 'deny';
   const rule = message === null ? null : ruleOf(routed, message);
+  if (rule !== null && message !== null) assertScopes(routed, rule, message);
   const tasks: readonly OpenedTask[] = rule === null || message === null ? [] : tasksOf(rule, message, routed);
   const named = rule === null || message === null ? [] : targetsOf(rule, message);
   // A task is its call's: whoever may not use the tool any more may not learn what came of it either.
@@ -72,16 +77,18 @@ export function authorize(routed: Routed, context: DecisionContext): Authorized 
 export function reauthorize(authorized: Authorized, runtime: Runtime, context: DecisionContext): Authorized {
   const { routed } = authorized;
   const nowMs = context.runtimes.now();
-  const entry = runtime.apiKeyByHash.get(routed.authenticated.keyHash);
-  if (entry === undefined || entry.principal.id !== routed.authenticated.principal.id || !mayCall(entry, nowMs)) {
+  const { credential } = routed.authenticated;
+  const principal = principalStill(credential, runtime, nowMs);
+  if (principal === undefined || principal.id !== routed.authenticated.principal.id) {
     throw new AppError('UNAUTHENTICATED');
   }
+  if (!isFor(credential, routed.received.slug, runtime)) throw new AppError('UNAUTHENTICATED');
   const server = runtime.serverById.get(routed.server.document.id);
   if (server === undefined || server.document.slug !== routed.received.slug) throw new AppError('NOT_FOUND');
-  if (routed.session !== null && routed.session.principalEpoch !== entry.principal.epoch) {
+  if (routed.session !== null && routed.session.principalEpoch !== principal.epoch) {
     throw new AppError('SESSION_NOT_FOUND');
   }
-  const authenticated = { ...routed.authenticated, principal: entry.principal };
+  const authenticated = { ...routed.authenticated, principal };
   return authorize({ ...routed, authenticated, runtime, server }, context);
 }
 
@@ -93,6 +100,13 @@ function ruleOf(routed: Routed, message: Message): MethodRule | null {
     throw new AppError('METHOD_NOT_FOUND');
   }
   return rule;
+}
+
+function assertScopes({ authenticated, received }: Routed, rule: MethodRule, message: Message): void {
+  const missing = missingScopes(authenticated.credential, rule, message);
+  if (missing.length === 0) return;
+  received.exchange.decision = refusal('INSUFFICIENT_SCOPE');
+  throw new AppError('INSUFFICIENT_SCOPE', { data: { missingScopes: missing } });
 }
 
 /** What a method aims at, by the method table; empty where the server is all. */

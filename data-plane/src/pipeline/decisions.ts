@@ -21,15 +21,14 @@ const rememberedNameLengthMax = 256;
 /** What an entry costs besides its text, in bytes: measured roughly, on the high side. */
 const entryBytes = 256;
 
+/** Whether a principal may act now. */
+export function isActive(principal: PrincipalRecord, nowMs: number): boolean {
+  return principal.status === 'active' && (principal.expiresAt === null || nowMs < principal.expiresAt);
+}
+
 /** Whether a key may be used now: active principal, nothing expired, made for calling tools. */
-export function mayCall(entry: ApiKeyEntry, nowMs: number): boolean {
-  const { principal, key } = entry;
-  return (
-    principal.status === 'active' &&
-    (principal.expiresAt === null || nowMs < principal.expiresAt) &&
-    nowMs < key.expiresAt &&
-    key.scopes.includes('mcp')
-  );
+export function mayCall({ principal, key }: ApiKeyEntry, nowMs: number): boolean {
+  return isActive(principal, nowMs) && nowMs < key.expiresAt && key.scopes.includes('mcp');
 }
 
 /** What of a server's configuration decisions need, besides the grants; made once per server and configuration. */

@@ -14,6 +14,7 @@ import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Credential } from './credential.ts';
 
 /** Bytes that arrive over time. The reader asks for each chunk, so a slow reader holds back the source. */
 export interface ByteStream {
@@ -84,7 +85,7 @@ export interface Exchange {
   paramsDigest: string | null;
   runtime: Runtime | null;
   principal: PrincipalRecord | null;
-  keyId: string | null;
+  credential: Credential | null;
   server: ServerRuntime | null;
   target: AccessTarget | null;
   decision: Decision | null;
@@ -122,8 +123,7 @@ export function isOpenEnded(received: Received): boolean {
 export interface Authenticated {
   readonly received: Received;
   readonly principal: PrincipalRecord;
-  readonly keyId: string;
-  readonly keyHash: string;
+  readonly credential: Credential;
 }
 
 export interface Routed {

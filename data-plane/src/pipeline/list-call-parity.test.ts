@@ -125,7 +125,8 @@ function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: Def
   ]);
   const server = runtime.serverById.get('s');
   if (server === undefined) throw new Error('no server');
-  const authenticated = { principal } as Routed['authenticated'];
+  const credential = { kind: 'apiKey', id: 'key', hash: '' };
+  const authenticated = { principal, credential } as Routed['authenticated'];
   return { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
 }
 

@@ -1,6 +1,7 @@
 import { AppError, toAppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isOpenEnded, type Authorized, type RuntimeSource } from './exchange.ts';
+import { isOver } from './credential.ts';
 import type { SseRelay } from './sse-relay.ts';
 
 /** How often open streams are decided anew without a change of configuration, for what ends by time, in milliseconds. */
@@ -11,14 +12,14 @@ const recheckIntervalMs = 5_000;
  * for keys and grants that expire: one that would not be let in now is ended.
  */
 export class OpenStreams {
-  readonly #runtimes: Pick<RuntimeSource, 'current' | 'onSwap'>;
+  readonly #runtimes: Pick<RuntimeSource, 'current' | 'onSwap' | 'now'>;
   readonly #reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
   readonly #relays = new Set<SseRelay>();
   readonly #unsubscribe: () => void;
   readonly #timer: NodeJS.Timeout;
 
   constructor(options: {
-    readonly runtimes: Pick<RuntimeSource, 'current' | 'onSwap'>;
+    readonly runtimes: Pick<RuntimeSource, 'current' | 'onSwap' | 'now'>;
     readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
   }) {
     this.#runtimes = options.runtimes;
@@ -52,6 +53,9 @@ export class OpenStreams {
           throw new AppError('NOT_READY', { internal: 'the server moved to another URL' });
         }
         relay.authorized = authorized;
+        const { received, authenticated } = authorized.routed;
+        // Its token's time is up: the client comes back with a fresh one. A call under way goes on.
+        if (isOpenEnded(received) && isOver(authenticated.credential, this.#runtimes.now())) relay.endGracefully();
       } catch (thrown) {
         relay.end(toAppError(thrown));
       }

@@ -1,9 +1,10 @@
 import { AppError, toAppError } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
-import { corsHeaders, isAllowedOrigin, preflightHeaders } from '../mcp/origin.ts';
+import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
+import { AccessTokens } from './access-token.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
 import { answerBatch, checkBatchRevision } from './answer-batch.ts';
 import { authenticate } from './authenticate.ts';
@@ -20,6 +21,7 @@ import { OpenStreams } from './open-streams.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
 import { receive, type ReceiveSettings } from './receive.ts';
 import { openRecord, type RecordContext } from './record.ts';
+import { resourceMetadata } from './resource-metadata.ts';
 import { route } from './route.ts';
 
 export interface PipelineOptions {
@@ -31,7 +33,7 @@ export interface PipelineOptions {
   readonly health: ObservedHealth;
   readonly decisions: DecisionCache;
   readonly slots: ExchangeSlots;
-  readonly receive: ReceiveSettings;
+  readonly receive: Omit<ReceiveSettings, 'tokens' | 'now'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -45,9 +47,12 @@ export class Pipeline {
   readonly #options: PipelineOptions;
   readonly #authorizing: DecisionContext;
   readonly #now: () => number;
+  readonly #tokens = new AccessTokens();
+  readonly #receiving: ReceiveSettings;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
+    this.#receiving = { ...options.receive, tokens: this.#tokens, now: () => options.runtimes.now() };
     this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
@@ -82,17 +87,17 @@ export class Pipeline {
   /** Answers a request. Never rejects. */
   async handle(request: ProxyRequest): Promise<ProxyResponse> {
     const { runtimes, connections, health, clock } = this.#options;
-    const preflight = this.#preflight(request);
-    if (preflight !== undefined) return preflight;
+    const unrecorded = this.#preflight(request) ?? this.#metadata(request);
+    if (unrecorded !== undefined) return unrecorded;
     const entry = openRecord(request, { ...this.#options, now: this.#now });
     const { exchange } = entry;
     try {
       const runtime = runtimes.current;
       if (runtime === undefined) throw new AppError('NOT_READY');
       exchange.runtime = runtime;
-      const received = await receive(exchange, runtime.limits, this.#options.receive);
+      const received = await receive(exchange, runtime.limits, this.#receiving);
       const nowMs = runtimes.now();
-      const authenticated = authenticate(received, runtime, nowMs);
+      const authenticated = authenticate(received, runtime, this.#tokens, nowMs);
       const routed = route(authenticated, runtime, this.#authorizing);
       if (received.batch !== null) {
         checkBatchRevision(routed);
@@ -127,6 +132,13 @@ export class Pipeline {
       }
       return this.#readableFor(request, await entry.fail(failure));
     }
+  }
+
+  /** What is public of a protected resource; for a name that this node has. */
+  #metadata(request: ProxyRequest): ProxyResponse | undefined {
+    const { runtimes, receive: settings } = this.#options;
+    if (!isPublicHost(settings.access, request.headers)) return undefined;
+    return resourceMetadata(request, runtimes.current);
   }
 
   /** A browser's question whether it may ask; only of an origin that may. Anything else goes through the stages. */

@@ -6,18 +6,22 @@ import { accepts, isJson, mustBeSingle } from '../mcp/headers.ts';
 import { checkOrigin, type AccessRules } from '../mcp/origin.ts';
 import { classifyBodiless, classifyMessage, clientInfoKey, eraOfHeaders } from '../mcp/revision.ts';
 import type { Exchange, Received } from './exchange.ts';
-import { presentsKnownKey } from './presented-key.ts';
+import type { AccessTokens } from './access-token.ts';
+import { identify } from './credential.ts';
 
 export interface ReceiveSettings {
   readonly access: AccessRules;
   /** How long a body may take to arrive, in milliseconds. */
   readonly requestBodyTimeoutMs: number;
+  readonly tokens: AccessTokens;
+  /** The control plane's time, milliseconds since the epoch. */
+  readonly now: () => number;
 }
 
 const matchRoute = routeMatcher<keyof typeof nodeRoutes>(nodeRoutes);
 /** What is kept of a client's name for itself, in characters. */
 const clientInfoLengthMax = 128;
-/** Held of a body whose sender presents no key that exists, in bytes. */
+/** Held of a body whose sender presents no key or token that holds, in bytes. */
 const strangerBodyBytesMax = 64 * 1024;
 const empty = Buffer.alloc(0);
 
@@ -130,13 +134,15 @@ function receiveBatch(exchange: Exchange, slug: string, body: Buffer): Received 
 }
 
 /**
- * The body, within its limit. Without a key that exists no more than a little is held, so that strangers cannot take
+ * The body, within its limit. Without a key or token that holds no more than a little is held, so that strangers cannot take
  * the memory that all bodies of the node share.
  */
 async function readBody(exchange: Exchange, limits: LimitsDocument, settings: ReceiveSettings): Promise<Buffer> {
   const { request, runtime } = exchange;
   const mayBeLarge = !(Number(request.headers.get('content-length') ?? Infinity) <= strangerBodyBytesMax);
-  const isStranger = mayBeLarge && (runtime === null || !presentsKnownKey(request.headers, runtime));
+  const isStranger =
+    mayBeLarge &&
+    (runtime === null || identify(request.headers, runtime, settings.tokens, settings.now()) === undefined);
   const bytesMax = isStranger ? Math.min(strangerBodyBytesMax, limits.requestBodyBytesMax) : limits.requestBodyBytesMax;
   try {
     return await request.readBody(bytesMax, settings.requestBodyTimeoutMs);

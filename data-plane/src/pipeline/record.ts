@@ -13,6 +13,7 @@ import { parseTraceparent } from '../mcp/headers.ts';
 import { eraOfHeaders } from '../mcp/revision.ts';
 import type { AuditSpool } from '../telemetry/audit-spool.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
+import { challengeOf } from './challenge.ts';
 import type { Answer, ByteStream, Exchange, Follower, ProxyRequest, ProxyResponse } from './exchange.ts';
 
 /** Longest text of a caller kept in a record, in characters; the digest covers the whole. */
@@ -57,7 +58,7 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     paramsDigest: null,
     runtime: null,
     principal: null,
-    keyId: null,
+    credential: null,
     server: null,
     target: null,
     decision: null,
@@ -128,7 +129,7 @@ export class Entry implements Follower {
     const isAborted = exchange.request.signal.aborted && (exchange.era === 'modern' || !exchange.forwarded);
     exchange.outcome = isAborted ? 'aborted' : outcomeOf(error);
     exchange.rpcErrorCode = error.entry.jsonRpc;
-    let response = errorResponse(error, exchange.era, exchange.message);
+    let response = errorResponse(error, exchange.era, exchange.message, challengeOf(exchange, error));
     if (!exchange.forwarded) {
       try {
         await this.#writeRefused(exchange.request.signal.aborted ? null : response.status, response.body.length);
@@ -200,14 +201,11 @@ export class Entry implements Follower {
 
   #request() {
     const { exchange } = this;
-    const { request, principal, keyId, server, slug, target, decision, runtime } = exchange;
+    const { request, server, slug, target, decision, runtime } = exchange;
     return {
       eventId: exchange.eventId,
       time: exchange.receivedAt,
-      principal:
-        principal === null || keyId === null
-          ? null
-          : { id: principal.id, kind: principal.kind, name: principal.name, keyId },
+      principal: principalOf(exchange),
       client: {
         address: request.remoteAddress,
         userAgent: request.headers.get('user-agent')?.slice(0, userAgentLengthMax) ?? null,
@@ -299,6 +297,14 @@ const malformed: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'REQUEST_TIMEOUT',
   'UNSUPPORTED_MEDIA_TYPE',
 ]);
+
+function principalOf({ principal, credential }: Exchange) {
+  if (principal === null || credential === null) return null;
+  const { id, kind, name } = principal;
+  return credential.kind === 'apiKey'
+    ? { id, kind, name, keyId: credential.id, clientId: null, tokenId: null }
+    : { id, kind, name, keyId: null, clientId: credential.token.clientId, tokenId: credential.token.id };
+}
 
 function shadowOf({ shadow }: Decision) {
   return shadow === null ? null : { effect: shadow.effect, grantIds: [...shadow.grantIds] };

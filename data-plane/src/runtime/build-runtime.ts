@@ -1,3 +1,4 @@
+import { createPublicKey, type KeyObject } from 'node:crypto';
 import {
   compileGrant,
   type ConfigDocument,
@@ -24,7 +25,7 @@ import {
   sha256,
 } from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
-import type { ApiKeyEntry, Runtime, ServerRuntime } from './runtime.ts';
+import type { ApiKeyEntry, OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
 
 /** Most problems one NACK names; one broken kind of document would otherwise name every document. */
 const problemsMax = 50;
@@ -53,7 +54,7 @@ interface GroupsPart {
 }
 interface OAuthPart {
   readonly kind: 'oauth';
-  readonly document: OAuthDocument;
+  readonly oauth: OAuthRuntime;
 }
 interface PrincipalsPart {
   readonly kind: 'principals';
@@ -151,7 +152,7 @@ export function buildRuntime(
     ...principals,
     groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
-    oauth: oauth?.kind === 'oauth' ? oauth.document : undefined,
+    oauth: oauth?.kind === 'oauth' ? oauth.oauth : undefined,
     sealing: keys.sealing,
   };
   return { ok: true, built: { manifest, runtime, parts } };
@@ -230,7 +231,7 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
     case 'limits':
       return { kind: 'limits', hash, document };
     case 'oauth':
-      return { kind: 'oauth', hash, document };
+      return compileOAuth(key, hash, document, problems);
     case 'keys':
       return compileKeys(key, hash, document, problems);
     default:
@@ -261,6 +262,19 @@ function compileGrants(key: string, grants: readonly GrantEntry[], problems: Pro
     for (const { path, message } of found) problems.add(key, `grants.${index}.${path}`, message);
     return found.length === 0 ? [compileGrant(grant)] : [];
   });
+}
+
+function compileOAuth(key: string, hash: string, document: OAuthDocument, problems: Problems): Part {
+  const keys = new Map<string, KeyObject>();
+  document.keys.forEach(({ kid, x, y }, index) => {
+    if (keys.has(kid)) problems.add(key, `keys.${index}.kid`, 'occurs twice');
+    try {
+      keys.set(kid, createPublicKey({ key: { kty: 'EC', crv: 'P-256', x, y }, format: 'jwk' }));
+    } catch {
+      problems.add(key, `keys.${index}`, 'is no point on the curve P-256');
+    }
+  });
+  return { kind: 'oauth', hash, oauth: { document, keys } };
 }
 
 function compileKeys(key: string, hash: string, document: KeysDocument, problems: Problems): Part | undefined {

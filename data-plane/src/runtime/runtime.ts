@@ -1,3 +1,4 @@
+import type { KeyObject } from 'node:crypto';
 import type {
   CompiledGrant,
   Era,
@@ -22,6 +23,12 @@ export interface ServerRuntime {
   readonly fingerprint: string;
 }
 
+/** Who issues access tokens, for which resources, and the keys that verify them, by their ids. */
+export interface OAuthRuntime {
+  readonly document: OAuthDocument;
+  readonly keys: ReadonlyMap<string, KeyObject>;
+}
+
 export interface ApiKeyEntry {
   readonly principal: PrincipalRecord;
   readonly key: PrincipalRecord['keys'][number];
@@ -42,7 +49,7 @@ export interface Runtime {
   /** Names of groups by id, as conditions see them. */
   readonly groupNames: ReadonlyMap<string, string>;
   readonly limits: LimitsDocument;
-  /** Who issues access tokens, for which resources, and the keys that verify them; undefined where nobody does. */
-  readonly oauth: OAuthDocument | undefined;
+  /** Undefined where nobody issues access tokens; the same object while nothing of it changes. */
+  readonly oauth: OAuthRuntime | undefined;
   readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };
 }

@@ -1,0 +1,86 @@
+import { hash } from 'node:crypto';
+import { type PrincipalRecord, resourceUrl, scopesCover, scopeOfKind, type TargetKind } from '@sallyport/schema';
+import type { Runtime } from '../runtime/runtime.ts';
+import type { AccessTokens, VerifiedToken } from './access-token.ts';
+import { isActive, mayCall } from './decisions.ts';
+
+const apiKeyForm = /^bearer +(sp_[A-Za-z0-9_-]{16,128})$/i;
+const accessTokenForm = /^bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
+
+/** By what a caller proved who it is. Neither key nor token is kept: it can be named, not used. */
+export type Credential =
+  | { readonly kind: 'apiKey'; readonly id: string; readonly hash: string }
+  | { readonly kind: 'accessToken'; readonly token: VerifiedToken };
+
+export interface Identified {
+  readonly principal: PrincipalRecord;
+  readonly credential: Credential;
+}
+
+/**
+ * Whom a request comes from. The same answer for a key or token that is unknown, malformed, expired or revoked, and for
+ * one whose principal may not act. Does not ask which endpoint a token is for: see `isFor`.
+ */
+export function identify(
+  headers: ReadonlyMap<string, string>,
+  runtime: Runtime,
+  tokens: AccessTokens,
+  nowMs: number,
+): Identified | undefined {
+  const presented = headers.get('authorization') ?? '';
+  const apiKey = apiKeyForm.exec(presented)?.[1];
+  // Hashed also where none is presented, so that the time of the answer tells nothing.
+  const keyHash = hash('sha256', apiKey ?? '');
+  const entry = runtime.apiKeyByHash.get(keyHash);
+  if (entry !== undefined) {
+    if (!mayCall(entry, nowMs)) return undefined;
+    return { principal: entry.principal, credential: { kind: 'apiKey', id: entry.key.id, hash: keyHash } };
+  }
+  const text = apiKey === undefined ? accessTokenForm.exec(presented)?.[1] : undefined;
+  const token = text === undefined ? undefined : tokens.verify(text, runtime, nowMs);
+  if (token === undefined) return undefined;
+  const principal = holderOf(token, runtime, nowMs);
+  return principal && { principal, credential: { kind: 'accessToken', token } };
+}
+
+/** The principal of a token, where it may act and neither its epoch nor the token's family was ended since. */
+function holderOf(token: VerifiedToken, runtime: Runtime, nowMs: number): PrincipalRecord | undefined {
+  const principal = runtime.principalById.get(token.principalId);
+  if (principal === undefined || !isActive(principal, nowMs)) return undefined;
+  if (principal.epoch !== token.epoch || principal.revokedFamilies.includes(token.family)) return undefined;
+  return principal;
+}
+
+/**
+ * The principal under another configuration, where the credential still holds there; undefined where it was revoked.
+ * That a token has expired since does not end the exchange it began: an API key's expiry does.
+ */
+export function principalStill(credential: Credential, runtime: Runtime, nowMs: number): PrincipalRecord | undefined {
+  if (credential.kind === 'apiKey') {
+    const entry = runtime.apiKeyByHash.get(credential.hash);
+    return entry !== undefined && mayCall(entry, nowMs) ? entry.principal : undefined;
+  }
+  const { token } = credential;
+  const { oauth } = runtime;
+  if (oauth === undefined || oauth.document.issuer !== token.issuer) return undefined;
+  // A key that was taken away takes with it what it signed.
+  if (![...oauth.keys.values()].some((key) => key.equals(token.key))) return undefined;
+  return holderOf(token, runtime, nowMs);
+}
+
+/** Whether a credential may be used at an endpoint: a token is for one, compared as a string (RFC 8707 §2). */
+export function isFor(credential: Credential, slug: string, runtime: Runtime): boolean {
+  if (credential.kind === 'apiKey') return true;
+  const { oauth } = runtime;
+  return oauth !== undefined && credential.token.audience === resourceUrl(oauth.document.nodesUrl, slug);
+}
+
+/** Whether the time of a credential is up. */
+export function isOver(credential: Credential, nowMs: number): boolean {
+  return credential.kind === 'accessToken' && nowMs >= credential.token.expiresAt;
+}
+
+/** Whether the scopes of a token reach targets of a kind; an API key has no such scopes. */
+export function covers(credential: Credential, kind: TargetKind): boolean {
+  return credential.kind === 'apiKey' || scopesCover(credential.token.scopes, scopeOfKind[kind]);
+}
