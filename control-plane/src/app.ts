@@ -1,5 +1,5 @@
-import type { Server } from 'node:http';
-import { apiRoutes } from '@sallyport/schema';
+import type { IncomingMessage, Server, ServerResponse } from 'node:http';
+import { apiRoutes, oauthRoutes } from '@sallyport/schema';
 import {
   type Clock,
   createQueues,
@@ -149,6 +149,7 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   const server: Server = await listen(config, {
     requests: {
       ...scimHandlers({ ...services.scim, publicUrl: () => config.publicUrls?.issuer ?? url, clock, log }),
+      ...oauthHandlers(services),
       graphql: (request, response) => graphql.handle(request, response),
       auditExport: (request, response) => handleExport({ exports, authenticate, clock, log }, request, response),
     },
@@ -166,6 +167,17 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
     graphqlUrl: `${url}${apiRoutes.graphql.path}`,
     syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${apiRoutes.sync.path}`,
   };
+}
+
+/** All of them are served by the authorization server, where there is one. */
+function oauthHandlers({ authorizationServer }: Pick<Services, 'authorizationServer'>) {
+  const handle = (request: IncomingMessage, response: ServerResponse): Promise<void> => {
+    if (authorizationServer !== undefined) return authorizationServer.handle(request, response);
+    response.writeHead(404).end();
+    return Promise.resolve();
+  };
+  const names = Object.keys(oauthRoutes) as (keyof typeof oauthRoutes)[];
+  return Object.fromEntries(names.map((name) => [name, handle])) as Record<keyof typeof oauthRoutes, typeof handle>;
 }
 
 async function readiness(database: Database, isUp: boolean): Promise<{ ready: boolean; reasons: string[] }> {

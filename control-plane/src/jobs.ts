@@ -5,6 +5,9 @@ import { PartitionService } from './audit/partition.service.ts';
 import { TrafficIngestService } from './audit/traffic-ingest.service.ts';
 import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
+import { forgetUnusedClients } from './oauth/client.service.ts';
+import { forgetLoginCodes } from './oauth/login-code.service.ts';
+import { forgetOAuthObjects } from './oauth/object-store.service.ts';
 import { forgetRevokedFamilies } from './oauth/token-family.service.ts';
 import type { Services } from './services.ts';
 
@@ -75,6 +78,9 @@ export function startJobs(options: JobsOptions): Jobs {
     every('housekeeping', housekeepingIntervalMs, log, async () => {
       await forgetIdempotencyKeys(database.db, clock.now());
       await forgetRevokedFamilies(database.db, clock.now());
+      await forgetOAuthObjects(database.db, clock.now());
+      await forgetUnusedClients(database.db, clock.now());
+      await forgetLoginCodes(database.db, clock.now());
     }),
   ];
   return {

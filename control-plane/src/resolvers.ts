@@ -9,6 +9,7 @@ import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
 import { ScimResolver } from './identity/scim/scim.resolver.ts';
+import { OAuthResolver } from './oauth/oauth.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
 
@@ -21,6 +22,7 @@ export const resolverClasses = [
   GrantExplanationResolver,
   GrantResolver,
   GroupResolver,
+  OAuthResolver,
   PolicyResolver,
   RoleProposalResolver,
   RoleResolver,
@@ -42,6 +44,7 @@ export function createResolvers(services: Services): readonly object[] {
     new GrantExplanationResolver(services),
     new GrantResolver(services),
     new GroupResolver(services),
+    new OAuthResolver(services),
     new PolicyResolver(services),
     new RoleProposalResolver(),
     new RoleResolver(services),

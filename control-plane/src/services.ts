@@ -1,5 +1,5 @@
 import type { Permission } from '@sallyport/schema';
-import { type Clock, createEgress, type EgressAllowance, type Log } from '@sallyport/schema/platform';
+import { type Clock, createEgress, type Egress, type EgressAllowance, type Log } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
@@ -20,6 +20,7 @@ import type { Database, Reader } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
 import { type Fleet, startFleet } from './fleet/fleet.ts';
+import { FleetVault } from './fleet/fleet-keys.ts';
 import { ApiKeyService } from './identity/api-key.service.ts';
 import { AuthenticateService } from './identity/authenticate.service.ts';
 import { BootstrapService } from './identity/bootstrap.service.ts';
@@ -29,6 +30,12 @@ import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
 import { ScimTokenService } from './identity/scim/token.service.ts';
+import { AuthorizationServer } from './oauth/authorization-server.ts';
+import { ClientService } from './oauth/client.service.ts';
+import { ConsentService } from './oauth/consent.service.ts';
+import { LoginCodeService } from './oauth/login-code.service.ts';
+import { ObjectStore } from './oauth/object-store.service.ts';
+import { OAuthSettingsService } from './oauth/settings.service.ts';
 import { EffectiveAccessService } from './policy/effective-access.service.ts';
 import { ExplainService } from './policy/explain.service.ts';
 import { PreviewService } from './policy/preview.service.ts';
@@ -80,6 +87,39 @@ function roleServices(database: Database, keyIssuer: KeyIssuer) {
     roles,
     customRoles: new CustomRoleService(database, roles),
     roleProposals: new RoleProposalService(database, roles, { ...principalLookup, keyIssuer }),
+  };
+}
+
+function policyServices(database: Database) {
+  return {
+    effectiveAccess: new EffectiveAccessService(database),
+    explanations: new ExplainService(database),
+    preview: new PreviewService(database),
+  };
+}
+
+/** Of the authorization server, which runs where public URLs are configured. */
+function oauthServices(
+  options: ServicesOptions,
+  { roles, fleet, egress }: { readonly roles: RoleService; readonly fleet: Fleet; readonly egress: Egress },
+) {
+  const { database, secretKey, publicUrls: urls, clock, log } = options;
+  const oauthClients = new ClientService({ database, roles, clock, log });
+  const store = new ObjectStore({ database, vault: new FleetVault(secretKey), clients: oauthClients, clock });
+  const consents = new ConsentService(database, store);
+  const loginCodes = new LoginCodeService(database, roles, clock);
+  const settings = new OAuthSettingsService(database);
+  const parts = { secretKey, database, settings, store, clients: oauthClients, consents, loginCodes, egress };
+  const { signingKeys } = fleet;
+  return {
+    publicUrls: urls,
+    oauthClients,
+    consents,
+    loginCodes,
+    oauthSettings: settings,
+    oauthStore: store,
+    authorizationServer:
+      urls === undefined ? undefined : new AuthorizationServer({ ...parts, urls, signingKeys, clock, log }),
   };
 }
 
@@ -136,11 +176,10 @@ export async function startServices(options: ServicesOptions) {
     groups,
     apiKeys,
     scim: scimOf(options, principals, groups),
-    effectiveAccess: new EffectiveAccessService(database),
-    explanations: new ExplainService(database),
-    preview: new PreviewService(database),
+    ...policyServices(database),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authenticate: new AuthenticateService({ database, roles, clock, log }),
+    ...oauthServices(options, { roles, fleet, egress }),
     fleet,
     discovery,
     stop: async () => {

@@ -27,7 +27,7 @@ export type RouteAccess =
   | 'directory';
 
 /** `UPGRADE` is a GET that asks for a WebSocket. */
-export type RouteMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'UPGRADE';
+export type RouteMethod = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE' | 'OPTIONS' | 'UPGRADE';
 
 export interface HttpRoute {
   /** `{slug}` stands for one segment of lower-case letters, digits and hyphens, `{id}` for any one segment. */
@@ -57,9 +57,27 @@ export const scimRoutes = {
   scimGroup: { path: '/scim/v2/Groups/{id}', ...resourceOfScim },
 } as const satisfies HttpRoutes;
 
+/**
+ * The authorization server, on the API port of the control plane; 404 where none is configured. What a request may do
+ * is for the client's credentials, codes, cookies and tokens in it to open.
+ */
+export const oauthRoutes = {
+  oauthMetadata: { path: '/.well-known/oauth-authorization-server', methods: ['GET', 'OPTIONS'], access: 'public' },
+  oauthJwks: { path: '/oauth/jwks', methods: ['GET', 'OPTIONS'], access: 'public' },
+  oauthAuthorize: { path: '/oauth/authorize', methods: ['GET'], access: 'public' },
+  oauthResume: { path: '/oauth/authorize/{id}', methods: ['GET'], access: 'public' },
+  oauthToken: { path: '/oauth/token', methods: ['POST', 'OPTIONS'], access: 'public' },
+  oauthRevoke: { path: '/oauth/revoke', methods: ['POST', 'OPTIONS'], access: 'public' },
+  oauthRegister: { path: '/oauth/register', methods: ['POST'], access: 'public' },
+  oauthInteraction: { path: '/oauth/interaction/{id}', methods: ['GET'], access: 'public' },
+  oauthLogin: { path: '/oauth/interaction/{id}/login', methods: ['POST'], access: 'public' },
+  oauthConsent: { path: '/oauth/interaction/{id}/consent', methods: ['POST'], access: 'public' },
+} as const satisfies HttpRoutes;
+
 /** The API port of the control plane. */
 export const apiRoutes = {
   ...scimRoutes,
+  ...oauthRoutes,
   graphql: { path: '/graphql', methods: ['POST', 'UPGRADE'], access: 'fields' },
   auditExport: { path: '/audit/export', methods: ['GET'], access: 'audit:read' },
   sync: { path: '/sync', methods: ['UPGRADE'], access: 'node' },

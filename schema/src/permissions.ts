@@ -23,6 +23,8 @@ export const permissions = [
   'node:write',
   'audit:read',
   'traffic:read',
+  'oauthClient:read',
+  'oauthClient:write',
   'settings:read',
   'settings:write',
 ] as const;
@@ -61,6 +63,7 @@ const reading = [
   'grant:read',
   'node:read',
   'traffic:read',
+  'oauthClient:read',
   'settings:read',
 ] as const satisfies readonly Permission[];
 

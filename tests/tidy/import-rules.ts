@@ -155,6 +155,7 @@ const homes: readonly Home[] = [
     files:
       /^schema\/src\/platform\/discover[\w-]*\.ts$|^control-plane\/src\/catalog\/|^data-plane\/src\/mcp\/|^cli\/src\/(start\/example-|connect\/)/,
   },
+  { packages: /^oidc-provider$/, files: /^control-plane\/src\/oauth\// },
   { packages: /^pino$/, files: /^schema\/src\/platform\/log\.ts$/ },
   {
     packages: /^undici$/,

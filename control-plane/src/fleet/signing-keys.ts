@@ -15,6 +15,9 @@ const keyIdBytes = 9;
 /** A key verifies for this long after another took over: what it signed last has expired by then on every clock. */
 const verifyAfterRetirementMs = 2 * (accessTokenLifetimeMs + tokenClockSkewMs);
 
+/** A key as administrators see it. */
+export type SigningKeyRow = Omit<OAuthSigningKeyRow, 'sealedPrivateKey'>;
+
 /** A key that signs or will sign access tokens, opened. */
 export interface SigningKey {
   readonly id: string;
@@ -115,13 +118,13 @@ export class SigningKeyService {
     return keys.sort((a, b) => Number(b.use === 'sign') - Number(a.use === 'sign'));
   }
 
-  async list(ctx: Context): Promise<OAuthSigningKeyRow[]> {
+  async list(ctx: Context): Promise<SigningKeyRow[]> {
     ctx.authorize('settings:read');
     return this.database.db.select().from(oauthSigningKeys).orderBy(asc(oauthSigningKeys.createdAt));
   }
 
   /** Begins a rotation: the new key is published to verify with, and signs once every live node has it. */
-  async rotate(ctx: Context, options: { readonly dryRun?: boolean | null | undefined }): Promise<OAuthSigningKeyRow> {
+  async rotate(ctx: Context, options: { readonly dryRun?: boolean | null | undefined }): Promise<SigningKeyRow> {
     ctx.authorize('settings:write');
     return mutate(this.database, options, async (tx) => {
       const waiting = await tx

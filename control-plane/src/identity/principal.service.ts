@@ -85,6 +85,14 @@ async function findPrincipal(reader: Reader, id: string, kind?: Kind): Promise<P
   return row;
 }
 
+/** The principal, where it may act at `nowMs`, and who answers for it too. */
+export async function usablePrincipal(reader: Reader, id: string, nowMs: number): Promise<PrincipalRow | undefined> {
+  const row = await findPrincipal(reader, id);
+  if (row === undefined || !isUsable(row, nowMs)) return undefined;
+  const owner = row.ownerId === null ? row : await findPrincipal(reader, row.ownerId);
+  return owner !== undefined && isUsable(owner, nowMs) ? row : undefined;
+}
+
 /** Whether the row may act or be acted for at `nowMs`; a service account besides needs an owner who may. */
 export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'deletedAt'>, nowMs: number): boolean {
   return (

@@ -1,0 +1,142 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { canonicalJson, oauthRoutes, routeMatcher, sha256, toAppError } from '@sallyport/schema';
+import type { Clock, Egress, Log } from '@sallyport/schema/platform';
+import type { Provider } from 'oidc-provider';
+import { type Database, isConnectionFailure } from '../database/client.ts';
+import type { PublicUrls } from '../fleet/compile-snapshot.ts';
+import type { SigningKeyService } from '../fleet/signing-keys.ts';
+import { usablePrincipal } from '../identity/principal.service.ts';
+import { Authorizations } from './authorizations.ts';
+import type { ClientService } from './client.service.ts';
+import type { ConsentService } from './consent.service.ts';
+import { Interactions, send } from './interaction.ts';
+import type { LoginCodeService } from './login-code.service.ts';
+import type { ObjectStore } from './object-store.service.ts';
+import { errorPage } from './pages.ts';
+import { createProvider, defaultScope, derivedKey } from './provider.ts';
+import type { OAuthSettingsService } from './settings.service.ts';
+
+/** How soon a process follows a change of keys or settings, in milliseconds. */
+const refreshMs = 1_000;
+
+export interface AuthorizationServerOptions {
+  readonly urls: PublicUrls;
+  readonly secretKey: string;
+  readonly database: Pick<Database, 'db'>;
+  readonly signingKeys: SigningKeyService;
+  readonly settings: OAuthSettingsService;
+  readonly store: ObjectStore;
+  readonly clients: ClientService;
+  readonly consents: ConsentService;
+  readonly loginCodes: LoginCodeService;
+  readonly egress: Pick<Egress, 'fetch'>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+const matchRoute = routeMatcher<keyof typeof oauthRoutes>(oauthRoutes);
+
+/**
+ * The authorization server: the OAuth library with storage, pages and keys of ours. Every replica can serve every
+ * request; what is under way lies in the database.
+ */
+export class AuthorizationServer {
+  readonly #options: AuthorizationServerOptions;
+  readonly #interactions: Interactions;
+  readonly #authorizations: Authorizations;
+  #current: { readonly provider: Provider; readonly fingerprint: string } | undefined;
+  #checkedAt = Number.NEGATIVE_INFINITY;
+
+  constructor(options: AuthorizationServerOptions) {
+    this.#options = options;
+    this.#authorizations = new Authorizations(options.store, options.consents);
+    this.#interactions = new Interactions({
+      ...options,
+      issuer: options.urls.issuer,
+      csrfKey: derivedKey(options.secretKey, 'csrf'),
+      authorizations: this.#authorizations,
+      identityProviders: () => Promise.resolve([]),
+    });
+  }
+
+  /** Answers a request for one of `oauthRoutes`; does not reject. */
+  async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    try {
+      await this.#dispatch(request, response);
+    } catch (error) {
+      this.#answerFailure(response, error);
+    }
+  }
+
+  async #dispatch(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const url = new URL(request.url ?? '/', this.#options.urls.issuer);
+    const match = matchRoute(url.pathname);
+    const uid = match?.parameters['id'] ?? '';
+    const provider = await this.#provider();
+    arrivedAt(request, this.#options.urls.issuer);
+    switch (match?.name) {
+      case 'oauthInteraction':
+        return this.#interactions.show(provider, request, response, uid);
+      case 'oauthLogin':
+        return this.#interactions.enterCode(provider, request, response, uid);
+      case 'oauthConsent':
+        return this.#interactions.decide(provider, request, response, uid);
+      case 'oauthAuthorize':
+        if (!url.searchParams.has('scope')) {
+          url.searchParams.set('scope', defaultScope);
+          request.url = `${url.pathname}${url.search}`;
+        }
+        break;
+    }
+    await provider.callback()(request, response);
+  }
+
+  /** For the keys and settings of now. */
+  async #provider(): Promise<Provider> {
+    const { signingKeys, settings, clock } = this.#options;
+    if (this.#current !== undefined && clock.monotonic() - this.#checkedAt < refreshMs) return this.#current.provider;
+    const keys = await signingKeys.opened();
+    const chosen = await settings.read();
+    const fingerprint = sha256(canonicalJson({ keys: keys.map(({ id, use }) => ({ id, use })), chosen }));
+    if (this.#current?.fingerprint !== fingerprint) {
+      const provider = this.#create({ keys, settings: chosen });
+      this.#current = { provider, fingerprint };
+    }
+    this.#checkedAt = clock.monotonic();
+    return this.#current.provider;
+  }
+
+  #create(of: Pick<Parameters<typeof createProvider>[0], 'keys' | 'settings'>): Provider {
+    const { urls, secretKey, store, clients, egress, database, clock, log } = this.#options;
+    const provider = createProvider({
+      ...of,
+      urls,
+      secretKey,
+      store,
+      clients,
+      clock,
+      // A request object never comes: the library fetches by URL.
+      fetch: (input, init) => egress.fetch(input instanceof Request ? input.url : input, init),
+      epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,
+      grantFor: (ctx) => this.#authorizations.grantFor(ctx),
+    });
+    provider.on('server_error', (_ctx, error) => log.error({ err: error }, 'the authorization server failed'));
+    return provider;
+  }
+
+  #answerFailure(response: ServerResponse, thrown: unknown): void {
+    const isAway = isConnectionFailure(thrown);
+    if (!isAway)
+      this.#options.log.error({ err: toAppError(thrown).cause ?? thrown }, 'the authorization server failed');
+    if (response.headersSent) response.destroy();
+    else send(response, isAway ? 503 : 500, errorPage(isAway ? 'temporarily_unavailable' : 'server_error'));
+  }
+}
+
+/** What the library takes for the address of the request: the public one, whatever the request says of itself. */
+function arrivedAt(request: IncomingMessage, issuer: string): void {
+  const { host, protocol } = new URL(issuer);
+  request.headers.host = host;
+  request.headers['x-forwarded-host'] = host;
+  request.headers['x-forwarded-proto'] = protocol.slice(0, -1);
+}

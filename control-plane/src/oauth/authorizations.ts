@@ -1,0 +1,69 @@
+import { oauthScopes } from '@sallyport/schema';
+import type { KoaContextWithOIDC, Provider } from 'oidc-provider';
+import type { ConsentRequest, ConsentService } from './consent.service.ts';
+import type { ObjectStore } from './object-store.service.ts';
+import { isOwnedRedirect } from './redirect-uri.ts';
+
+const loginMark = 'login:';
+const supportedScopes: ReadonlySet<string> = new Set(['offline_access', ...oauthScopes]);
+
+/** Where a browser session remembers which login at an identity provider began it: among its authentication methods. */
+export function amrOf(loginId: string | undefined): string[] {
+  return loginId === undefined ? [] : [`${loginMark}${loginId}`];
+}
+
+export function loginOf(amr: readonly string[] | undefined): string | undefined {
+  return amr?.find((method) => method.startsWith(loginMark))?.slice(loginMark.length);
+}
+
+/** What an authorization request asks for; undefined where it is not complete. */
+export function requestOf(
+  principalId: string | undefined,
+  parameters: Readonly<Record<string, unknown>>,
+): ConsentRequest | undefined {
+  const { client_id: clientId, redirect_uri: redirectUri, resource, scope } = parameters;
+  if (typeof clientId !== 'string' || typeof redirectUri !== 'string' || principalId === undefined) return undefined;
+  if (typeof resource !== 'string' || typeof scope !== 'string') return undefined;
+  const scopes = scope.split(' ').filter((one) => supportedScopes.has(one));
+  return { principalId, clientId, redirectUri, resource, scopes };
+}
+
+/**
+ * Makes the library's grants. Each authorization has one of its own, the family of its tokens, so that the misuse of
+ * one refresh token does not end what the same client holds on another machine.
+ */
+export class Authorizations {
+  private readonly store: ObjectStore;
+  private readonly consents: ConsentService;
+
+  constructor(store: ObjectStore, consents: ConsentService) {
+    this.store = store;
+    this.consents = consents;
+  }
+
+  /**
+   * The grant of this interaction's consent, or one made from a consent that covers the request. Remembered is only
+   * what goes to a host that somebody owns: on loopback any program may take the place of the client.
+   */
+  async grantFor({ oidc }: KoaContextWithOIDC): Promise<string | undefined> {
+    const given = oidc.result?.consent?.grantId;
+    if (given !== undefined) return given;
+    if (oidc.prompts.has('consent') || (oidc.prompts.has('login') && oidc.result?.login === undefined))
+      return undefined;
+    const request = requestOf(oidc.session?.accountId, oidc.params ?? {});
+    if (request === undefined || !isOwnedRedirect(request.redirectUri)) return undefined;
+    if (!(await this.consents.covers(request))) return undefined;
+    return this.grant(oidc.provider, request, loginOf(oidc.session?.amr));
+  }
+
+  /** A grant of exactly what was asked. */
+  async grant(provider: Provider, request: ConsentRequest, loginId: string | undefined): Promise<string> {
+    const grant = new provider.Grant({ accountId: request.principalId, clientId: request.clientId });
+    const scopes = request.scopes.join(' ');
+    grant.addOIDCScope(scopes);
+    grant.addResourceScope(request.resource, scopes);
+    const id = await grant.save();
+    if (loginId !== undefined) await this.store.bindLogin(id, loginId);
+    return id;
+  }
+}

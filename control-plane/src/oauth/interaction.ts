@@ -1,0 +1,250 @@
+import { createHmac, timingSafeEqual } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import { type InteractionResults, type Provider } from 'oidc-provider';
+import { noRights } from '../access/rights.ts';
+import { type Context, createContext } from '../context.ts';
+import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
+import type { ConsentService } from './consent.service.ts';
+import type { LoginCodeService } from './login-code.service.ts';
+import { consentPage, errorPage, loginPage, type Page } from './pages.ts';
+import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
+
+const formBytesMax = 16 * 1024;
+
+type Interaction = Awaited<ReturnType<Provider['interactionDetails']>>;
+
+/** Whoever logged in, and how. */
+export interface LoggedIn {
+  readonly principalId: string;
+  /** The login at an identity provider; undefined for a login code. */
+  readonly loginId?: string | undefined;
+  readonly acr?: string | undefined;
+}
+
+export interface InteractionOptions {
+  readonly issuer: string;
+  readonly csrfKey: Buffer;
+  readonly authorizations: Authorizations;
+  readonly consents: ConsentService;
+  readonly loginCodes: LoginCodeService;
+  /** Identity providers that users may log in with. */
+  readonly identityProviders: () => Promise<readonly { readonly id: string; readonly name: string }[]>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** A request that did not come from a page of ours, or came too late. */
+class Refused extends Error {
+  readonly status: number;
+  constructor(status: number, message: string) {
+    super(message);
+    this.status = status;
+  }
+}
+
+export function send(response: ServerResponse, status: number, { html, headers }: Page): void {
+  response.writeHead(status, headers).end(html);
+}
+
+async function readForm(request: IncomingMessage): Promise<URLSearchParams> {
+  if (request.headers['content-type']?.split(';')[0] !== 'application/x-www-form-urlencoded') {
+    throw new Refused(415, 'Send the form of the page.');
+  }
+  const chunks: Buffer[] = [];
+  let bytes = 0;
+  for await (const chunk of request as AsyncIterable<Buffer>) {
+    bytes += chunk.length;
+    if (bytes > formBytesMax) throw new Refused(413, 'The form is too large.');
+    chunks.push(chunk);
+  }
+  return new URLSearchParams(Buffer.concat(chunks).toString('utf8'));
+}
+
+/**
+ * The pages of the authorization server: log in, allow or deny. A form is taken only with the cookie of its interaction,
+ * a token that its page held, and from this origin.
+ */
+export class Interactions {
+  private readonly options: InteractionOptions;
+
+  constructor(options: InteractionOptions) {
+    this.options = options;
+  }
+
+  /** The page that the interaction is at. */
+  async show(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
+    await this.answering(response, async () => {
+      const interaction = await this.find(provider, request, response, uid);
+      const isConsent = interaction.prompt.name === 'consent';
+      const page = isConsent ? await this.consent(provider, interaction) : await this.login(provider, interaction);
+      send(response, 200, page);
+    });
+  }
+
+  /** A login code was entered. */
+  async enterCode(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
+    await this.answering(response, async () => {
+      const interaction = await this.find(provider, request, response, uid);
+      const form = await this.form(request, uid);
+      const user = await this.options.loginCodes.redeem((form.get('code') ?? '').trim());
+      if (user === undefined) {
+        this.options.log.warn({ uid }, 'a login code was refused');
+        send(response, 401, await this.login(provider, interaction, 'This code is unknown, used or expired.'));
+        return;
+      }
+      await this.finishLogin(provider, request, response, interaction, { principalId: user.id });
+    });
+  }
+
+  /** Somebody logged in by an identity provider, and came back with this interaction's cookie. */
+  async loggedIn(
+    provider: Provider,
+    request: IncomingMessage,
+    response: ServerResponse,
+    uid: string,
+    login: () => Promise<LoggedIn | undefined>,
+  ): Promise<void> {
+    await this.answering(response, async () => {
+      const interaction = await this.find(provider, request, response, uid);
+      const who = await login();
+      if (who === undefined) throw new Refused(400, 'This login has expired or was used already.');
+      await this.finishLogin(provider, request, response, interaction, who);
+    });
+  }
+
+  /** Allow, deny, or log in as somebody else. */
+  async decide(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
+    await this.answering(response, async () => {
+      const interaction = await this.find(provider, request, response, uid);
+      const form = await this.form(request, uid);
+      const decision = form.get('decision');
+      // The login of this interaction is part of an answer, but for one that asks for another login.
+      const merge = { mergeWithLastSubmission: decision !== 'switch' };
+      const result = await this.decision(provider, interaction, decision);
+      await provider.interactionFinished(request, response, result, merge);
+    });
+  }
+
+  private async decision(
+    provider: Provider,
+    interaction: Interaction,
+    decision: string | null,
+  ): Promise<InteractionResults> {
+    if (decision === 'switch') {
+      await forgetSession(provider, interaction, this.options.clock);
+      return {};
+    }
+    if (decision !== 'allow') return { error: 'access_denied', error_description: 'The user did not allow it.' };
+    const request = requestOf(interaction.session?.accountId, interaction.params);
+    if (request === undefined || interaction.prompt.name !== 'consent')
+      throw new Refused(400, 'There is nothing to allow.');
+    const user = await this.options.loginCodes.user(request.principalId);
+    if (isOwnedRedirect(request.redirectUri)) {
+      const clientName = await this.clientName(provider, request.clientId);
+      await this.options.consents.remember(this.contextOf(user), { ...request, clientName });
+    }
+    const grantId = await this.options.authorizations.grant(provider, request, loginOf(interaction.session?.amr));
+    return { consent: { grantId } };
+  }
+
+  private async finishLogin(
+    provider: Provider,
+    request: IncomingMessage,
+    response: ServerResponse,
+    interaction: Interaction,
+    { principalId, loginId, acr }: LoggedIn,
+  ): Promise<void> {
+    const { session } = interaction;
+    if (session !== undefined && session.accountId !== principalId) {
+      await forgetSession(provider, interaction, this.options.clock);
+    }
+    const login = { accountId: principalId, amr: amrOf(loginId), ...(acr === undefined ? {} : { acr }) };
+    await provider.interactionFinished(request, response, { login }, { mergeWithLastSubmission: false });
+  }
+
+  private async login(provider: Provider, interaction: Interaction, problem?: string): Promise<Page> {
+    const { uid, params } = interaction;
+    const base = `/oauth/interaction/${uid}`;
+    const redirectUri = String(params['redirect_uri']);
+    const providers = await this.options.identityProviders();
+    return loginPage({
+      action: `${base}/login`,
+      csrf: this.csrf(uid),
+      clientName: await this.clientName(provider, String(params['client_id'])),
+      redirectUri,
+      redirectHost: redirectHost(redirectUri),
+      providers: providers.map(({ id, name }) => ({ name, href: `${base}/provider?id=${encodeURIComponent(id)}` })),
+      problem,
+    });
+  }
+
+  private async consent(provider: Provider, interaction: Interaction): Promise<Page> {
+    const request = requestOf(interaction.session?.accountId, interaction.params);
+    if (request === undefined) throw new Refused(400, 'The request is not complete.');
+    return consentPage({
+      ...request,
+      action: `/oauth/interaction/${interaction.uid}/consent`,
+      csrf: this.csrf(interaction.uid),
+      userName: (await this.options.loginCodes.user(request.principalId)).name,
+      clientName: await this.clientName(provider, request.clientId),
+      redirectHost: redirectHost(request.redirectUri),
+      isRemembered: isOwnedRedirect(request.redirectUri),
+    });
+  }
+
+  private async clientName(provider: Provider, clientId: string): Promise<string> {
+    const client = await provider.Client.find(clientId);
+    return client?.clientName ?? clientId;
+  }
+
+  private async find(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string) {
+    const interaction = await provider.interactionDetails(request, response).catch((error: unknown) => {
+      this.options.log.debug({ err: error }, 'an interaction was not found');
+      throw new Refused(400, 'This page has expired, or was opened in another browser.');
+    });
+    if (interaction.uid !== uid) throw new Refused(400, 'This page belongs to another login.');
+    return interaction;
+  }
+
+  private async form(request: IncomingMessage, uid: string): Promise<URLSearchParams> {
+    const { origin } = request.headers;
+    const site = request.headers['sec-fetch-site'];
+    if (origin !== undefined && origin !== this.options.issuer) throw new Refused(403, 'The form came from elsewhere.');
+    if (site !== undefined && site !== 'same-origin') throw new Refused(403, 'The form came from elsewhere.');
+    const form = await readForm(request);
+    const given = Buffer.from(form.get('csrf') ?? '');
+    const expected = Buffer.from(this.csrf(uid));
+    if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
+      throw new Refused(403, 'The form is not one of this page.');
+    }
+    return form;
+  }
+
+  private csrf(uid: string): string {
+    return createHmac('sha256', this.options.csrfKey).update(uid).digest('base64url');
+  }
+
+  private contextOf(user: { readonly id: string; readonly name: string }): Context {
+    const { id: principalId, name } = user;
+    return createContext({ principalId, name, kind: 'user', keyId: null, ...noRights }, this.options);
+  }
+
+  private async answering(response: ServerResponse, work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (!(error instanceof Refused) || response.headersSent) throw error;
+      send(response, error.status, errorPage('interaction_refused', error.message));
+    }
+  }
+}
+
+/** Ends the browser session that the interaction began in, so that it can go on in a new one. */
+async function forgetSession(provider: Provider, interaction: Interaction, clock: Clock): Promise<void> {
+  const { session } = interaction;
+  if (session === undefined) return;
+  await (await provider.Session.findByUid(session.uid))?.destroy();
+  delete interaction.session;
+  await interaction.save(interaction.exp - Math.floor(clock.now() / 1000));
+}
