@@ -2,7 +2,7 @@ import { GrantResolver } from './access/grant.resolver.ts';
 import { RoleProposalResolver, RoleResolver } from './access/role.resolver.ts';
 import { AuditResolver } from './audit/audit.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
-import { DefinitionResolver } from './catalog/definition.resolver.ts';
+import { DefinitionBodyResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
 import { ServerResolver } from './catalog/server.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
@@ -17,6 +17,7 @@ import type { Services } from './services.ts';
 export const resolverClasses = [
   ApiKeyResolver,
   AuditResolver,
+  DefinitionBodyResolver,
   DefinitionResolver,
   FleetResolver,
   GrantExplanationResolver,
@@ -39,6 +40,7 @@ export function createResolvers(services: Services): readonly object[] {
   return [
     new ApiKeyResolver(services),
     new AuditResolver(services),
+    new DefinitionBodyResolver(),
     new DefinitionResolver(services.definitions, services.servers),
     new FleetResolver(services.fleet),
     new GrantExplanationResolver(services),

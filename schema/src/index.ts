@@ -9,6 +9,7 @@ export * from './detectors/finding.ts';
 export { revealHiddenText, withoutHiddenText } from './detectors/hidden-text.ts';
 export type { TextKind } from './detectors/injection.ts';
 export { inspectText } from './detectors/inspect-text.ts';
+export * from './detectors/scan-definition.ts';
 export * from './errors.ts';
 export * from './extensions.ts';
 export * from './glob.ts';

@@ -152,6 +152,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   ...connection('Server', 'server:read'),
   Definition: 'server:read',
   DefinitionBody: 'server:read',
+  DefinitionFinding: 'server:read',
   ToolLabels: 'server:read',
   ...connection('Definition', 'server:read'),
 

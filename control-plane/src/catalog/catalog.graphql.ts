@@ -258,15 +258,6 @@ export class ToolLabelsInput {
   openWorld?: boolean | null;
 }
 
-@ObjectType({ description: 'A definition as the upstream sent it.' })
-export class DefinitionBody {
-  @Field(() => String, { description: 'SHA-256 of the object in canonical form, as sha256:<hex>.' })
-  digest!: string;
-
-  @Field(() => Json, { description: 'The object, with every member it was sent with.' })
-  raw!: unknown;
-}
-
 @ObjectType({ description: 'A tool, prompt, resource or resource template that a server defines.' })
 export class Definition {
   @Field(() => ID, { description: 'Unique and permanent.' })

@@ -11,7 +11,13 @@ import {
   uuid,
 } from 'drizzle-orm/pg-core';
 import { sql } from 'drizzle-orm';
-import { definitionKinds, definitionStates, toolRisks, upstreamTransports } from '@sallyport/schema';
+import {
+  type DefinitionFinding,
+  definitionKinds,
+  definitionStates,
+  toolRisks,
+  upstreamTransports,
+} from '@sallyport/schema';
 
 export const lifecycles = ['draft', 'pending', 'approved', 'deprecated', 'disabled'] as const;
 export type Lifecycle = (typeof lifecycles)[number];
@@ -84,7 +90,7 @@ export const definitions = pgTable('definitions', {
 });
 export type DefinitionRow = typeof definitions.$inferSelect;
 
-/** Canonical JSON of what the upstream sent, by digest. */
+/** Canonical JSON of what the upstream sent, by digest, with what the scan saw in it. */
 export const definitionBodies = pgTable(
   'definition_bodies',
   {
@@ -93,6 +99,8 @@ export const definitionBodies = pgTable(
       .references(() => servers.id),
     digest: text().notNull(),
     raw: text().notNull(),
+    findings: jsonb().$type<readonly DefinitionFinding[]>(),
+    scanVersion: integer('scan_version'),
     createdAt: instant('created_at').notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.serverId, table.digest] })],

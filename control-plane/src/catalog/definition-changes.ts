@@ -9,7 +9,7 @@ export interface SeenDefinition {
 }
 
 export interface DefinitionChanges {
-  readonly added: readonly SeenDefinition[];
+  readonly added: readonly (SeenDefinition & { readonly state: DefinitionState })[];
   /** Rows whose digests, state or presence changed, with what they become. */
   readonly changed: readonly {
     readonly row: DefinitionRow;
@@ -26,11 +26,17 @@ export interface DefinitionChanges {
 export function stateOf(
   held: Pick<DefinitionRow, 'state' | 'approvedDigests'>,
   digests: readonly string[],
+  severe: ReadonlySet<string>,
 ): DefinitionState {
   if (held.state === 'quarantined') return 'quarantined';
-  if (digests.every((digest) => held.approvedDigests.includes(digest))) return 'approved';
+  const unapproved = digests.filter((digest) => !held.approvedDigests.includes(digest));
+  if (unapproved.length === 0) return 'approved';
+  if (unapproved.some((digest) => severe.has(digest))) return 'quarantined';
   return held.approvedDigests.length > 0 ? 'drifted' : 'pending';
 }
+
+/** What was never seen before. */
+const unknown = { state: 'pending', approvedDigests: [] as string[] } as const;
 
 function keyOf(definition: Pick<SeenDefinition, 'kind' | 'name'>): string {
   return `${definition.kind} ${definition.name}`;
@@ -50,22 +56,29 @@ function sameDigests(left: readonly string[], right: readonly string[]): boolean
   return left.length === right.length && left.every((digest, index) => digest === right[index]);
 }
 
-/** What a discovery changes in the catalog. New definitions are always `pending`: nothing is served unseen. */
+/**
+ * What a discovery changes in the catalog. New definitions are `pending`: nothing is served unseen. What is severe by the
+ * scan, and not approved, is `quarantined`, so that approving a server does not approve it along with the rest.
+ * @param severe digests of definitions with severe findings
+ */
 export function planDefinitionChanges(
   held: readonly DefinitionRow[],
   seen: readonly SeenDefinition[],
+  severe: ReadonlySet<string>,
 ): DefinitionChanges {
   const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
   const seenKeys = new Set(seen.map(keyOf));
   const changed = seen.flatMap((definition) => {
     const row = heldByKey.get(keyOf(definition));
     if (row === undefined) return [];
-    const state = stateOf(row, definition.digests);
+    const state = stateOf(row, definition.digests, severe);
     const same = row.removedAt === null && row.state === state && sameDigests(row.digests, definition.digests);
     return same ? [] : [{ row, digests: definition.digests, state }];
   });
   return {
-    added: seen.filter((definition) => !heldByKey.has(keyOf(definition))),
+    added: seen
+      .filter((definition) => !heldByKey.has(keyOf(definition)))
+      .map((definition) => ({ ...definition, state: stateOf(unknown, definition.digests, severe) })),
     changed,
     removed: held.filter((row) => row.removedAt === null && !seenKeys.has(keyOf(row))),
   };

@@ -1,19 +1,21 @@
+import { revealHiddenText, type ToolRisk } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, DateTime, pageOf } from '../graphql-connection.ts';
 import {
   ApproveDefinitionsInput,
   Definition,
-  DefinitionBody,
   DefinitionConnection,
   DefinitionsArguments,
   LabelDefinitionsInput,
   QuarantineDefinitionsInput,
   Server,
   ToolLabels,
+  ToolRiskEnum,
 } from './catalog.graphql.ts';
 import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
-import type { DefinitionService } from './definition.service.ts';
+import { DefinitionBody } from './definition-body.graphql.ts';
+import type { DefinitionBody as StoredDefinitionBody, DefinitionService } from './definition.service.ts';
 import type { ServerService } from './server.service.ts';
 
 @Resolver(() => Definition)
@@ -96,5 +98,24 @@ export class DefinitionResolver {
   @FieldResolver(() => [DefinitionBody], { description: 'What may be served; compare with seen when it has drifted.' })
   approved(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionBody[]> {
     return this.service.bodies(ctx, row.serverId, row.approvedDigests);
+  }
+
+  @FieldResolver(() => ToolRiskEnum, {
+    nullable: true,
+    description:
+      'A risk to begin with, told by its name and description, for labelDefinitions; null where it is no tool.',
+  })
+  suggestedRisk(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<ToolRisk | null> {
+    return this.service.suggestedRisk(ctx, row);
+  }
+}
+
+@Resolver(() => DefinitionBody)
+export class DefinitionBodyResolver {
+  @FieldResolver(() => String, {
+    description: 'The object as indented JSON, in which hidden characters are spelled out, such as ⟦U+200B⟧.',
+  })
+  revealed(@Root() body: StoredDefinitionBody): string {
+    return JSON.stringify(body.raw, null, 2).split('\n').map(revealHiddenText).join('\n');
   }
 }

@@ -1,4 +1,12 @@
-import { AppError, type DefinitionKind, type DefinitionState, type ToolLabels } from '@sallyport/schema';
+import {
+  AppError,
+  type DefinitionFinding,
+  type DefinitionKind,
+  type DefinitionState,
+  type ToolLabels,
+  type ToolRisk,
+  suggestRisk,
+} from '@sallyport/schema';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -43,13 +51,16 @@ export interface LabelDefinitions extends ChangeDefinitions {
 
 export interface DefinitionBody {
   readonly digest: string;
-  readonly raw: unknown;
+  readonly raw: Readonly<Record<string, unknown>>;
+  readonly findings: readonly DefinitionFinding[];
 }
+
+type StoredBody = Pick<typeof definitionBodies.$inferSelect, 'raw' | 'findings'>;
 
 /** What upstreams define, and which wordings of it may be served. */
 export class DefinitionService {
   private readonly database: Database;
-  private readonly load: (key: string) => Promise<string | undefined>;
+  private readonly load: (key: string) => Promise<StoredBody | undefined>;
 
   constructor(database: Database) {
     this.database = database;
@@ -70,7 +81,7 @@ export class DefinitionService {
             ),
           ),
         );
-      return new Map(rows.map((row) => [`${row.serverId} ${row.digest}`, row.raw]));
+      return new Map(rows.map((row) => [`${row.serverId} ${row.digest}`, row]));
     });
   }
 
@@ -112,14 +123,21 @@ export class DefinitionService {
     return rows.map((row) => row.definition);
   }
 
-  /** The objects of the given digests of a definition at hand, as the upstream sent them, in the order asked for. */
+  /** The objects of the given digests of a definition at hand, and what the scan saw, in the order asked for. */
   async bodies(ctx: Context, serverId: string, digests: readonly string[]): Promise<DefinitionBody[]> {
     ctx.serverScope('server:read');
-    const texts = await Promise.all(digests.map((digest) => this.load(`${serverId} ${digest}`)));
+    const stored = await Promise.all(digests.map((digest) => this.load(`${serverId} ${digest}`)));
     return digests.flatMap((digest, index) => {
-      const text = texts[index];
-      return text === undefined ? [] : [{ digest, raw: JSON.parse(text) as unknown }];
+      const body = stored[index];
+      if (body === undefined) return [];
+      return [{ digest, raw: JSON.parse(body.raw) as DefinitionBody['raw'], findings: body.findings ?? [] }];
     });
+  }
+
+  /** A risk to begin with, by what the tool is called and said to do; null for what is no tool. */
+  async suggestedRisk(ctx: Context, row: DefinitionRow): Promise<ToolRisk | null> {
+    const [body] = await this.bodies(ctx, row.serverId, row.digests.slice(0, 1));
+    return body === undefined ? null : suggestRisk(row.kind, body.raw);
   }
 
   /** Lets what was last seen of these definitions be served. Ends drift, and quarantine. */

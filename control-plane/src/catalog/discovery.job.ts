@@ -78,6 +78,7 @@ export class DiscoveryJob {
     clearTimeout(this.timer);
     this.stopping.abort(new AppError('NOT_READY', { internal: 'the control plane is stopping' }));
     while (this.background.size > 0) await Promise.all(this.background);
+    await this.deps.store.stop();
   }
 
   /** Looks for servers that are due, without waiting for the timer: one has just been registered or moved. */

@@ -1,4 +1,11 @@
-import { AppError, canonicalJson, type DiscoveryResult } from '@sallyport/schema';
+import {
+  AppError,
+  canonicalJson,
+  type DefinitionFinding,
+  definitionScanVersion,
+  type DiscoveryResult,
+  isSevere,
+} from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, inArray, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -8,13 +15,17 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { mutate } from '../database/mutation.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { type DefinitionChanges, planDefinitionChanges, seenDefinitions } from './definition-changes.ts';
+import { DefinitionScanner } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
 import { lockServer } from './server.service.ts';
 
 /** Rows per statement, below PostgreSQL's bound on parameters. */
 const rowsPerStatement = 500;
-/** Vanished definitions that nobody ever approved, kept for each server: an upstream must not fill the database. */
+/**
+ * Vanished definitions that nobody ever approved, kept for each server, and as many that were quarantined: an upstream
+ * must not fill the database.
+ */
 const removedKeptMax = 1_000;
 /** Names of each kind of change that the audit event lists. */
 const auditedNamesMax = 100;
@@ -33,6 +44,19 @@ export interface DiscoveryOutcome {
   readonly begunAt: number;
   readonly sight: ControlPlaneSight | null;
   readonly result: DiscoveryResult | AppError;
+}
+
+interface Scan {
+  readonly findings: readonly DefinitionFinding[];
+  /** It is not in the catalog yet. */
+  readonly isNew: boolean;
+}
+type Scans = ReadonlyMap<string, Scan>;
+
+interface ScannedDiscovery {
+  readonly begunAt: number;
+  readonly result: DiscoveryResult;
+  readonly scans: Scans;
 }
 
 export interface StoreOptions {
@@ -73,6 +97,7 @@ function named(rows: readonly Pick<DefinitionRow, 'kind' | 'name'>[]): unknown {
 function summary(changes: DefinitionChanges): unknown {
   return {
     added: named(changes.added),
+    quarantined: named(changes.added.filter(({ state }) => state === 'quarantined')),
     changed: changes.changed
       .slice(0, auditedNamesMax)
       .map(({ row, digests, state }) => ({ kind: row.kind, name: row.name, digests, state, was: row.state })),
@@ -84,14 +109,21 @@ function summary(changes: DefinitionChanges): unknown {
 export class DiscoveryService {
   private readonly database: Database;
   private readonly health: HealthService;
+  private readonly scanner = new DefinitionScanner();
 
   constructor(database: Database, health: HealthService) {
     this.database = database;
     this.health = health;
   }
 
+  async stop(): Promise<void> {
+    await this.scanner.stop();
+  }
+
   /** Bumps the generation and writes an audit event only when something changed. */
   async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
+    // Before the transaction: a scan takes its time.
+    const scans = outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result);
     return mutate(this.database, options, async (tx) => {
       const before = await lockServer(tx, serverId);
       if (before.url !== outcome.url) return before;
@@ -104,7 +136,7 @@ export class DiscoveryService {
       if (outcome.result instanceof AppError) {
         return this.storeFailure(tx, ctx, before, outcome.begunAt, outcome.result, options);
       }
-      return this.storeSuccess(tx, ctx, before, outcome.begunAt, outcome.result, options);
+      return this.storeSuccess(tx, ctx, before, { ...outcome, result: outcome.result, scans }, options);
     });
   }
 
@@ -132,15 +164,16 @@ export class DiscoveryService {
     tx: Transaction,
     ctx: Context,
     before: ServerRow,
-    begunAt: number,
-    result: DiscoveryResult,
+    { begunAt, result, scans }: ScannedDiscovery,
     options: StoreOptions,
   ): Promise<ServerRow> {
     const now = new Date(ctx.clock.now());
     const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
-    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions));
+    const severe = new Set([...scans].flatMap(([digest, { findings }]) => (isSevere(findings) ? [digest] : [])));
+    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions), severe);
     const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
-    if (definitionsChanged) await this.storeDefinitions(tx, before, result, changes, now);
+    await this.storeBodies(tx, before.id, result, scans, now);
+    if (definitionsChanged) await this.storeDefinitions(tx, before, changes, now);
     const update = observed(result);
     const changed = definitionsChanged || describesAnother(before, update);
     const row = await this.updateServer(tx, before, {
@@ -162,6 +195,45 @@ export class DiscoveryService {
     return row;
   }
 
+  /** What the scan sees in each definition; those of an earlier discovery are not scanned again. */
+  private async scan(serverId: string, result: DiscoveryResult): Promise<Scans> {
+    const known = await this.database.db
+      .select({ digest: definitionBodies.digest, findings: definitionBodies.findings })
+      .from(definitionBodies)
+      .where(and(eq(definitionBodies.serverId, serverId), eq(definitionBodies.scanVersion, definitionScanVersion)));
+    const scans = new Map<string, Scan>(
+      known.map(({ digest, findings }) => [digest, { findings: findings ?? [], isNew: false }]),
+    );
+    for (const { digest, raw } of result.definitions) {
+      if (!scans.has(digest)) scans.set(digest, { findings: await this.scanner.scan(raw), isNew: true });
+    }
+    return scans;
+  }
+
+  /** Each wording that was not known, or not scanned in this way, with what the scan saw. */
+  private async storeBodies(
+    tx: Transaction,
+    serverId: string,
+    result: DiscoveryResult,
+    scans: Scans,
+    now: Date,
+  ): Promise<void> {
+    const bodies = new Map(result.definitions.map(({ digest, raw }) => [digest, raw]));
+    const fresh = [...bodies].flatMap(([digest, raw]) => {
+      const scan = scans.get(digest);
+      return scan?.isNew === true ? [{ digest, raw: canonicalJson(raw), findings: scan.findings }] : [];
+    });
+    for (const chunk of inChunks(fresh)) {
+      await tx
+        .insert(definitionBodies)
+        .values(chunk.map((body) => ({ serverId, ...body, scanVersion: definitionScanVersion, createdAt: now })))
+        .onConflictDoUpdate({
+          target: [definitionBodies.serverId, definitionBodies.digest],
+          set: { findings: sql`excluded.findings`, scanVersion: sql`excluded.scan_version` },
+        });
+    }
+  }
+
   private async updateServer(tx: Transaction, before: ServerRow, set: ServerUpdate): Promise<ServerRow> {
     const [row] = await tx.update(servers).set(set).where(eq(servers.id, before.id)).returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
@@ -171,29 +243,19 @@ export class DiscoveryService {
   private async storeDefinitions(
     tx: Transaction,
     server: ServerRow,
-    result: DiscoveryResult,
     changes: DefinitionChanges,
     now: Date,
   ): Promise<void> {
     const times = { createdAt: now, updatedAt: now };
-    const bodies = new Map(result.definitions.map(({ digest, raw }) => [digest, raw]));
-    for (const chunk of inChunks([...bodies])) {
-      await tx
-        .insert(definitionBodies)
-        .values(
-          chunk.map(([digest, raw]) => ({ serverId: server.id, digest, raw: canonicalJson(raw), createdAt: now })),
-        )
-        .onConflictDoNothing();
-    }
     for (const chunk of inChunks(changes.added)) {
       await tx.insert(definitions).values(
-        chunk.map(({ kind, name, digests }) => ({
+        chunk.map(({ kind, name, digests, state }) => ({
           id: uuidv7(now.getTime()),
           serverId: server.id,
           kind,
           name,
           digests: [...digests],
-          state: 'pending' as const,
+          state,
           firstSeenAt: now,
           lastSeenAt: now,
           ...times,
@@ -222,10 +284,13 @@ export class DiscoveryService {
   private async dropUnreferenced(tx: Transaction, serverId: string): Promise<void> {
     await tx.execute(sql`
       delete from definitions where id in (
-        select id from definitions
-        where server_id = ${serverId} and removed_at is not null and cardinality(approved_digests) = 0
-          and state <> 'quarantined'
-        order by removed_at desc, id desc offset ${removedKeptMax}
+        select id from (
+          select id, row_number() over (
+            partition by state = 'quarantined' order by removed_at desc, id desc
+          ) as place
+          from definitions
+          where server_id = ${serverId} and removed_at is not null and cardinality(approved_digests) = 0
+        ) removed where place > ${removedKeptMax}
       )`);
     await tx.delete(definitionBodies).where(
       and(

@@ -1,0 +1,48 @@
+import type { FindingSeverity } from '@sallyport/schema';
+import { Field, Int, ObjectType } from 'type-graphql';
+import { graphqlEnum, Json } from '../graphql-connection.ts';
+
+const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
+  low: 'Worth knowing.',
+  medium: 'Worth a look.',
+  high: 'Likely an attack.',
+  critical: 'An attack, or what nobody has a good reason for.',
+});
+
+@ObjectType({ description: 'Something that the scan of a definition saw.' })
+export class DefinitionFinding {
+  @Field(() => String, {
+    description:
+      'What saw it: hiddenText, injection, secret, link, schema, name, icon, app, or scan where that failed.',
+  })
+  detector!: string;
+
+  @Field(() => String, { description: 'What it is, such as zeroWidth or readSecret.' })
+  category!: string;
+
+  @Field(() => FindingSeverityEnum, {
+    description: 'HIGH and CRITICAL quarantine a definition until it is approved by hand.',
+  })
+  severity!: FindingSeverity;
+
+  @Field(() => String, { description: 'JSON pointer to the string it is in; empty for the whole definition.' })
+  path!: string;
+
+  @Field(() => Int, { description: 'Where it begins in that string, in UTF-16 code units.' })
+  start!: number;
+
+  @Field(() => Int, { description: 'Where it ends; exclusive.' })
+  end!: number;
+}
+
+@ObjectType({ description: 'A definition as the upstream sent it.' })
+export class DefinitionBody {
+  @Field(() => String, { description: 'SHA-256 of the object in canonical form, as sha256:<hex>.' })
+  digest!: string;
+
+  @Field(() => Json, { description: 'The object, with every member it was sent with.' })
+  raw!: unknown;
+
+  @Field(() => [DefinitionFinding], { description: 'What the scan saw in it, the worst first; at most 100.' })
+  findings!: readonly DefinitionFinding[];
+}
