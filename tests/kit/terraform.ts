@@ -67,6 +67,9 @@ export async function buildProvider(): Promise<Provider> {
 
 const requirement = 'terraform {\n  required_providers {\n    sallyport = { source = "sallyport/sallyport" }\n  }\n}\n';
 
+/** Commands of two words, which take no colors. */
+const plainCommands: ReadonlySet<string> = new Set(['state', 'providers']);
+
 /** One configuration with its state. */
 export class Workspace {
   readonly folder: string;
@@ -98,7 +101,8 @@ export class Workspace {
     env: Readonly<Record<string, string>> = {},
   ): Promise<Ran> {
     const program = findBinary('terraform') ?? 'terraform';
-    return run(program, [command, '-no-color', ...parameters], {
+    const colors = plainCommands.has(command) ? [] : ['-no-color'];
+    return run(program, [command, ...colors, ...parameters], {
       cwd: this.folder,
       env: { ...this.environment, ...env },
     });

@@ -1,0 +1,3 @@
+data "sallyport_group" "analysts" {
+  name = "analysts"
+}

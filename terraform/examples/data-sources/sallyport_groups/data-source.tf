@@ -1,0 +1,1 @@
+data "sallyport_groups" "all" {}

@@ -1,0 +1,3 @@
+data "sallyport_node" "west" {
+  name = "west-1"
+}

@@ -1,0 +1,3 @@
+data "sallyport_server" "jira" {
+  slug = "jira"
+}

@@ -1,0 +1,3 @@
+data "sallyport_servers" "in_service" {
+  lifecycle_state = "approved"
+}

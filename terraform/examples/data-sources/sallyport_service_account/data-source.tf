@@ -1,0 +1,3 @@
+data "sallyport_service_account" "triage" {
+  name = "triage agent"
+}

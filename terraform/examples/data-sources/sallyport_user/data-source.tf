@@ -1,0 +1,3 @@
+data "sallyport_user" "ada" {
+  key = "ada@example.com"
+}

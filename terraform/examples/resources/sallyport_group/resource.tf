@@ -1,0 +1,4 @@
+resource "sallyport_group" "analysts" {
+  name        = "analysts"
+  description = "Look into what happened"
+}

@@ -1,0 +1,5 @@
+resource "sallyport_role" "registrar" {
+  name        = "registrar"
+  description = "Registers servers and changes them"
+  permissions = ["server:read", "server:write"]
+}

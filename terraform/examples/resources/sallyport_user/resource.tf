@@ -1,0 +1,4 @@
+resource "sallyport_user" "ada" {
+  name  = "Ada"
+  email = "ada@example.com"
+}
