@@ -8,6 +8,7 @@ import {
   createQueues,
   discoverUpstream,
   type Egress,
+  FailedAttempts,
   type Log,
   type OperationsServer,
   type Queues,
@@ -176,6 +177,7 @@ function createEdges(
     decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
     slots,
     receive: { access: config.access, requestBodyTimeoutMs: config.listener.requestBodyTimeoutMs },
+    failedAttempts: new FailedAttempts({ clock }),
     clock,
     log,
   });
@@ -191,6 +193,7 @@ function createEdges(
       load.requests++;
       return pipeline.handle(request);
     },
+    refuse: (error, remoteAddress) => pipeline.refuse(error, remoteAddress),
     clock,
     log,
   });

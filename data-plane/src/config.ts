@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { BlockList, isIP } from 'node:net';
-import { parseEgressAllowList, type QueueBackend } from '@sallyport/schema/platform';
+import { BlockList } from 'node:net';
+import { parseEgressAllowList, parseTrustedProxies, type QueueBackend } from '@sallyport/schema/platform';
 import { syncPath } from '@sallyport/schema';
 import { z } from 'zod';
 import type { AccessRules } from './mcp/origin.ts';
@@ -171,25 +171,13 @@ function crossProblems(env: Environment): string[] {
   if (env.REDIS_URL === undefined && env.DATABASE_URL === undefined) {
     problems.push('REDIS_URL or DATABASE_URL is required: the queues live in one of them');
   }
-  if (blockListOf(env.SALLYPORT_TRUSTED_PROXIES) === undefined) {
+  if (parseTrustedProxies(env.SALLYPORT_TRUSTED_PROXIES) === undefined) {
     problems.push('SALLYPORT_TRUSTED_PROXIES: must be addresses or CIDRs, such as 10.0.0.0/8');
   }
   for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
   }
   return problems;
-}
-
-function blockListOf(entries: readonly string[]): BlockList | undefined {
-  const found = new BlockList();
-  for (const entry of entries) {
-    const [address = '', prefix] = entry.split('/');
-    const family = isIP(address);
-    const length = prefix === undefined ? (family === 6 ? 128 : 32) : Number(prefix);
-    if (family === 0 || !Number.isInteger(length) || length < 0 || length > (family === 6 ? 128 : 32)) return undefined;
-    found.addSubnet(address, length, family === 6 ? 'ipv6' : 'ipv4');
-  }
-  return found;
 }
 
 /** Reads the configuration, or says everything that is wrong with it at once. Values never appear in problems. */
@@ -224,7 +212,7 @@ function configOf(env: Environment): NodeConfig {
       publicHosts: new Set([...own, ...env.SALLYPORT_PUBLIC_HOSTS]),
       allowedOrigins: new Set(env.SALLYPORT_ALLOWED_ORIGINS),
     },
-    trustedProxies: blockListOf(env.SALLYPORT_TRUSTED_PROXIES) ?? new BlockList(),
+    trustedProxies: parseTrustedProxies(env.SALLYPORT_TRUSTED_PROXIES) ?? new BlockList(),
     operations: { host: env.SALLYPORT_OPERATIONS_HOST, port: env.SALLYPORT_OPERATIONS_PORT },
     egressAllow: parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).allow,
     listener: {

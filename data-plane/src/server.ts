@@ -1,9 +1,15 @@
-import { createServer as createHttpServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
+import {
+  createServer as createHttpServer,
+  type IncomingMessage,
+  type Server,
+  ServerResponse,
+  STATUS_CODES,
+} from 'node:http';
 import { createServer as createHttpsServer } from 'node:https';
-import { BlockList, isIP, type AddressInfo, type Socket } from 'node:net';
+import type { AddressInfo, BlockList, Socket } from 'node:net';
+import type { Duplex } from 'node:stream';
 import { AppError, ERRORS, type ErrorCode } from '@sallyport/schema';
-import type { Clock, Log } from '@sallyport/schema/platform';
-import { errorResponse } from './mcp/error-response.ts';
+import { type Clock, clientAddress, type Log } from '@sallyport/schema/platform';
 import type { ByteStream, ProxyRequest, ProxyResponse } from './pipeline/exchange.ts';
 
 export interface ListenerLimits {
@@ -25,6 +31,8 @@ export interface ListenerOptions {
   /** Proxies whose `X-Forwarded-For` is believed. */
   readonly trustedProxies: BlockList;
   readonly handle: (request: ProxyRequest) => Promise<ProxyResponse>;
+  /** Answers bytes that are no request, and records that they came. */
+  readonly refuse: (error: AppError, remoteAddress: string | null) => Promise<ProxyResponse>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -52,15 +60,21 @@ export class Listener {
       keepAliveTimeout: limits.connectionIdleTimeoutMs,
       connectionsCheckingInterval: 5_000,
       noDelay: true,
+      // Answered by the pipeline like any other, so that it is recorded.
+      requireHostHeader: false,
     };
     const onRequest = (incoming: IncomingMessage, outgoing: ServerResponse): void =>
       void this.#serve(incoming, outgoing);
     this.#server =
       tls === null ? createHttpServer(settings, onRequest) : createHttpsServer({ ...settings, ...tls }, onRequest);
     this.#server.maxConnections = limits.connectionsMax;
-    // Answered by the pipeline like any other, so that it is recorded: node:http would refuse it by itself with 417.
+    // As above: node:http would refuse the one by itself with 417, and drop the other in silence.
     this.#server.on('checkExpectation', onRequest);
-    this.#server.on('clientError', (error: NodeJS.ErrnoException, socket: Socket) => this.#refuseUnread(error, socket));
+    this.#server.on('connect', (incoming, socket) => onRequest(incoming, responseOn(incoming, socket)));
+    this.#server.on(
+      'clientError',
+      (error: NodeJS.ErrnoException, socket: Socket) => void this.#refuseUnread(error, socket),
+    );
   }
 
   /** @returns the port listened on */
@@ -131,27 +145,14 @@ export class Listener {
       path: query < 0 ? target : target.slice(0, query),
       headers,
       repeatedHeaders: repeated,
-      remoteAddress: this.#clientAddress(incoming.socket.remoteAddress, headers.get(forwardedForHeader)),
+      remoteAddress: clientAddress(
+        incoming.socket.remoteAddress,
+        headers.get(forwardedForHeader),
+        this.#options.trustedProxies,
+      ),
       signal,
       readBody: (bytesMax, timeoutMs) => this.#readBody(incoming, bytesMax, timeoutMs),
     };
-  }
-
-  /** The last hop that is no trusted proxy; what a stranger claims of itself counts for nothing. */
-  #clientAddress(peer: string | undefined, forwardedFor: string | undefined): string | null {
-    const { trustedProxies } = this.#options;
-    const isTrusted = (address: string): boolean => {
-      const family = isIP(address);
-      return family !== 0 && trustedProxies.check(address, family === 6 ? 'ipv6' : 'ipv4');
-    };
-    let address = plainAddress(peer ?? '');
-    for (const hop of forwardedFor?.split(',').reverse() ?? []) {
-      if (!isTrusted(address)) break;
-      const candidate = plainAddress(hop.trim());
-      if (isIP(candidate) === 0) break;
-      address = candidate;
-    }
-    return address === '' ? null : address;
   }
 
   #readBody(incoming: IncomingMessage, bytesMax: number, timeoutMs: number): Promise<Buffer> {
@@ -217,25 +218,45 @@ export class Listener {
     }
   }
 
-  /** What node:http could not read as a request: no exchange, so one line of log and a status. */
-  #refuseUnread(error: NodeJS.ErrnoException, socket: Socket): void {
+  /** What node:http could not read as a request. One that only did not come in time is no request yet: a log line. */
+  async #refuseUnread(error: NodeJS.ErrnoException, socket: Socket): Promise<void> {
     if (error.code === 'ECONNRESET' || !socket.writable) {
       socket.destroy();
       return;
     }
-    const code: ErrorCode =
-      error.code === 'HPE_HEADER_OVERFLOW'
-        ? 'HEADERS_TOO_LARGE'
-        : error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
-          ? 'REQUEST_TIMEOUT'
-          : 'INVALID_REQUEST';
-    this.#options.log.info({ code, reason: error.code, address: socket.remoteAddress }, 'unreadable request refused');
-    const { body } = errorResponse(new AppError(code), 'modern', null);
-    const { http } = ERRORS[code];
-    socket.end(
-      `HTTP/1.1 ${http} Refused\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: ${body.length}\r\n\r\n${body.toString()}`,
-    );
+    const code = unreadCodeOf(error);
+    const address = clientAddress(socket.remoteAddress, undefined, this.#options.trustedProxies);
+    this.#options.log.info({ code, reason: error.code, address }, 'unreadable request refused');
+    if (code === 'REQUEST_TIMEOUT') {
+      socket.end(`HTTP/1.1 408 ${STATUS_CODES[408] ?? ''}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
+      return;
+    }
+    const publicMessage = code === 'INVALID_REQUEST' ? 'The request is not valid HTTP.' : undefined;
+    const refusal = new AppError(code, publicMessage === undefined ? {} : { publicMessage });
+    const { status, headers, body } = await this.#options.refuse(refusal, address);
+    if (!socket.writable) return;
+    const text = Buffer.isBuffer(body) ? body.toString() : '';
+    const lines = [`HTTP/1.1 ${status} ${STATUS_CODES[status] ?? ''}`, 'connection: close'];
+    for (let at = 0; at < headers.length; at += 2) lines.push(`${headers[at] ?? ''}: ${headers[at + 1] ?? ''}`);
+    lines.push(`content-length: ${Buffer.byteLength(text)}`, '', text);
+    socket.end(lines.join('\r\n'));
   }
+}
+
+function unreadCodeOf(error: NodeJS.ErrnoException): ErrorCode {
+  if (error.code === 'HPE_HEADER_OVERFLOW') return 'HEADERS_TOO_LARGE';
+  return error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 'REQUEST_TIMEOUT' : 'INVALID_REQUEST';
+}
+
+/** A response on a connection that node:http has let go of, as after CONNECT; it is the last one there. */
+function responseOn(incoming: IncomingMessage, socket: Duplex): ServerResponse {
+  const outgoing = new ServerResponse(incoming);
+  outgoing.shouldKeepAlive = false;
+  // Of the HTTP server, so never another Duplex.
+  outgoing.assignSocket(socket as Socket);
+  outgoing.once('finish', () => socket.end());
+  socket.once('error', () => socket.destroy());
+  return outgoing;
 }
 
 const forwardedForHeader = 'x-forwarded-for';
@@ -253,11 +274,6 @@ function readHeaders(raw: readonly string[]): { headers: Map<string, string>; re
     if (first !== undefined) repeated.push(name);
   }
   return { headers, repeated };
-}
-
-/** An IPv4 address as such where the socket shows it mapped into IPv6. */
-function plainAddress(address: string): string {
-  return address.startsWith('::ffff:') && isIP(address.slice(7)) === 4 ? address.slice(7) : address;
 }
 
 /**

@@ -66,19 +66,26 @@ test('a body that does not come in time is answered with 408 and its connection 
 });
 
 test('a header block above the limit is answered with 431', async () => {
+  const before = node.records.length;
   expect(await raw([head(`x-long: ${'x'.repeat(9_000)}`)])).toMatch(/^HTTP\/1\.1 431 [\s\S]*"code":1012/);
+  expect(node.records.slice(before)).toMatchObject([{ type: 'refused', outcome: 'malformed', status: 431 }]);
 });
 
 test.each([
-  ['no HTTP', 'nonsense\r\n\r\n'],
-  ['two lengths', head('content-length: 1', 'content-length: 2')],
-  ['a length and a chunked body', head('content-length: 1', 'transfer-encoding: chunked')],
-  ['a folded header', head('x: a\r\n b')],
-  ['no host', 'POST /mcp/open HTTP/1.1\r\n\r\n'],
-])('%s is refused without reaching the upstream', async (_what, bytes) => {
-  const before = upstream.requests.length;
-  expect(await raw([bytes], /\r\n\r\n/)).toMatch(/^HTTP\/1\.1 400/);
+  ['no HTTP', 'nonsense\r\n\r\n', 400],
+  ['two lengths', head('content-length: 1', 'content-length: 2'), 400],
+  ['a length and a chunked body', head('content-length: 1', 'transfer-encoding: chunked'), 400],
+  ['a body that is coded twice', `${head('transfer-encoding: gzip, chunked')}0\r\n\r\n`, 400],
+  ['a folded header', head('x: a\r\n b'), 400],
+  ['no host', 'POST /mcp/open HTTP/1.1\r\n\r\n', 400],
+  ['a tunnel', 'CONNECT evil.example:443 HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n', 404],
+])('%s is refused without reaching the upstream, and recorded', async (_what, bytes, status) => {
+  const [before, recorded] = [upstream.requests.length, node.records.length];
+  expect(await raw([bytes], /\}\}$/)).toMatch(new RegExp(`^HTTP/1\\.1 ${status} [A-Z]`));
   expect(upstream.requests.length).toBe(before);
+  expect(node.records.slice(recorded)).toMatchObject([
+    { type: 'refused', status, principal: null, client: { address: '127.0.0.1' } },
+  ]);
 });
 
 test('a second Host, an absolute target and another path are refused', async () => {
@@ -167,4 +174,34 @@ test('a request that expects what nobody offers is recorded like any other', asy
   const text = await raw([head('expect: a-miracle', 'content-length: 2'), '{}'], /\}\}$/);
   expect(text).toMatch(/^HTTP\/1\.1 400 /);
   expect(node.records.slice(before)).toMatchObject([{ type: 'refused', outcome: 'malformed' }]);
+});
+
+test('credentials that do not open are bounded by network, and one that opens is served all the same', async () => {
+  const behind = await startPipelineNode({
+    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
+    grants: [{ server: 'open', tools: ['*'] }],
+    trustedProxies: ['127.0.0.0/8'],
+  });
+  const from = (address: string, authorization: string | undefined = `Bearer ${testKey}`) =>
+    send(behind.url('open'), { ...call, headers: { ...call.headers, 'x-forwarded-for': address, authorization } });
+  const wrong = 'Bearer sp_a_key_that_does_not_exist';
+  const limited = await waitFor('the network is told to wait', async () => {
+    const answer = await from('203.0.113.9', wrong);
+    return answer.status === 429 && answer;
+  });
+  expect([limited.headers['retry-after'], limited.json.error.code]).toEqual(['1', 1006]);
+  expect(
+    behind.records.filter((record) => record.type === 'refused' && record.status === 401).length,
+  ).toBeGreaterThanOrEqual(60);
+  expect(behind.records.at(-1)).toMatchObject({
+    type: 'refused',
+    principal: null,
+    decision: { reason: 'RATE_LIMITED' },
+  });
+  expect((await from('203.0.113.9')).status).toBe(200);
+  expect((await from('203.0.113.10', wrong)).status).toBe(401);
+  // Who presents nothing tries nothing: so a client asks where to authenticate.
+  const anonymous = { ...call.headers, 'x-forwarded-for': '203.0.113.9', authorization: undefined };
+  expect((await send(behind.url('open'), { ...call, headers: anonymous })).status).toBe(401);
+  await behind.stop();
 });

@@ -32,6 +32,7 @@ import {
   createEgress,
   createLog,
   type EgressOptions,
+  FailedAttempts,
   parseEgressAllowList,
   systemClock,
 } from '@sallyport/schema/platform';
@@ -220,6 +221,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
       access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
       requestBodyTimeoutMs: configuration.listener?.requestBodyTimeoutMs ?? 5_000,
     },
+    failedAttempts: new FailedAttempts({ clock }),
     clock,
     log,
   });
@@ -230,6 +232,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     limits: { ...listenerLimits, ...configuration.listener },
     trustedProxies: trustedProxiesOf(configuration),
     handle: (request) => pipeline.handle(request),
+    refuse: (error, remoteAddress) => pipeline.refuse(error, remoteAddress),
     clock,
     log,
   });

@@ -14,7 +14,7 @@ import {
 } from '@sallyport/data-plane';
 import { SyncClient } from '@sallyport/data-plane/runtime';
 import { AppError } from '@sallyport/schema';
-import { createLog, randomSecret, systemClock } from '@sallyport/schema/platform';
+import { createLog, randomSecret, systemClock, FailedAttempts } from '@sallyport/schema/platform';
 import type { Dispatcher } from 'undici';
 import { sharedNowMs } from '../kit/echo-upstream.ts';
 import type { Call } from './victims.ts';
@@ -107,6 +107,7 @@ export function startLightRuntime(options: {
       access: { publicHosts: new Set(['127.0.0.1']), allowedOrigins: new Set() },
       requestBodyTimeoutMs: 5_000,
     },
+    failedAttempts: new FailedAttempts({ clock }),
     clock,
     log,
   });

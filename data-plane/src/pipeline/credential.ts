@@ -17,6 +17,11 @@ export interface Identified {
   readonly credential: Credential;
 }
 
+/** Whether a request brings something of the form of an API key, be it one or not. */
+export function presentsApiKey(headers: ReadonlyMap<string, string>): boolean {
+  return apiKeyForm.test(headers.get('authorization') ?? '');
+}
+
 /**
  * Whom a request comes from. The same answer for a key or token that is unknown, malformed, expired or revoked, and for
  * one whose principal may not act. Does not ask which endpoint a token is for: see `isFor`.

@@ -1,5 +1,5 @@
 import { AppError, toAppError } from '@sallyport/schema';
-import type { Clock, Log } from '@sallyport/schema/platform';
+import type { Clock, FailedAttempts, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
@@ -10,6 +10,7 @@ import { answerBatch, checkBatchRevision } from './answer-batch.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, reauthorize } from './authorize.ts';
 import type { Bridges } from './bridge.ts';
+import { presentsApiKey } from './credential.ts';
 import type { DecisionCache, DecisionContext } from './decisions.ts';
 import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
 import { createBridges } from './create-bridges.ts';
@@ -34,9 +35,12 @@ export interface PipelineOptions {
   readonly decisions: DecisionCache;
   readonly slots: ExchangeSlots;
   readonly receive: Omit<ReceiveSettings, 'tokens' | 'now'>;
+  readonly failedAttempts: FailedAttempts;
   readonly clock: Clock;
   readonly log: Log;
 }
+
+const tooManyFailures = 'Too many API keys from your network were not valid; try again shortly with one that is.';
 
 /** What a request passes on its way through the node, in the order that the types enforce. */
 export class Pipeline {
@@ -126,7 +130,7 @@ export class Pipeline {
       if (contradictsEra(exchange, forwarded.response.status)) health.doubted(routed.server.document.id);
       return this.#readableFor(request, await entry.follow(answer));
     } catch (error) {
-      const failure = toAppError(error);
+      const failure = this.#limited(request, toAppError(error));
       if (exchange.server !== null && failureContradictsEra(exchange, failure)) {
         health.doubted(exchange.server.document.id);
       }
@@ -139,6 +143,31 @@ export class Pipeline {
     const { runtimes, receive: settings } = this.#options;
     if (!isPublicHost(settings.access, request.headers)) return undefined;
     return resourceMetadata(request, runtimes.current);
+  }
+
+  /**
+   * Where too many API keys from one network did not open lately, a further one is told to wait. One that opens is never
+   * refused for the failures of others: a network is shared, and what decides here is in memory. Neither is an access
+   * token that has expired, whose client must learn so from the 401.
+   */
+  #limited(request: ProxyRequest, failure: AppError): AppError {
+    const { failedAttempts } = this.#options;
+    if (failure.code !== 'UNAUTHENTICATED' || !presentsApiKey(request.headers)) return failure;
+    const isOver = failedAttempts.isOver(request.remoteAddress);
+    failedAttempts.failed(request.remoteAddress);
+    return isOver ? new AppError('RATE_LIMITED', { publicMessage: tooManyFailures, cause: failure }) : failure;
+  }
+
+  /** The answer to bytes that the listener could not read as a request, which are recorded like one. Never rejects. */
+  async refuse(error: AppError, remoteAddress: string | null): Promise<ProxyResponse> {
+    const nothing = { method: '', path: '', headers: new Map<string, string>(), repeatedHeaders: [] };
+    const { signal } = new AbortController();
+    const request = { ...nothing, remoteAddress, signal, readBody: () => Promise.reject(error) };
+    const entry = openRecord(request, { ...this.#options, now: this.#now });
+    entry.exchange.runtime = this.#options.runtimes.current ?? null;
+    const response = await entry.fail(error);
+    response.follower?.ended(true, 0, null);
+    return response;
   }
 
   /** A browser's question whether it may ask; only of an origin that may. Anything else goes through the stages. */

@@ -39,6 +39,10 @@ export async function receive(
   const match = matchRoute(request.path);
   const slug = match?.name === 'endpoint' ? match.parameters['slug'] : undefined;
   exchange.slug = slug ?? null;
+  // RFC 9112, section 3.2.
+  if (!request.headers.has('host')) {
+    throw new AppError('INVALID_REQUEST', { publicMessage: 'The header host is missing.' });
+  }
   checkOrigin(settings.access, request.headers);
   const repeated = request.repeatedHeaders.find(mustBeSingle);
   if (repeated !== undefined) {
@@ -89,6 +93,10 @@ async function receiveMessage(
     !isJson(headers.get('content-type'))
   ) {
     throw new AppError('UNSUPPORTED_MEDIA_TYPE');
+  }
+  // node:http takes any list that ends in `chunked`, and would hand over the body still compressed.
+  if ((headers.get('transfer-encoding') ?? 'chunked').toLowerCase() !== 'chunked') {
+    throw new AppError('INVALID_REQUEST', { publicMessage: 'The only transfer encoding accepted is chunked.' });
   }
   const accept = headers.get('accept');
   if (!accepts(accept, 'application/json') || !accepts(accept, 'text/event-stream'))
