@@ -1,7 +1,8 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { apiRoutes, oauthRoutes } from '@sallyport/schema';
+import { apiRoutes, auditQueue, metricsQueue, oauthRoutes } from '@sallyport/schema';
 import {
   type Clock,
+  clientAddress,
   createQueues,
   ensureQueueSchema,
   type Log,
@@ -21,6 +22,7 @@ import { buildApiSchema } from './graphql-schema.ts';
 import { closeHttp, listen, listenUrl } from './http-server.ts';
 import { startJobs } from './jobs.ts';
 import { scimHandlers } from './identity/scim/scim-endpoint.ts';
+import { ControlPlaneMetrics } from './metrics.ts';
 import { createResolvers } from './resolvers.ts';
 import { type Services, startServices } from './services.ts';
 import { connectSignals, createSignals } from './signals.ts';
@@ -88,9 +90,11 @@ async function start(
   const database = openDatabase({ url: config.databaseUrl, connectionsMax: config.databaseConnectionsMax });
   // Whoever waits for readiness calls the API next, so it must listen by then; and nothing new comes while it stops.
   let isUp = false;
+  const registry = new Registry();
+  const metrics = new ControlPlaneMetrics({ registry, clock, log });
   const operations = await startOperationsServer({
     ...config.operations,
-    registry: new Registry(),
+    registry,
     ready: () => readiness(database, isUp),
   });
   started.add(() => operations.close());
@@ -98,12 +102,15 @@ async function start(
   await awaitDatabase(database, { clock, log });
   const applied = await migrate(database.raw);
   if (applied.length > 0) log.info({ applied }, 'database migrated');
+  const addressOf = addressReader(config, log);
   const services = await startServices({
     database,
     secretKey: config.secretKey,
     publicUrls: config.publicUrls,
     egressAllow: config.egressAllow,
     build: config.build,
+    metrics,
+    addressOf,
     clock,
     log,
   });
@@ -112,36 +119,71 @@ async function start(
   // In every process: one that only works has no nodes connected, so it could not ask any to discover.
   services.discovery.start();
   started.add(() => services.discovery.stop());
-  if (config.roles.includes('worker')) {
-    const { redisUrl, databaseUrl } = config;
-    if (redisUrl === undefined) await ensureQueueSchema(databaseUrl);
-    const queues = createQueues(redisUrl === undefined ? { databaseUrl } : { redisUrl }, { log });
-    const jobs = startJobs({ database, services, queues, clock, log });
-    started.add(() => jobs.stop());
-  }
-  const urls = config.roles.includes('api')
-    ? await startApi(config, { database, services, clock, log, started })
-    : { graphqlUrl: undefined, syncUrl: undefined };
+  const parts: Parts = { database, services, metrics, addressOf, clock, log, started };
+  const queues = config.roles.includes('worker') ? await startWorker(config, parts) : undefined;
+  const api = config.roles.includes('api') ? await startApi(config, parts) : undefined;
+  metrics.watch({
+    fleet: () => services.fleet.nodes.counts(clock.now()),
+    audit: () => services.checkpoints.state(),
+    queues,
+    syncConnections: () => services.fleet.syncServer.connections,
+    graphqlSockets: () => api?.graphqlSockets() ?? 0,
+  });
   isUp = true;
   started.add(() => Promise.resolve(void (isUp = false)));
-  return { ...urls, operationsUrl: operations.url, bootstrapToken, stop: () => started.stop(log) };
+  return {
+    graphqlUrl: api?.graphqlUrl,
+    syncUrl: api?.syncUrl,
+    operationsUrl: operations.url,
+    bootstrapToken,
+    stop: () => started.stop(log),
+  };
 }
 
-interface ApiParts {
+interface Parts {
   readonly database: Database;
   readonly services: Services;
+  readonly metrics: ControlPlaneMetrics;
+  readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
   readonly log: Log;
   readonly started: Started;
 }
 
-async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
-  const { database, services, clock, log, started } = parts;
+/** Reads who asks from a request, past the proxies that are trusted. */
+function addressReader({ trustedProxies }: ControlPlaneConfig, log: Log): (request: IncomingMessage) => string | null {
+  if (trustedProxies === undefined) {
+    log.warn(
+      'SALLYPORT_TRUSTED_PROXIES is not set: behind the proxy all callers look alike, so their failures are not limited',
+    );
+    return () => null;
+  }
+  return ({ socket, headers }) =>
+    clientAddress(socket.remoteAddress, headers['x-forwarded-for']?.toString(), trustedProxies);
+}
+
+/** @returns how many jobs each queue holds */
+async function startWorker(config: ControlPlaneConfig, parts: Parts) {
+  const { database, services, metrics, clock, log, started } = parts;
+  const { redisUrl, databaseUrl } = config;
+  if (redisUrl === undefined) await ensureQueueSchema(databaseUrl);
+  const queues = createQueues(redisUrl === undefined ? { databaseUrl } : { redisUrl }, { log });
+  const jobs = startJobs({ database, services, queues, metrics, clock, log });
+  started.add(() => jobs.stop());
+  const gauges = [auditQueue, metricsQueue].map((name) => ({ name, gauge: queues.gauge(name) }));
+  started.add(async () => void (await Promise.all(gauges.map(({ gauge }) => gauge.close()))));
+  return async () =>
+    Object.fromEntries(await Promise.all(gauges.map(async ({ name, gauge }) => [name, await gauge.depth()] as const)));
+}
+
+async function startApi(config: ControlPlaneConfig, parts: Parts) {
+  const { database, services, metrics, addressOf, clock, log, started } = parts;
   const signals = createSignals();
   started.add(await connectSignals(database, signals));
   const schema = buildApiSchema({ resolvers: createResolvers(services), signals });
-  const authenticate = (apiKey: string) => services.authenticate.actorFor(apiKey);
-  const graphql = await createGraphqlEndpoint({ schema, authenticate, clock, log });
+  const { authentication } = services;
+  const authenticate = (apiKey: string, from: string | null) => authentication.actorFor(apiKey, from);
+  const graphql = await createGraphqlEndpoint({ schema, authentication, addressOf, metrics, clock, log });
   const { exports, events } = services;
   const tail = startTail({ events, signals, clock, log });
   started.add(() => tail.stop());
@@ -151,7 +193,8 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
       ...scimHandlers({ ...services.scim, publicUrl: () => config.publicUrls?.issuer ?? url, clock, log }),
       ...oauthHandlers(services),
       graphql: (request, response) => graphql.handle(request, response),
-      auditExport: (request, response) => handleExport({ exports, authenticate, clock, log }, request, response),
+      auditExport: (request, response) =>
+        handleExport({ exports, authenticate, addressOf, clock, log }, request, response),
     },
     upgrades: {
       graphql: (request, socket, head) => graphql.handleUpgrade(request, socket, head),
@@ -165,6 +208,7 @@ async function startApi(config: ControlPlaneConfig, parts: ApiParts) {
   const url = listenUrl(server, secure ? 'https' : 'http', config.listen.host);
   return {
     graphqlUrl: `${url}${apiRoutes.graphql.path}`,
+    graphqlSockets: () => graphql.sockets,
     syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${apiRoutes.sync.path}`,
   };
 }

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from 'node:fs';
+import type { BlockList } from 'node:net';
 import { publicUrlSchema } from '@sallyport/schema';
-import { parseEgressAllowList } from '@sallyport/schema/platform';
+import { parseEgressAllowList, parseTrustedProxies } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
 
@@ -44,6 +45,11 @@ const environment = z.object({
   SALLYPORT_NODES_URL: publicUrlSchema
     .optional()
     .describe('Where clients reach the nodes, such as https://mcp.example.com: access tokens are for URLs under it.'),
+  SALLYPORT_TRUSTED_PROXIES: z
+    .string()
+    .default('')
+    .transform((text) => text.split(',').flatMap((part) => (part.trim() === '' ? [] : [part.trim()])))
+    .describe('Addresses or CIDRs of proxies whose X-Forwarded-For is believed, comma-separated.'),
   SALLYPORT_OPERATIONS_HOST: z
     .string()
     .min(1)
@@ -99,6 +105,8 @@ export interface ControlPlaneConfig {
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
   /** Undefined: no authorization server. */
   readonly publicUrls: PublicUrls | undefined;
+  /** Undefined: a proxy is in front and not named, so nobody's address can be told. */
+  readonly trustedProxies: BlockList | undefined;
   readonly operations: { readonly host: string; readonly port: number };
   readonly bootstrapToken: string | undefined;
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
@@ -132,6 +140,9 @@ function crossProblems(env: Partial<Environment>): string[] {
       `SALLYPORT_LISTEN_HOST: ${host} is not loopback, so TLS is needed: set ` +
         'SALLYPORT_TLS_CERT_FILE and SALLYPORT_TLS_KEY_FILE, or SALLYPORT_TLS_TERMINATED_BY_PROXY=true',
     );
+  }
+  if (parseTrustedProxies(env.SALLYPORT_TRUSTED_PROXIES ?? []) === undefined) {
+    problems.push('SALLYPORT_TRUSTED_PROXIES: must be addresses or CIDRs, such as 10.0.0.0/8');
   }
   for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW ?? '').problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
@@ -172,6 +183,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     listen: { host: data.SALLYPORT_LISTEN_HOST, port: data.SALLYPORT_LISTEN_PORT },
     tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
     publicUrls: issuer === undefined || nodesUrl === undefined ? undefined : { issuer, nodesUrl },
+    trustedProxies:
+      data.SALLYPORT_TLS_TERMINATED_BY_PROXY && data.SALLYPORT_TRUSTED_PROXIES.length === 0
+        ? undefined
+        : parseTrustedProxies(data.SALLYPORT_TRUSTED_PROXIES),
     operations: { host: data.SALLYPORT_OPERATIONS_HOST, port: data.SALLYPORT_OPERATIONS_PORT },
     bootstrapToken: data.SALLYPORT_BOOTSTRAP_TOKEN,
     egressAllow: parseEgressAllowList(data.SALLYPORT_EGRESS_ALLOW).allow,
@@ -199,6 +214,7 @@ export function redactedConfig(config: ControlPlaneConfig): Record<string, unkno
     databaseUrl: withoutPassword(config.databaseUrl),
     redisUrl: config.redisUrl === undefined ? undefined : withoutPassword(config.redisUrl),
     secretKey: '[redacted]',
+    trustedProxies: config.trustedProxies?.rules,
     bootstrapToken: config.bootstrapToken === undefined ? undefined : '[redacted]',
   };
 }

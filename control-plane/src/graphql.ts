@@ -24,6 +24,8 @@ import { type Actor, anonymousContext, type Context, createContext, isAuthentica
 import { isConnectionFailure } from './database/client.ts';
 import { graphqlErrorOf } from './graphql-errors.ts';
 import { assertWithinLimits, introspects, queryTokensMax } from './graphql-limits.ts';
+import type { GuardedAuthentication } from './identity/guarded-authentication.ts';
+import type { ControlPlaneMetrics, GraphqlOperation } from './metrics.ts';
 
 const requestBodyBytesMax = 1024 * 1024;
 /** Of a request without credentials, in bytes: it can only introspect, or bootstrap. */
@@ -39,8 +41,10 @@ const closedForReauthentication = 4403;
 
 export interface GraphqlOptions {
   readonly schema: GraphQLSchema;
-  /** The actor of a presented API key; throws UNAUTHENTICATED. */
-  readonly authenticate: (apiKey: string) => Promise<Actor>;
+  readonly authentication: Pick<GuardedAuthentication, 'actorFor' | 'assertMayTry' | 'failed'>;
+  /** Who asks; null where that cannot be told. */
+  readonly addressOf: (request: IncomingMessage) => string | null;
+  readonly metrics: Pick<ControlPlaneMetrics, 'graphqlAnswered'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -49,6 +53,8 @@ export interface GraphqlOptions {
 export interface GraphqlEndpoint {
   handle(request: IncomingMessage, response: ServerResponse): Promise<void>;
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void;
+  /** Open sockets of subscribers. */
+  readonly sockets: number;
   stop(): Promise<void>;
 }
 
@@ -59,10 +65,21 @@ function bearerOf(header: string | undefined): string | undefined {
   return match[1];
 }
 
-async function contextFor(options: GraphqlOptions, key: string | undefined): Promise<Context> {
-  if (key === undefined) return anonymousContext(options);
-  return createContext(await options.authenticate(key), options);
+async function contextFor(options: GraphqlOptions, key: string | undefined, from: string | null): Promise<Context> {
+  if (key !== undefined) return createContext(await options.authentication.actorFor(key, from), options);
+  // Without a key there is nothing but the bootstrap token to be tried.
+  options.authentication.assertMayTry(from);
+  return anonymousContext(options);
 }
+
+/** What became of a request, for who counts: learnt while it runs. */
+interface Observed {
+  operation: GraphqlOperation;
+  code: ErrorCode | 'OK';
+}
+
+/** By the request's actor, which is its own; of the context Apollo makes a copy. */
+type Observations = WeakMap<Actor, Observed>;
 
 async function readBody(request: IncomingMessage, bytesMax: number): Promise<string> {
   const chunks: Buffer[] = [];
@@ -84,12 +101,13 @@ function assertJsonPost(request: IncomingMessage): void {
   }
 }
 
-function answerFailure(response: ServerResponse, thrown: unknown, log: Log): void {
+/** @returns the code answered with */
+function answerFailure(response: ServerResponse, thrown: unknown, log: Log): ErrorCode {
   const error = isConnectionFailure(thrown) ? new AppError('NOT_READY', { cause: thrown }) : toAppError(thrown);
   if (error.entry.owner === 'platform') log.error({ err: error.cause ?? error }, 'API failure');
   if (response.headersSent) {
     response.destroy();
-    return;
+    return error.code;
   }
   const { code, publicMessage, violations, entry } = error;
   const extensions = { code, retryable: entry.retryable, ...(violations === undefined ? {} : { violations }) };
@@ -98,10 +116,12 @@ function answerFailure(response: ServerResponse, thrown: unknown, log: Log): voi
     'cache-control': 'no-store',
     ...(entry.http === 401 ? { 'www-authenticate': 'Bearer' } : {}),
     ...(entry.http === 405 ? { allow: 'POST' } : {}),
+    ...(entry.http === 429 ? { 'retry-after': '1' } : {}),
     // What is left of a body that was refused is not read.
     ...(entry.http === 413 ? { connection: 'close' } : {}),
   });
   response.end(JSON.stringify({ errors: [{ message: publicMessage, extensions }] }));
+  return code;
 }
 
 /** The schema is for those who may do something here; to others nothing of it is told, not even by an error. */
@@ -125,6 +145,21 @@ function assertMayRun(
     throw new AppError(isAuthenticated(context) ? 'FORBIDDEN' : 'UNAUTHENTICATED', { internal: 'introspection' });
   }
   assertWithinLimits(schema, document, operation, variables);
+}
+
+/** Notes the operation and its first error. */
+function observingPlugin(observations: Observations): ApolloServerPlugin<Context> {
+  return {
+    requestDidStart: async () => ({
+      willSendResponse: async ({ response, operation, contextValue }) => {
+        const observed = observations.get(contextValue.actor);
+        if (observed === undefined) return;
+        observed.operation = operation?.operation ?? 'none';
+        const [error] = response.body.kind === 'single' ? (response.body.singleResult.errors ?? []) : [];
+        if (error !== undefined) observed.code = (error.extensions?.['code'] as ErrorCode | undefined) ?? 'INTERNAL';
+      },
+    }),
+  };
 }
 
 function limitsPlugin(): ApolloServerPlugin<Context> {
@@ -152,7 +187,7 @@ function limitsPlugin(): ApolloServerPlugin<Context> {
   };
 }
 
-function createApollo(options: GraphqlOptions): ApolloServer<Context> {
+function createApollo(options: GraphqlOptions, observations: Observations): ApolloServer<Context> {
   const { log } = options;
   return new ApolloServer<Context>({
     schema: options.schema,
@@ -164,7 +199,7 @@ function createApollo(options: GraphqlOptions): ApolloServer<Context> {
     parseOptions: { maxTokens: queryTokensMax },
     formatError: (formatted, thrown) => graphqlErrorOf(formatted, thrown, log),
     // No answer may be cached, so nothing needs to be reckoned for it.
-    plugins: [limitsPlugin(), ApolloServerPluginCacheControlDisabled()],
+    plugins: [limitsPlugin(), observingPlugin(observations), ApolloServerPluginCacheControlDisabled()],
     logger: {
       debug: () => {},
       info: () => {},
@@ -174,15 +209,25 @@ function createApollo(options: GraphqlOptions): ApolloServer<Context> {
   });
 }
 
+interface Served {
+  readonly apollo: ApolloServer<Context>;
+  readonly observations: Observations;
+}
+
 async function serveHttp(
-  apollo: ApolloServer<Context>,
+  { apollo, observations }: Served,
   options: GraphqlOptions,
   request: IncomingMessage,
   response: ServerResponse,
 ): Promise<void> {
+  const { authentication, clock, metrics } = options;
+  const startedAt = clock.monotonic();
+  const observed: Observed = { operation: 'none', code: 'OK' };
   try {
     assertJsonPost(request);
-    const context = await contextFor(options, bearerOf(request.headers.authorization));
+    const from = options.addressOf(request);
+    const context = await contextFor(options, bearerOf(request.headers.authorization), from);
+    observations.set(context.actor, observed);
     const text = await readBody(request, isAuthenticated(context) ? requestBodyBytesMax : anonymousBodyBytesMax);
     let body: unknown;
     try {
@@ -198,6 +243,7 @@ async function serveHttp(
       httpGraphQLRequest: { method: 'POST', headers, search: '', body },
       context: () => Promise.resolve(context),
     });
+    if (!isAuthenticated(context) && observed.code === 'UNAUTHENTICATED') authentication.failed(from);
     for (const [name, value] of result.headers) response.setHeader(name, value);
     response.setHeader('cache-control', 'no-store');
     response.statusCode = result.status ?? 200;
@@ -208,7 +254,9 @@ async function serveHttp(
     for await (const chunk of result.body.asyncIterator) response.write(chunk);
     response.end();
   } catch (error) {
-    answerFailure(response, error, options.log);
+    observed.code = answerFailure(response, error, options.log);
+  } finally {
+    metrics.graphqlAnswered(observed.operation, observed.code, clock.monotonic() - startedAt);
   }
 }
 
@@ -235,7 +283,7 @@ async function reauthenticate(options: GraphqlOptions, extra: SocketExtra): Prom
   const { context, apiKey, socket } = extra;
   if (context === undefined || apiKey === undefined) return;
   try {
-    if (sameActor(await options.authenticate(apiKey), context.actor)) return;
+    if (sameActor(await options.authentication.actorFor(apiKey, null), context.actor)) return;
   } catch (error) {
     // The database being away says nothing about the key.
     if (!(error instanceof AppError)) return;
@@ -287,7 +335,8 @@ function serveSockets(options: GraphqlOptions, server: WebSocketServer): { dispo
       onConnect: async ({ connectionParams, extra }) => {
         try {
           const apiKey = keyOfParameters(connectionParams);
-          extra.context = createContext(await options.authenticate(apiKey), options);
+          const from = options.addressOf(extra.request);
+          extra.context = createContext(await options.authentication.actorFor(apiKey, from), options);
           extra.apiKey = apiKey;
         } catch (error) {
           options.log.debug({ err: error }, 'subscription socket refused');
@@ -322,12 +371,16 @@ function appGraphqlError(code: ErrorCode): GraphQLError {
 }
 
 export async function createGraphqlEndpoint(options: GraphqlOptions): Promise<GraphqlEndpoint> {
-  const apollo = createApollo(options);
+  const observations: Observations = new WeakMap();
+  const apollo = createApollo(options, observations);
   await apollo.start();
   const server = new WebSocketServer({ noServer: true, maxPayload: socketFrameBytesMax, handleProtocols });
   const sockets = serveSockets(options, server);
   return {
-    handle: (request, response) => serveHttp(apollo, options, request, response),
+    handle: (request, response) => serveHttp({ apollo, observations }, options, request, response),
+    get sockets() {
+      return server.clients.size;
+    },
     handleUpgrade: (request, socket, head) => {
       if (server.clients.size >= socketsMax) {
         socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');

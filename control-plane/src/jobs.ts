@@ -9,6 +9,7 @@ import { forgetUnusedClients } from './oauth/client.service.ts';
 import { forgetLoginCodes } from './oauth/login-code.service.ts';
 import { forgetOAuthObjects } from './oauth/object-store.service.ts';
 import { forgetRevokedFamilies } from './oauth/token-family.service.ts';
+import type { ControlPlaneMetrics } from './metrics.ts';
 import type { Services } from './services.ts';
 
 const housekeepingIntervalMs = 10 * 60_000;
@@ -24,6 +25,7 @@ export interface JobsOptions {
   readonly database: Database;
   readonly services: Pick<Services, 'checkpoints' | 'nodeKeys' | 'onAlarm'>;
   readonly queues: Queues;
+  readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -62,10 +64,12 @@ function every(name: string, intervalMs: number, log: Log, run: () => Promise<vo
 
 /** What the `worker` role does: takes in what nodes ship, and keeps the audit trail and the database in order. */
 export function startJobs(options: JobsOptions): Jobs {
-  const { database, services, queues, clock, log } = options;
+  const { database, services, queues, metrics, clock, log } = options;
   const { checkpoints, nodeKeys, onAlarm } = services;
   const partitions = new PartitionService({ database, clock, log });
-  const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm });
+  const onStored = (records: number, oldestMs: number | null): void =>
+    metrics.batchStored(records, oldestMs === null ? 0 : clock.now() - oldestMs);
+  const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm, onStored });
   const traffic = new TrafficIngestService({ database, keys: nodeKeys, log });
   const consumers = [
     queues.consumer(auditQueue, { concurrency: auditBatchesConcurrent, handle: (data) => ingest.ingest(data) }),

@@ -1,5 +1,13 @@
+import type { IncomingMessage } from 'node:http';
 import type { Permission } from '@sallyport/schema';
-import { type Clock, createEgress, type Egress, type EgressAllowance, type Log } from '@sallyport/schema/platform';
+import {
+  type Clock,
+  createEgress,
+  type Egress,
+  type EgressAllowance,
+  FailedAttempts,
+  type Log,
+} from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
@@ -19,17 +27,19 @@ import { systemContext } from './context.ts';
 import type { Database, Reader } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
-import { type Fleet, startFleet } from './fleet/fleet.ts';
+import { type Fleet, type FleetOptions, startFleet } from './fleet/fleet.ts';
 import { FleetVault } from './fleet/fleet-keys.ts';
 import { ApiKeyService } from './identity/api-key.service.ts';
 import { AuthenticateService } from './identity/authenticate.service.ts';
 import { BootstrapService } from './identity/bootstrap.service.ts';
+import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { principalLookup, PrincipalService } from './identity/principal.service.ts';
 import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
 import { ScimTokenService } from './identity/scim/token.service.ts';
+import type { ControlPlaneMetrics } from './metrics.ts';
 import { AuthorizationServer } from './oauth/authorization-server.ts';
 import { ClientService } from './oauth/client.service.ts';
 import { ConsentService } from './oauth/consent.service.ts';
@@ -46,6 +56,9 @@ export interface ServicesOptions {
   readonly publicUrls: PublicUrls | undefined;
   readonly egressAllow: readonly EgressAllowance[];
   readonly build: string;
+  readonly metrics: Pick<ControlPlaneMetrics, 'auditAlarm' | 'authenticationFailed' | 'compiled'>;
+  /** Who asks; null where that cannot be told. */
+  readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -55,7 +68,14 @@ export type Services = Awaited<ReturnType<typeof startServices>>;
 const discoveryPermissions: readonly Permission[] = ['server:read', 'server:write'];
 
 /** What an operator must know of a node's trail: in the log, and on the node's page where the node is known. */
-function alarm(fleet: Fleet, log: Log, code: AuditAlarm, nodeId: string, message: string): void {
+function alarm(
+  fleet: Fleet,
+  { log, metrics }: ServicesOptions,
+  code: AuditAlarm,
+  nodeId: string,
+  message: string,
+): void {
+  metrics.auditAlarm(code);
   log.error({ nodeId, code }, message);
   if (!isUuid(nodeId)) return;
   fleet.reports
@@ -123,6 +143,41 @@ function oauthServices(
   };
 }
 
+function guardedAuthentication(
+  { database, metrics, clock, log }: ServicesOptions,
+  roles: RoleService,
+): GuardedAuthentication {
+  const service = new AuthenticateService({ database, roles, clock, log });
+  return new GuardedAuthentication({
+    actorFor: (apiKey) => service.actorFor(apiKey),
+    attempts: new FailedAttempts({ clock }),
+    clock,
+    onFailure: (isLimited) => metrics.authenticationFailed(isLimited),
+  });
+}
+
+function fleetOf(
+  options: ServicesOptions,
+  epochs: EpochService,
+  health: HealthService,
+  doubtServer: FleetOptions['doubtServer'],
+): Promise<Fleet> {
+  const { database, secretKey, publicUrls, addressOf, metrics, clock, log } = options;
+  return startFleet({
+    database,
+    secretKey,
+    publicUrls,
+    addressOf,
+    clock,
+    log,
+    onCompiled: (outcome, durationMs) => metrics.compiled(outcome, durationMs),
+    watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
+    spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
+    recordHealth: (nodeId, observations) => health.report(nodeId, observations),
+    doubtServer,
+  });
+}
+
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
@@ -138,19 +193,10 @@ export async function startServices(options: ServicesOptions) {
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
   const apiKeys: ApiKeyService = new ApiKeyService(database, roles);
-  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void => alarm(fleet, log, code, nodeId, message);
+  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
+    alarm(fleet, options, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
-  const fleet: Fleet = await startFleet({
-    database,
-    secretKey: options.secretKey,
-    publicUrls: options.publicUrls,
-    clock,
-    log,
-    watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
-    spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
-    recordHealth: (nodeId, observations) => health.report(nodeId, observations),
-    doubtServer: (serverId) => discovery.doubt(serverId),
-  });
+  const fleet: Fleet = await fleetOf(options, epochs, health, (serverId) => discovery.doubt(serverId));
   const discovery: DiscoveryJob = new DiscoveryJob({
     database,
     egress,
@@ -178,7 +224,7 @@ export async function startServices(options: ServicesOptions) {
     scim: scimOf(options, principals, groups),
     ...policyServices(database),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
-    authenticate: new AuthenticateService({ database, roles, clock, log }),
+    authentication: guardedAuthentication(options, roles),
     ...oauthServices(options, { roles, fleet, egress }),
     fleet,
     discovery,

@@ -56,6 +56,7 @@ export async function startTestControlPlane(
     database,
     secretKey: testSecretKey,
     publicUrls: options.publicUrls,
+    addressOf: (request) => request.socket.remoteAddress ?? null,
     clock: options.clock ?? systemClock,
     log: quiet,
     watermarksOf: () => Promise.resolve([]),

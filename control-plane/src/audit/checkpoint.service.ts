@@ -21,6 +21,14 @@ export interface AuditSigner {
   signAudit(text: string): string;
 }
 
+/** How the trail is, in numbers. */
+export interface AuditState {
+  /** Lines kept in quarantine. */
+  readonly quarantined: number;
+  /** Events of the control plane that wait for their place in the chain. */
+  readonly unchained: number;
+}
+
 /** Events of the control plane that one pass chains. */
 const chainedPerPassMax = 1_000;
 /** Any constant shared by all control-plane processes: they take turns. */
@@ -44,6 +52,13 @@ export class CheckpointService {
 
   sign(text: string): string {
     return this.#signer.signAudit(text);
+  }
+
+  /** For the operator's metrics. */
+  async state(): Promise<AuditState> {
+    const [row] = await this.#database.raw<{ quarantined: string; unchained: string }[]>`
+      select (select count(*) from audit_quarantine) as quarantined, (select count(*) from audit_unchained) as unchained`;
+    return { quarantined: Number(row?.quarantined), unchained: Number(row?.unchained) };
   }
 
   /**

@@ -8,7 +8,8 @@ import type { ExportService } from './export.service.ts';
 export interface ExportEndpointOptions {
   readonly exports: ExportService;
   /** The actor of a presented API key; throws UNAUTHENTICATED. */
-  readonly authenticate: (apiKey: string) => Promise<Actor>;
+  readonly authenticate: (apiKey: string, from: string | null) => Promise<Actor>;
+  readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -26,7 +27,8 @@ export async function handleExport(
   try {
     const match = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '');
     if (match?.[1] === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'no bearer token' });
-    const ctx = createContext(await options.authenticate(match[1]), { clock, log });
+    const actor = await options.authenticate(match[1], options.addressOf(request));
+    const ctx = createContext(actor, { clock, log });
     const chunks = await options.exports.export(ctx, rangeOf(request.url ?? ''));
     response.writeHead(200, { 'content-type': 'application/jsonl', 'cache-control': 'no-store' });
     for await (const chunk of chunks) {

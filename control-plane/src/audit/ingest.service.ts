@@ -29,6 +29,8 @@ export interface IngestOptions {
   readonly log: Log;
   /** Something an operator must know about a node's trail. */
   readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  /** Told of each batch that brought something new: its records, and when the oldest of them was written. */
+  readonly onStored?: ((records: number, oldestMs: number | null) => void) | undefined;
 }
 
 /** Told with the node's id when the watermark of one of its epochs has moved. */
@@ -70,7 +72,8 @@ export class IngestService {
     const steps = predecessorWaitMs / predecessorStepMs;
     for (let step = 0; ; step++) {
       try {
-        await this.#options.database.raw.begin((sql) => this.#store(sql, batch));
+        const stored = await this.#options.database.raw.begin((sql) => this.#store(sql, batch));
+        if (stored.length > 0) this.#options.onStored?.(stored.length, oldestOf(stored));
         return;
       } catch (error) {
         if (!(error instanceof PredecessorMissing)) throw error;
@@ -114,9 +117,10 @@ export class IngestService {
     return undefined;
   }
 
-  async #store(sql: RawTransaction, batch: AuditBatch): Promise<void> {
+  /** @returns the lines that were not stored before */
+  async #store(sql: RawTransaction, batch: AuditBatch): Promise<readonly CheckedLine[]> {
     const epoch = await this.#lockEpoch(sql, batch);
-    if (epoch === undefined) return;
+    if (epoch === undefined) return [];
     const isGap = batch.first > epoch.watermark + 1;
     if (isGap && batch.undeliverableFrom > epoch.watermark + 1)
       throw new PredecessorMissing('a batch before this one is missing');
@@ -148,6 +152,7 @@ export class IngestService {
     if (batch.epochEnded && !epoch.ended) await endEpoch(sql, batch.nodeId, batch.epoch, 'stopped');
     await sql`select pg_notify(${watermarkChannel}, ${batch.signedBy})`;
     if (last !== undefined) await sql`select pg_notify('sallyport_signal', 'auditEvents')`;
+    return checked;
   }
 
   /** The epoch's row, locked; undefined where this shipper may not write to it now. */
@@ -259,6 +264,11 @@ export class IngestService {
     this.#options.log.error({ code, nodeId: batch.nodeId, epoch: batch.epoch }, problem);
     this.#options.onAlarm(code, batch.nodeId, `epoch ${batch.epoch}: ${problem}`);
   }
+}
+
+function oldestOf(lines: readonly CheckedLine[]): number | null {
+  const times = lines.flatMap(({ record }) => (record === undefined ? [] : [record.time]));
+  return times.length === 0 ? null : Math.min(...times);
 }
 
 /** The ids stored, or undefined where PostgreSQL says that the data does not fit. */

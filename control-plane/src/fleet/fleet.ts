@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import type { Database } from '../database/client.ts';
 import type { PublicUrls } from './compile-snapshot.ts';
@@ -9,17 +10,19 @@ import type { ConnectionDependencies } from './node-connection.ts';
 import { NodeReports } from './node-reports.ts';
 import { NodeService } from './node.service.ts';
 import { NodeWatch } from './node-watch.ts';
-import { SnapshotPublisher } from './publish-snapshot.ts';
+import { SnapshotPublisher, type SnapshotPublisherOptions } from './publish-snapshot.ts';
 import { ensureSigningKey, SigningKeyService } from './signing-keys.ts';
 import { SyncServer } from './sync-server.ts';
 
 export interface FleetOptions
-  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer'> {
+  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer'>,
+    Pick<SnapshotPublisherOptions, 'onCompiled'> {
   readonly database: Database;
   /** SALLYPORT_SECRET_KEY. */
   readonly secretKey: string;
   /** Where clients reach the planes; without them there is no authorization server. */
   readonly publicUrls?: PublicUrls | undefined;
+  readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -54,10 +57,11 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
   const vault = new FleetVault(options.secretKey);
   const fleetKey = await openFleet(database, vault, clock);
   if (publicUrls !== undefined) await ensureSigningKey(database, vault, clock);
-  const publisher = new SnapshotPublisher({ database, vault, publicUrls, clock, log });
+  const { onCompiled } = options;
+  const publisher = new SnapshotPublisher({ database, vault, publicUrls, clock, log, onCompiled });
   const feed = new ManifestFeed({ database, vault, log });
   const reports = new NodeReports({ database, clock });
-  const syncServer = new SyncServer({
+  const connections = {
     admission: new NodeAdmission({ database, fleetKey, clock, log }),
     reports,
     feed,
@@ -68,7 +72,8 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     spoolEpochsReported: options.spoolEpochsReported,
     recordHealth: options.recordHealth,
     doubtServer: options.doubtServer,
-  });
+  };
+  const syncServer = new SyncServer(connections, options.addressOf);
   const services = createFleetServices(options);
   const watch = new NodeWatch({ database, nodes: services.nodes, clock, log });
   await feed.start();

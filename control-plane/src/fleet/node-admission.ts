@@ -1,5 +1,5 @@
 import { helloSigningText, type NodeCertificate, type NodeMessage, sha256, snapshotFormat } from '@sallyport/schema';
-import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
+import { type Clock, FailedAttempts, type Log, uuidv7 } from '@sallyport/schema/platform';
 import { and, desc, eq, gt, isNull, lt, ne, or, sql } from 'drizzle-orm';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database, Transaction } from '../database/client.ts';
@@ -44,6 +44,7 @@ export class NodeAdmission {
   readonly #fleetKey: FleetKey;
   readonly #clock: Clock;
   readonly #log: Log;
+  readonly #attempts: FailedAttempts;
 
   constructor(options: {
     readonly database: Database;
@@ -55,12 +56,17 @@ export class NodeAdmission {
     this.#fleetKey = options.fleetKey;
     this.#clock = options.clock;
     this.#log = options.log;
+    this.#attempts = new FailedAttempts({ clock: options.clock });
   }
 
-  /** @param nonce the challenge of this connection */
-  async admit(hello: Hello, nonce: string): Promise<Admission> {
+  /**
+   * @param nonce the challenge of this connection
+   * @param from the address of the node, or of what it is behind; null where that cannot be told
+   */
+  async admit(hello: Hello, nonce: string, from: string | null): Promise<Admission> {
     try {
       checkHello(hello);
+      if (hello.auth.kind === 'join') this.#assertMayTry(from);
       return await this.#database.db.transaction(async (tx) => {
         const nodeId = hello.auth.kind === 'join' ? await this.#join(tx, hello) : await this.#prove(tx, hello, nonce);
         const issued = await this.#registerKey(tx, nodeId, hello.publicKey);
@@ -68,9 +74,16 @@ export class NodeAdmission {
       });
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
+      if (error.code === 'JOIN_TOKEN_REFUSED') this.#attempts.failed(from);
       this.#log.warn({ code: error.code, name: storableText(hello.name) }, error.message);
       return { admitted: false, code: error.code, message: error.message };
     }
+  }
+
+  /** Nodes that have joined come by their key, so they are not held up by a token that somebody tries to guess. */
+  #assertMayTry(from: string | null): void {
+    if (!this.#attempts.isOver(from)) return;
+    throw new Refusal('RATE_LIMITED', 'too many join tokens from this network were refused; it is tried again later');
   }
 
   /** The key of this connection was used: from now on the ones before it are not accepted. */

@@ -67,6 +67,7 @@ interface Offer {
 export class NodeConnection {
   readonly #deps: ConnectionDependencies;
   readonly #wire: Wire;
+  readonly #from: string | null;
   readonly #challenge = randomBytes(24).toString('base64url');
   readonly #discoveries = new Map<string, (outcome: DiscoveryOutcome) => void>();
   #reporter: Reporter | undefined;
@@ -89,8 +90,10 @@ export class NodeConnection {
   #creditAt: number;
   #closed = false;
 
-  constructor(wire: Wire, deps: ConnectionDependencies) {
+  /** @param from the address of the other end; null where that cannot be told */
+  constructor(wire: Wire, deps: ConnectionDependencies, from: string | null) {
     this.#wire = wire;
+    this.#from = from;
     this.#deps = deps;
     this.#contactAt = deps.clock.now();
     this.#contactMonotonic = deps.clock.monotonic();
@@ -239,7 +242,7 @@ export class NodeConnection {
   async #admit(hello: Hello): Promise<void> {
     if (this.#hello !== 'awaited') return this.#refuse('HELLO_NOT_VALID', 'there is one hello in a connection');
     this.#hello = 'checking';
-    const admission = await this.#deps.admission.admit(hello, this.#challenge);
+    const admission = await this.#deps.admission.admit(hello, this.#challenge, this.#from);
     if (!admission.admitted) return this.#refuse(admission.code, admission.message);
     const { nodeId, connectionId, keyExpiresAt, certificate } = admission;
     const history = this.#deps.feed.history;

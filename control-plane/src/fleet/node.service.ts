@@ -68,6 +68,16 @@ export interface Convergence {
   }[];
 }
 
+/** How the fleet is, in numbers. */
+export interface FleetCounts {
+  readonly revision: number;
+  readonly pending: boolean;
+  /** Objects that cannot be published. */
+  readonly withheld: number;
+  /** `gone`: without a goodbye, and heard so lately that they may serve what they have. */
+  readonly nodes: Readonly<Record<NodeStatus, number>>;
+}
+
 interface Published {
   readonly historyId: string;
   readonly revision: number;
@@ -131,6 +141,17 @@ export class NodeService {
     const published = await readPublished(this.database.db);
     const present = await presentNodes(this.database.db, nowMs);
     return [published.revision, ...present.map((node) => [node.id, nodeStatus(node, published, nowMs)] as const)];
+  }
+
+  /** For the operator's metrics: numbers alone, so nobody has to be authorized. */
+  async counts(nowMs: number): Promise<FleetCounts> {
+    const { db } = this.database;
+    const published = await readPublished(db);
+    const nodes = { live: 0, unconverged: 0, gone: (await goneNodes(db, nowMs)).length };
+    for (const node of await presentNodes(db, nowMs)) nodes[nodeStatus(node, published, nowMs)] += 1;
+    const [generation] = await db.select().from(configGeneration).where(eq(configGeneration.id, 1));
+    const pending = (generation?.generation ?? 0) > published.generation;
+    return { revision: published.revision, pending, withheld: await db.$count(configProblems), nodes };
   }
 
   async configStatus(ctx: Context): Promise<ConfigStatus> {

@@ -10,7 +10,7 @@ import { and, desc, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import type { Database, Transaction } from '../database/client.ts';
 import { configChannel } from '../database/config-generation.ts';
 import { listen } from '../database/listen.ts';
-import { configChanges } from '../database/settings.tables.ts';
+import { collectGarbage } from './collect-garbage.ts';
 import {
   type CompiledUnit,
   compileSnapshot,
@@ -43,12 +43,6 @@ const coalesceMs = 50;
 /** Also without a signal: a window ends, a key expires, a signal was lost. */
 const reconcileIntervalMs = 30_000;
 const retryDelayMs = 1_000;
-/** How far back a returning node may be and still receive only what changed. */
-const manifestsKept = 1_000;
-/** Documents out of use stay this long, so that a node fetching an older configuration finishes undisturbed. */
-const documentsKeptMs = 10 * 60_000;
-/** Generations whose changes are remembered; a process further behind looks through everything. */
-const changesKept = 10_000;
 /** How often what is out of use is removed, in milliseconds. */
 const garbageIntervalMs = 60_000;
 /** Rows written with one statement. */
@@ -71,7 +65,11 @@ export interface SnapshotPublisherOptions {
   readonly publicUrls: PublicUrls | undefined;
   readonly clock: Clock;
   readonly log: Log;
+  /** Told of each compile with its duration in milliseconds. */
+  readonly onCompiled?: ((outcome: CompileOutcome, durationMs: number) => void) | undefined;
 }
+
+export type CompileOutcome = 'published' | 'unchanged' | 'failed';
 
 /**
  * The reconciler from rows to a published configuration. Woken by a signal without payload and by a timer; it always
@@ -152,9 +150,22 @@ export class SnapshotPublisher {
 
   /** Compiles and publishes now; undefined when no transaction has bumped the generation since the last compile. */
   async publish(): Promise<Publication | undefined> {
-    const { database, vault, publicUrls, clock, log } = this.#options;
+    const { clock } = this.#options;
     const since = this.#compiledGeneration;
-    if ((await readGeneration(database.db)) === since) return undefined;
+    if ((await readGeneration(this.#options.database.db)) === since) return undefined;
+    const startedAt = clock.monotonic();
+    let outcome: CompileOutcome = 'failed';
+    try {
+      const publication = await this.#compile(since);
+      outcome = publication.published ? 'published' : 'unchanged';
+      return publication;
+    } finally {
+      this.#options.onCompiled?.(outcome, clock.monotonic() - startedAt);
+    }
+  }
+
+  #compile(since: number | undefined): Promise<Publication> {
+    const { database, vault, publicUrls, clock, log } = this.#options;
     return withFleetLock(database, async () => {
       // Nodes' acknowledgements let a key move on, and these raise no generation: the timer looks.
       if (since === undefined) {
@@ -465,21 +476,6 @@ async function writeProblems(tx: Transaction, problems: readonly ObjectProblem[]
   for (const batch of batches([...current.values()])) {
     await tx.insert(configProblems).values(batch.map((problem) => ({ ...problem, since })));
   }
-}
-
-async function collectGarbage(database: Database, clock: Clock, generation: number): Promise<void> {
-  await database.db.delete(configChanges).where(lt(configChanges.generation, generation - changesKept));
-  const before = new Date(clock.now() - documentsKeptMs).toISOString();
-  await database.db.execute(sql`
-    delete from config_manifests m using (
-      select history_id, revision from config_manifests order by revision desc offset ${manifestsKept}
-    ) old where m.history_id = old.history_id and m.revision = old.revision`);
-  await database.db.execute(sql`
-    delete from config_documents d where d.created_at < ${before}
-      and not exists (select 1 from config_entries e where e.hash = d.hash)
-      and not exists (
-        select 1 from config_manifests m, jsonb_each_text(m.changed) c where m.published_at >= ${before} and c.value = d.hash
-      )`);
 }
 
 function* batches<Item>(items: readonly Item[], size = rowsAtOnceMax): Generator<Item[]> {

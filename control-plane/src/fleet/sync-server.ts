@@ -30,6 +30,7 @@ const compressionsAtOnceMax = 4;
 /** One WebSocket per node on `/sync`; the HTTP server hands over the upgrades of that path. */
 export class SyncServer {
   readonly #deps: ConnectionDependencies;
+  readonly #addressOf: (request: IncomingMessage) => string | null;
   readonly #server: WebSocketServer;
   readonly #connections = new Map<NodeConnection, WebSocket>();
   #unsubscribe: (() => void) | undefined;
@@ -37,8 +38,10 @@ export class SyncServer {
   #flush: NodeJS.Timeout | undefined;
   #flushing = false;
 
-  constructor(deps: ConnectionDependencies) {
+  /** @param addressOf who asks; null where that cannot be told */
+  constructor(deps: ConnectionDependencies, addressOf: (request: IncomingMessage) => string | null) {
     this.#deps = deps;
+    this.#addressOf = addressOf;
     this.#server = new WebSocketServer({
       noServer: true,
       // Counts bytes after decompression, so that a small frame cannot unfold into a large one.
@@ -73,14 +76,20 @@ export class SyncServer {
     this.#server.close();
   }
 
+  /** Open sockets: of nodes, and of those that have not proved who they are. */
+  get connections(): { readonly nodes: number; readonly strangers: number } {
+    let nodes = 0;
+    for (const { reporter } of this.#connections.keys()) if (reporter !== undefined) nodes += 1;
+    return { nodes, strangers: this.#connections.size - nodes };
+  }
+
   /** Takes over a socket that asks for the sync protocol. */
   handleUpgrade(request: IncomingMessage, socket: Duplex, head: Buffer): void {
-    const strangers = [...this.#connections.keys()].filter((connection) => connection.reporter === undefined).length;
-    if (this.#connections.size >= connectionsMax || strangers >= strangersMax) {
+    if (this.#connections.size >= connectionsMax || this.connections.strangers >= strangersMax) {
       socket.end('HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n');
       return;
     }
-    this.#server.handleUpgrade(request, socket, head, (websocket) => this.#accept(websocket));
+    this.#server.handleUpgrade(request, socket, head, (websocket) => this.#accept(websocket, this.#addressOf(request)));
   }
 
   /**
@@ -100,8 +109,8 @@ export class SyncServer {
     });
   }
 
-  #accept(socket: WebSocket): void {
-    const connection = new NodeConnection(socket, this.#deps);
+  #accept(socket: WebSocket, from: string | null): void {
+    const connection = new NodeConnection(socket, this.#deps, from);
     this.#connections.set(connection, socket);
     const helloDeadline = setTimeout(() => {
       if (connection.reporter === undefined) socket.terminate();

@@ -18,6 +18,7 @@ interface Bucket {
 /**
  * Counts failed authentications by the network they come from, each a bucket that fills again with time. Knows nothing
  * of what was tried. A network is often shared, so whoever asks decides what still passes where it is over its limit.
+ * An address that is not known (null) has no limit: it would be everybody's.
  */
 export class FailedAttempts {
   readonly #clock: Clock;
@@ -29,17 +30,14 @@ export class FailedAttempts {
 
   /** Whether further failures from this address are beyond the limit now. */
   isOver(address: string | null): boolean {
-    const bucket = this.#buckets.get(networkOf(address));
+    const network = networkOf(address);
+    const bucket = network === undefined ? undefined : this.#buckets.get(network);
     return bucket !== undefined && this.#creditOf(bucket) < 1;
   }
 
   /** Counts a failure. */
   failed(address: string | null): void {
-    const network = networkOf(address);
-    const bucket = this.#buckets.get(network);
-    const credit = bucket === undefined ? attemptsBurst : this.#creditOf(bucket);
-    this.#buckets.delete(network);
-    this.#buckets.set(network, { credit: Math.max(0, credit - 1), at: this.#clock.monotonic() });
+    this.#change(networkOf(address), -1);
     if (this.#buckets.size <= networksMax) return;
     for (const oldest of this.#buckets.keys()) {
       this.#buckets.delete(oldest);
@@ -47,14 +45,28 @@ export class FailedAttempts {
     }
   }
 
+  /** Takes back a failure that was counted in advance. */
+  forgive(address: string | null): void {
+    const network = networkOf(address);
+    if (network !== undefined && this.#buckets.has(network)) this.#change(network, 1);
+  }
+
+  #change(network: string | undefined, by: number): void {
+    if (network === undefined) return;
+    const bucket = this.#buckets.get(network);
+    const credit = Math.max(0, (bucket === undefined ? attemptsBurst : this.#creditOf(bucket)) + by);
+    this.#buckets.delete(network);
+    this.#buckets.set(network, { credit, at: this.#clock.monotonic() });
+  }
+
   #creditOf({ credit, at }: Bucket): number {
     return Math.min(attemptsBurst, credit + ((this.#clock.monotonic() - at) / 1_000) * attemptsPerSecond);
   }
 }
 
-function networkOf(address: string | null): string {
+function networkOf(address: string | null): string | undefined {
   const parsed = address === null ? undefined : parseIpAddress(address);
-  if (parsed === undefined) return 'unknown';
+  if (parsed === undefined) return undefined;
   if (parsed.family === 4) return formatIpAddress(parsed);
   return formatIpAddress({ family: 6, value: (parsed.value >> ipv6PrefixBits) << ipv6PrefixBits });
 }

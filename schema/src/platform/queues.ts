@@ -3,6 +3,7 @@ import {
   createPostgresBackend,
   type Job,
   type JobsOptions,
+  type JobType,
   type PostgresConnectionOptions,
   Queue,
   runMigrations,
@@ -25,6 +26,20 @@ export interface QueueProducer {
   close(): Promise<void>;
 }
 
+/** Jobs by their state. */
+export interface QueueDepth {
+  readonly waiting: number;
+  readonly active: number;
+  /** Failed, and tried again in a moment. */
+  readonly delayed: number;
+}
+
+export interface QueueGauge {
+  /** Rejects within seconds when the backend is away. */
+  depth(): Promise<QueueDepth>;
+  close(): Promise<void>;
+}
+
 export interface QueueConsumer {
   /** Lets running jobs end, then disconnects. */
   close(): Promise<void>;
@@ -38,6 +53,7 @@ export interface ConsumerOptions {
 
 export interface Queues {
   producer(name: string): QueueProducer;
+  gauge(name: string): QueueGauge;
   consumer(name: string, options: ConsumerOptions): QueueConsumer;
 }
 
@@ -66,6 +82,7 @@ export function createQueues(backend: QueueBackend, options: { readonly log: Log
   const { log } = options;
   return {
     producer: (name) => new Producer(() => openQueue(backend, name, log)),
+    gauge: (name) => new Producer(() => openQueue(backend, name, log)),
     consumer: (name, consumer) => new Consumer(() => openWorker(backend, name, consumer, log), log),
   };
 }
@@ -76,7 +93,7 @@ interface Opened<Handle> {
   close(): Promise<void>;
 }
 
-class Producer implements QueueProducer {
+class Producer implements QueueProducer, QueueGauge {
   readonly #open: () => Promise<Opened<Adder>>;
   #current: Promise<Opened<Adder>> | undefined;
 
@@ -85,15 +102,25 @@ class Producer implements QueueProducer {
   }
 
   async add(jobId: string, data: unknown): Promise<void> {
+    const queue = await this.#opened();
+    await within(addTimeoutMs, 'the queue took too long', queue.add('batch', data, { ...jobOptions, jobId }));
+  }
+
+  async depth(): Promise<QueueDepth> {
+    const queue = await this.#opened();
+    const counts = queue.getJobCounts('waiting', 'active', 'delayed');
+    const { waiting = 0, active = 0, delayed = 0 } = await within(addTimeoutMs, 'the queue took too long', counts);
+    return { waiting, active, delayed };
+  }
+
+  async #opened(): Promise<Adder> {
     this.#current ??= this.#open();
-    let opened: Opened<Adder>;
     try {
-      opened = await this.#current;
+      return (await this.#current).handle;
     } catch (error) {
       this.#current = undefined;
       throw error;
     }
-    await within(addTimeoutMs, 'the queue took too long', opened.handle.add('batch', data, { ...jobOptions, jobId }));
   }
 
   async close(): Promise<void> {
@@ -133,7 +160,10 @@ class Consumer implements QueueConsumer {
   }
 }
 
-type Adder = { add(name: string, data: unknown, options: JobsOptions): Promise<unknown> };
+type Adder = {
+  add(name: string, data: unknown, options: JobsOptions): Promise<unknown>;
+  getJobCounts(...states: JobType[]): Promise<Record<string, number>>;
+};
 type Closable = { close(): Promise<void>; disconnect(): Promise<void> };
 
 const postgresClasses = withBackend(createPostgresBackend);
