@@ -115,7 +115,8 @@ async function start(
     log,
   });
   started.add(() => services.stop());
-  const bootstrapToken = await armBootstrap(services, config, clock, log);
+  // Shown by a process that can take it.
+  const bootstrapToken = config.roles.includes('api') ? await armBootstrap(services, config, clock, log) : undefined;
   // In every process: one that only works has no nodes connected, so it could not ask any to discover.
   services.discovery.start();
   started.add(() => services.discovery.stop());

@@ -38,6 +38,8 @@ async function run(): Promise<void> {
   controlPlane = await startControlPlane(config, { log });
   const { graphqlUrl, syncUrl, operationsUrl, bootstrapToken } = controlPlane;
   log.info({ graphqlUrl, syncUrl, operationsUrl }, 'control plane is up');
+  // Nobody could ask for it again.
+  if (bootstrapToken !== undefined && !log.isLevelEnabled('warn')) console.error(`Bootstrap token: ${bootstrapToken}`);
   process.send?.({ type: 'ready', graphqlUrl, syncUrl, operationsUrl, bootstrapToken });
 }
 

@@ -1,3 +1,4 @@
+import { systemClock } from '@sallyport/schema/platform';
 import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { askGraphql, startTestControlPlane, testBootstrapToken, type TestControlPlane } from '../kit/control-plane.ts';
@@ -52,4 +53,27 @@ test('after all owners are gone a used token stays closed', async () => {
   await sql`update principals set status = 'disabled'`;
   const answer = await askGraphql(plane.graphqlUrl, bootstrap, { token: testBootstrapToken });
   expect(answer.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+});
+
+test('a token made at the first start opens for 24 hours; a later start then makes another', async () => {
+  const clock = { at: systemClock.now(), now: () => clock.at, monotonic: () => systemClock.monotonic() };
+  const options = { bootstrap: false, clock, environment: { SALLYPORT_BOOTSTRAP_TOKEN: '' } };
+  const first = await startTestControlPlane(options);
+  const made = first.controlPlane.bootstrapToken ?? '';
+  expect(made).toMatch(/^spb_[\w-]{40,}$/);
+  await first.stop();
+  const again = await startTestControlPlane({ ...options, databaseUrl: first.databaseUrl });
+  // The first is still good, so it is not shown again, nor replaced.
+  expect(again.controlPlane.bootstrapToken).toBeUndefined();
+  clock.at += 24 * 3_600_000;
+  const late = await askGraphql(again.graphqlUrl, bootstrap, { token: made });
+  expect(late.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+  await again.stop();
+  const later = await startTestControlPlane({ ...options, databaseUrl: first.databaseUrl });
+  const successor = later.controlPlane.bootstrapToken ?? '';
+  expect(successor).toMatch(/^spb_/);
+  const closed = await askGraphql(later.graphqlUrl, bootstrap, { token: made });
+  expect(closed.errors[0]?.extensions.code).toBe('UNAUTHENTICATED');
+  expect((await askGraphql(later.graphqlUrl, bootstrap, { token: successor })).errors).toEqual([]);
+  await later.stop();
 });

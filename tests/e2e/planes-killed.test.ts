@@ -9,8 +9,8 @@ import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { createMigratedDatabase } from '../kit/postgres.ts';
+import { Program } from '../kit/program.ts';
 import { askModern } from '../kit/raw-mcp.ts';
-import { Program } from './kill-topology.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'sallyport-planes-'));
 const programs: Program[] = [];

@@ -1,0 +1,75 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { waitFor } from './condition.ts';
+import { testConfig } from './config.ts';
+
+const repository = join(import.meta.dirname, '../..');
+const startDeadlineMs = 30_000;
+const respawnDelayMs = 200;
+const outputLengthMax = 100_000;
+
+/** A program that is started, killed and started again with the same environment; again also when it ends by itself. */
+export class Program {
+  readonly #script: string;
+  readonly #environment: Readonly<Record<string, string>>;
+  readonly #readyUrl: string;
+  #child: ChildProcess | undefined;
+  #wanted = false;
+  #ready = false;
+  /** Times it ended though it was ready and nobody had killed it. */
+  readonly crashes: string[] = [];
+  /** Of its last end; null where a signal ended it. */
+  exitCode: number | null = null;
+  /** What it wrote to stderr. */
+  output = '';
+
+  constructor(script: string, environment: Readonly<Record<string, string>>, readyUrl: string) {
+    this.#script = script;
+    this.#environment = environment;
+    this.#readyUrl = readyUrl;
+  }
+
+  async start(): Promise<void> {
+    this.#wanted = true;
+    this.#spawn();
+    await waitFor(`${this.#script} is ready`, async () => (await fetch(`${this.#readyUrl}/readyz`)).ok, {
+      deadlineMs: startDeadlineMs,
+      intervalMs: 50,
+    });
+    this.#ready = true;
+  }
+
+  /** A program that loses its database in the midst of its start ends, and whoever supervises it starts it again. */
+  #spawn(): void {
+    const child = spawn(process.execPath, [join(repository, this.#script)], {
+      env: {
+        ...this.#environment,
+        SALLYPORT_LOG_LEVEL: testConfig.logLevel === 'silent' ? 'fatal' : testConfig.logLevel,
+      },
+      stdio: ['ignore', 'inherit', 'pipe', 'ipc'],
+    });
+    this.#child = child;
+    child.stderr?.on('data', (chunk: Buffer) => {
+      this.output = (this.output + chunk.toString()).slice(-outputLengthMax);
+      if (testConfig.logLevel !== 'silent') process.stderr.write(chunk);
+    });
+    child.once('exit', (code, signal) => {
+      if (!this.#wanted || this.#child !== child) return;
+      if (this.#ready) this.crashes.push(`${this.#script} ended by itself with ${String(code ?? signal)}`);
+      setTimeout(() => this.#wanted && this.#spawn(), respawnDelayMs);
+    });
+  }
+
+  async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+    this.#wanted = false;
+    this.#ready = false;
+    const child = this.#child;
+    this.#child = undefined;
+    if (child === undefined || child.exitCode !== null || child.signalCode !== null) return;
+    const exited = once(child, 'exit');
+    child.kill(signal);
+    await exited;
+    this.exitCode = child.exitCode;
+  }
+}
