@@ -226,7 +226,7 @@ export class Listener {
     }
     const code = unreadCodeOf(error);
     const address = clientAddress(socket.remoteAddress, undefined, this.#options.trustedProxies);
-    this.#options.log.info({ code, reason: error.code, address }, 'unreadable request refused');
+    this.#options.log.debug({ code, reason: error.code, address }, 'unreadable request refused');
     if (code === 'REQUEST_TIMEOUT') {
       socket.end(`HTTP/1.1 408 ${STATUS_CODES[408] ?? ''}\r\nconnection: close\r\ncontent-length: 0\r\n\r\n`);
       return;

@@ -1,4 +1,13 @@
-import { mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type ConfigDocument, defaultLimits, encodeDocument } from '@sallyport/schema';
@@ -61,6 +70,15 @@ test('a file that was cut makes the whole unusable, never a part of it', async (
   await open().save(built.manifest, bodies, contact);
   truncateSync(join(directory, documentFiles()[0] ?? ''), 20);
   expect(open().load().state).toBe('unusable');
+});
+
+test('a file that the disk does not give makes the whole unusable, and does not end the process', async () => {
+  const { built, bodies } = configuration(defaultLimits);
+  await open().save(built.manifest, bodies, contact);
+  const file = join(directory, documentFiles()[0] ?? '');
+  rmSync(file);
+  mkdirSync(file);
+  expect(open().load()).toMatchObject({ state: 'unusable', problem: expect.stringContaining('EISDIR') });
 });
 
 test('only what changed is written, and what is no longer used goes', async () => {

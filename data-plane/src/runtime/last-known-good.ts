@@ -42,6 +42,16 @@ export class LastKnownGood {
 
   /** Reads and builds what an earlier process applied. A damaged part makes the whole unusable, never a part of it. */
   load(): LoadResult {
+    try {
+      return this.#load();
+    } catch (error) {
+      // A disk that fails to read: the control plane still has it all.
+      if (error instanceof Error && 'syscall' in error) return { state: 'unusable', problem: error.message };
+      throw error;
+    }
+  }
+
+  #load(): LoadResult {
     const manifestText = this.#files.read(manifestFile);
     if (manifestText.state === 'absent') return { state: 'absent' };
     const contactText = this.#files.read(contactFile);

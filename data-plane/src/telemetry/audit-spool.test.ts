@@ -14,10 +14,12 @@ let alarms: string[];
 beforeEach(() => {
   directory = mkdtempSync(join(tmpdir(), 'sallyport-spool-'));
   alarms = [];
+  log = silent;
 });
 afterEach(() => rmSync(directory, { recursive: true, force: true }));
 
-const log = createLog({ name: 'test', level: 'silent' });
+const silent = createLog({ name: 'test', level: 'silent' });
+let log = silent;
 const open = (auditSpoolBytesMax = 8 * 1024 * 1024): AuditSpool =>
   AuditSpool.open({
     directory,
@@ -182,6 +184,17 @@ describe('a full spool', () => {
     spool.append(refusal(2));
     expect(spool.shedCount).toBe(2);
     expect(alarms).toEqual(['AUDIT_SPOOL_SHEDDING']);
+    await spool.close();
+  });
+
+  test('does not fill the log as well: not a line a record', async () => {
+    const lines: string[] = [];
+    log = createLog({ name: 'test', level: 'error' }, { write: (line) => void lines.push(line) });
+    const spool = await full();
+    for (let n = 0; n < 1_000; n++) spool.append(refusal(n));
+    await expect(spool.appendDurable(refusal(1))).rejects.toMatchObject({ code: 'AUDIT_UNAVAILABLE' });
+    expect(spool.shedCount).toBe(1_001);
+    expect(lines.length).toBeLessThanOrEqual(2);
     await spool.close();
   });
 

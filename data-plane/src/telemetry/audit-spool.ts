@@ -25,6 +25,8 @@ const clippedCharacters = 1024;
 const closeReserveFraction = 0.02;
 /** Unsynced lines wait at most this long for their fsync. */
 const syncIntervalMs = 200;
+/** The log says at most this often that records are shed or refused. */
+const logIntervalMs = 10_000;
 
 export interface AuditSpoolOptions {
   /** Survives the process: the one place of a node that holds what cannot be lost. Created when missing. */
@@ -67,6 +69,8 @@ export class AuditSpool {
   #syncTimer: NodeJS.Timeout | undefined;
   readonly #shed: ShedCount;
   #alarmed = false;
+  /** Monotonic time of the last line in the log, by the alarm's code. */
+  readonly #loggedAt = new Map<string, number>();
   /** After a failed fsync a later one may succeed though the bytes are lost: from then on nothing counts as synced. */
   #syncFailed = false;
   #closed = false;
@@ -281,7 +285,12 @@ export class AuditSpool {
   }
 
   #alarm(code: string, message: string, error: unknown): void {
-    this.#options.log.error({ err: error, code }, message);
+    const now = this.#options.clock.monotonic();
+    // Not a line a record: the log may lie on the disk that is full.
+    if (now - (this.#loggedAt.get(code) ?? Number.NEGATIVE_INFINITY) >= logIntervalMs) {
+      this.#loggedAt.set(code, now);
+      this.#options.log.error({ err: error, code, shed: this.#shed.count }, message);
+    }
     if (this.#alarmed) return;
     this.#alarmed = true;
     this.#options.onAlarm(code, message);
