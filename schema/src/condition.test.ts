@@ -18,9 +18,15 @@ const facts: ConditionFacts = {
 function ask(kind: ConditionKind, text: string, argumentsText?: string): string {
   const given = conditionArguments(argumentsText);
   if (kind === 'whenArguments' && given === undefined) return 'too large';
-  const call = { target: { kind: 'tool', name: 'pay' }, arguments: given ?? {} };
+  const call = {
+    target: { kind: 'tool', name: 'pay' },
+    arguments: given ?? {},
+    argumentsLength: argumentsText?.length ?? 0,
+  };
   return compileCondition(kind, text).evaluate(facts, kind === 'when' ? undefined : call);
 }
+
+const many = (length: number): number[] => Array.from({ length }, (_, index) => index);
 
 describe('a condition', () => {
   test.each([
@@ -65,8 +71,13 @@ describe('a condition', () => {
     ['client.name.matches(principal.name)', 1, 1, /literal/],
     ['client.name.matches("(((((a{1000}){1000}){1000})))")', 1, 1, /RE2/],
     ['client.address.inNetwork("10.0.0.0/33")', 1, 1, /network/],
-    ['client.name.matchesRe2("a")', 1, 1, /not a function/],
+    ['client.name.matchesRe2("a")', 1, 1, /matchesRe2/],
     ['cel.bind(a, "x", a == "x")', 1, 1, /bind/],
+    ['principal.name // .matches("a")\n.matches("a")', 1, 1, /comment/],
+    ['(client.name + "a").split("").size() > 1', 1, 2, /without \+/],
+    ['principal.groups.join("-").split("-").size() > 1', 1, 1, /without \+/],
+    ['principal.groups.join(client.name) == ""', 1, 1, /literal/],
+    [`client.name == ${Array.from({ length: 18 }, () => 'client.name').join(' + ')}`, 1, 16, /more than 16/],
     ['principal.groups.all(a, principal.groups.all(b, a == b))', 1, 25, /inside another/],
     [`${'!'.repeat(300)}true`, 1, 1, /./],
     [`"${'x'.repeat(2048)}" == ""`, 1, 1, /longer/],
@@ -75,6 +86,67 @@ describe('a condition', () => {
     expect(problem?.message).toMatch(message);
     if (text.startsWith('!')) return;
     expect(problem).toMatchObject({ line, column });
+  });
+
+  test.each([
+    ['arguments.x - (arguments.y - 1) == 2', '{"x":3,"y":2}', 'yes'],
+    ['arguments.x / (arguments.y * 2) == 1', '{"x":8,"y":4}', 'yes'],
+    ['arguments.x > 0.00000000001', '{"x":0.000000000001}', 'no'],
+    ['arguments.x == 0.12345678901', '{"x":0.12345678901}', 'yes'],
+    ['arguments.x < 1e30', '{"x":1.5}', 'yes'],
+    ['arguments.x.lowerAscii() == "mike"', '{"x":"mi\u212ae"}', 'no'],
+    ['arguments.x.lowerAscii() == "mike" && "mike".upperAscii() == "MIKE"', '{"x":"MIke"}', 'yes'],
+    ['arguments.x.contains("😀")', '{"x":"a😀"}', 'yes'],
+    ['arguments.x.matches(r"^\\d+$") && "it\\n" != arguments.x', '{"x":"12"}', 'yes'],
+    ['(arguments.to).all(a, a.matches("^a") && a != arguments.x)', '{"x":"b","to":["a1","a2"]}', 'yes'],
+    ['arguments.to // .exists(a, true)\n .all(a, a == "x")', '{"to":["y"]}', 'no'],
+    ['arguments.x . matches ( "a$" )', '{"x":"a"}', 'yes'],
+    [
+      'arguments.by.all(key, arguments.by[key] > 0) && size(arguments.by.map(key, key)) == 2',
+      '{"by":{"a":1,"b":2}}',
+      'yes',
+    ],
+    ['[1, 2].map(a, a + arguments.x) == [2, 3]', '{"x":1}', 'yes'],
+  ])('means what is written: %s over %s is %s', (text, given, expected) =>
+    expect(ask('whenArguments', text, given)).toBe(expected),
+  );
+
+  test('that is accepted can be compiled', () => {
+    for (const text of [
+      'client.name == "\ud83d"',
+      'client.name.size() < 1e400',
+      'client.name == "\\U0001F600"',
+      '1.0 < 1e-320',
+    ]) {
+      const compiling = (): unknown => compileCondition('when', text);
+      if (conditionProblem('when', text) === undefined) expect(compiling).not.toThrow();
+      else expect(compiling).toThrow();
+    }
+  });
+
+  test.each([
+    ['arguments.text.split(",").exists(r, arguments.text.contains(r + "b"))', { text: 'aa,'.repeat(20_000) }],
+    ['arguments.rows.exists(r, arguments.text.matches(".*x$"))', { rows: many(900), text: 'a'.repeat(50_000) }],
+    ['arguments.text.split("").all(c, c in arguments.rows)', { rows: many(900), text: '0'.repeat(50_000) }],
+    ['arguments.text.split("").all(c, size(arguments.text) > 1)', { text: 'a'.repeat(60_000) }],
+    [
+      'bytes(arguments.text).json().a.all(x, x in arguments.rows)',
+      { rows: many(900), text: JSON.stringify({ a: many(10_000) }) },
+    ],
+    [
+      Array.from({ length: 8 }, () => 'arguments.text.matches("(a|aa|ab)*c")').join(' || '),
+      { text: 'a'.repeat(60_000) },
+    ],
+  ])('is unknown before it takes long, whatever a caller sends: %s', (text, given) => {
+    const began = performance.now();
+    expect(ask('whenArguments', text, JSON.stringify(given))).toBe('unknown');
+    expect(performance.now() - began).toBeLessThan(2_000);
+  });
+
+  test('over a usual number of elements and texts is decided', () => {
+    const given = { rows: many(200), text: `${'a'.repeat(3_000)}199` };
+    const text = 'arguments.rows.exists(r, arguments.text.endsWith(string(r)))';
+    expect(ask('whenArguments', text, JSON.stringify(given))).toBe('yes');
   });
 
   test('of an unknown client address is unknown', () => {

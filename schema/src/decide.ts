@@ -184,7 +184,7 @@ export class AccessRequest {
   readonly #facts: ConditionFacts;
   readonly #when = new Map<CompiledGrant, Match>();
   readonly #readArguments: (() => string | undefined) | null;
-  #arguments: CallFacts['arguments'] | null | undefined;
+  #arguments: Pick<CallFacts, 'arguments' | 'argumentsLength'> | null | undefined;
 
   /**
    * @param readArguments gives the JSON of a call's `arguments` (undefined where it has none), without repeated keys;
@@ -214,10 +214,14 @@ export class AccessRequest {
     const condition = grant.conditions.whenArguments;
     if (condition === null) return 'yes';
     if (this.#readArguments === null) return grant.entry.effect === 'deny' ? 'no' : 'yes';
-    if (this.#arguments === undefined) this.#arguments = conditionArguments(this.#readArguments()) ?? null;
+    if (this.#arguments === undefined) {
+      const text = this.#readArguments();
+      const read = conditionArguments(text);
+      this.#arguments = read === undefined ? null : { arguments: read, argumentsLength: text?.length ?? 0 };
+    }
     if (this.#arguments === null) return 'unknown';
     const { kind, name } = target;
-    return condition.evaluate(this.#facts, { target: { kind, name }, arguments: this.#arguments });
+    return condition.evaluate(this.#facts, { target: { kind, name }, ...this.#arguments });
   }
 }
 

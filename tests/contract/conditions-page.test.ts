@@ -62,7 +62,12 @@ describe('the page about conditions', () => {
   });
 
   test.each(outcomes)('tells what %s over %s comes to: %s', (condition, given, outcome) => {
-    const call = { target: { kind: 'tool', name: 'pay' }, arguments: conditionArguments(code(given)) ?? {} };
+    const text = code(given);
+    const call = {
+      target: { kind: 'tool', name: 'pay' },
+      arguments: conditionArguments(text) ?? {},
+      argumentsLength: text.length,
+    };
     const match = compileCondition('whenArguments', code(condition)).evaluate(facts, call);
     expect(match).toBe(({ true: 'yes', false: 'no' } as Record<string, string>)[outcome ?? ''] ?? 'unknown');
   });
