@@ -41,7 +41,7 @@ export function createResolvers(services: Services): readonly object[] {
     new ApiKeyResolver(services),
     new AuditResolver(services),
     new DefinitionBodyResolver(),
-    new DefinitionResolver(services.definitions, services.servers),
+    new DefinitionResolver(services),
     new FleetResolver(services.fleet),
     new GrantExplanationResolver(services),
     new GrantResolver(services),

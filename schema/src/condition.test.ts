@@ -111,17 +111,21 @@ describe('a condition', () => {
     expect(ask('whenArguments', text, given)).toBe(expected),
   );
 
-  test('that is accepted can be compiled', () => {
-    for (const text of [
-      'client.name == "\ud83d"',
-      'client.name.size() < 1e400',
-      'client.name == "\\U0001F600"',
-      '1.0 < 1e-320',
-    ]) {
-      const compiling = (): unknown => compileCondition('when', text);
-      if (conditionProblem('when', text) === undefined) expect(compiling).not.toThrow();
-      else expect(compiling).toThrow();
-    }
+  test.each([
+    ['client.name == "\ud83d"'],
+    ['client.name.size() < 1e400'],
+    ['client.name == "\\U0001F600"'],
+    ['1.0 < 1e-320'],
+    ['1e30 > 2.0'],
+  ])('is accepted just where it can be compiled: %s', (text) => {
+    const compiles = (): boolean => {
+      try {
+        return compileCondition('when', text).evaluate(facts) !== undefined;
+      } catch {
+        return false;
+      }
+    };
+    expect(conditionProblem('when', text) === undefined).toBe(compiles());
   });
 
   test.each([

@@ -190,6 +190,10 @@ describe('servers', () => {
     await plane.ask('mutation ($id: ID!) { assignRole(input: { principalId: $id, role: EDITOR }) { id } }', {
       id: principalId,
     });
+    // An editor writes the servers of his groups.
+    const { id: ownerGroup } = await made('createGroup', { name: 'owners' }, 'id');
+    await made('addGroupMembers', { id: ownerGroup, principalIds: [principalId] });
+    await sql`update servers set owner_group_id = ${ownerGroup} where id = ${id}`;
     const issued = await plane.ask('mutation ($input: CreateApiKeyInput!) { createApiKey(input: $input) { secret } }', {
       input: { principalId, name: 'k', scopes: ['API'], expiresAt: new Date(Date.now() + 3_600_000).toISOString() },
     });

@@ -331,6 +331,70 @@ describe('a dry run', () => {
     });
   });
 
+  /** Summaries of what a mutation that is only tried would change. */
+  async function tried(mutation: string, type: string, input: Record<string, unknown>): Promise<string[]> {
+    const answer = await plane.ask(
+      `mutation ($input: ${type}!) { answer: ${mutation}(input: $input) { accessChanges { summary } } }`,
+      { input: { ...input, dryRun: true } },
+    );
+    expect(answer.errors).toEqual([]);
+    return [answer.data.answer]
+      .flat()
+      .flatMap(({ accessChanges }: { accessChanges: { summary: string }[] }) => accessChanges)
+      .map(({ summary }: { summary: string }) => summary)
+      .sort();
+  }
+
+  test('tells what becomes of access when something it rests on changes or goes', async () => {
+    const onLabels = { serverLabels: [{ key: 'team', value: 'bank' }], tools: ['pay'] };
+    const ada = { subject: { kind: 'USER', id: adaId }, serverId: serverIds.bank, tools: ['search'] };
+    await withGrants([{ ...analysts(), tools: ['search', 'create'] }, onLabels, ada], async () => {
+      const { jira, bank } = serverIds;
+      const labels = (value: string) => [{ key: 'team', value }];
+      const lost = [
+        'everyone loses 1 tool on bank',
+        // Who has a grant of its own has what everyone has besides.
+        'user Ada loses 1 tool on bank',
+      ];
+      expect(await tried('updateServer', 'UpdateServerInput', { id: bank, labels: labels('other') })).toEqual(lost);
+      expect(await tried('updateServer', 'UpdateServerInput', { id: jira, labels: labels('bank') })).toEqual([
+        'everyone gains 1 tool on jira',
+        'group analysts gains 1 tool on jira',
+      ]);
+      expect(await tried('updateServer', 'UpdateServerInput', { id: jira, title: 'Jira' })).toEqual([]);
+      expect(await tried('disableServer', 'ServerInput', { id: jira })).toEqual([
+        'group analysts loses 2 tools on jira',
+      ]);
+      for (const mutation of ['disableServers', 'deleteServers']) {
+        expect(await tried(mutation, 'ServersInput', { items: [{ id: jira }, { id: bank }] })).toEqual([
+          'everyone loses 1 tool on bank',
+          'group analysts loses 1 tool on bank',
+          'group analysts loses 2 tools on jira',
+          'user Ada loses 2 tools on bank',
+          'user Ada loses 2 tools on jira',
+        ]);
+      }
+      expect(await tried('deleteGroup', 'DeleteGroupInput', { id: groupId })).toEqual([
+        'group analysts loses 2 tools on jira',
+      ]);
+      const everything = ['user Ada loses 2 tools on bank', 'user Ada loses 2 tools on jira'];
+      expect(await tried('updateUser', 'UpdateUserInput', { id: adaId, status: 'DISABLED' })).toEqual(everything);
+      expect(await tried('deleteUser', 'DeleteUserInput', { id: adaId })).toEqual(everything);
+      expect(await tried('updateUser', 'UpdateUserInput', { id: adaId, description: 'x' })).toEqual([]);
+      const [pay] = await sql`select id from definitions where server_id = ${bank} and name = 'pay'`;
+      const definitionIds = [pay?.['id']];
+      expect(await tried('quarantineDefinitions', 'QuarantineDefinitionsInput', { id: bank, definitionIds })).toEqual(
+        lost,
+      );
+      expect(
+        await tried('labelDefinitions', 'LabelDefinitionsInput', { id: bank, definitionIds, labels: { risk: 'HIGH' } }),
+      ).toEqual([]);
+    });
+    const [row] = await sql`select count(*) filter (where lifecycle = 'approved') as served,
+      (select count(*) from definitions where state = 'approved') as approved from servers`;
+    expect(row).toEqual({ served: '2', approved: '10' });
+  });
+
   test('that is refused tells what is wrong, as the real run would', async () => {
     const input = { ...analysts(), name: '', effect: 'ALLOW', tools: ['*'], dryRun: true };
     const answer = await plane.ask('mutation ($input: CreateGrantInput!) { createGrant(input: $input) { id } }', {

@@ -26,8 +26,13 @@ beforeAll(async () => {
       { slug: 'stale', url: upstream.url, tools: ['granted'], configStalenessMaxMs: 1 },
     ],
     grants: [
-      { server: 'open', tools: ['granted', 'denied', 'count'], resources: ['file://public/*'] },
-      { server: 'open', tools: ['denied'], effect: 'deny' },
+      {
+        server: 'open',
+        tools: ['granted', 'denied', 'count'],
+        prompts: ['shut'],
+        resources: ['file://public/*', 'file://shut/*'],
+      },
+      { server: 'open', tools: ['denied'], prompts: ['shut'], resources: ['file://shut/*'], effect: 'deny' },
       { server: 'legacy-only', tools: ['*'] },
       { server: 'modern-only', tools: ['*'] },
       { server: 'ancient', tools: ['*'] },
@@ -352,6 +357,51 @@ describe('denied looks like unknown', () => {
       expect(comparable(closed)).toEqual(comparable(nowhere));
       expect(closed.status).toBe(404);
     }
+  });
+
+  test.each([
+    ['prompts/get', (name: string) => ({ name }), ['shut', 'other', 'nothing']],
+    ['resources/read', (uri: string) => ({ uri }), ['file://shut/a', 'file://other/a', 'nothing']],
+    [
+      'completion/complete',
+      (name: string) => ({ ref: { type: 'ref/prompt', name }, argument: { name: 'a', value: '' } }),
+      ['shut', 'other', 'nothing'],
+    ],
+  ])('by %s too', async (method, params, names) => {
+    const answers: string[] = [];
+    for (const name of names) {
+      const { status, text } = await send(node.url('open'), modern(method, params(name)));
+      answers.push(`${status} ${text.replaceAll(name, '*')}`);
+    }
+    expect(new Set(answers).size).toBe(1);
+    expect(answers[0]).toContain('"error"');
+  });
+
+  /** In milliseconds, by what is asked, asked in turn so that all have the same weather. */
+  async function medians(asked: Readonly<Record<string, () => Promise<unknown>>>): Promise<number[]> {
+    const times = Object.values(asked).map(() => [] as number[]);
+    for (let round = 0; round < 150; round++) {
+      for (const [at, ask] of Object.values(asked).entries()) {
+        const began = performance.now();
+        await ask();
+        times[at]?.push(performance.now() - began);
+      }
+    }
+    return times.map((each) => each.sort((a, b) => a - b)[Math.floor(each.length / 2)] ?? Number.NaN);
+  }
+
+  test.each([
+    [
+      'a tool',
+      Object.fromEntries(
+        ['denied', 'other', 'count', 'nothing'].map((name) => [name, () => send(node.url('open'), toolCall(name))]),
+      ),
+    ],
+    ['a server', Object.fromEntries(['closed', 'nowhere'].map((slug) => [slug, () => send(node.url(slug), good)]))],
+  ])('in the time it takes, within noise: %s', async (_what, asked) => {
+    const found = await medians(asked);
+    // Two alike differ by a few per cent on a quiet machine; a lookup that only one makes would take far more than twice.
+    expect(Math.max(...found)).toBeLessThan(2 * Math.min(...found) + 1);
   });
 
   test('the id comes back as it was written', async () => {

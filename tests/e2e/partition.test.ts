@@ -65,7 +65,7 @@ function heal(): void {
   proxy.cut();
 }
 
-async function statusOf(slug: Slug, node = 1, key = caller.key): Promise<number> {
+async function statusOf(slug: Slug | 'windowed', node = 1, key = caller.key): Promise<number> {
   const url = `${harness.nodes[node]?.url ?? ''}/mcp/${slug}`;
   return (await askModern({ url, key }, { method: 'tools/call', params: { name: 'echo', arguments: {} } })).status;
 }
@@ -167,6 +167,39 @@ describe('a node that is cut off from the control plane', () => {
     await waitFor('it has caught up', async () => (await statesAt(revocation)).converged);
     expect(await Promise.all(slugs.map((slug) => statusOf(slug)))).toEqual([200, 200, 200]);
     expect(await statusOf('patient', 1, victim.key)).toBe(401);
+  });
+
+  test('opens and closes the windows of grants by itself', async () => {
+    const { administrator } = harness;
+    const { id: serverId } = await administrator.registerServer('windowed', upstream.url);
+    const [leaving, coming] = [await administrator.createClient('leaving'), await administrator.createClient('coming')];
+    const turnMs = systemClock.now() + 8_000;
+    const turn = new Date(turnMs).toISOString();
+    for (const [{ principalId }, window] of [
+      [leaving, { notAfter: turn }],
+      [coming, { notBefore: turn }],
+    ] as const) {
+      const subject = { kind: 'SERVICE_ACCOUNT', id: principalId };
+      const input = { name: 'window', subject, serverId, effect: 'ALLOW', tools: ['echo'], ...window };
+      await administrator.mutate('createGrant', input, 'id', z.object({ id: z.string() }));
+    }
+    await administrator.converged();
+    partition();
+    // The node reckons the control plane's time from heartbeats, so that it is off by some milliseconds.
+    const slackMs = 250;
+    const before = new Set<string>();
+    await waitFor('the turn', async () => {
+      const askedMs = systemClock.now();
+      const statuses = [await statusOf('windowed', 1, leaving.key), await statusOf('windowed', 1, coming.key)];
+      const isBefore = systemClock.now() < turnMs - slackMs;
+      const isAfter = askedMs > turnMs + slackMs;
+      if (isBefore) before.add(String(statuses));
+      return isAfter && String(statuses) === '404,200';
+    });
+    expect([...before]).toEqual(['200,404']);
+    expect(harness.nodes[1]?.store.connected).toBe(false);
+    heal();
+    await administrator.converged();
   });
 
   test('is not made younger by a local clock that was set back, running or restarted', async () => {

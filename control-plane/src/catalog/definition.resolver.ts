@@ -1,7 +1,11 @@
 import { revealHiddenText, type ToolRisk } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
 import type { Context } from '../context.ts';
+import type { Reader } from '../database/client.ts';
 import { type ConnectionOf, connectionFrom, DateTime, pageOf } from '../graphql-connection.ts';
+import type { AccessDifference, AccessItem } from '../policy/access-changes.ts';
+import { type DescribedChange, described, type PreviewService } from '../policy/preview.service.ts';
 import {
   ApproveDefinitionsInput,
   Definition,
@@ -15,17 +19,38 @@ import {
 } from './catalog.graphql.ts';
 import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
 import { DefinitionBody } from './definition-body.graphql.ts';
-import type { DefinitionBody as StoredDefinitionBody, DefinitionService } from './definition.service.ts';
+import type {
+  ChangeDefinitions,
+  DefinitionBody as StoredDefinitionBody,
+  DefinitionService,
+} from './definition.service.ts';
 import type { ServerService } from './server.service.ts';
+
+type DefinitionAnswer = DefinitionRow & { readonly accessChanges?: readonly DescribedChange[] | null };
+
+/** The differences in one definition. */
+function changesOf({ kind, name }: DefinitionRow, changes: readonly AccessDifference[]): DescribedChange[] {
+  const own = (items: readonly AccessItem[]) => items.filter((item) => item.kind === kind && item.name === name);
+  const differences = changes
+    .map((one) => ({ ...one, gained: own(one.gained), lost: own(one.lost), changed: own(one.changed) }))
+    .filter(({ gained, lost, changed }) => gained.length + lost.length + changed.length > 0);
+  return described(differences);
+}
 
 @Resolver(() => Definition)
 export class DefinitionResolver {
   private readonly service: DefinitionService;
   private readonly servers: ServerService;
+  private readonly preview: PreviewService;
 
-  constructor(service: DefinitionService, servers: ServerService) {
-    this.service = service;
-    this.servers = servers;
+  constructor(services: {
+    readonly definitions: DefinitionService;
+    readonly servers: ServerService;
+    readonly preview: PreviewService;
+  }) {
+    this.service = services.definitions;
+    this.servers = services.servers;
+    this.preview = services.preview;
   }
 
   @Query(() => Definition, { description: 'A definition by its id.' })
@@ -51,8 +76,8 @@ export class DefinitionResolver {
   approveDefinitions(
     @Ctx() ctx: Context,
     @Arg('input', () => ApproveDefinitionsInput, { description: 'The definitions.' }) input: ApproveDefinitionsInput,
-  ): Promise<DefinitionRow[]> {
-    return this.service.approve(ctx, input);
+  ): Promise<DefinitionAnswer[]> {
+    return this.previewed(ctx, input, (tried) => this.service.approve(ctx, tried));
   }
 
   @Mutation(() => [Definition], { description: 'Takes definitions out of service until they are approved by hand.' })
@@ -60,8 +85,8 @@ export class DefinitionResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => QuarantineDefinitionsInput, { description: 'The definitions.' })
     input: QuarantineDefinitionsInput,
-  ): Promise<DefinitionRow[]> {
-    return this.service.quarantine(ctx, input);
+  ): Promise<DefinitionAnswer[]> {
+    return this.previewed(ctx, input, (tried) => this.service.quarantine(ctx, tried));
   }
 
   @Mutation(() => [Definition], { description: 'Says of tools what limits of grants go by: their risk, what they do.' })
@@ -69,8 +94,25 @@ export class DefinitionResolver {
     @Ctx() ctx: Context,
     @Arg('input', () => LabelDefinitionsInput, { description: 'The tools and their labels.' })
     input: LabelDefinitionsInput,
-  ): Promise<DefinitionRow[]> {
-    return this.service.label(ctx, input);
+  ): Promise<DefinitionAnswer[]> {
+    return this.previewed(ctx, input, (tried) => this.service.label(ctx, tried));
+  }
+
+  /** Each tells the differences in itself. */
+  private async previewed<Input extends ChangeDefinitions>(
+    ctx: Context,
+    input: Input,
+    change: (input: Input) => Promise<DefinitionRow[]>,
+  ): Promise<DefinitionAnswer[]> {
+    const concerns = (reader: Reader) => this.preview.serverConcerns(reader, [input.id]);
+    const { row: rows, comparison } = await this.preview.run(ctx, input, concerns, change);
+    const differences = comparison?.all();
+    return rows.map((row) => ({ ...row, accessChanges: differences ? changesOf(row, differences) : null }));
+  }
+
+  @FieldResolver(() => [AccessChange], { nullable: true, description: accessChangesDescription })
+  accessChanges(@Root() row: DefinitionAnswer): readonly DescribedChange[] | null {
+    return row.accessChanges ?? null;
   }
 
   @FieldResolver(() => ToolLabels, { description: 'What an administrator says of it; only of tools.' })

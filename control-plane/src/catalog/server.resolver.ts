@@ -1,6 +1,9 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root, Subscription } from 'type-graphql';
+import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
 import type { Context } from '../context.ts';
+import type { Reader } from '../database/client.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
+import { type DescribedChange, described, type PreviewService } from '../policy/preview.service.ts';
 import {
   CreateServerInput,
   CreateServersInput,
@@ -21,13 +24,16 @@ import type { DefinitionRow, HealthRow, ServerRow } from './catalog.tables.ts';
 import type { DefinitionService } from './definition.service.ts';
 import type { DiscoveryJob } from './discovery.job.ts';
 import type { HealthService } from './health.service.ts';
-import type { ServerService } from './server.service.ts';
+import type { ChangeServer, ChangeServers, ServerService } from './server.service.ts';
+
+type ServerAnswer = ServerRow & { readonly accessChanges?: readonly DescribedChange[] | null };
 
 export interface ServerResolverDependencies {
   readonly servers: ServerService;
   readonly definitions: DefinitionService;
   readonly discovery: DiscoveryJob;
   readonly health: HealthService;
+  readonly preview: PreviewService;
 }
 
 const serverArgument = { description: 'The server.' } as const;
@@ -78,48 +84,48 @@ export class ServerResolver {
   updateServer(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateServerInput, { description: 'The changes.' }) input: UpdateServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.update(ctx, input);
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.update(ctx, tried));
   }
 
   @Mutation(() => [Server], { description: 'Changes what is set of several servers: all of them or none.' })
   updateServers(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateServersInput, serversArgument) input: UpdateServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.updateMany(ctx, input);
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.updateMany(ctx, tried));
   }
 
   @Mutation(() => Server, { description: 'Asks for the approval of a draft.' })
   submitServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.move(ctx, input, 'pending');
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.move(ctx, tried, 'pending'));
   }
 
   @Mutation(() => [Server], { description: 'Asks for the approval of several drafts: all of them or none.' })
   submitServers(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.moveMany(ctx, input, 'pending');
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.moveMany(ctx, tried, 'pending'));
   }
 
   @Mutation(() => Server, { description: 'Takes a pending or disabled server back to be worked on.' })
   returnServerToDraft(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.move(ctx, input, 'draft');
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.move(ctx, tried, 'draft'));
   }
 
   @Mutation(() => [Server], { description: 'Takes several servers back to be worked on: all of them or none.' })
   returnServersToDraft(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.moveMany(ctx, input, 'draft');
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.moveMany(ctx, tried, 'draft'));
   }
 
   @Mutation(() => Server, {
@@ -130,8 +136,8 @@ export class ServerResolver {
   approveServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.approve(ctx, input);
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.approve(ctx, tried));
   }
 
   @Mutation(() => [Server], {
@@ -140,56 +146,56 @@ export class ServerResolver {
   approveServers(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.approveMany(ctx, input);
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.approveMany(ctx, tried));
   }
 
   @Mutation(() => Server, { description: 'Marks a server as on its way out. It stays in service.' })
   deprecateServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.move(ctx, input, 'deprecated');
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.move(ctx, tried, 'deprecated'));
   }
 
   @Mutation(() => [Server], { description: 'Marks several servers as on their way out: all of them or none.' })
   deprecateServers(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.moveMany(ctx, input, 'deprecated');
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.moveMany(ctx, tried, 'deprecated'));
   }
 
   @Mutation(() => Server, { description: 'Takes a server out of service.' })
   disableServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.move(ctx, input, 'disabled');
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.move(ctx, tried, 'disabled'));
   }
 
   @Mutation(() => [Server], { description: 'Takes several servers out of service: all of them or none.' })
   disableServers(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.moveMany(ctx, input, 'disabled');
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.moveMany(ctx, tried, 'disabled'));
   }
 
   @Mutation(() => Server, { description: 'Deletes a server and its grants; the audit trail keeps it.' })
   deleteServer(
     @Ctx() ctx: Context,
     @Arg('input', () => ServerInput, serverArgument) input: ServerInput,
-  ): Promise<ServerRow> {
-    return this.deps.servers.delete(ctx, input);
+  ): Promise<ServerAnswer> {
+    return this.previewed(ctx, input, (tried) => this.deps.servers.delete(ctx, tried));
   }
 
   @Mutation(() => [Server], { description: 'Deletes several servers and their grants: all of them or none.' })
   deleteServers(
     @Ctx() ctx: Context,
     @Arg('input', () => ServersInput, serversArgument) input: ServersInput,
-  ): Promise<ServerRow[]> {
-    return this.deps.servers.deleteMany(ctx, input);
+  ): Promise<ServerAnswer[]> {
+    return this.previewedAll(ctx, input, (tried) => this.deps.servers.deleteMany(ctx, tried));
   }
 
   @Mutation(() => Server, {
@@ -203,6 +209,32 @@ export class ServerResolver {
     return this.deps.discovery.discoverNow(ctx, input);
   }
 
+  private async previewed<Input extends ChangeServer>(
+    ctx: Context,
+    input: Input,
+    change: (input: Input) => Promise<ServerRow>,
+  ): Promise<ServerAnswer> {
+    const concerns = (reader: Reader) => this.deps.preview.serverConcerns(reader, [input.id]);
+    const { row, comparison } = await this.deps.preview.run(ctx, input, concerns, change, true);
+    return { ...row, accessChanges: comparison && described(comparison.all()) };
+  }
+
+  /** Of servers changed together each tells the differences on itself. */
+  private async previewedAll<Input extends ChangeServers>(
+    ctx: Context,
+    input: Input,
+    change: (input: Input) => Promise<ServerRow[]>,
+  ): Promise<ServerAnswer[]> {
+    const ids = input.items.map(({ id }) => id);
+    const concerns = (reader: Reader) => this.deps.preview.serverConcerns(reader, ids);
+    const { row: rows, comparison } = await this.deps.preview.run(ctx, input, concerns, change, true);
+    const accessChanges = comparison && described(comparison.all());
+    return rows.map((row) => {
+      const own = accessChanges?.filter(({ serverId }) => serverId === row.id);
+      return { ...row, accessChanges: own ?? null };
+    });
+  }
+
   @Subscription(() => [ServerHealth], {
     topics: 'serverHealth',
     description: 'The health of a server by observer, each time an observer finds some server changed.',
@@ -213,6 +245,11 @@ export class ServerResolver {
   ): Promise<HealthRow[]> {
     const { id } = await this.deps.servers.get(ctx, serverId);
     return this.deps.health.of(ctx, id);
+  }
+
+  @FieldResolver(() => [AccessChange], { nullable: true, description: accessChangesDescription })
+  accessChanges(@Root() row: ServerAnswer): readonly DescribedChange[] | null {
+    return row.accessChanges ?? null;
   }
 
   @FieldResolver(() => [Label], { description: 'Its labels, by key.' })

@@ -117,6 +117,9 @@ export class User {
 
   @Field(() => DateTime, { description: 'When it was changed last.' })
   updatedAt!: Date;
+
+  @Field(() => [AccessChange], { nullable: true, description: accessChangesDescription })
+  accessChanges?: readonly AccessChange[] | null;
 }
 export const UserConnection = connectionType('User', 'users', () => User);
 
@@ -148,6 +151,9 @@ export class ServiceAccount {
 
   @Field(() => DateTime, { description: 'When it was changed last.' })
   updatedAt!: Date;
+
+  @Field(() => [AccessChange], { nullable: true, description: accessChangesDescription })
+  accessChanges?: readonly AccessChange[] | null;
 }
 export const ServiceAccountConnection = connectionType('ServiceAccount', 'service accounts', () => ServiceAccount);
 

@@ -2,7 +2,9 @@ import type { Role } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import { RoleEnum } from '../access/access.graphql.ts';
 import type { Context } from '../context.ts';
+import type { Reader } from '../database/client.ts';
 import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
+import { type DescribedChange, described, type PreviewService } from '../policy/preview.service.ts';
 import type { GroupService } from './group.service.ts';
 import {
   CreateServiceAccountInput,
@@ -21,12 +23,15 @@ import {
   UsersArguments,
 } from './identity.graphql.ts';
 import type { GroupRow, PrincipalRow } from './identity.tables.ts';
-import type { PrincipalService } from './principal.service.ts';
+import type { PrincipalService, UpdatePrincipal } from './principal.service.ts';
 
 interface Services {
   readonly principals: PrincipalService;
   readonly groups: GroupService;
+  readonly preview: PreviewService;
 }
+
+type PrincipalAnswer = PrincipalRow & { readonly accessChanges: readonly DescribedChange[] | null };
 
 async function groupsOf(
   services: Services,
@@ -36,6 +41,19 @@ async function groupsOf(
 ): Promise<ConnectionOf<GroupRow>> {
   const page = pageOf(args);
   return connectionFrom(await services.groups.groupsOf(ctx, row.id, page), page, (group) => [group.id]);
+}
+
+/** Changes a principal; a dry run tells what becomes of its access. */
+async function previewed<Input extends UpdatePrincipal>(
+  { preview }: Services,
+  ctx: Context,
+  kind: PrincipalRow['kind'],
+  input: Input,
+  change: (input: Input) => Promise<PrincipalRow>,
+): Promise<PrincipalAnswer> {
+  const concerns = (reader: Reader) => preview.principalConcerns(reader, { kind, id: input.id });
+  const { row, comparison } = await preview.run(ctx, input, concerns, change, true);
+  return { ...row, accessChanges: comparison && described(comparison.all()) };
 }
 
 @Resolver(() => User)
@@ -91,16 +109,16 @@ export class UserResolver {
   updateUser(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateUserInput, { description: 'The changes.' }) input: UpdateUserInput,
-  ): Promise<PrincipalRow> {
-    return this.services.principals.update(ctx, 'user', input);
+  ): Promise<PrincipalAnswer> {
+    return previewed(this.services, ctx, 'user', input, (tried) => this.services.principals.update(ctx, 'user', tried));
   }
 
   @Mutation(() => User, { description: 'Deletes a user, with its keys, memberships and grants.' })
   deleteUser(
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteUserInput, { description: 'The user.' }) input: DeleteUserInput,
-  ): Promise<PrincipalRow> {
-    return this.services.principals.delete(ctx, 'user', input);
+  ): Promise<PrincipalAnswer> {
+    return previewed(this.services, ctx, 'user', input, (tried) => this.services.principals.delete(ctx, 'user', tried));
   }
 
   @FieldResolver(() => [RoleEnum], {
@@ -158,16 +176,20 @@ export class ServiceAccountResolver {
   updateServiceAccount(
     @Ctx() ctx: Context,
     @Arg('input', () => UpdateServiceAccountInput, { description: 'The changes.' }) input: UpdateServiceAccountInput,
-  ): Promise<PrincipalRow> {
-    return this.services.principals.update(ctx, 'serviceAccount', input);
+  ): Promise<PrincipalAnswer> {
+    return previewed(this.services, ctx, 'serviceAccount', input, (tried) =>
+      this.services.principals.update(ctx, 'serviceAccount', tried),
+    );
   }
 
   @Mutation(() => ServiceAccount, { description: 'Deletes a service account, with its keys, memberships and grants.' })
   deleteServiceAccount(
     @Ctx() ctx: Context,
     @Arg('input', () => DeleteServiceAccountInput, { description: 'The account.' }) input: DeleteServiceAccountInput,
-  ): Promise<PrincipalRow> {
-    return this.services.principals.delete(ctx, 'serviceAccount', input);
+  ): Promise<PrincipalAnswer> {
+    return previewed(this.services, ctx, 'serviceAccount', input, (tried) =>
+      this.services.principals.delete(ctx, 'serviceAccount', tried),
+    );
   }
 
   @FieldResolver(() => User, { description: 'The user who answers for it.' })

@@ -10,7 +10,7 @@ import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
+import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
 import { emailLengthMax, emailPattern } from './email.ts';
@@ -23,9 +23,6 @@ export const serviceAccountLifetimeMsMax = 5 * 366 * 86_400_000;
 
 type Kind = PrincipalRow['kind'];
 
-interface MutationOptions {
-  readonly dryRun?: boolean | null | undefined;
-}
 interface CreateOptions extends MutationOptions {
   readonly idempotencyKey?: string | null | undefined;
 }
