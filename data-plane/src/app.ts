@@ -20,7 +20,10 @@ import { Registry } from 'prom-client';
 import type { NodeConfig } from './config.ts';
 import { ExchangeSlots } from './pipeline/admit.ts';
 import { DecisionCache } from './pipeline/decisions.ts';
-import { loneNode } from './pipeline/peer-link.ts';
+import { KnownPeers } from './peers/known-peers.ts';
+import { createPeerIdentity, type PeerIdentity } from './peers/peer-certificate.ts';
+import { PeerClient } from './peers/peer-client.ts';
+import { PeerServer } from './peers/peer-server.ts';
 import { Pipeline } from './pipeline/pipeline.ts';
 import { RuntimeStore } from './runtime/runtime-store.ts';
 import { SyncClient } from './runtime/sync-client.ts';
@@ -73,7 +76,8 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const queues = createQueues(config.queues, { log });
   const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
   const load = new LoadMeter(clock);
-  const base = { config, log, clock, store, state, egress, slots, load };
+  const peers = await startPeers(config, log);
+  const base = { config, log, clock, store, state, egress, slots, load, peers };
   const sync = createSyncClient(base);
   const operations = await startOperationsServer({
     ...config.operations,
@@ -104,6 +108,23 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   };
 }
 
+/** The way to and from the other nodes. */
+interface PeerParts {
+  readonly identity: PeerIdentity;
+  readonly known: KnownPeers;
+  readonly server: PeerServer;
+  readonly url: string;
+}
+
+async function startPeers({ peer, name }: NodeConfig, log: Log): Promise<PeerParts> {
+  const identity = createPeerIdentity(name);
+  const known = new KnownPeers(log);
+  const server = new PeerServer({ identity, peers: known, log });
+  const port = await server.listen(peer.host, peer.port);
+  const host = peer.host.includes(':') ? `[${peer.host}]` : peer.host;
+  return { identity, known, server, url: peer.url ?? `https://${host}:${port}` };
+}
+
 interface State {
   listening: boolean;
   draining: boolean;
@@ -119,6 +140,7 @@ interface Base {
   readonly egress: Egress;
   readonly slots: ExchangeSlots;
   readonly load: LoadMeter;
+  readonly peers: PeerParts;
 }
 
 function readinessOf(state: State, store: RuntimeStore): Readiness {
@@ -130,7 +152,7 @@ function readinessOf(state: State, store: RuntimeStore): Readiness {
   return { ready: reasons.length === 0, reasons };
 }
 
-function createSyncClient({ config, log, clock, store, state, egress, slots, load }: Base): SyncClient {
+function createSyncClient({ config, log, clock, store, state, egress, slots, load, peers }: Base): SyncClient {
   const clientInfo = { name: 'sallyport', version: build };
   return new SyncClient({
     url: config.syncUrl,
@@ -140,7 +162,9 @@ function createSyncClient({ config, log, clock, store, state, egress, slots, loa
     name: config.name,
     build,
     labels: config.labels,
-    peerUrl: null,
+    peerUrl: peers.url,
+    peerCertificate: peers.identity.certificate,
+    onPeers: (named) => peers.known.replace(named),
     store,
     clock,
     log,
@@ -162,6 +186,8 @@ function createEdges(
   options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry; readonly nodeId: string },
 ) {
   const { config, log, clock, store, egress, slots, load, sync, telemetry, nodeId } = options;
+  const { identity, known, server } = options.peers;
+  const peerClient = new PeerClient(nodeId, { identity, peers: known, log });
   const health = new ObservedHealth({
     now: () => store.now(),
     report: (observations) => sync.reportHealth(observations),
@@ -172,7 +198,7 @@ function createEdges(
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     connections: new Connections(egress),
-    peers: loneNode(nodeId),
+    peers: peerClient,
     health,
     decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
     slots,
@@ -197,7 +223,8 @@ function createEdges(
     clock,
     log,
   });
-  return { health, pipeline, listener };
+  server.serve(pipeline.peerHandlers);
+  return { health, pipeline, listener, peerClient };
 }
 
 interface Parts extends Base {
@@ -207,6 +234,7 @@ interface Parts extends Base {
   readonly health: ObservedHealth;
   readonly pipeline: Pipeline;
   readonly listener: Listener;
+  readonly peerClient: PeerClient;
 }
 
 /**
@@ -226,6 +254,8 @@ async function stopNode(parts: Parts): Promise<void> {
   }
   listener.close();
   pipeline.close();
+  parts.peerClient.close();
+  parts.peers.server.close();
   parts.health.close();
   await telemetry.metrics.close();
   await telemetry.spool.close();

@@ -74,6 +74,16 @@ const environment = z.object({
     .default('127.0.0.1')
     .describe('Address of /metrics, /healthz and /readyz.'),
   SALLYPORT_OPERATIONS_PORT: port.default(8081).describe('Port of /metrics, /healthz and /readyz; 0 for any.'),
+  SALLYPORT_PEER_HOST: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address for the other nodes of the fleet; TLS with certificates that the control plane names.'),
+  SALLYPORT_PEER_PORT: port.default(0).describe('Port for the other nodes; 0 for any free one.'),
+  SALLYPORT_PEER_URL: z
+    .url({ protocol: /^https$/, error: 'must be an https URL' })
+    .optional()
+    .describe('Where the other nodes reach this one, such as https://10.0.3.7:8082; default its host and port.'),
   SALLYPORT_EGRESS_ALLOW: z
     .string()
     .default('')
@@ -129,6 +139,8 @@ export interface NodeConfig {
   readonly access: AccessRules;
   readonly trustedProxies: BlockList;
   readonly operations: { readonly host: string; readonly port: number };
+  /** `url` null: the address and port listened on. */
+  readonly peer: { readonly host: string; readonly port: number; readonly url: string | null };
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
   readonly listener: ListenerLimits;
   readonly auditSpoolBytesMax: number;
@@ -163,6 +175,9 @@ function crossProblems(env: Environment): string[] {
   }
   if (!loopback && env.SALLYPORT_PUBLIC_HOSTS.length === 0) {
     problems.push('SALLYPORT_PUBLIC_HOSTS: is required where the node does not listen on loopback');
+  }
+  if (/^(0\.0\.0\.0|::)$/.test(env.SALLYPORT_PEER_HOST) && env.SALLYPORT_PEER_URL === undefined) {
+    problems.push('SALLYPORT_PEER_URL: is required where SALLYPORT_PEER_HOST names no address in particular');
   }
   const controlPlane = new URL(env.SALLYPORT_CONTROL_PLANE_URL);
   if (/^(http|ws):$/.test(controlPlane.protocol) && !isLoopback(controlPlane.hostname)) {
@@ -214,6 +229,11 @@ function configOf(env: Environment): NodeConfig {
     },
     trustedProxies: parseTrustedProxies(env.SALLYPORT_TRUSTED_PROXIES) ?? new BlockList(),
     operations: { host: env.SALLYPORT_OPERATIONS_HOST, port: env.SALLYPORT_OPERATIONS_PORT },
+    peer: {
+      host: env.SALLYPORT_PEER_HOST,
+      port: env.SALLYPORT_PEER_PORT,
+      url: env.SALLYPORT_PEER_URL ?? null,
+    },
     egressAllow: parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).allow,
     listener: {
       requestHeaderBytesMax: env.SALLYPORT_REQUEST_HEADER_BYTES_MAX,

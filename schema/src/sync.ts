@@ -79,6 +79,8 @@ export const nodeHelloSchema = z.strictObject({
   labels: z.record(z.string(), z.string()),
   /** Where other nodes reach this one, or null. */
   peerUrl: z.string().nullable(),
+  /** What it shows them in TLS: X.509, DER in base64. Null of builds that know no other nodes. */
+  peerCertificate: z.base64().max(4096).nullable().default(null),
   /** What it runs now, or null when it has nothing. */
   applied: z.strictObject({ historyId: z.string(), revision: z.number().int().positive(), hash }).nullable(),
   /** This process's audit spool epoch and the older ones it still holds. */
@@ -192,6 +194,11 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
         ended: z.boolean(),
       }),
     ),
+  }),
+  /** Every live node but this one; sent whenever that changes, to nodes that brought a certificate themselves. */
+  z.strictObject({
+    type: z.literal('peers'),
+    peers: z.array(z.strictObject({ nodeId: z.string(), url: z.string(), certificate: z.base64() })),
   }),
   z.strictObject({ type: z.literal('discover'), requestId: z.string(), url: z.url({ protocol: /^https?$/ }) }),
 ]);

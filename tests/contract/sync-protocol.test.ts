@@ -102,6 +102,7 @@ function hello(auth: Hello['auth'], publicKey: string, changes: Partial<Hello> =
     formats: [snapshotFormat],
     labels: {},
     peerUrl: null,
+    peerCertificate: null,
     applied: null,
     spoolEpochs: [],
     ...changes,

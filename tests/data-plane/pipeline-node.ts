@@ -9,6 +9,7 @@ import {
   type ListenerLimits,
   loneNode,
   ObservedHealth,
+  type PeerLink,
   Pipeline,
   RuntimeStore,
 } from '@sallyport/data-plane';
@@ -196,7 +197,7 @@ function observing(store: RuntimeStore) {
 }
 
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
-export async function startPipelineNode(configuration: TestConfiguration) {
+export async function startPipelineNode(configuration: TestConfiguration, peers: PeerLink = loneNode('node-1')) {
   const clock = systemClock;
   const log = createLog({ name: 'node', level: 'silent' });
   const store = new RuntimeStore({ clock });
@@ -213,7 +214,7 @@ export async function startPipelineNode(configuration: TestConfiguration) {
     audit,
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections(egress),
-    peers: loneNode('node-1'),
+    peers,
     health,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),

@@ -33,6 +33,8 @@ export interface AskingUpstream {
   toldOf(method: string): readonly Told[];
   /** Sends a notification on every open stream that belongs to no call. */
   announce(notification: { readonly method: string; readonly params?: object }): void;
+  /** Takes the answers to its questions and goes on with nothing, from now on. */
+  holdAnswers(): void;
   /** Streams that belong to no call. */
   readonly streams: ReadonlySet<ServerResponse>;
   stop(): Promise<void>;
@@ -76,6 +78,9 @@ export async function startAskingUpstream(options: {
     announce: (notification) => {
       for (const stream of upstream.streams) upstream.announceOn(stream, notification);
     },
+    holdAnswers: () => {
+      upstream.holdsAnswers = true;
+    },
     stop: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -87,6 +92,7 @@ abstract class Upstream {
   readonly told: Told[] = [];
   readonly executions = new Map<string, number>();
   readonly sessions = new Set<string>();
+  holdsAnswers = false;
   readonly streams = new Set<ServerResponse>();
   protected readonly listenIds = new Map<ServerResponse, string | number>();
 
@@ -169,7 +175,7 @@ class LegacyUpstream extends Upstream {
       return;
     }
     if (message?.method === undefined) {
-      this.#waiting.get(String(message?.id))?.(message);
+      if (!this.holdsAnswers) this.#waiting.get(String(message?.id))?.(message);
       return void response.writeHead(202).end();
     }
     if (message.id === undefined) return void response.writeHead(202).end();

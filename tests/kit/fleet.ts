@@ -132,6 +132,8 @@ export function startTestNode(
     build: 'test',
     labels: {},
     peerUrl: null,
+    peerCertificate: null,
+    onPeers: () => undefined,
     clock,
     log: quiet,
     spoolEpochs: () => [],

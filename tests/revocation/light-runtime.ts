@@ -85,6 +85,8 @@ export function startLightRuntime(options: {
     build: 'light',
     labels: {},
     peerUrl: null,
+    peerCertificate: null,
+    onPeers: () => undefined,
     store,
     clock,
     log,

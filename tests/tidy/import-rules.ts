@@ -85,6 +85,7 @@ const dataPlaneMay: Readonly<Record<string, readonly string[]>> = {
   upstream: ['upstream', 'mcp', 'bridge', 'runtime/runtime.ts'],
   telemetry: ['telemetry', 'runtime/runtime.ts'],
   runtime: ['runtime'],
+  peers: ['peers', 'pipeline/peer-link.ts', 'upstream/connections.ts', 'bridge', 'mcp'],
 };
 
 export const dataPlaneFence: ImportRule = (file, { target }) => {

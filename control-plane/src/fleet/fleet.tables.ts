@@ -79,6 +79,7 @@ export const nodes = pgTable('nodes', {
   build: text().notNull(),
   labels: jsonb().$type<Record<string, string>>().notNull(),
   peerUrl: text('peer_url'),
+  peerCertificate: text('peer_certificate'),
   joinTokenId: uuid('join_token_id'),
   appliedHistoryId: uuid('applied_history_id'),
   appliedRevision: bigint('applied_revision', { mode: 'number' }),

@@ -258,7 +258,7 @@ function checkHello(hello: Hello): void {
 
 function described(hello: Hello): Pick<
   typeof nodes.$inferInsert,
-  'name' | 'build' | 'labels' | 'peerUrl' | 'spoolEpochs'
+  'name' | 'build' | 'labels' | 'peerUrl' | 'peerCertificate' | 'spoolEpochs'
 > & {
   labels: Record<string, string>;
 } {
@@ -267,6 +267,7 @@ function described(hello: Hello): Pick<
     build: hello.build,
     labels: hello.labels,
     peerUrl: hello.peerUrl,
+    peerCertificate: hello.peerCertificate,
     spoolEpochs: hello.spoolEpochs,
   };
 }

@@ -11,7 +11,7 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import type { FleetKey } from './fleet-keys.ts';
 import type { ManifestFeed } from './manifest-feed.ts';
 import type { Hello, NodeAdmission } from './node-admission.ts';
-import type { NodeReports, Reporter } from './node-reports.ts';
+import type { NamedPeer, NodeReports, Reporter } from './node-reports.ts';
 
 /** Largest message of a node that has not proved who it is, in characters. */
 const helloLengthMax = 64 * 1024;
@@ -83,6 +83,8 @@ export class NodeConnection {
   #contactAt: number;
   #contactMonotonic: number;
   #load: NodeLoad | null = null;
+  /** Undefined for a node that takes no part in it. */
+  #peersSent: string | undefined;
   #watermarkSent = '';
   #watermarkAskedAt = 0;
   #work: Promise<void> = Promise.resolve();
@@ -184,6 +186,16 @@ export class NodeConnection {
     this.#send({ type: 'watermark', epochs: [...epochs] });
   }
 
+  /** Tells the node which others there are, where that changed. */
+  sendPeers(all: readonly NamedPeer[]): void {
+    if (this.#peersSent === undefined || this.#closed) return;
+    const peers = all.filter(({ nodeId }) => nodeId !== this.#reporter?.nodeId);
+    const text = JSON.stringify(peers);
+    if (text === this.#peersSent) return;
+    this.#peersSent = text;
+    this.#send({ type: 'peers', peers });
+  }
+
   /** Asks the node to look at an upstream; settles with a problem when it takes longer than `timeoutMs`. */
   discover(requestId: string, url: string, timeoutMs: number): Promise<DiscoveryOutcome> {
     return new Promise((resolve) => {
@@ -251,6 +263,7 @@ export class NodeConnection {
     this.#reporter = { nodeId, connectionId };
     this.#publicKey = hello.publicKey;
     this.#applied = hello.applied ?? undefined;
+    this.#peersSent = hello.peerCertificate === null ? undefined : '';
     this.#contact();
     const fleetPublicKey = this.#deps.fleetKey.publicKey;
     const time = this.#deps.clock.now();

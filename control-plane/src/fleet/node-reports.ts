@@ -1,6 +1,6 @@
-import { type ConfigProblem, type NodeLoad } from '@sallyport/schema';
+import { type ConfigProblem, nodeGoneAfterMs, type NodeLoad } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
-import { and, eq, inArray, isNull, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNotNull, isNull, sql } from 'drizzle-orm';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database } from '../database/client.ts';
 import { isUuid } from '../database/mutation.ts';
@@ -20,6 +20,14 @@ const replicaSkewMsMax = 5_000;
 export interface Reporter {
   readonly nodeId: string;
   readonly connectionId: string;
+}
+
+/** How one node is reached by others. */
+export interface NamedPeer {
+  readonly nodeId: string;
+  readonly url: string;
+  /** X.509, DER in base64. */
+  readonly certificate: string;
 }
 
 /** Stores what nodes say of themselves. */
@@ -128,6 +136,25 @@ export class NodeReports {
       where n.id = x.node_id and n.connection_id = x.connection_id and n.removed_at is null
       returning n.connection_id::text as connection_id`);
     return new Set([...kept].map((row) => row.connection_id));
+  }
+
+  /** Every live node that others may call, in a fixed order. */
+  async peers(): Promise<readonly NamedPeer[]> {
+    const heardAfter = new Date(this.#clock.now() - nodeGoneAfterMs);
+    const rows = await this.#database.db
+      .select({ nodeId: nodes.id, url: nodes.peerUrl, certificate: nodes.peerCertificate })
+      .from(nodes)
+      .where(
+        and(
+          isNull(nodes.removedAt),
+          isNull(nodes.leftAt),
+          gt(nodes.lastContactAt, heardAfter),
+          isNotNull(nodes.peerUrl),
+          isNotNull(nodes.peerCertificate),
+        ),
+      )
+      .orderBy(asc(nodes.id));
+    return rows.map(({ nodeId, url, certificate }) => ({ nodeId, url: url ?? '', certificate: certificate ?? '' }));
   }
 
   async #update(reporter: Reporter, values: Partial<typeof nodes.$inferInsert>): Promise<void> {

@@ -147,6 +147,8 @@ export class SyncServer {
         known.map(({ nodeId, connectionId, contactAt, load }) => ({ nodeId, connectionId, contactAt, load })),
       );
       for (const { connection, connectionId } of known) if (!kept.has(connectionId)) connection.replaced();
+      const peers = known.length === 0 ? [] : await this.#deps.reports.peers();
+      for (const { connection } of known) connection.sendPeers(peers);
       await Promise.all(known.map(({ connection }) => connection.sendWatermark()));
     } catch (error) {
       this.#deps.log.error({ err: toAppError(error) }, 'storing the contact of nodes failed');

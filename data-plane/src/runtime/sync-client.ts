@@ -46,6 +46,8 @@ export interface Signer {
 
 export type Watermark = Extract<ControlPlaneMessage, { type: 'watermark' }>['epochs'];
 
+export type Peers = Extract<ControlPlaneMessage, { type: 'peers' }>['peers'];
+
 export interface SyncClientOptions {
   /** `ws://` or `wss://`, path included. */
   readonly url: string;
@@ -59,6 +61,10 @@ export interface SyncClientOptions {
   readonly build: string;
   readonly labels: Readonly<Record<string, string>>;
   readonly peerUrl: string | null;
+  /** What this node shows others in TLS: X.509, DER in base64; null where it takes no part in it. */
+  readonly peerCertificate: string | null;
+  /** Every live node but this one, whenever that changed. */
+  readonly onPeers: (peers: Peers) => void;
   readonly store: RuntimeStore;
   readonly clock: Clock;
   readonly log: Log;
@@ -299,6 +305,8 @@ export class SyncClient {
       case 'watermark':
         for (const listener of this.#watermarkListeners) listener(message.epochs);
         return undefined;
+      case 'peers':
+        return this.#options.onPeers(message.peers);
       case 'discover':
         void this.#discover(message.requestId, message.url);
         return undefined;
@@ -339,6 +347,7 @@ export class SyncClient {
       formats: [snapshotFormat],
       labels: { ...options.labels },
       peerUrl: options.peerUrl,
+      peerCertificate: options.peerCertificate,
       applied:
         applied === undefined
           ? null

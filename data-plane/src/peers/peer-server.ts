@@ -1,0 +1,190 @@
+import { constants } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { createServer, type Server } from 'node:https';
+import type { AddressInfo } from 'node:net';
+import { TLSSocket } from 'node:tls';
+import { AppError, toAppError } from '@sallyport/schema';
+import type { Log } from '@sallyport/schema/platform';
+import { z } from 'zod';
+import { logLevels } from '../bridge/translate.ts';
+import { parseLossless } from '../mcp/lossless-json.ts';
+import type { PeerHandlers } from '../pipeline/peer-link.ts';
+import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { KnownPeers } from './known-peers.ts';
+import type { PeerIdentity } from './peer-certificate.ts';
+
+export const peerPaths = {
+  notice: '/peer/v1/notice',
+  response: '/peer/v1/response',
+  resume: '/peer/v1/resume',
+} as const;
+
+/** A client's answers travel in it, bounded by the request that brought them. */
+const bodyBytesMax = 16 * 1024 * 1024;
+const bodyTimeoutMs = 10_000;
+
+const object = z.record(z.string(), z.unknown());
+const owner = { principalId: z.string(), serverId: z.string() };
+const noticeSchema = z.discriminatedUnion('kind', [
+  z.strictObject({
+    kind: z.literal('session'),
+    sessionId: z.string(),
+    change: z.discriminatedUnion('kind', [
+      z.strictObject({ kind: z.literal('logLevel'), level: z.enum(logLevels) }),
+      z.strictObject({ kind: z.enum(['subscribe', 'unsubscribe']), uri: z.string() }),
+      z.strictObject({ kind: z.literal('ended') }),
+    ]),
+  }),
+  z.strictObject({
+    kind: z.literal('cancelled'),
+    sessionId: z.string(),
+    requestId: z.union([z.string(), z.number()]),
+  }),
+]);
+const responseSchema = z.strictObject({ ...owner, sessionId: z.string(), questionId: z.string(), response: object });
+const resumeSchema = z.strictObject({
+  ...owner,
+  callId: z.string(),
+  digest: z.string(),
+  requestId: z.union([z.string(), z.number()]),
+  responses: object,
+  timeoutMs: z.number().positive(),
+});
+
+/**
+ * Answers other nodes of the fleet, over TLS in which both sides show the certificate that the control plane named for
+ * them. Anybody else gets no connection; a node that is no longer named gets no answer.
+ */
+export class PeerServer {
+  readonly #options: { readonly identity: PeerIdentity; readonly peers: KnownPeers; readonly log: Log };
+  readonly #server: Server;
+  #handlers: PeerHandlers | undefined;
+
+  constructor(options: { readonly identity: PeerIdentity; readonly peers: KnownPeers; readonly log: Log }) {
+    this.#options = options;
+    this.#server = createServer(
+      { ...this.#context(), requestCert: true, rejectUnauthorized: true },
+      (incoming, outgoing) => {
+        void this.#serve(incoming, outgoing);
+      },
+    );
+    this.#server.on('tlsClientError', (error) => {
+      options.log.info({ reason: error.message }, 'a stranger was refused at the port for other nodes');
+    });
+    options.peers.onChange(() => this.#server.setSecureContext(this.#context()));
+  }
+
+  /** @returns the port listened on */
+  async listen(host: string, port: number): Promise<number> {
+    await new Promise<void>((resolve, reject) => {
+      this.#server.once('error', reject);
+      this.#server.listen(port, host, resolve);
+    });
+    return (this.#server.address() as AddressInfo).port;
+  }
+
+  /** From now on there is something to answer with. */
+  serve(handlers: PeerHandlers): void {
+    this.#handlers = handlers;
+  }
+
+  close(): void {
+    this.#server.close();
+    this.#server.closeAllConnections();
+  }
+
+  #context() {
+    const { identity, peers } = this.#options;
+    return {
+      cert: identity.certificatePem,
+      key: identity.privateKeyPem,
+      ca: peers.all.map(({ certificatePem }) => certificatePem),
+      minVersion: 'TLSv1.3' as const,
+      // A resumed session would not show its certificate again.
+      secureOptions: constants.SSL_OP_NO_TICKET,
+    };
+  }
+
+  async #serve(incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> {
+    const { peers, log } = this.#options;
+    outgoing.on('error', () => undefined);
+    try {
+      const socket = incoming.socket;
+      const certificate = socket instanceof TLSSocket ? socket.getPeerX509Certificate() : undefined;
+      const peer = certificate === undefined ? undefined : peers.byFingerprint(certificate.fingerprint256);
+      if (peer === undefined) throw new AppError('UNAUTHENTICATED');
+      if (this.#handlers === undefined) throw new AppError('NOT_READY');
+      if (incoming.method !== 'POST') throw new AppError('METHOD_NOT_ALLOWED');
+      await this.#answer(incoming.url ?? '', await readJson(incoming), this.#handlers, outgoing);
+    } catch (thrown) {
+      const error =
+        thrown instanceof z.ZodError ? new AppError('INVALID_REQUEST', { cause: thrown }) : toAppError(thrown);
+      if (error.code === 'INTERNAL') log.error({ err: thrown }, 'a request of another node failed');
+      if (outgoing.headersSent) outgoing.destroy();
+      else reply(outgoing, 500, { code: error.code });
+    }
+  }
+
+  async #answer(path: string, body: unknown, handlers: PeerHandlers, outgoing: ServerResponse): Promise<void> {
+    switch (path) {
+      case peerPaths.notice:
+        handlers.notice(noticeSchema.parse(body));
+        return reply(outgoing, 200, {});
+      case peerPaths.response:
+        return reply(outgoing, 200, { isKnown: handlers.response(responseSchema.parse(body)) });
+      case peerPaths.resume: {
+        const closed = new AbortController();
+        outgoing.once('close', () => closed.abort());
+        return await relay(outgoing, await handlers.resume(resumeSchema.parse(body), closed.signal));
+      }
+      default:
+        throw new AppError('NOT_FOUND');
+    }
+  }
+}
+
+function reply(outgoing: ServerResponse, status: number, body: object): void {
+  outgoing.writeHead(status, { 'content-type': 'application/json' });
+  outgoing.end(JSON.stringify(body));
+}
+
+/** The answer as it comes; reads on only when the other node took what was written. */
+async function relay(outgoing: ServerResponse, response: UpstreamResponse): Promise<void> {
+  const gone = new AppError('CANCELLED', { internal: 'the other node went away' });
+  if (outgoing.destroyed) return response.abort(gone);
+  outgoing.once('close', () => response.abort(gone));
+  outgoing.writeHead(200, {
+    'content-type': response.header('content-type') ?? '',
+    'sallyport-status': String(response.status),
+  });
+  outgoing.flushHeaders();
+  for (let chunk = await response.next(); chunk !== undefined; chunk = await response.next()) {
+    if (outgoing.destroyed) return;
+    if (!outgoing.write(chunk)) {
+      await new Promise<void>((resolve) => {
+        const done = (): void => {
+          outgoing.off('drain', done).off('close', done);
+          resolve();
+        };
+        outgoing.once('drain', done).once('close', done);
+      });
+    }
+  }
+  outgoing.end();
+}
+
+async function readJson(incoming: IncomingMessage): Promise<unknown> {
+  const chunks: Buffer[] = [];
+  let length = 0;
+  const timer = setTimeout(() => incoming.destroy(), bodyTimeoutMs);
+  try {
+    for await (const chunk of incoming as AsyncIterable<Buffer>) {
+      length += chunk.length;
+      if (length > bodyBytesMax) throw new AppError('BODY_TOO_LARGE');
+      chunks.push(chunk);
+    }
+  } finally {
+    clearTimeout(timer);
+  }
+  return parseLossless(Buffer.concat(chunks).toString('utf8'));
+}
