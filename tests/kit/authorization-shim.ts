@@ -6,16 +6,32 @@ export interface AuthorizationShim {
   stop(): Promise<void>;
 }
 
+interface ShimOptions {
+  readonly target: URL;
+  readonly bearer: string;
+  /**
+   * Called whenever no exchange is under way, with the number of answers so far and whether the last one asked the
+   * client for input, which it is about to give.
+   */
+  readonly onQuiet?: (answers: number, asked: boolean) => void;
+}
+
 /**
  * Stands before an endpoint for clients that cannot send a bearer, such as the official conformance suite. Adds the
  * Authorization header and nothing else: method, path, every other header as it came (Host and Origin among them) and
  * the bytes of both bodies stay as they are.
  */
-export async function startAuthorizationShim(options: {
-  readonly target: URL;
-  readonly bearer: string;
-}): Promise<AuthorizationShim> {
-  const server = createServer((incoming, outgoing) => pass(incoming, outgoing, options.target, options.bearer));
+export async function startAuthorizationShim(options: ShimOptions): Promise<AuthorizationShim> {
+  const traffic = { open: 0, answers: 0, asked: false };
+  const server = createServer((incoming, outgoing) => {
+    traffic.open += 1;
+    outgoing.once('close', () => {
+      traffic.open -= 1;
+      traffic.answers += 1;
+      if (traffic.open === 0) options.onQuiet?.(traffic.answers, traffic.asked);
+    });
+    pass(incoming, outgoing, options, (isQuestion) => (traffic.asked = isQuestion));
+  });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
@@ -28,7 +44,12 @@ export async function startAuthorizationShim(options: {
   };
 }
 
-function pass(incoming: IncomingMessage, outgoing: ServerResponse, target: URL, bearer: string): void {
+function pass(
+  incoming: IncomingMessage,
+  outgoing: ServerResponse,
+  { target, bearer }: ShimOptions,
+  onAnswer: (isQuestion: boolean) => void,
+): void {
   const onward = request({
     host: target.hostname,
     port: target.port,
@@ -42,6 +63,10 @@ function pass(incoming: IncomingMessage, outgoing: ServerResponse, target: URL, 
     outgoing.writeHead(response.statusCode ?? 502, response.statusMessage, response.rawHeaders);
     outgoing.flushHeaders();
     response.once('error', () => outgoing.destroy());
+    onAnswer(false);
+    response.on('data', (chunk: Buffer) => {
+      if (chunk.includes('input_required')) onAnswer(true);
+    });
     response.pipe(outgoing);
   });
   onward.once('error', () => outgoing.destroy());
