@@ -130,7 +130,7 @@ class Run {
       if (effect.type === 'deliver' && this.#attached === undefined) this.problems.push('told nobody');
       const [replied] = repliedTo(effect);
       if (replied === undefined) continue;
-      if (replied !== this.#attached) this.problems.push(`replied to ${String(replied)}`);
+      if (replied !== this.#attached) this.problems.push(`replied to ${JSON.stringify(replied)}`);
       this.#attached = undefined;
     }
     this.effects.push(...effects);
