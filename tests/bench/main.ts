@@ -1,10 +1,11 @@
-/** `pnpm bench [throughput | revocation | isolation | api]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | bridges | revocation | isolation | api]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureIsolation } from '../isolation/run.ts';
 import { measureApi } from './api.ts';
+import { measureBridges } from './bridges.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureThroughputs } from './throughput.ts';
 
@@ -15,6 +16,9 @@ const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   --seconds N     length of one measurement (default 5)
   --rounds N      interleaved rounds; medians are printed (default 3)
   --streams N     idle event streams to hold open (default 5000; 0 leaves that out)
+
+pnpm bench bridges [--seconds N] [--rounds N]
+  Measures a call between protocol eras, both ways, against the same call passed through.
 
 pnpm bench revocation [--trials N] [--load N] [--large]
   Measures, for each kind of revocation, how long after the mutation's answer a call is still
@@ -85,6 +89,9 @@ async function main(): Promise<void> {
         streams: wholeNumber('streams', 0),
       };
       await measureThroughputs(options, directory, print, atEnd);
+    } else if (name === 'bridges') {
+      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
+      await measureBridges(options, print, atEnd);
     } else if (name === 'revocation') {
       const options = { trials: wholeNumber('trials', 1), load: wholeNumber('load', 0), large: values.large };
       await measureRevocations(options, directory, print, atEnd);

@@ -4,7 +4,7 @@ import { waitFor } from '../kit/condition.ts';
 import { otherKey, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
 import { eventsOf, modern, modernParams, send } from './requests.ts';
 
-const tools = ['ask', 'askTwice', 'count', 'chat', 'hang', 'big', 'region'];
+const tools = ['ask', 'askAside', 'askTwice', 'count', 'chat', 'hang', 'big', 'region'];
 let upstream: AskingUpstream;
 let node: PipelineNode;
 
@@ -129,6 +129,30 @@ describe('a modern client at a legacy server', () => {
     expect(upstream.executions.get('count')).toBe(before + 1);
   });
 
+  test('whose session the upstream forgot sets the level of its log in a new one', async () => {
+    await send(node.url('old'), call('count'));
+    (upstream.sessions as Set<string>).clear();
+    const params = modernParams({ name: 'chat' }, elicitation);
+    const meta = { ...params._meta, 'io.modelcontextprotocol/logLevel': 'warning' };
+    const body = JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params: { ...params, _meta: meta } });
+    const answer = await send(node.url('old'), { ...call('chat'), body });
+    expect(eventsOf(answer.text).at(-1)).toMatchObject({ result: { resultType: 'complete' } });
+  });
+
+  test.each([
+    ['equals it', 'eu', { 'mcp-param-region': 'eu' }, undefined],
+    ['equals it in Base64', 'eu', { 'mcp-param-region': '=?base64?ZXU=?=' }, undefined],
+    ['says another value', 'eu', { 'mcp-param-region': 'us' }, -32020],
+    ['is missing', 'eu', {}, -32020],
+    ['is there for nothing', undefined, { 'mcp-param-region': 'eu' }, -32020],
+  ])('is held to the header of an argument, which %s', async (_what, region, headers, code) => {
+    const before = upstream.executions.get('region') ?? 0;
+    const sent = call('region', { arguments: { region } });
+    const answer = await resultOf({ ...sent, headers: { ...sent.headers, ...headers } });
+    expect(answer.error?.code).toBe(code);
+    expect((upstream.executions.get('region') ?? 0) - before).toBe(code === undefined ? 1 : 0);
+  });
+
   test('that closes its stream cancels the call upstream', async () => {
     const controller = new AbortController();
     const sent = { ...call('hang'), signal: controller.signal, onChunk: () => controller.abort() };
@@ -204,6 +228,12 @@ describe('a call in which the server asks', () => {
     node.configure(configuration());
     const back = call('ask', { requestState, inputResponses: answersTo(inputRequests) });
     expect((await resultOf(back)).error.code).toBe(1061);
+  });
+
+  test('is parked as well when it asks on the stream that belongs to no call', async () => {
+    const { requestState, inputRequests } = await parkedState('askAside');
+    const { result } = await resultOf(call('askAside', { requestState, inputResponses: answersTo(inputRequests) }));
+    expect(result).toMatchObject({ resultType: 'complete', content: [{ text: JSON.stringify([accepted]) }] });
   });
 
   test('does not ask a client that cannot answer', async () => {

@@ -4,6 +4,7 @@
  */
 import { createServer, type IncomingHttpHeaders, type IncomingMessage, type ServerResponse } from 'node:http';
 import { z } from 'zod';
+import { waitFor } from './condition.ts';
 
 const messageSchema = z.looseObject({
   id: z.union([z.string(), z.number()]).optional(),
@@ -131,7 +132,7 @@ function json(response: ServerResponse, status: number, body: unknown, headers: 
 }
 
 const text = (value: string) => ({ content: [{ type: 'text', text: value }] });
-const tools = ['ask', 'askTwice', 'count', 'chat', 'hang', 'big'].map((name) => ({
+const tools = ['ask', 'askAside', 'askTwice', 'count', 'chat', 'hang', 'big'].map((name) => ({
   name,
   inputSchema: { type: 'object' },
   execution: { taskSupport: 'forbidden' },
@@ -219,6 +220,9 @@ class LegacyUpstream extends Upstream {
         answered.push(...(await Promise.all(answers)));
         break;
       }
+      case 'askAside':
+        answered.push(await this.#ask(`${String(id)}-aside`, await this.#aside()));
+        break;
       case 'chat':
         event(response, { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'debug', data: 'quiet' } });
         event(response, { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'error', data: 'loud' } });
@@ -241,6 +245,11 @@ class LegacyUpstream extends Upstream {
     this.executed(name);
     event(response, { jsonrpc: '2.0', id, result: text(JSON.stringify(answered)) });
     response.end();
+  }
+
+  /** The stream that belongs to no call; clients open it in their own time. */
+  async #aside(): Promise<ServerResponse> {
+    return await waitFor('a stream that belongs to no call', () => [...this.streams].at(-1));
   }
 
   #ask(id: string, response: ServerResponse): Promise<unknown> {

@@ -4,7 +4,7 @@
  */
 import { modernRevisions, paramHeaders, type ParamHeader, type ProtocolRevision } from '@sallyport/schema';
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
-import { mirroredHeader } from '../mcp/headers.ts';
+import { mirroredHeader, mirroredValue } from '../mcp/headers.ts';
 import { clientCapabilitiesKey, clientInfoKey, nameSources, protocolVersionKey } from '../mcp/revision.ts';
 import type { ClientProfile } from './client-profile.ts';
 
@@ -84,6 +84,24 @@ export function argumentAt(params: JsonObject, path: readonly string[]): unknown
 export function mirroredText(value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined;
   return typeof value === 'string' ? value : JSON.stringify(value);
+}
+
+/**
+ * A header of a modern request that does not say what the body says, for a legacy upstream, which would not notice;
+ * undefined where all do (2026-07-28 basic/transports/streamable-http, Server Validation).
+ */
+export function mismatchedHeader(
+  params: JsonObject,
+  expected: readonly ParamHeader[],
+  headers: ReadonlyMap<string, string>,
+): string | undefined {
+  return expected.find(({ name, path, type }) => {
+    const text = mirroredText(argumentAt(params, path));
+    const header = headers.get(`mcp-param-${name.toLowerCase()}`);
+    const told = header === undefined ? undefined : mirroredValue(header);
+    if (text === undefined || header === undefined) return text !== undefined || header !== undefined;
+    return told !== text && !(type === 'integer' && told !== undefined && Number(told) === Number(text));
+  })?.name;
 }
 
 /** A modern result as a legacy client reads it. */

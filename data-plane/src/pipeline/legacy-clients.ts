@@ -21,6 +21,9 @@ export interface LegacyClientsOptions {
   readonly peers: PeerLink;
 }
 
+/** What a session hears that set no level: a legacy server would choose, a modern one says nothing without. */
+const defaultLogLevel = 'info';
+
 /** A bridged session, as its token says. */
 interface BridgedSession {
   readonly id: string;
@@ -152,7 +155,7 @@ export class LegacyClients implements Bridge {
       request,
       client: session.client,
       revision: routed.protocolRevision,
-      logLevel: this.#sessions.get(session.id).logLevel,
+      logLevel: this.#sessions.get(session.id).logLevel ?? defaultLogLevel,
       serverName: routed.server.document.slug,
       requestIdPrefix: `${routed.received.exchange.eventId}.`,
       newQuestionId: () => sealQuestionId(routed.runtime, owner, this.#options.peers.nodeId),

@@ -7,9 +7,7 @@ import { sendModern } from '../upstream/modern-request.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { ParamHeaderMap } from './param-header-map.ts';
-
-/** Pages read of a list of tools to find one. */
-const listPagesMax = 50;
+import { readTools } from './read-tools.ts';
 
 export interface LegacyExchangeOptions {
   readonly connections: Pick<Connections, 'send'>;
@@ -122,25 +120,12 @@ export class LegacyExchange {
   async #readHeaders(): Promise<void> {
     try {
       const { server } = this.#exchange.authorized.routed;
-      this.#options.headers.learn(server, await this.#listTools());
+      const tools = await readTools((page, cursor) => this.#request(this.#machine.listTools(page, cursor)));
+      this.#options.headers.learn(server, tools);
       await this.#perform(this.#machine.handle({ type: 'headersRead' }));
     } catch (error) {
       this.fail(asUpstreamFailure(error));
     }
-  }
-
-  async #listTools(): Promise<unknown[]> {
-    const tools: unknown[] = [];
-    let cursor: string | undefined;
-    for (let page = 0; page < listPagesMax; page++) {
-      const messages = await this.#request(this.#machine.listTools(page, cursor));
-      const answer = await answerOf(messages);
-      const result = objectMember(answer, 'result') ?? {};
-      if (Array.isArray(result['tools'])) tools.push(...(result['tools'] as unknown[]));
-      cursor = stringMember(result, 'nextCursor');
-      if (cursor === undefined) break;
-    }
-    return tools;
   }
 
   #request(message: JsonObject) {
@@ -166,16 +151,6 @@ export class LegacyExchange {
     for (const questionId of this.#questions) this.#options.onAnswered(questionId);
     this.#options.onEnd();
   }
-}
-
-async function answerOf(messages: MessageStream): Promise<JsonObject> {
-  for (let message = await messages.next(); message !== undefined; message = await messages.next()) {
-    if (!('method' in message)) {
-      messages.close();
-      return message;
-    }
-  }
-  throw new AppError('UPSTREAM_PROTOCOL', { internal: 'no answer to a request of the bridge' });
 }
 
 /** A modern upstream has no sessions: its 404 concerns none of the client's. */

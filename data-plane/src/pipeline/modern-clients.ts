@@ -1,8 +1,15 @@
-import { AppError, canonicalJson, legacyRevisions, modernRevisions, sha256 } from '@sallyport/schema';
+import { AppError, canonicalJson, legacyRevisions, modernRevisions, sha256, toAppError } from '@sallyport/schema';
 import { profileOf, type ClientProfile } from '../bridge/client-profile.ts';
 import { ModernToLegacy } from '../bridge/modern-to-legacy.ts';
 import { callDigest, openCall, type CallOwner, type SealedCall } from '../bridge/sealed-call.ts';
-import { discoverResult, isLogLevel, logLevelKey, modernResult, type LogLevel } from '../bridge/translate.ts';
+import {
+  discoverResult,
+  isLogLevel,
+  logLevelKey,
+  mismatchedHeader,
+  modernResult,
+  type LogLevel,
+} from '../bridge/translate.ts';
 import { objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { clientCapabilitiesKey, clientInfoKey } from '../mcp/revision.ts';
 import { canBeAsked, type ChannelPool, type Lease } from '../upstream/channel-pool.ts';
@@ -13,8 +20,10 @@ import type { Routed } from './exchange.ts';
 import { paramsOf } from './legacy-clients.ts';
 import { asUpstreamFailure, ModernCall } from './modern-call.ts';
 import { openModernListening } from './modern-listening.ts';
+import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
 import type { PeerLink } from './peer-link.ts';
+import { readTools } from './read-tools.ts';
 import { TranslatedResponse } from './translated-response.ts';
 
 export interface ModernClientsOptions {
@@ -37,6 +46,7 @@ const revisionToAsk = legacyRevisions[0];
  */
 export class ModernClients implements Bridge {
   readonly #options: ModernClientsOptions;
+  readonly #headers = new ParamHeaderMap();
 
   constructor(options: ModernClientsOptions) {
     this.#options = options;
@@ -95,14 +105,8 @@ export class ModernClients implements Bridge {
     const responses = objectMember(params, 'inputResponses') ?? {};
     if (returned?.kind === 'parked') return await this.#resume(exchange, digest, responses, returned);
     if (returned?.kind === 'before' && isDeclined(returned.questions, responses)) return declined(message);
-    const lease = await this.#lease(exchange, client, false);
+    const lease = await this.#prepared(exchange, client, params, logLevel);
     const serverInfo = objectMember(lease.channel.initialized, 'serverInfo') ?? null;
-    try {
-      await setLogLevel(lease, logLevel, exchange);
-    } catch (error) {
-      lease.discard();
-      throw asUpstreamFailure(error);
-    }
     const machine = new ModernToLegacy({
       request: { id: message.id ?? '', method, params },
       upstreamId: routed.received.exchange.eventId,
@@ -119,6 +123,49 @@ export class ModernClients implements Bridge {
       lease: (isFresh) => this.#lease(exchange, client, isFresh),
     });
     return await call.run(lease, exchange);
+  }
+
+  /** A session in which the call can be made; another one where the first turns out to be forgotten. */
+  async #prepared(
+    exchange: BridgedExchange,
+    client: ClientProfile,
+    params: JsonObject,
+    logLevel: LogLevel | null,
+  ): Promise<Lease> {
+    for (let isFresh = false; ; isFresh = true) {
+      const lease = await this.#lease(exchange, client, isFresh);
+      try {
+        await this.#checkHeaders(exchange, lease, params);
+        await setLogLevel(lease, logLevel, exchange);
+        return lease;
+      } catch (thrown) {
+        const error = toAppError(thrown);
+        if (error.code === 'HEADER_MISMATCH') lease.release();
+        else lease.discard();
+        if (isFresh || error.code !== 'SESSION_NOT_FOUND') throw asUpstreamFailure(error);
+      }
+    }
+  }
+
+  /** @throws AppError HEADER_MISMATCH where an argument's header does not equal it */
+  async #checkHeaders(exchange: BridgedExchange, { channel }: Lease, params: JsonObject): Promise<void> {
+    const { routed } = exchange.authorized;
+    const { message, request, exchange: recorded } = routed.received;
+    if (message?.method !== 'tools/call') return;
+    if (!this.#headers.knows(routed.server)) {
+      const tools = await readTools((page, cursor) => {
+        const id = `${recorded.eventId}.tools.${page}`;
+        const asked = cursor === undefined ? {} : { params: { cursor } };
+        return channel.request({ jsonrpc: '2.0', id, method: 'tools/list', ...asked }, termsOf(exchange, null));
+      });
+      this.#headers.learn(routed.server, tools);
+    }
+    const expected = this.#headers.of(routed.server, stringMember(params, 'name') ?? '');
+    const name = mismatchedHeader(params, expected, request.headers);
+    if (name === undefined) return;
+    throw new AppError('HEADER_MISMATCH', {
+      publicMessage: `Mcp-Param-${name} does not equal the argument it mirrors.`,
+    });
   }
 
   /** What the client's `requestState` leads to; undefined where it brings none. @throws AppError INVALID_PARAMS */
