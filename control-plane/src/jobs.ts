@@ -5,6 +5,7 @@ import { PartitionService } from './audit/partition.service.ts';
 import { TrafficIngestService } from './audit/traffic-ingest.service.ts';
 import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
+import { forgetLogins } from './identity/idp/federated-login.service.ts';
 import { forgetUnusedClients } from './oauth/client.service.ts';
 import { forgetLoginCodes } from './oauth/login-code.service.ts';
 import { forgetOAuthObjects } from './oauth/object-store.service.ts';
@@ -85,6 +86,7 @@ export function startJobs(options: JobsOptions): Jobs {
       await forgetOAuthObjects(database.db, clock.now());
       await forgetUnusedClients(database.db, clock.now());
       await forgetLoginCodes(database.db, clock.now());
+      await forgetLogins(database.db, clock.now());
     }),
   ];
   return {

@@ -8,6 +8,7 @@ import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
+import { IdentityProviderResolver } from './identity/idp/identity-provider.resolver.ts';
 import { ScimResolver } from './identity/scim/scim.resolver.ts';
 import { OAuthResolver } from './oauth/oauth.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
@@ -23,6 +24,7 @@ export const resolverClasses = [
   GrantExplanationResolver,
   GrantResolver,
   GroupResolver,
+  IdentityProviderResolver,
   OAuthResolver,
   PolicyResolver,
   RoleProposalResolver,
@@ -46,6 +48,7 @@ export function createResolvers(services: Services): readonly object[] {
     new GrantExplanationResolver(services),
     new GrantResolver(services),
     new GroupResolver(services),
+    new IdentityProviderResolver(services),
     new OAuthResolver(services),
     new PolicyResolver(services),
     new RoleProposalResolver(),

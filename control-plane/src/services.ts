@@ -24,7 +24,7 @@ import { DiscoveryService } from './catalog/discovery.service.ts';
 import { HealthService } from './catalog/health.service.ts';
 import { ServerService } from './catalog/server.service.ts';
 import { systemContext } from './context.ts';
-import type { Database, Reader } from './database/client.ts';
+import type { Database, Reader, Transaction } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
 import { type Fleet, type FleetOptions, startFleet } from './fleet/fleet.ts';
@@ -35,6 +35,11 @@ import { BootstrapService } from './identity/bootstrap.service.ts';
 import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { principalLookup, PrincipalService } from './identity/principal.service.ts';
+import { BackChannelLogoutService, endLogins } from './identity/idp/back-channel-logout.service.ts';
+import { FederatedLoginService } from './identity/idp/federated-login.service.ts';
+import { IdentityProviderService } from './identity/idp/identity-provider.service.ts';
+import { OidcConnections } from './identity/idp/oidc-connection.ts';
+import { ProvidedGroupService } from './identity/idp/provided-groups.service.ts';
 import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
@@ -118,28 +123,49 @@ function policyServices(database: Database) {
   };
 }
 
-/** Of the authorization server, which runs where public URLs are configured. */
+/** Of the authorization server, which runs where public URLs are configured, and of the login by identity providers. */
 function oauthServices(
   options: ServicesOptions,
-  { roles, fleet, egress }: { readonly roles: RoleService; readonly fleet: Fleet; readonly egress: Egress },
+  others: {
+    readonly roles: RoleService;
+    readonly groups: GroupService;
+    readonly fleet: Fleet;
+    readonly egress: Egress;
+  },
 ) {
   const { database, secretKey, publicUrls: urls, clock, log } = options;
-  const oauthClients = new ClientService({ database, roles, clock, log });
-  const store = new ObjectStore({ database, vault: new FleetVault(secretKey), clients: oauthClients, clock });
+  const { roles, fleet, egress } = others;
+  const vault = new FleetVault(secretKey);
+  const clients = new ClientService({ database, roles, clock, log });
+  const store = new ObjectStore({ database, vault, clients, clock });
+  const endLogin = (tx: Transaction, loginId: string): Promise<unknown> => store.endFamilies(tx, { loginId });
+  const groups = new ProvidedGroupService(others.groups);
+  const providers: IdentityProviderService = new IdentityProviderService({
+    database,
+    vault,
+    egress,
+    groups,
+    endLogins: (tx, providerId) => endLogins(tx, endLogin, new Date(clock.now()), { providerId }),
+  });
+  const connections = new OidcConnections({ egress, secretOf: (provider) => providers.secretOf(provider), clock });
+  const logins = new FederatedLoginService({ database, vault, providers, connections, groups, clock, log });
+  const logouts = new BackChannelLogoutService({ database, providers, connections, endLogin, clock, log });
   const consents = new ConsentService(database, store);
   const loginCodes = new LoginCodeService(database, roles, clock);
   const settings = new OAuthSettingsService(database);
-  const parts = { secretKey, database, settings, store, clients: oauthClients, consents, loginCodes, egress };
+  const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, clock, log };
+  const federation = { providers, connections, logins, logouts };
   const { signingKeys } = fleet;
   return {
     publicUrls: urls,
-    oauthClients,
+    identityProviders: providers,
+    oauthClients: clients,
     consents,
     loginCodes,
     oauthSettings: settings,
     oauthStore: store,
     authorizationServer:
-      urls === undefined ? undefined : new AuthorizationServer({ ...parts, urls, signingKeys, clock, log }),
+      urls === undefined ? undefined : new AuthorizationServer({ ...parts, ...federation, urls, signingKeys }),
   };
 }
 
@@ -225,7 +251,7 @@ export async function startServices(options: ServicesOptions) {
     ...policyServices(database),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authentication: guardedAuthentication(options, roles),
-    ...oauthServices(options, { roles, fleet, egress }),
+    ...oauthServices(options, { roles, groups, fleet, egress }),
     fleet,
     discovery,
     stop: async () => {

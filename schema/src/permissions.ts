@@ -23,6 +23,8 @@ export const permissions = [
   'node:write',
   'audit:read',
   'traffic:read',
+  'identityProvider:read',
+  'identityProvider:write',
   'oauthClient:read',
   'oauthClient:write',
   'settings:read',
@@ -63,6 +65,7 @@ const reading = [
   'grant:read',
   'node:read',
   'traffic:read',
+  'identityProvider:read',
   'oauthClient:read',
   'settings:read',
 ] as const satisfies readonly Permission[];

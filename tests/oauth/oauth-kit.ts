@@ -24,9 +24,9 @@ export interface OAuthPlane extends TestControlPlane {
 
 /** A control plane with its authorization server; another replica of one shares `databaseUrl` and issuer. */
 export async function startOAuthPlane(
-  options: TestControlPlaneOptions & { readonly issuer?: string } = {},
+  options: TestControlPlaneOptions & { readonly issuer?: string; readonly port?: number } = {},
 ): Promise<OAuthPlane> {
-  const port = await freePort();
+  const port = options.port ?? (await freePort());
   const issuer = options.issuer ?? `http://127.0.0.1:${port}`;
   const urls = { SALLYPORT_PUBLIC_URL: issuer, SALLYPORT_NODES_URL: nodesUrl };
   const environment = { SALLYPORT_LISTEN_PORT: String(port), ...urls, ...options.environment };

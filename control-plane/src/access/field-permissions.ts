@@ -187,6 +187,16 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   // A dry run and a rotation answer with it too; it never holds the key itself.
   SealingKey: 'settings:read',
 
+  'Query.identityProvider': 'identityProvider:read',
+  'Query.identityProviders': 'identityProvider:read',
+  'Mutation.createIdentityProvider': 'identityProvider:write',
+  'Mutation.updateIdentityProvider': 'identityProvider:write',
+  'Mutation.deleteIdentityProvider': 'identityProvider:write',
+  IdentityProvider: 'identityProvider:read',
+  GroupMappingRule: 'identityProvider:read',
+  RequiredClaim: 'identityProvider:read',
+  ...connection('IdentityProvider', 'identityProvider:read'),
+
   'Query.authorizationServer': 'settings:read',
   'Query.signingKeys': 'settings:read',
   'Mutation.updateAuthorizationServer': 'settings:write',

@@ -3,5 +3,6 @@ export { bumpConfigGeneration, type ConfigChange } from '../database/config-gene
 export type { PublicUrls } from './compile-snapshot.ts';
 export { type Fleet, type FleetOptions, startFleet } from './fleet.ts';
 export { FleetVault, startNewHistory } from './fleet-keys.ts';
+export { forgetUnusedClients } from '../oauth/client.service.ts';
 export { revokeFamilies } from '../oauth/token-family.service.ts';
 export { SnapshotPublisher } from './publish-snapshot.ts';

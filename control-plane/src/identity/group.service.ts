@@ -52,6 +52,7 @@ export interface ChangeManyMembers extends MutationOptions {
 }
 
 const ofDirectory = 'the group is provisioned by a directory: change it there';
+const ofProvider = 'the members are what an identity provider says: change its groupRules, or the groups there';
 
 /** What becomes of the members of one group. */
 interface MembershipChange extends Reference {
@@ -320,7 +321,9 @@ export class GroupService {
       const located = await lockBatch(batch, found, 'group', (id) => this.find(tx, id, true));
       const known = await this.knownPrincipals(tx, batch.items);
       for (const { item, before } of located) {
-        if (before.directoryId !== null) found.add(item.paths[item.add.length > 0 ? 0 : 1], ofDirectory);
+        const path = item.paths[item.add.length > 0 ? 0 : 1];
+        if (before.directoryId !== null) found.add(path, ofDirectory);
+        else if (before.identityProviderId !== null) found.add(path, ofProvider);
         else checkMembers(found, item, known);
       }
       found.assertNone();
@@ -371,7 +374,7 @@ export class GroupService {
   }
 
   /** Belonging to a group gives its roles, and its servers as own ones: who changes that must have as much. */
-  private async assertMayManage(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
+  async assertMayManage(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
     const { roles, serversOwned } = this.deps;
     const rights = await roles.rightsOfGroup(tx, groupId);
     const owns = (await serversOwned(tx, groupId)) > 0;

@@ -47,6 +47,8 @@ export const groups = pgTable('groups', {
   description: text().notNull().default(''),
   /** The SCIM directory that provisions it; null where it is managed here. */
   directoryId: uuid('directory_id'),
+  /** The identity provider whose claims say who belongs to it; null where members are managed here. */
+  identityProviderId: uuid('identity_provider_id'),
   revision: integer().notNull().default(1),
   createdAt,
   updatedAt,

@@ -5,15 +5,20 @@ import type { Provider } from 'oidc-provider';
 import { type Database, isConnectionFailure } from '../database/client.ts';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKeyService } from '../fleet/signing-keys.ts';
+import type { BackChannelLogoutService } from '../identity/idp/back-channel-logout.service.ts';
+import { attemptLifetimeMs, type FederatedLoginService } from '../identity/idp/federated-login.service.ts';
+import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
+import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { Authorizations } from './authorizations.ts';
 import type { ClientService } from './client.service.ts';
 import type { ConsentService } from './consent.service.ts';
-import { Interactions, send } from './interaction.ts';
+import { IdentityAssertions } from './identity-assertion.ts';
+import { Interactions, readForm, send } from './interaction.ts';
 import type { LoginCodeService } from './login-code.service.ts';
 import type { ObjectStore } from './object-store.service.ts';
 import { errorPage } from './pages.ts';
-import { createProvider, defaultScope, derivedKey } from './provider.ts';
+import { cookieNames, createProvider, defaultScope, derivedKey, resourceServerOf } from './provider.ts';
 import type { OAuthSettingsService } from './settings.service.ts';
 
 /** How soon a process follows a change of keys or settings, in milliseconds. */
@@ -29,6 +34,10 @@ export interface AuthorizationServerOptions {
   readonly clients: ClientService;
   readonly consents: ConsentService;
   readonly loginCodes: LoginCodeService;
+  readonly providers: IdentityProviderService;
+  readonly connections: OidcConnections;
+  readonly logins: FederatedLoginService;
+  readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
   readonly clock: Clock;
   readonly log: Log;
@@ -44,6 +53,7 @@ export class AuthorizationServer {
   readonly #options: AuthorizationServerOptions;
   readonly #interactions: Interactions;
   readonly #authorizations: Authorizations;
+  readonly #assertions: IdentityAssertions;
   #current: { readonly provider: Provider; readonly fingerprint: string } | undefined;
   #checkedAt = Number.NEGATIVE_INFINITY;
 
@@ -55,8 +65,9 @@ export class AuthorizationServer {
       issuer: options.urls.issuer,
       csrfKey: derivedKey(options.secretKey, 'csrf'),
       authorizations: this.#authorizations,
-      identityProviders: () => Promise.resolve([]),
+      identityProviders: () => options.providers.usable(),
     });
+    this.#assertions = new IdentityAssertions({ ...options, ...options.urls, authorizations: this.#authorizations });
   }
 
   /** Answers a request for one of `oauthRoutes`; does not reject. */
@@ -81,6 +92,17 @@ export class AuthorizationServer {
         return this.#interactions.enterCode(provider, request, response, uid);
       case 'oauthConsent':
         return this.#interactions.decide(provider, request, response, uid);
+      case 'oauthProvider':
+        return this.#toProvider(request, response, uid, url.searchParams.get('id') ?? '');
+      case 'oauthCallback':
+        return this.#fromProvider(request, response, url);
+      case 'oauthLoggedIn': {
+        const ticket = url.searchParams.get('ticket') ?? '';
+        const login = () => this.#options.logins.redeem(ticket, uid);
+        return this.#interactions.loggedIn(provider, request, response, uid, login);
+      }
+      case 'oauthBackChannelLogout':
+        return this.#backChannelLogout(request, response, uid);
       case 'oauthAuthorize':
         if (!url.searchParams.has('scope')) {
           url.searchParams.set('scope', defaultScope);
@@ -89,6 +111,52 @@ export class AuthorizationServer {
         break;
     }
     await provider.callback()(request, response);
+  }
+
+  /** Sends the browser to an identity provider, with a cookie that binds the answer to it. */
+  async #toProvider(_request: IncomingMessage, response: ServerResponse, uid: string, providerId: string) {
+    const { logins, urls, log } = this.#options;
+    try {
+      const { url, cookie } = await logins.begin(providerId, uid, `${urls.issuer}${oauthRoutes.oauthCallback.path}`);
+      const secure = urls.issuer.startsWith('https:') ? '; Secure' : '';
+      const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${attemptLifetimeMs / 1000}${secure}`;
+      const cookies = `${cookieNames(urls.issuer).login}=${cookie}; ${attributes}`;
+      redirect(response, url.href, cookies);
+    } catch (error) {
+      log.warn({ err: error, providerId }, 'an identity provider could not be used');
+      send(response, 502, errorPage('identity_provider_unavailable', 'The identity provider does not answer.'));
+    }
+  }
+
+  /** The browser is back: what went wrong is for the log, since others may have written it. */
+  async #fromProvider(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    const { logins, urls, log } = this.#options;
+    const cookie = cookieOf(request, cookieNames(urls.issuer).login);
+    const returned = await logins.returned(url, cookie).catch((error: unknown) => {
+      if (isConnectionFailure(error)) throw error;
+      log.warn({ err: error }, 'a login at an identity provider failed');
+      return undefined;
+    });
+    if (returned === undefined) {
+      send(response, 400, errorPage('login_failed', 'The login at the identity provider did not succeed.'));
+      return;
+    }
+    const { interaction, ticket } = returned;
+    redirect(response, `/oauth/interaction/${interaction}/logged-in?ticket=${ticket}`);
+  }
+
+  /** OpenID Connect Back-Channel Logout 1.0 §2.8. */
+  async #backChannelLogout(request: IncomingMessage, response: ServerResponse, providerId: string): Promise<void> {
+    const { logouts, log } = this.#options;
+    try {
+      await logouts.logOut(providerId, (await readForm(request)).get('logout_token') ?? '');
+      response.writeHead(200, { 'cache-control': 'no-store' }).end();
+    } catch (error) {
+      if (isConnectionFailure(error)) throw error;
+      log.warn({ err: error, providerId }, 'a logout token was refused');
+      response.writeHead(400, { 'cache-control': 'no-store', 'content-type': 'application/json' });
+      response.end(JSON.stringify({ error: 'invalid_request' }));
+    }
   }
 
   /** For the keys and settings of now. */
@@ -120,6 +188,7 @@ export class AuthorizationServer {
       epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,
       grantFor: (ctx) => this.#authorizations.grantFor(ctx),
     });
+    this.#assertions.register(provider, resourceServerOf({ urls, keys: of.keys }));
     provider.on('server_error', (_ctx, error) => log.error({ err: error }, 'the authorization server failed'));
     return provider;
   }
@@ -131,6 +200,16 @@ export class AuthorizationServer {
     if (response.headersSent) response.destroy();
     else send(response, isAway ? 503 : 500, errorPage(isAway ? 'temporarily_unavailable' : 'server_error'));
   }
+}
+
+function redirect(response: ServerResponse, location: string, cookie?: string): void {
+  const headers = { location, 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' };
+  response.writeHead(303, cookie === undefined ? headers : { ...headers, 'set-cookie': cookie }).end();
+}
+
+function cookieOf({ headers }: IncomingMessage, name: string): string | undefined {
+  const pairs = (headers.cookie ?? '').split(';').map((pair) => pair.trim());
+  return pairs.find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
 }
 
 /** What the library takes for the address of the request: the public one, whatever the request says of itself. */

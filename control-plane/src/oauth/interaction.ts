@@ -47,7 +47,7 @@ export function send(response: ServerResponse, status: number, { html, headers }
   response.writeHead(status, headers).end(html);
 }
 
-async function readForm(request: IncomingMessage): Promise<URLSearchParams> {
+export async function readForm(request: IncomingMessage): Promise<URLSearchParams> {
   if (request.headers['content-type']?.split(';')[0] !== 'application/x-www-form-urlencoded') {
     throw new Refused(415, 'Send the form of the page.');
   }

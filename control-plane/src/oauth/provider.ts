@@ -1,7 +1,14 @@
 import { createHmac, hkdfSync } from 'node:crypto';
 import { accessTokenLifetimeMs, oauthScopes, partScopes, resourceUrl } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
-import { type Configuration, errors, interactionPolicy, type KoaContextWithOIDC, Provider } from 'oidc-provider';
+import {
+  type Configuration,
+  errors,
+  interactionPolicy,
+  type KoaContextWithOIDC,
+  Provider,
+  type ResourceServer,
+} from 'oidc-provider';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKey } from '../fleet/signing-keys.ts';
 import { type ClientService, isSecretOf } from './client.service.ts';
@@ -93,9 +100,29 @@ function policy() {
   return prompts;
 }
 
-function resourceIndicators({ urls, keys }: Pick<ProviderOptions, 'urls' | 'keys'>) {
+/** What a token for the resource is like. */
+export type ResourceServerOf = (resource: string) => ResourceServer;
+
+/** Throws where the resource is no endpoint of the nodes. */
+export function resourceServerOf({ urls, keys }: Pick<ProviderOptions, 'urls' | 'keys'>): ResourceServerOf {
   const kid = keys.find(({ use }) => use === 'sign')?.id;
   const sign = { alg: 'ES256' as const, ...(kid === undefined ? {} : { kid }) };
+  return (resource) => {
+    if (slugOfResource(urls.nodesUrl, resource) === undefined) {
+      throw new errors.InvalidTarget('the resource is not an MCP endpoint of this organization');
+    }
+    return {
+      scope: oauthScopes.join(' '),
+      audience: resource,
+      accessTokenFormat: 'jwt',
+      accessTokenTTL: seconds(accessTokenLifetimeMs),
+      jwt: { sign },
+    };
+  };
+}
+
+function resourceIndicators(options: Pick<ProviderOptions, 'urls' | 'keys'>) {
+  const serverOf = resourceServerOf(options);
   return {
     enabled: true,
     defaultResource: (_ctx: unknown, _client: unknown, oneOf?: readonly string[]): string => {
@@ -103,18 +130,7 @@ function resourceIndicators({ urls, keys }: Pick<ProviderOptions, 'urls' | 'keys
       throw new errors.InvalidTarget('the parameter "resource" must name the MCP endpoint (RFC 8707)');
     },
     useGrantedResource: () => true,
-    getResourceServerInfo: (_ctx: unknown, resource: string) => {
-      if (slugOfResource(urls.nodesUrl, resource) === undefined) {
-        throw new errors.InvalidTarget('the resource is not an MCP endpoint of this organization');
-      }
-      return {
-        scope: oauthScopes.join(' '),
-        audience: resource,
-        accessTokenFormat: 'jwt' as const,
-        accessTokenTTL: seconds(accessTokenLifetimeMs),
-        jwt: { sign },
-      };
-    },
+    getResourceServerInfo: (_ctx: unknown, resource: string) => serverOf(resource),
   };
 }
 

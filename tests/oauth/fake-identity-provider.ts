@@ -1,0 +1,141 @@
+import { generateKeyPairSync } from 'node:crypto';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
+import { type Configuration, Provider } from 'oidc-provider';
+import { freePort } from './oauth-kit.ts';
+
+export const idpClient = { id: 'sallyport', secret: 'a secret that the provider gave us' };
+
+/** A real OpenID Connect provider in this process, whose users log in by themselves, and whose tokens may be bent. */
+export interface FakeIdentityProvider {
+  readonly issuer: string;
+  readonly port: number;
+  /** Who logs in next. */
+  subject: string;
+  /** What is said in the next ID tokens; a member that is undefined is left out. */
+  claims: Record<string, unknown>;
+  /** Groups at the endpoint that a token's overage must be resolved at. */
+  groups: readonly string[];
+  /** Requests for groups; those to the place that a token named. */
+  readonly groupRequests: string[];
+  readonly foreignRequests: string[];
+  /** Requests for the keys. */
+  keyRequests: number;
+  /** Parameters of the last authorization request. */
+  lastRequest: URLSearchParams;
+  /** Signs a token with the provider's key. */
+  sign(claims: JWTPayload, header?: Record<string, unknown>): Promise<string>;
+  stop(): Promise<void>;
+}
+
+function configuration(jwk: object, redirectUri: string): Configuration {
+  return {
+    jwks: { keys: [{ ...jwk, kid: 'idp-1', use: 'sig', alg: 'RS256' }] },
+    clients: [
+      {
+        client_id: idpClient.id,
+        client_secret: idpClient.secret,
+        redirect_uris: [redirectUri],
+        grant_types: ['authorization_code', 'client_credentials'],
+        response_types: ['code'],
+        token_endpoint_auth_method: 'client_secret_post',
+      },
+    ],
+    scopes: ['openid', 'profile', 'email'],
+    acrValues: ['mfa'],
+    features: { devInteractions: { enabled: false }, clientCredentials: { enabled: true } },
+    pkce: { required: () => true },
+    interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
+    findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
+    renderError: (ctx, out) => {
+      ctx.body = JSON.stringify(out);
+    },
+    ttl: {
+      Session: 60,
+      Interaction: 60,
+      Grant: 60,
+      AccessToken: 60,
+      IdToken: 60,
+      AuthorizationCode: 60,
+      ClientCredentials: 60,
+    },
+  };
+}
+
+type Login = Pick<FakeIdentityProvider, 'subject' | 'claims' | 'sign'>;
+
+/** Logs the user in who is set, and consents. */
+async function interact(provider: Provider, idp: Login, request: IncomingMessage, response: ServerResponse) {
+  const { prompt, params } = await provider.interactionDetails(request, response);
+  if (prompt.name === 'login') {
+    await provider.interactionFinished(request, response, { login: { accountId: idp.subject } });
+    return;
+  }
+  const grant = new provider.Grant({ accountId: idp.subject, clientId: String(params['client_id']) });
+  grant.addOIDCScope('openid profile email');
+  const consent = { grantId: await grant.save() };
+  await provider.interactionFinished(request, response, { consent }, { mergeWithLastSubmission: true });
+}
+
+/** Gives the answer of the token endpoint with another ID token in place of the library's. */
+function bent(idp: Login, response: ServerResponse): ServerResponse {
+  const end = response.end.bind(response);
+  response.end = ((body?: unknown) => {
+    const text = typeof body === 'string' ? body : '';
+    const answer = text.startsWith('{') ? (JSON.parse(text) as { id_token?: string }) : {};
+    if (answer.id_token === undefined) return end(text);
+    void idp.sign({ ...decodeJwt(answer.id_token), ...idp.claims } as JWTPayload).then((token) => {
+      response.removeHeader('content-length');
+      end(JSON.stringify({ ...answer, id_token: token }));
+    });
+    return response;
+  }) as typeof response.end;
+  return response;
+}
+
+export async function startFakeIdentityProvider(redirectUri: string): Promise<FakeIdentityProvider> {
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
+  const port = await freePort();
+  const issuer = `http://127.0.0.1:${port}`;
+  const provider = new Provider(issuer, configuration(privateKey.export({ format: 'jwk' }), redirectUri));
+  const callback = provider.callback();
+  const idp: FakeIdentityProvider = {
+    issuer,
+    port,
+    subject: 'ada',
+    claims: {},
+    groups: [],
+    groupRequests: [],
+    foreignRequests: [],
+    keyRequests: 0,
+    lastRequest: new URLSearchParams(),
+    sign: (claims, header = {}) =>
+      new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: 'idp-1', ...header }).sign(privateKey),
+    stop: () => Promise.resolve(),
+  };
+
+  const server = createServer((request, response) => {
+    const url = new URL(request.url ?? '/', issuer);
+    if (url.pathname === '/auth') {
+      idp.lastRequest = url.searchParams;
+      // Each login is one of a fresh browser.
+      delete request.headers.cookie;
+    }
+    if (url.pathname === '/jwks') idp.keyRequests += 1;
+    if (url.pathname.startsWith('/interaction/')) void interact(provider, idp, request, response);
+    else if (url.pathname.startsWith('/groups/')) {
+      idp.groupRequests.push(`${url.pathname} ${request.headers.authorization?.split(' ')[0]}`);
+      response.setHeader('content-type', 'application/json').end(JSON.stringify({ value: idp.groups }));
+    } else if (url.pathname.startsWith('/named-by-the-token')) {
+      idp.foreignRequests.push(url.pathname);
+      response.end(JSON.stringify({ value: ['everything'] }));
+    } else void callback(request, url.pathname === '/token' ? bent(idp, response) : response);
+  });
+  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  return Object.assign(idp, {
+    stop: async () => {
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    },
+  });
+}
