@@ -30,7 +30,7 @@ import { SyncClient } from './runtime/sync-client.ts';
 import { Listener } from './server.ts';
 import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
-import { Metrics, registerSpoolGauges } from './telemetry/metrics.ts';
+import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { Connections } from './upstream/connections.ts';
 import { ObservedHealth } from './upstream/observed-health.ts';
 
@@ -84,8 +84,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     registry,
     ready: () => readinessOf(state, store),
   });
-  const openHere = (nodeId: string): Telemetry =>
-    openTelemetry({ config, nodeId, sync, queues, registry, clock, log, now: () => store.now() });
+  const openHere = (nodeId: string): Telemetry => openTelemetry({ ...base, nodeId, sync, queues, registry });
   // The spool's epochs belong into the first hello, where the node knows its id from an earlier start.
   if (sync.signer !== undefined) state.telemetry = openHere(sync.signer.nodeId);
   sync.start();
@@ -267,17 +266,16 @@ async function stopNode(parts: Parts): Promise<void> {
   parts.load.close();
 }
 
-function openTelemetry(options: {
-  readonly config: NodeConfig;
+interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'clock' | 'log'> {
   readonly nodeId: string;
   readonly sync: SyncClient;
   readonly queues: Queues;
   readonly registry: Registry;
-  readonly clock: Clock;
-  readonly log: Log;
-  readonly now: () => number;
-}): Telemetry {
-  const { config, nodeId, sync, queues, registry, clock, log, now } = options;
+}
+
+function openTelemetry(parts: TelemetryParts): Telemetry {
+  const { config, store, slots, nodeId, sync, queues, registry, clock, log } = parts;
+  const now = (): number => store.now();
   const spool = AuditSpool.open({
     directory: join(config.dataDirectory, 'spool'),
     nodeId,
@@ -311,7 +309,14 @@ function openTelemetry(options: {
     now,
     log,
   });
-  registerSpoolGauges(registry, spool, () => shipper.recordsUnconfirmed);
+  registerNodeGauges(registry, () => ({
+    spoolBytes: spool.bytes,
+    shedCount: spool.shedCount,
+    recordsUnconfirmed: shipper.recordsUnconfirmed,
+    exchangesOpen: slots.total,
+    configRevision: store.current?.revision ?? 0,
+    contactAgeMs: store.contactAgeMs(),
+  }));
   return { spool, shipper, metrics };
 }
 

@@ -16,8 +16,8 @@ afterAll(async () => {
   await upstream.stop();
 });
 
-async function scrape(): Promise<ReadonlyMap<string, number>> {
-  const text = await (await fetch(`${harness.controlPlane.operationsUrl}/metrics`)).text();
+async function scrape(operationsUrl = harness.controlPlane.operationsUrl): Promise<ReadonlyMap<string, number>> {
+  const text = await (await fetch(`${operationsUrl}/metrics`)).text();
   const samples = text.split('\n').flatMap((line) => {
     const [, name, value] = /^(sallyport_\S+) (\S+)$/.exec(line) ?? [];
     return name === undefined ? [] : [[name, Number(value)] as const];
@@ -61,6 +61,20 @@ test('the metrics of the control plane show fleet, configuration, queues, audit 
     4,
   );
   expect(seen.get('sallyport_audit_ingest_lag_seconds_count')).toBeGreaterThan(0);
+});
+
+test('the metrics of a node show what serves, its contact and its trail', async () => {
+  const revision = await harness.administrator.converged();
+  for (const { operationsUrl } of harness.nodes) {
+    const seen = await scrape(operationsUrl);
+    expect(Object.fromEntries(seen)).toMatchObject({
+      sallyport_config_applied_revision: revision,
+      sallyport_exchanges_open: 0,
+      sallyport_audit_spool_shed_records: 0,
+    });
+    expect(seen.get('sallyport_audit_spool_bytes')).toBeGreaterThan(0);
+    expect(seen.get('sallyport_control_plane_contact_age_seconds')).toBeLessThan(60);
+  }
 });
 
 test('labels of metrics have few values: no name and no id', async () => {

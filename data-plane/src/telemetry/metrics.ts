@@ -188,27 +188,45 @@ function rowKey(serverId: string, target: ClosedExchange['target'], outcome: Aud
   return `${serverId}\n${outcome}\n${target?.kind ?? ''}\n${target?.name ?? ''}`;
 }
 
-/** What the node's spool says of itself at each scrape. */
-export function registerSpoolGauges(
-  registry: Registry,
-  spool: { readonly bytes: number; readonly shedCount: number },
-  recordsUnconfirmed: () => number,
-): void {
-  const gauge = (name: string, help: string, value: () => number): void => {
+/** What a node says of itself at each scrape. */
+export interface NodeState {
+  readonly spoolBytes: number;
+  readonly shedCount: number;
+  readonly recordsUnconfirmed: number;
+  readonly exchangesOpen: number;
+  /** 0 before the first configuration. */
+  readonly configRevision: number;
+  /** Milliseconds since the control plane was heard; infinite where it never was. */
+  readonly contactAgeMs: number;
+}
+
+export function registerNodeGauges(registry: Registry, state: () => NodeState): void {
+  const gauge = (name: string, help: string, value: (state: NodeState) => number): void => {
     new Gauge({
       name,
       help,
       registers: [registry],
       collect() {
-        this.set(value());
+        this.set(value(state()));
       },
     });
   };
-  gauge('sallyport_audit_spool_bytes', 'Size of the audit spool.', () => spool.bytes);
-  gauge('sallyport_audit_spool_shed_records', 'Records shed and not yet recorded as such.', () => spool.shedCount);
+  gauge('sallyport_audit_spool_bytes', 'Size of the audit spool.', ({ spoolBytes }) => spoolBytes);
+  gauge(
+    'sallyport_audit_spool_shed_records',
+    'Records shed and not yet recorded as such.',
+    ({ shedCount }) => shedCount,
+  );
   gauge(
     'sallyport_audit_spool_unconfirmed_records',
     'Records the control plane has not confirmed.',
-    recordsUnconfirmed,
+    ({ recordsUnconfirmed }) => recordsUnconfirmed,
+  );
+  gauge('sallyport_exchanges_open', 'Exchanges under way, streams included.', ({ exchangesOpen }) => exchangesOpen);
+  gauge('sallyport_config_applied_revision', 'Revision that serves.', ({ configRevision }) => configRevision);
+  gauge(
+    'sallyport_control_plane_contact_age_seconds',
+    'Since the control plane was heard.',
+    ({ contactAgeMs }) => contactAgeMs / 1_000,
   );
 }
