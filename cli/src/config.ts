@@ -1,3 +1,5 @@
+import { homedir } from 'node:os';
+import { join } from 'node:path';
 import { z } from 'zod';
 
 const Environment = z.object({
@@ -56,4 +58,12 @@ export function readControlPlaneEnvironment(
 export function readApiKey(env: Readonly<Record<string, string | undefined>> = process.env): string | undefined {
   const key = env['SALLYPORT_API_KEY']?.trim();
   return key === '' ? undefined : key;
+}
+
+/** Where what belongs to the person at this machine is kept; made when something is. */
+export function readConfigDirectory(env: Readonly<Record<string, string | undefined>> = process.env): string {
+  const given = env['SALLYPORT_CONFIG_DIRECTORY'];
+  if (given !== undefined && given !== '') return given;
+  const base = env['XDG_CONFIG_HOME'] ?? env['APPDATA'];
+  return join(base === undefined || base === '' ? join(homedir(), '.config') : base, 'sallyport');
 }

@@ -21,6 +21,7 @@ import { z } from 'zod';
 import { Administrator } from './administrator.ts';
 import { testConfig } from './config.ts';
 import type { Endpoint } from './mcp-clients.ts';
+import { freePort } from './free-port.ts';
 import { createMigratedDatabase } from './postgres.ts';
 
 export interface HarnessOptions {
@@ -31,6 +32,8 @@ export interface HarnessOptions {
   readonly nodes?: number;
   /** Default: the queues live in PostgreSQL. */
   readonly redisUrl?: string;
+  /** Default false. True: the control plane issues access tokens for the endpoints behind the entry. */
+  readonly authorizationServer?: boolean;
   /** Where the nodes are told that the control plane is, by their index; default where it is. */
   readonly syncUrlFor?: (syncUrl: string, index: number) => string;
 }
@@ -51,6 +54,7 @@ export interface Harness {
 }
 
 const drainTimeoutMs = 2_000;
+const anyPorts = { controlPlane: 0, entry: 0 };
 
 /** The configuration, or everything that is wrong with the environment it was read from. */
 function accepted<T>(result: { ok: true; config: T } | { ok: false; problems: readonly string[] }): T {
@@ -62,8 +66,19 @@ interface Parts {
   readonly databaseUrl: string;
   readonly queueUrl: string | undefined;
   readonly controlPlaneReaches: boolean;
+  /** Known beforehand where URLs under them are part of the configuration; else 0, for any. */
+  readonly ports: { readonly controlPlane: number; readonly entry: number };
   readonly environment: Readonly<Record<string, string | undefined>>;
   readonly log: Log;
+}
+
+function publicUrlsOf({ controlPlane, entry }: Parts['ports']): Readonly<Record<string, string>> {
+  if (controlPlane === 0) return {};
+  return {
+    SALLYPORT_LISTEN_PORT: String(controlPlane),
+    SALLYPORT_PUBLIC_URL: `http://127.0.0.1:${controlPlane}`,
+    SALLYPORT_NODES_URL: `http://127.0.0.1:${entry}`,
+  };
 }
 
 async function startPlane(parts: Parts, bootstrapToken: string): Promise<ControlPlane> {
@@ -74,6 +89,7 @@ async function startPlane(parts: Parts, bootstrapToken: string): Promise<Control
     DATABASE_URL: databaseUrl,
     SALLYPORT_SECRET_KEY: randomSecret('secret_'),
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
+    ...publicUrlsOf(parts.ports),
   };
   return startControlPlane(accepted(parseControlPlaneConfig(env)), { log });
 }
@@ -124,21 +140,18 @@ export async function startHarness(options: HarnessOptions): Promise<Harness> {
   }
 }
 
-async function start(
+async function partsOf(
   options: HarnessOptions,
-  stops: (() => Promise<unknown>)[],
-  stop: () => Promise<void>,
-): Promise<Harness> {
-  const database = await createMigratedDatabase();
-  stops.push(() => database.drop());
-  const parts: Parts = {
+  database: { readonly name: string; readonly url: string },
+): Promise<Parts> {
+  const queueRole = { role: `queue_${database.name}`, password: randomSecret('q_') };
+  return {
     databaseUrl: database.url,
     // As in production: nodes reach the queues through Redis, else as a role that sees nothing else of the database.
-    queueUrl:
-      options.redisUrl === undefined
-        ? await prepareQueueDatabase(database.url, { role: `queue_${database.name}`, password: randomSecret('q_') })
-        : undefined,
+    queueUrl: options.redisUrl === undefined ? await prepareQueueDatabase(database.url, queueRole) : undefined,
     controlPlaneReaches: options.controlPlaneReaches ?? true,
+    ports:
+      options.authorizationServer === true ? { controlPlane: await freePort(), entry: await freePort() } : anyPorts,
     environment: {
       REDIS_URL: options.redisUrl,
       SALLYPORT_OPERATIONS_PORT: '0',
@@ -148,6 +161,16 @@ async function start(
     },
     log: createLog({ name: 'harness', level: testConfig.logLevel }),
   };
+}
+
+async function start(
+  options: HarnessOptions,
+  stops: (() => Promise<unknown>)[],
+  stop: () => Promise<void>,
+): Promise<Harness> {
+  const database = await createMigratedDatabase();
+  stops.push(() => database.drop());
+  const parts = await partsOf(options, database);
   const nodeCount = options.nodes ?? 2;
   const bootstrapToken = randomSecret('spb_');
   const controlPlane = await startPlane(parts, bootstrapToken);
@@ -171,7 +194,12 @@ async function start(
     }),
   );
   const urls = nodes.map(({ url }) => new URL(url));
-  const entry = await startRoundRobinEntry({ host: '127.0.0.1', port: 0, nodes: urls, clock: systemClock });
+  const entry = await startRoundRobinEntry({
+    host: '127.0.0.1',
+    port: parts.ports.entry,
+    nodes: urls,
+    clock: systemClock,
+  });
   stops.push(() => entry.stop(0));
   await administrator.converged();
   const entryOrigin = `http://127.0.0.1:${entry.port}`;

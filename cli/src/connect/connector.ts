@@ -1,6 +1,7 @@
 import type { Readable, Writable } from 'node:stream';
 import { setTimeout as delay } from 'node:timers/promises';
 import {
+  type AuthProvider,
   isInitializeRequest,
   isJSONRPCErrorResponse,
   isJSONRPCNotification,
@@ -30,7 +31,8 @@ const internalError = -32603;
 export interface ConnectorOptions {
   /** The MCP endpoint of a gateway. */
   readonly endpoint: URL;
-  readonly apiKey: string;
+  /** Gives the key or token of each request, and logs in where the gateway refuses it. */
+  readonly credential: AuthProvider;
   readonly input: Readable;
   readonly output: Writable;
   /** For people: standard error. */
@@ -63,7 +65,7 @@ export class Connector {
   constructor(options: ConnectorOptions) {
     this.#options = options;
     this.#transport = new StreamableHTTPClientTransport(options.endpoint, {
-      requestInit: { headers: { authorization: `Bearer ${options.apiKey}` } },
+      authProvider: options.credential,
       reconnectionOptions: {
         initialReconnectionDelay: 1_000,
         maxReconnectionDelay: 30_000,

@@ -51,6 +51,8 @@ export function controlPlaneProgram(topology: Topology, bootstrapToken: string |
       SALLYPORT_EGRESS_ALLOW: egressAllowance(ports),
       SALLYPORT_LISTEN_HOST: loopback,
       SALLYPORT_LISTEN_PORT: String(ports.api),
+      SALLYPORT_PUBLIC_URL: `http://${loopback}:${ports.api}`,
+      SALLYPORT_NODES_URL: entryUrlOf(ports),
       SALLYPORT_OPERATIONS_HOST: loopback,
       SALLYPORT_OPERATIONS_PORT: String(ports.apiOperations),
     },
