@@ -143,6 +143,7 @@ export class Listener {
     return {
       method: incoming.method ?? '',
       path: query < 0 ? target : target.slice(0, query),
+      query: query < 0 ? '' : target.slice(query + 1),
       headers,
       repeatedHeaders: repeated,
       remoteAddress: clientAddress(

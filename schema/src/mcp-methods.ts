@@ -4,7 +4,7 @@
  * schemas, which tests/contract holds this table against.
  */
 export const modernRevisions = ['2026-07-28'] as const;
-export const legacyRevisions = ['2025-11-25', '2025-06-18', '2025-03-26'] as const;
+export const legacyRevisions = ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'] as const;
 /** Newest first. */
 export const protocolRevisions = [...modernRevisions, ...legacyRevisions] as const;
 export type ProtocolRevision = (typeof protocolRevisions)[number];
@@ -93,6 +93,7 @@ const methodTable: Readonly<Record<ProtocolRevision, Readonly<Record<string, Met
   },
   '2025-06-18': legacy,
   '2025-03-26': legacy,
+  '2024-11-05': legacy,
 };
 
 /** The rule of a method, or undefined where the revision has no such method. */

@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { apiRoutes } from './http-routes.ts';
-import { historySchema, manifestDeltaSchema, manifestSchema } from './snapshot.ts';
+import { historySchema, manifestDeltaSchema, manifestSchema, upstreamTransports } from './snapshot.ts';
 
 export const syncPath = apiRoutes.sync.path;
 /** Largest frame either side accepts, in bytes after decompression. */
@@ -107,6 +107,7 @@ export type HealthObservation = z.infer<typeof healthObservation>;
  */
 export const discoveryResultSchema = z.strictObject({
   protocolRevisions: z.array(z.string()).min(1),
+  transport: z.enum(upstreamTransports),
   serverInfo: z.record(z.string(), z.unknown()).nullable(),
   capabilities: z.record(z.string(), z.unknown()),
   instructions: z.string().nullable(),

@@ -6,7 +6,7 @@ import { z } from 'zod';
 
 /**
  * The specification's JSON Schema of each protocol revision, taken from the official conformance suite, which carries
- * all four verbatim and has no other way to reach them than its own bundle.
+ * all but the oldest verbatim and has no other way to reach them than its own bundle.
  */
 const bundle = createRequire(import.meta.url).resolve('@modelcontextprotocol/conformance/dist/index.js');
 
@@ -44,7 +44,8 @@ function variablesByRevision(text: string): ReadonlyMap<ProtocolRevision, string
   const table = /\{"2025-03-26":([\w$]+),"2025-06-18":([\w$]+),"2025-11-25":([\w$]+),\[[\w$]+\]:([\w$]+)\}/.exec(text);
   if (table === null) throw new Error('the suite no longer has one table of its schemas');
   const names = table.slice(1);
-  return new Map([...protocolRevisions].sort().map((revision, index) => [revision, names[index] ?? '']));
+  const carried = [...protocolRevisions].filter((revision) => revision !== '2024-11-05').sort();
+  return new Map(carried.map((revision, index) => [revision, names[index] ?? '']));
 }
 
 export interface ClientMethods {

@@ -361,6 +361,7 @@ test('an upstream is discovered through a node, and its problem comes back as a 
   expect(asked.url).toBe('http://10.0.0.1/mcp');
   const result = {
     protocolRevisions: ['2025-11-25'],
+    transport: 'streamableHttp' as const,
     serverInfo: null,
     capabilities: {},
     instructions: null,

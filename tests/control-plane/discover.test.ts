@@ -6,6 +6,8 @@ import { AppError, definitionDigest, type DiscoveryResult } from '@sallyport/sch
 import { createEgress, type DiscoverOptions, discoverUpstream, parseEgressAllowList } from '@sallyport/schema/platform';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
+import { waitFor } from '../kit/condition.ts';
+import { httpSseTools, startHttpSseUpstream } from '../kit/http-sse-upstream.ts';
 import { type ListingUpstream, startListingUpstream, toolNamed } from '../kit/listing-upstream.ts';
 import { type ReferenceEras, startReferenceServer } from '../kit/reference-server.ts';
 
@@ -43,9 +45,9 @@ function namesOf(result: DiscoveryResult): string[] {
 
 describe('servers built with the official SDKs', () => {
   test.each([
-    ['dual', ['2026-07-28', '2025-11-25', '2025-06-18', '2025-03-26']],
+    ['dual', ['2026-07-28', '2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05']],
     ['modern', ['2026-07-28']],
-    ['legacy', ['2025-11-25', '2025-06-18', '2025-03-26']],
+    ['legacy', ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05']],
   ] as const)('of v2, %s: are known with every revision and definition', async (eras: ReferenceEras, revisions) => {
     const server = await startReferenceServer({ eras });
     stops.push(() => server.stop());
@@ -84,10 +86,68 @@ describe('servers built with the official SDKs', () => {
       await new Promise((resolve) => http.close(resolve));
     });
     const result = await discover(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
-    expect(result.protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26']);
+    expect(result.protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05']);
     expect(namesOf(result)).toEqual(['add']);
     expect(result).toMatchObject({ serverInfo: { name: 'v1' }, instructions: 'Be kind.' });
     expect(sessions.size).toBe(0);
+  });
+});
+
+describe('a server of HTTP+SSE', () => {
+  test('is known by its transport, every revision and definition, and is left with no session', async () => {
+    const server = await startHttpSseUpstream();
+    stops.push(() => server.stop());
+    const result = await discover(server.url);
+    expect(result.transport).toBe('httpSse');
+    expect(result.protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05']);
+    expect(namesOf(result).sort()).toEqual([...httpSseTools, 'greet', 'note://one'].sort());
+    await waitFor('the sessions to end', () => server.sessions.size === 0);
+  });
+
+  test('that names an endpoint of another origin is refused, and nothing is sent there', async () => {
+    const elsewhere = await listing();
+    const server = await startHttpSseUpstream({ stream: `event: endpoint\ndata: ${elsewhere.url}\n\n` });
+    stops.push(() => server.stop());
+    expect((await failure(discover(server.url))).code).toBe('UPSTREAM_PROTOCOL');
+    expect(elsewhere.asked).toEqual([]);
+  });
+});
+
+/** How servers that are no modern ones answer `server/discover`, and what is to be made of it (2026-07-28 basic/versioning). */
+describe('the era of a server that answers the newest handshake with', () => {
+  const error = (code: number): string => JSON.stringify({ jsonrpc: '2.0', id: 'ID', error: { code, message: 'no' } });
+
+  async function answering(status: number, type: string, body: string): Promise<DiscoveryResult> {
+    const upstream = await listing();
+    upstream.modern = false;
+    const answer = (asked: string): Response => {
+      const id = /"id":("[^"]*"|\d+)/.exec(asked)?.[1] ?? 'null';
+      return new Response(body.replace('"ID"', id), { status, headers: { 'content-type': type } });
+    };
+    const fetch: DiscoverOptions['egress']['fetch'] = (input, init) =>
+      typeof init?.body === 'string' && init.body.includes('server/discover')
+        ? Promise.resolve(answer(init.body))
+        : egress.fetch(input, init);
+    return await discover(upstream.url, { egress: { fetch } });
+  }
+
+  test.each([
+    ['a page over 404', 404, 'text/html', '<h1>Not found</h1>'],
+    ['text over 400', 400, 'text/plain', 'Bad Request'],
+    ['an unknown method over 200', 200, 'application/json', error(-32601)],
+    ['a missing session', 400, 'application/json', error(-32000)],
+    ['not acceptable', 406, 'application/json', error(-32000)],
+  ])('%s is legacy', async (_case, status, type, body) => {
+    expect((await answering(status, type, body)).protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26']);
+  });
+
+  test.each([
+    ['a challenge', 401],
+    ['a denial', 403],
+    ['a failure', 500],
+    ['overload', 503],
+  ])('%s is not told: nothing is concluded', async (_case, status) => {
+    await expect(answering(status, 'text/plain', '')).rejects.toBeInstanceOf(AppError);
   });
 });
 
@@ -289,14 +349,14 @@ describe('an upstream', () => {
     const upstream = await listing();
     upstream.legacyRevisions = ['2025-06-18'];
     await discover(upstream.url);
-    expect(upstream.asked.filter((method) => method.startsWith('initialize'))).toHaveLength(3);
+    expect(upstream.asked.filter((method) => method.startsWith('initialize'))).toHaveLength(4);
     expect(upstream.sessions.size).toBe(0);
   });
 
   test('that speaks none of our revisions is told so', async () => {
     const upstream = await listing();
     upstream.modern = false;
-    upstream.legacyRevisions = ['2024-11-05'];
+    upstream.legacyRevisions = ['2024-10-07'];
     expect((await failure(discover(upstream.url))).publicMessage).toContain('2025-03-26');
   });
 

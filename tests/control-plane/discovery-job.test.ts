@@ -52,6 +52,7 @@ class StillClock implements Clock {
 const noNode = () => Promise.reject(new AppError('NOT_READY'));
 const learntByNode: DiscoveryResult = {
   protocolRevisions: ['2026-07-28'],
+  transport: 'streamableHttp',
   serverInfo: null,
   capabilities: {},
   instructions: null,

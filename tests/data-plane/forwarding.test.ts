@@ -284,10 +284,10 @@ describe('capabilities the gateway does not carry are not offered', () => {
 
   test('a handshake for a revision the gateway does not know is ended with those it knows', async () => {
     const text =
-      '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2024-11-05","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}';
+      '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2024-10-07","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}';
     const answer = await answeredBy(
       (response) => json(response, 200, text),
-      legacy('initialize', { protocolVersion: '2024-11-05' }),
+      legacy('initialize', { protocolVersion: '2024-10-07' }),
     );
     expect([answer.json.error.code, answer.json.error.data.supported[0]]).toEqual([-32022, '2025-11-25']);
   });

@@ -401,9 +401,12 @@ describe('the id of an event', () => {
 });
 
 describe('a legacy client’s own stream', () => {
+  // Without a word of Streamable HTTP it would be the stream of an HTTP+SSE client.
+  const own = { method: 'GET', headers: { 'mcp-protocol-version': '2025-11-25' } };
+
   test('is filtered by shape, since it may bring the answer to any request', async () => {
     const { open } = streaming();
-    const answer = send(node.url('open'), { method: 'GET' });
+    const answer = send(node.url('open'), own);
     (await open).end(
       event(answerOf(3, { tools: [{ name: 'hidden' }, { name: 'count' }] }), '6') +
         event({ jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} }, '7'),
@@ -416,14 +419,14 @@ describe('a legacy client’s own stream', () => {
   });
 
   test('that the upstream does not offer is 405', async () => {
-    const answer = await send(node.url('open'), { method: 'GET' });
+    const answer = await send(node.url('open'), own);
     expect(answer.status).toBe(405);
   });
 
   test('ends at the upstream with its client', async () => {
     const { open, closed } = streaming();
     const stop = new AbortController();
-    const answer = send(node.url('open'), { method: 'GET', signal: stop.signal }).catch(() => 'aborted');
+    const answer = send(node.url('open'), { ...own, signal: stop.signal }).catch(() => 'aborted');
     await open;
     await waitFor('the stream is open', () => node.pipeline.streams.size === 1);
     stop.abort();

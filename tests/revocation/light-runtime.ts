@@ -122,6 +122,7 @@ export function startLightRuntime(options: {
         path: `/mcp/${slug}`,
         headers: new Map([['host', '127.0.0.1'], ...Object.entries(headers)]),
         repeatedHeaders: [],
+        query: '',
         remoteAddress: '127.0.0.1',
         signal: new AbortController().signal,
         readBody: () => Promise.resolve(Buffer.from(body)),

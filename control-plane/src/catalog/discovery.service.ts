@@ -76,6 +76,7 @@ function inChunks<Item>(items: readonly Item[]): readonly (readonly Item[])[] {
 function observed(result: DiscoveryResult): ServerUpdate {
   return {
     protocolRevisions: result.protocolRevisions,
+    transport: result.transport,
     capabilities: result.capabilities,
     serverInfo: result.serverInfo,
     instructions: result.instructions,
@@ -186,11 +187,14 @@ export class DiscoveryService {
     });
     if (changed || options.onDemand) {
       const object = { kind: 'server', id: row.id } as const;
-      const after = { protocolRevisions: row.protocolRevisions, definitions: summary(changes) };
-      const was = { protocolRevisions: before.protocolRevisions };
+      const { protocolRevisions, transport } = row;
+      const after = { protocolRevisions, transport, definitions: summary(changes) };
+      const was = { protocolRevisions: before.protocolRevisions, transport: before.transport };
       await recordMutation(tx, ctx, { action: 'server.discover', object, before: was, after });
     }
-    const nodesMustKnow = definitionsChanged || describesAnother(before, { protocolRevisions: row.protocolRevisions });
+    const nodesMustKnow =
+      definitionsChanged ||
+      describesAnother(before, { protocolRevisions: row.protocolRevisions, transport: row.transport });
     if (nodesMustKnow && isServed(before.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [before.id] });
     return row;
   }

@@ -27,7 +27,7 @@ export function legacyProfile(params: JsonObject, revision: ProtocolRevision): C
   const declared = objectMember(params, 'capabilities') ?? {};
   const profile = profileOf(declared, objectMember(params, 'clientInfo'));
   const { elicitation, ...others } = profile.capabilities;
-  if (elicitation === undefined || revision === '2025-03-26') return { ...profile, capabilities: others };
+  if (elicitation === undefined || revision < '2025-06-18') return { ...profile, capabilities: others };
   return revision === '2025-11-25' ? profile : { ...profile, capabilities: { ...others, elicitation: {} } };
 }
 

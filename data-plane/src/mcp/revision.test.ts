@@ -91,7 +91,7 @@ describe('the era follows from the shape of the message', () => {
   test.each([
     ['no header, no envelope', plain, {}, 'legacy null'],
     ['a legacy header', plain, { 'mcp-protocol-version': '2025-06-18' }, 'legacy 2025-06-18'],
-    ['a header nobody knows', plain, { 'mcp-protocol-version': '2024-11-05' }, 'UNSUPPORTED_PROTOCOL_REVISION'],
+    ['a header nobody knows', plain, { 'mcp-protocol-version': '2024-10-07' }, 'UNSUPPORTED_PROTOCOL_REVISION'],
     ['a header that is no date', plain, { 'mcp-protocol-version': '1.0' }, 'UNSUPPORTED_PROTOCOL_REVISION'],
     ['a modern header without an envelope', plain, { 'mcp-protocol-version': modern }, 'INVALID_PARAMS'],
     ['initialize', initialize('2025-06-18'), {}, 'legacy 2025-06-18'],

@@ -13,6 +13,8 @@ export interface SseEvent {
   readonly data: string | null;
   /** The `id` field; empty text is an id too. */
   readonly id: string | null;
+  /** The `event` field: the kind of the event; null where it has none, which stands for `message`. */
+  readonly event: string | null;
 }
 
 /**
@@ -85,15 +87,17 @@ export class SseParser {
     }
     let data: string | null = null;
     let id: string | null = null;
+    let event: string | null = null;
     while (at < raw.length) {
       let end = at;
       while (end < raw.length && raw[end] !== lineFeed && raw[end] !== carriageReturn) end++;
       const field = fieldOf(raw, at, end);
       if (field?.name === 'data') data = data === null ? field.value : `${data}\n${field.value}`;
       else if (field?.name === 'id' && !field.value.includes('\0')) id = field.value;
+      else if (field?.name === 'event') event = field.value;
       at = raw[end] === carriageReturn && raw[end + 1] === lineFeed ? end + 2 : end + 1;
     }
-    return { raw, data, id };
+    return { raw, data, id, event };
   }
 }
 
@@ -102,7 +106,7 @@ function fieldOf(raw: Buffer, start: number, end: number): { name: string; value
   const found = raw.indexOf(colon, start);
   const nameEnd = found < 0 || found > end ? end : found;
   const name = raw.toString('latin1', start, nameEnd);
-  if (name !== 'data' && name !== 'id') return undefined;
+  if (name !== 'data' && name !== 'id' && name !== 'event') return undefined;
   let valueStart = Math.min(nameEnd + 1, end);
   if (valueStart < end && raw[valueStart] === space) valueStart++;
   return { name, value: raw.toString('utf8', valueStart, end) };
@@ -117,7 +121,7 @@ export function withData(event: SseEvent, data: string): Buffer {
 /** The event with another id; its other fields stay. */
 export function withId(event: SseEvent, id: string): SseEvent {
   const kept = linesOf(event).filter((line) => line !== 'id' && !line.startsWith('id:'));
-  return { raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')), data: event.data, id };
+  return { raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')), data: event.data, id, event: event.event };
 }
 
 function linesOf(event: SseEvent): string[] {
@@ -126,6 +130,11 @@ function linesOf(event: SseEvent): string[] {
     .replace(/^\uFEFF/, '')
     .split(/\r\n|\r|\n/)
     .filter((line) => line !== '');
+}
+
+/** The event that tells an HTTP+SSE client where to post (2024-11-05 basic/transports). */
+export function endpointEvent(uri: string): Buffer {
+  return Buffer.from(`event: endpoint\ndata: ${uri}\n\n`);
 }
 
 /** An event of our own that carries one JSON-RPC message. */

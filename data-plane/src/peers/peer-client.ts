@@ -3,7 +3,7 @@ import { Agent, request } from 'node:https';
 import { AppError, ERRORS, toAppError, type ErrorCode } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { z } from 'zod';
-import type { PeerLink, PeerNotice, RelayedResponse, RelayedReturn } from '../pipeline/peer-link.ts';
+import type { PeerLink, PeerNotice, RelayedExchange, RelayedResponse, RelayedReturn } from '../pipeline/peer-link.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { KnownPeers, Peer } from './known-peers.ts';
 import type { PeerIdentity } from './peer-certificate.ts';
@@ -12,6 +12,8 @@ import { peerPaths } from './peer-server.ts';
 /** To connect and be heard, in milliseconds; nodes are near each other. */
 const answerTimeoutMs = 5_000;
 const answerBytesMax = 64 * 1024;
+/** To the head of an answer to a client, which its upstream may take its time for; in milliseconds. */
+const exchangeTimeoutMs = 10 * 60_000;
 
 const answerSchema = z.looseObject({ isKnown: z.boolean().optional(), code: z.string().optional() });
 
@@ -50,6 +52,17 @@ export class PeerClient implements PeerLink {
 
   async resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse> {
     const incoming = await this.#send(this.#lostPeer(nodeId), peerPaths.resume, relayed, relayed.timeoutMs, signal);
+    const status = Number(incoming.headers['sallyport-status']);
+    if (incoming.statusCode === 200 && Number.isInteger(status)) return new PeerResponse(incoming, status);
+    throw refusalOf(answerSchema.parse(await readAnswer(incoming)));
+  }
+
+  async exchange(nodeId: string, relayed: RelayedExchange, signal: AbortSignal): Promise<UpstreamResponse> {
+    const peer = this.#options.peers.get(nodeId);
+    // A session that was held there is gone with it, and its client can begin another.
+    if (peer === undefined) throw new AppError('SESSION_NOT_FOUND', { internal: `node ${nodeId} is not known` });
+    const body = { ...relayed, body: relayed.body.toString('base64') };
+    const incoming = await this.#send(peer, peerPaths.exchange, body, exchangeTimeoutMs, signal);
     const status = Number(incoming.headers['sallyport-status']);
     if (incoming.statusCode === 200 && Number.isInteger(status)) return new PeerResponse(incoming, status);
     throw refusalOf(answerSchema.parse(await readAnswer(incoming)));
@@ -167,7 +180,8 @@ class PeerResponse implements UpstreamResponse {
   }
 
   header(name: string): string | undefined {
-    return name === 'content-type' ? this.#incoming.headers['content-type'] : undefined;
+    const value = this.#incoming.headers[name];
+    return Array.isArray(value) ? value.join(', ') : value;
   }
 
   async next(): Promise<Buffer | undefined> {

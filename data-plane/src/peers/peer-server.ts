@@ -17,6 +17,7 @@ export const peerPaths = {
   notice: '/peer/v1/notice',
   response: '/peer/v1/response',
   resume: '/peer/v1/resume',
+  exchange: '/peer/v1/exchange',
 } as const;
 
 /** A client's answers travel in it, bounded by the request that brought them. */
@@ -49,6 +50,15 @@ const resumeSchema = z.strictObject({
   requestId: z.union([z.string(), z.number()]),
   responses: object,
   timeoutMs: z.number().positive(),
+});
+
+const exchangeSchema = z.strictObject({
+  method: z.string(),
+  path: z.string(),
+  query: z.string(),
+  remoteAddress: z.string().nullable(),
+  headers: z.array(z.tuple([z.string(), z.string()])),
+  body: z.base64(),
 });
 
 /**
@@ -137,6 +147,15 @@ export class PeerServer {
         outgoing.once('close', () => closed.abort());
         return await relay(outgoing, await handlers.resume(resumeSchema.parse(body), closed.signal));
       }
+      case peerPaths.exchange: {
+        const closed = new AbortController();
+        outgoing.once('close', () => {
+          if (!outgoing.writableFinished) closed.abort();
+        });
+        const { body: text, ...asked } = exchangeSchema.parse(body);
+        const relayed = { ...asked, body: Buffer.from(text, 'base64') };
+        return await answerFor(outgoing, await handlers.exchange(relayed, closed.signal));
+      }
       default:
         throw new AppError('NOT_FOUND');
     }
@@ -160,17 +179,55 @@ async function relay(outgoing: ServerResponse, response: UpstreamResponse): Prom
   outgoing.flushHeaders();
   for (let chunk = await response.next(); chunk !== undefined; chunk = await response.next()) {
     if (outgoing.destroyed) return;
-    if (!outgoing.write(chunk)) {
-      await new Promise<void>((resolve) => {
-        const done = (): void => {
-          outgoing.off('drain', done).off('close', done);
-          resolve();
-        };
-        outgoing.once('drain', done).once('close', done);
-      });
-    }
+    await written(outgoing, chunk);
   }
   outgoing.end();
+}
+
+/** Resolves when the other node took it, or is gone. */
+async function written(outgoing: ServerResponse, chunk: Buffer): Promise<void> {
+  if (outgoing.destroyed || outgoing.write(chunk)) return;
+  await new Promise<void>((resolve) => {
+    const done = (): void => {
+      outgoing.off('drain', done).off('close', done);
+      resolve();
+    };
+    outgoing.once('drain', done).once('close', done);
+  });
+}
+
+/** The answer to another node's client; its record ends as it does for a client of one's own. */
+async function answerFor(
+  outgoing: ServerResponse,
+  response: Awaited<ReturnType<PeerHandlers['exchange']>>,
+): Promise<void> {
+  const { status, headers, body, follower } = response;
+  let bytes = 0;
+  try {
+    if (outgoing.destroyed) {
+      if (body !== null && !Buffer.isBuffer(body)) await body.cancel();
+      return;
+    }
+    outgoing.writeHead(200, [...headers, 'sallyport-status', String(status)]);
+    if (body === null || Buffer.isBuffer(body)) {
+      bytes = body?.length ?? 0;
+      outgoing.end(body ?? undefined);
+    } else {
+      outgoing.flushHeaders();
+      let sourceDone: Promise<void> | undefined;
+      outgoing.once('close', () => {
+        if (!outgoing.writableFinished) sourceDone = body.cancel();
+      });
+      for (let chunk = await body.next(); chunk !== undefined; chunk = await body.next()) {
+        bytes += chunk.length;
+        await written(outgoing, chunk);
+      }
+      outgoing.end();
+      await sourceDone;
+    }
+  } finally {
+    follower?.ended(!outgoing.destroyed || outgoing.writableFinished, bytes, null);
+  }
 }
 
 async function readJson(incoming: IncomingMessage): Promise<unknown> {

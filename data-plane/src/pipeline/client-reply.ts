@@ -1,7 +1,7 @@
 import type { AppError } from '@sallyport/schema';
 import type { JsonObject } from '../mcp/envelope.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
-import { TranslatedResponse } from './translated-response.ts';
+import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 /** A request that has heard nothing for this long gets its stream, so that comments keep it alive; milliseconds. */
 const openAfterMs = 10_000;

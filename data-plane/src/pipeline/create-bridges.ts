@@ -20,14 +20,19 @@ export interface CreateBridgesOptions {
 /** Both bridges of a node, and what they do for other nodes. */
 export function createBridges(options: CreateBridgesOptions): {
   readonly bridges: Bridges;
-  readonly peerHandlers: PeerHandlers;
+  readonly peerHandlers: Omit<PeerHandlers, 'exchange'>;
 } {
   const { connections, peers, now } = options;
   const parked = new ParkedCalls(options);
   const legacy = new LegacyClients({ connections, peers });
   const modern = new ModernClients({
     transportOf: ({ server, runtime }) =>
-      new StreamableTransport({ connections, url: server.upstream, limits: runtime.limits }),
+      new StreamableTransport({
+        connections,
+        url: server.upstream,
+        transport: server.document.transport,
+        limits: runtime.limits,
+      }),
     pool: new ChannelPool(),
     parked,
     peers,

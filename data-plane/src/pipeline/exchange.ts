@@ -32,6 +32,8 @@ export interface ProxyRequest {
   readonly method: string;
   /** Of the request target, without the query. */
   readonly path: string;
+  /** What follows the question mark; empty where there is none. */
+  readonly query: string;
   /** By lower-case name; the first value where a header came more than once. */
   readonly headers: ReadonlyMap<string, string>;
   /** Lower-case names of headers that came more than once. */
@@ -39,6 +41,8 @@ export interface ProxyRequest {
   readonly remoteAddress: string | null;
   /** Aborted when the client's connection is gone before the response was finished. */
   readonly signal: AbortSignal;
+  /** Called once it is on record that the call is made; not for what is refused. */
+  readonly onForward?: () => void;
   /**
    * The whole body. Throws AppError BODY_TOO_LARGE before more than `bytesMax` bytes are held, REQUEST_TIMEOUT after
    * `timeoutMs` milliseconds, OVERLOADED where all bodies together exceed the node's limit.

@@ -26,7 +26,7 @@ import {
 const decisionAgeMsMax = 250;
 
 export interface ForwardContext {
-  readonly connections: Connections;
+  readonly connections: Pick<Connections, 'send'>;
   readonly bridges: Bridges;
   readonly health: Pick<ObservedHealth, 'answered' | 'failed'>;
   readonly runtimes: Pick<RuntimeSource, 'current'>;
@@ -59,6 +59,7 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   const send = way(inspected, authorized, context);
   const written = context.writeOpened();
   if (written !== undefined) await written;
+  routed.received.request.onForward?.();
   const sentAt = clock.monotonic();
   const serverId = routed.server.document.id;
   let refused = false;
@@ -155,6 +156,7 @@ function upstreamRequest(
   if (lastEventId !== undefined) headers.push('last-event-id', openEventId(runtime, ownerOf(routed), lastEventId));
   const { limits } = runtime;
   return {
+    transport: server.document.transport,
     url: server.upstream,
     method,
     headers,

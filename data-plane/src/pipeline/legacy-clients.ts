@@ -14,7 +14,7 @@ import { LegacyExchange } from './legacy-exchange.ts';
 import { openLegacyListening } from './legacy-listening.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { PeerLink, PeerNotice, RelayedResponse } from './peer-link.ts';
-import { TranslatedResponse } from './translated-response.ts';
+import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 export interface LegacyClientsOptions {
   readonly connections: Pick<Connections, 'send'>;

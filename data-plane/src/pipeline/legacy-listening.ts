@@ -7,7 +7,7 @@ import type { Connections, UpstreamResponse } from '../upstream/connections.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 import { sendModern } from '../upstream/modern-request.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
-import { TranslatedResponse } from './translated-response.ts';
+import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 /** Waited before a subscription that broke is made again, in milliseconds; doubles up to the second number. */
 const reopenDelayMs = { first: 500, most: 30_000 };

@@ -24,7 +24,7 @@ import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
 import type { PeerLink } from './peer-link.ts';
 import { readTools } from './read-tools.ts';
-import { TranslatedResponse } from './translated-response.ts';
+import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 export interface ModernClientsOptions {
   /** How a legacy upstream is reached; chosen by the server. */

@@ -5,7 +5,7 @@ import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms, LegacyChannel, MessageStream } from '../upstream/legacy-channel.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { asUpstreamFailure } from './modern-call.ts';
-import { TranslatedResponse } from './translated-response.ts';
+import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 /** Waited before a broken stream is opened again, in milliseconds; doubles up to the second number. */
 const reopenDelayMs = { first: 500, most: 30_000 };

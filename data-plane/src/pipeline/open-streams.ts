@@ -2,10 +2,19 @@ import { AppError, toAppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isOpenEnded, type Authorized, type RuntimeSource } from './exchange.ts';
 import { isOver } from './credential.ts';
-import type { SseRelay } from './sse-relay.ts';
 
 /** How often open streams are decided anew without a change of configuration, for what ends by time, in milliseconds. */
 const recheckIntervalMs = 5_000;
+
+/** A stream toward a client, as it is decided anew and ended from outside. */
+export interface OpenStream {
+  /** As decided last; replaced when the configuration changes. */
+  authorized: Authorized;
+  /** Ends it, with an error where a request waits for its answer. */
+  end(error: AppError): void;
+  /** The node stops: ends it the way its server would. */
+  endGracefully(): void;
+}
 
 /**
  * The event streams open on this node. Each is decided again whenever the configuration changes, and from time to time
@@ -14,7 +23,7 @@ const recheckIntervalMs = 5_000;
 export class OpenStreams {
   readonly #runtimes: Pick<RuntimeSource, 'current' | 'onSwap' | 'now'>;
   readonly #reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
-  readonly #relays = new Set<SseRelay>();
+  readonly #streams = new Set<OpenStream>();
   readonly #unsubscribe: () => void;
   readonly #timer: NodeJS.Timeout;
 
@@ -30,45 +39,45 @@ export class OpenStreams {
   }
 
   get size(): number {
-    return this.#relays.size;
+    return this.#streams.size;
   }
 
   /** Takes a stream in that was decided by the running configuration. */
-  add(relay: SseRelay): void {
-    this.#relays.add(relay);
+  add(stream: OpenStream): void {
+    this.#streams.add(stream);
   }
 
-  remove(relay: SseRelay): void {
-    this.#relays.delete(relay);
+  remove(stream: OpenStream): void {
+    this.#streams.delete(stream);
   }
 
   /** Decides every open stream again. Does not throw. */
   recheck(): void {
     const runtime = this.#runtimes.current;
     if (runtime === undefined) return;
-    for (const relay of this.#relays) {
+    for (const stream of this.#streams) {
       try {
-        const authorized = this.#reauthorize(relay.authorized, runtime);
-        if (authorized.routed.server.upstream.href !== relay.authorized.routed.server.upstream.href) {
+        const authorized = this.#reauthorize(stream.authorized, runtime);
+        if (authorized.routed.server.upstream.href !== stream.authorized.routed.server.upstream.href) {
           throw new AppError('NOT_READY', { internal: 'the server moved to another URL' });
         }
-        relay.authorized = authorized;
+        stream.authorized = authorized;
         const { received, authenticated } = authorized.routed;
         // Its token's time is up: the client comes back with a fresh one. A call under way goes on.
-        if (isOpenEnded(received) && isOver(authenticated.credential, this.#runtimes.now())) relay.endGracefully();
+        if (isOpenEnded(received) && isOver(authenticated.credential, this.#runtimes.now())) stream.endGracefully();
       } catch (thrown) {
-        relay.end(toAppError(thrown));
+        stream.end(toAppError(thrown));
       }
     }
   }
 
   /** Ends what waits for things to happen; calls under way keep their stream until `endAll`. */
   endSubscriptions(): void {
-    for (const relay of this.#relays) if (isOpenEnded(relay.authorized.routed.received)) relay.endGracefully();
+    for (const stream of this.#streams) if (isOpenEnded(stream.authorized.routed.received)) stream.endGracefully();
   }
 
   endAll(): void {
-    for (const relay of this.#relays) relay.end(new AppError('NOT_READY', { internal: 'the node stops' }));
+    for (const stream of this.#streams) stream.end(new AppError('NOT_READY', { internal: 'the node stops' }));
   }
 
   close(): void {

@@ -1,6 +1,7 @@
 /** What the nodes of a fleet ask of each other, so that no balancer has to send a client to the same node twice. */
 import { AppError } from '@sallyport/schema';
 import type { JsonObject } from '../mcp/envelope.ts';
+import type { ProxyRequest, ProxyResponse } from './exchange.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { SessionChange } from '../bridge/session-state.ts';
 
@@ -35,6 +36,12 @@ export interface RelayedReturn extends RelayOwner {
   readonly timeoutMs: number;
 }
 
+/** A client's request that only the other node can answer, as it came; the credential in it is checked there again. */
+export interface RelayedExchange extends Pick<ProxyRequest, 'method' | 'path' | 'query' | 'remoteAddress'> {
+  readonly headers: readonly (readonly [name: string, value: string])[];
+  readonly body: Buffer;
+}
+
 /** What this node does when another asks. */
 export interface PeerHandlers {
   notice(notice: PeerNotice): void;
@@ -42,6 +49,8 @@ export interface PeerHandlers {
   response(relayed: RelayedResponse): boolean;
   /** @throws AppError CALL_LOST where this node holds no such call of this principal */
   resume(relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+  /** Answers a client of the other node. Never rejects. */
+  exchange(relayed: RelayedExchange, signal: AbortSignal): Promise<ProxyResponse>;
 }
 
 /** The way to the other nodes. */
@@ -55,6 +64,8 @@ export interface PeerLink {
   respond(nodeId: string, relayed: RelayedResponse): Promise<boolean>;
   /** @throws AppError PEER_UNREACHABLE, CALL_LOST */
   resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+  /** @throws AppError PEER_UNREACHABLE */
+  exchange(nodeId: string, relayed: RelayedExchange, signal: AbortSignal): Promise<UpstreamResponse>;
 }
 
 /** A node that knows no others. */
@@ -65,5 +76,6 @@ export function loneNode(nodeId: string): PeerLink {
     tell: () => undefined,
     respond: () => Promise.reject(unreachable()),
     resume: () => Promise.reject(unreachable()),
+    exchange: () => Promise.reject(unreachable()),
   };
 }

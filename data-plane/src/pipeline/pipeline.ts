@@ -4,6 +4,7 @@ import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '..
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
+import { Upstreams } from '../upstream/upstreams.ts';
 import { AccessTokens } from './access-token.ts';
 import { admit, type ExchangeSlots } from './admit.ts';
 import { answerBatch, checkBatchRevision } from './answer-batch.ts';
@@ -12,14 +13,16 @@ import { authorize, reauthorize } from './authorize.ts';
 import type { Bridges } from './bridge.ts';
 import { presentsApiKey } from './credential.ts';
 import type { DecisionCache, DecisionContext } from './decisions.ts';
-import type { Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
+import type { Authenticated, Authorized, ProxyRequest, ProxyResponse, RuntimeSource } from './exchange.ts';
 import { createBridges } from './create-bridges.ts';
 import { contradictsEra, failureContradictsEra } from './era-doubt.ts';
 import { forward } from './forward.ts';
+import { HttpSseClients, opensHttpSse, postedWith } from './http-sse-clients.ts';
 import { inspectRequest } from './inspect-request.ts';
 import { inspectResponse } from './inspect-response.ts';
 import { OpenStreams } from './open-streams.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
+import { holderOf, relayedRequest, relayExchange } from './relay-exchange.ts';
 import { receive, type ReceiveSettings } from './receive.ts';
 import { openRecord, type RecordContext } from './record.ts';
 import { resourceMetadata } from './resource-metadata.ts';
@@ -48,6 +51,8 @@ export class Pipeline {
   /** What this node does when another asks. */
   readonly peerHandlers: PeerHandlers;
   readonly #bridges: Bridges;
+  readonly #upstreams: Upstreams;
+  readonly #httpSse: HttpSseClients;
   readonly #options: PipelineOptions;
   readonly #authorizing: DecisionContext;
   readonly #now: () => number;
@@ -60,9 +65,22 @@ export class Pipeline {
     this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
-    const { bridges, peerHandlers } = createBridges({ ...options, reauthorize: this.#reauthorize, now: this.#now });
+    const { connections, peers, runtimes, clock } = options;
+    const { nodeId } = peers;
+    this.#upstreams = new Upstreams({ connections, nodeId, limits: () => runtimes.current?.limits, clock });
+    const handle = (request: ProxyRequest): Promise<ProxyResponse> => this.handle(request);
+    this.#httpSse = new HttpSseClients({ nodeId, streams: this.streams, handle });
+    const { bridges, peerHandlers } = createBridges({
+      ...options,
+      connections: this.#upstreams,
+      reauthorize: this.#reauthorize,
+      now: this.#now,
+    });
     this.#bridges = bridges;
-    this.peerHandlers = peerHandlers;
+    this.peerHandlers = {
+      ...peerHandlers,
+      exchange: (relayed, signal) => this.handle(relayedRequest(relayed, signal)),
+    };
   }
 
   /** Ends what is open toward clients and upstreams. */
@@ -71,6 +89,7 @@ export class Pipeline {
     this.streams.close();
     this.#bridges.forLegacyClients.close();
     this.#bridges.forModernClients.close();
+    this.#upstreams.close();
   }
 
   readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized => {
@@ -90,7 +109,7 @@ export class Pipeline {
 
   /** Answers a request. Never rejects. */
   async handle(request: ProxyRequest): Promise<ProxyResponse> {
-    const { runtimes, connections, health, clock } = this.#options;
+    const { runtimes, peers, health, clock } = this.#options;
     const unrecorded = this.#preflight(request) ?? this.#metadata(request);
     if (unrecorded !== undefined) return unrecorded;
     const entry = openRecord(request, { ...this.#options, now: this.#now });
@@ -102,7 +121,14 @@ export class Pipeline {
       const received = await receive(exchange, runtime.limits, this.#receiving);
       const nowMs = runtimes.now();
       const authenticated = authenticate(received, runtime, this.#tokens, nowMs);
+      const token = postedWith(request);
+      if (token !== undefined)
+        return this.#readableFor(request, await this.#postToStream(token, authenticated, runtime));
       const routed = route(authenticated, runtime, this.#authorizing);
+      const holder = holderOf(routed);
+      if (holder !== undefined && holder !== peers.nodeId) {
+        return this.#readableFor(request, await relayExchange(holder, received, peers));
+      }
       if (received.batch !== null) {
         checkBatchRevision(routed);
         // Each message is an exchange of its own; of the batch itself nothing is left to record.
@@ -112,9 +138,13 @@ export class Pipeline {
       const authorized = authorize(routed, this.#authorizing);
       const admitted = admit(authorized, this.#options.slots);
       entry.onEnd(admitted.release);
+      if (opensHttpSse(received)) {
+        await entry.writeOpened();
+        return this.#readableFor(request, await entry.follow(this.#httpSse.open(authorized)));
+      }
       const inspected = inspectRequest(admitted);
       const forwarded = await forward(inspected, {
-        connections,
+        connections: this.#upstreams,
         bridges: this.#bridges,
         health,
         runtimes,
@@ -160,7 +190,7 @@ export class Pipeline {
 
   /** The answer to bytes that the listener could not read as a request, which are recorded like one. Never rejects. */
   async refuse(error: AppError, remoteAddress: string | null): Promise<ProxyResponse> {
-    const nothing = { method: '', path: '', headers: new Map<string, string>(), repeatedHeaders: [] };
+    const nothing = { method: '', path: '', query: '', headers: new Map<string, string>(), repeatedHeaders: [] };
     const { signal } = new AbortController();
     const request = { ...nothing, remoteAddress, signal, readBody: () => Promise.reject(error) };
     const entry = openRecord(request, { ...this.#options, now: this.#now });
@@ -168,6 +198,15 @@ export class Pipeline {
     const response = await entry.fail(error);
     response.follower?.ended(true, 0, null);
     return response;
+  }
+
+  /** A message of an HTTP+SSE client goes to the node that holds its stream. */
+  async #postToStream(token: string, authenticated: Authenticated, runtime: Runtime): Promise<ProxyResponse> {
+    const { peers } = this.#options;
+    const { nodeId, streamId } = this.#httpSse.placeOf(token, authenticated, runtime);
+    const { received } = authenticated;
+    if (nodeId !== peers.nodeId) return await relayExchange(nodeId, received, peers);
+    return await this.#httpSse.post(streamId, received);
   }
 
   /** A browser's question whether it may ask; only of an origin that may. Anything else goes through the stages. */

@@ -4,6 +4,7 @@ import { errorMessage } from '../mcp/error-response.ts';
 import { keepAliveComment, messageEvent, SseParser, withData, withId, type SseEvent } from '../mcp/sse.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { Authorized, ByteStream, Exchange } from './exchange.ts';
+import type { OpenStream } from './open-streams.ts';
 import { reviewMessage, type Reviewed } from './review-message.ts';
 
 /** A stream that carried nothing for this long gets a comment, in milliseconds. */
@@ -14,7 +15,7 @@ export const keepAliveIntervalMs = 15_000;
  * something in it had to go. It reads on only when the client took what it has. It can be ended from outside: by a
  * revoked grant, a deadline or the node's own end.
  */
-export class SseRelay implements ByteStream {
+export class SseRelay implements ByteStream, OpenStream {
   readonly #response: UpstreamResponse;
   readonly #exchange: Exchange;
   readonly #parser: SseParser;

@@ -1,5 +1,5 @@
 import type { Dispatcher } from 'undici';
-import { AppError } from '@sallyport/schema';
+import { AppError, type UpstreamTransport } from '@sallyport/schema';
 
 /** Bytes read ahead of a slow reader before the upstream's connection is paused. */
 const readAheadBytesMax = 64 * 1024;
@@ -12,6 +12,7 @@ export interface EgressPools {
 }
 
 export interface UpstreamRequest {
+  readonly transport: UpstreamTransport;
   readonly url: URL;
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** Name, value, name, value, … */

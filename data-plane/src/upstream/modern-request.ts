@@ -16,6 +16,7 @@ export async function sendModern(
   const { url, limits } = target;
   const response = await connections.send(
     {
+      transport: 'streamableHttp',
       url,
       method: 'POST',
       headers: [

@@ -1,4 +1,11 @@
-import { AppError, eraOf, isProtocolRevision, legacyRevisions, type LimitsDocument } from '@sallyport/schema';
+import {
+  AppError,
+  eraOf,
+  isProtocolRevision,
+  legacyRevisions,
+  type LimitsDocument,
+  type UpstreamTransport,
+} from '@sallyport/schema';
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { isJson } from '../mcp/headers.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
@@ -15,6 +22,7 @@ const visibleAscii = /^[\x21-\x7e]{1,2048}$/;
 export interface StreamableTransportOptions {
   readonly connections: Pick<Connections, 'send'>;
   readonly url: URL;
+  readonly transport: UpstreamTransport;
   readonly limits: LimitsDocument;
 }
 
@@ -181,7 +189,7 @@ class ResumedMessages implements MessageStream {
 
 /** Sends one HTTP request of a session. */
 async function send(
-  { connections, url, limits }: StreamableTransportOptions,
+  { connections, url, transport, limits }: StreamableTransportOptions,
   method: 'GET' | 'POST' | 'DELETE',
   message: JsonObject | null,
   sessionHeaders: readonly string[],
@@ -194,6 +202,7 @@ async function send(
   return await connections.send(
     {
       url,
+      transport,
       method,
       headers,
       body: message === null ? null : Buffer.from(JSON.stringify(message)),

@@ -1,7 +1,7 @@
 import { canonicalJson, sha256 } from '../canonical-json.ts';
 import { checkDefinition } from '../definition-check.ts';
 import { eraOf, legacyRevisions, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
-import type { DefinitionKind } from '../snapshot.ts';
+import type { DefinitionKind, UpstreamTransport } from '../snapshot.ts';
 import type { DiscoveryResult } from '../sync.ts';
 import {
   Attempt,
@@ -9,6 +9,7 @@ import {
   type Connection,
   discoveryError,
   type DiscoverOptions,
+  isRefusal,
   protocolError,
   tryLegacy,
 } from './discovery-connection.ts';
@@ -159,7 +160,7 @@ function information(
 function describe(
   attempt: Attempt,
   connection: Connection,
-): Omit<DiscoveryResult, 'protocolRevisions' | 'definitions' | 'notes'> {
+): Omit<DiscoveryResult, 'protocolRevisions' | 'transport' | 'definitions' | 'notes'> {
   const { greeting } = connection;
   const modern = eraOf(connection.protocolRevision) === 'modern';
   const serverInfo = modern ? objectOf(greeting['_meta'])?.[serverInfoMeta] : greeting['serverInfo'];
@@ -184,10 +185,32 @@ function modernRevisionsOf(connection: Connection): readonly ProtocolRevision[] 
   );
 }
 
+interface FirstConnection {
+  readonly connection: Connection;
+  readonly transport: UpstreamTransport;
+}
+
+/**
+ * Streamable HTTP, the newest revision first; where that is refused, HTTP+SSE (2025-03-26 basic/transports, Backwards
+ * Compatibility).
+ */
+async function connectFirst(attempt: Attempt): Promise<FirstConnection> {
+  try {
+    return { connection: await connect(attempt, 'auto', protocolRevisions), transport: 'streamableHttp' };
+  } catch (error) {
+    if (!isRefusal(error, attempt)) throw error;
+    const connection = await connect(attempt, 'legacy', legacyRevisions, 'httpSse').catch((second: unknown) => {
+      // What the newer transport was told says more, unless the older one was cut short.
+      throw attempt.signal.aborted ? second : error;
+    });
+    return { connection, transport: 'httpSse' };
+  }
+}
+
 async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
   const collection = new Collection(attempt.options.definitionsBytesMax ?? definitionsBytesMaxDefault);
   const spoken = new Set<ProtocolRevision>();
-  const first = await connect(attempt, 'auto', protocolRevisions);
+  const { connection: first, transport } = await connectFirst(attempt);
   let description: ReturnType<typeof describe>;
   try {
     description = describe(attempt, first);
@@ -201,7 +224,7 @@ async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
   let listedLegacy = !modern;
   for (const protocolRevision of legacyRevisions) {
     if (spoken.has(protocolRevision)) continue;
-    const connection = await tryLegacy(attempt, protocolRevision);
+    const connection = await tryLegacy(attempt, protocolRevision, transport);
     if (connection === undefined) continue;
     try {
       spoken.add(protocolRevision);
@@ -213,6 +236,7 @@ async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
   }
   return {
     protocolRevisions: protocolRevisions.filter((revision) => spoken.has(revision)),
+    transport,
     ...description,
     definitions: collection.found,
     notes: attempt.notes,
@@ -220,7 +244,7 @@ async function discoverWithin(attempt: Attempt): Promise<DiscoveryResult> {
 }
 
 /**
- * Learns an upstream: all protocol revisions it speaks (2026-07-28 first, then each older one by its own `initialize`),
+ * Learns an upstream: its transport, all protocol revisions it speaks (2026-07-28 first, then each older one by its own `initialize`),
  * and its definitions as sent, from every era it speaks; so one name may come with several digests. Entries that
  * `checkDefinition` refuses are left out, each with a note; a list that does not end is an error.
  * Throws AppError UPSTREAM_*; passing trouble never reads as "does not speak this revision".

@@ -6,6 +6,7 @@ import {
   SdkError,
   SdkErrorCode,
   SdkHttpError,
+  SSEClientTransport,
   StreamableHTTPClientTransport,
   type Transport,
   type TransportSendOptions,
@@ -13,6 +14,7 @@ import {
 import { z } from 'zod';
 import { AppError, toAppError } from '../errors.ts';
 import { isProtocolRevision, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
+import type { UpstreamTransport } from '../snapshot.ts';
 import type { Egress } from './guarded-egress.ts';
 
 export interface DiscoverOptions {
@@ -51,15 +53,16 @@ export function protocolError(internal: string, publicMessage?: string): AppErro
  */
 class RawTransport implements Transport {
   readonly results = new Map<string, RawResult>();
-  readonly #inner: StreamableHTTPClientTransport;
+  readonly #inner: Transport;
   readonly #methods = new Map<string | number, string>();
-  readonly hasPerRequestStream = true;
+  readonly hasPerRequestStream: boolean;
   onclose?: () => void;
   onerror?: (error: Error) => void;
   onmessage?: (message: JSONRPCMessage) => void;
 
-  constructor(inner: StreamableHTTPClientTransport) {
+  constructor(inner: Transport, hasPerRequestStream: boolean) {
     this.#inner = inner;
+    this.hasPerRequestStream = hasPerRequestStream;
     inner.onclose = () => this.onclose?.();
     inner.onerror = (error) => this.onerror?.(error);
     inner.onmessage = (message) => {
@@ -73,7 +76,7 @@ class RawTransport implements Transport {
   }
 
   setProtocolVersion(revision: string): void {
-    this.#inner.setProtocolVersion(revision);
+    this.#inner.setProtocolVersion?.(revision);
   }
 
   start(): Promise<void> {
@@ -194,7 +197,9 @@ async function requestRaw(
 }
 
 /** Also after the client has closed: an upstream that was asked in vain must not be left with a session each time. */
-async function endSession(attempt: Attempt, http: StreamableHTTPClientTransport): Promise<void> {
+async function endSession(attempt: Attempt, http: StreamableHTTPClientTransport | SSEClientTransport): Promise<void> {
+  // Of HTTP+SSE, the end of the connection is the end of the session.
+  if (http instanceof SSEClientTransport) return;
   const { sessionId, protocolVersion } = http;
   if (sessionId === undefined) return;
   const headers = {
@@ -209,22 +214,31 @@ async function endSession(attempt: Attempt, http: StreamableHTTPClientTransport)
     .catch(() => undefined);
 }
 
+function httpTransport(
+  { options, fetch }: Attempt,
+  transport: UpstreamTransport,
+): StreamableHTTPClientTransport | SSEClientTransport {
+  const url = new URL(options.url);
+  // It refuses an endpoint of another origin by itself.
+  if (transport === 'httpSse') return new SSEClientTransport(url, { fetch });
+  const reconnectionOptions = {
+    initialReconnectionDelay: 200,
+    maxReconnectionDelay: 1_000,
+    reconnectionDelayGrowFactor: 2,
+    maxRetries: 1,
+  };
+  return new StreamableHTTPClientTransport(url, { fetch, reconnectionOptions });
+}
+
 /** Connects with the given negotiation; only `revisions` are offered and accepted. */
 export async function connect(
   attempt: Attempt,
   mode: Mode,
   revisions: readonly ProtocolRevision[],
+  over: UpstreamTransport = 'streamableHttp',
 ): Promise<Connection> {
-  const http = new StreamableHTTPClientTransport(new URL(attempt.options.url), {
-    fetch: attempt.fetch,
-    reconnectionOptions: {
-      initialReconnectionDelay: 200,
-      maxReconnectionDelay: 1_000,
-      reconnectionDelayGrowFactor: 2,
-      maxRetries: 1,
-    },
-  });
-  const transport = new RawTransport(http);
+  const http = httpTransport(attempt, over);
+  const transport = new RawTransport(http, over === 'streamableHttp');
   const client = new Client(attempt.options.clientInfo, {
     capabilities: everyCapability,
     supportedProtocolVersions: [...revisions],
@@ -257,7 +271,7 @@ export async function connect(
 }
 
 /** True when the failure says "I do not speak that", not "I cannot be reached just now". */
-function isRefusal(error: unknown, attempt: Attempt): boolean {
+export function isRefusal(error: unknown, attempt: Attempt): boolean {
   if (attempt.signal.aborted || error instanceof AppError) return false;
   if (error instanceof ProtocolError) return true;
   if (error instanceof SdkHttpError) {
@@ -269,9 +283,13 @@ function isRefusal(error: unknown, attempt: Attempt): boolean {
 }
 
 /** Whether the upstream accepts `initialize` with exactly this revision; undefined when it does not. */
-export async function tryLegacy(attempt: Attempt, revision: ProtocolRevision): Promise<Connection | undefined> {
+export async function tryLegacy(
+  attempt: Attempt,
+  revision: ProtocolRevision,
+  over: UpstreamTransport,
+): Promise<Connection | undefined> {
   try {
-    return await connect(attempt, 'legacy', [revision]);
+    return await connect(attempt, 'legacy', [revision], over);
   } catch (error) {
     if (isRefusal(error, attempt)) return undefined;
     throw error;

@@ -1,7 +1,7 @@
 import { AppError } from '@sallyport/schema';
 import type { JsonObject } from '../mcp/envelope.ts';
 import { messageEvent } from '../mcp/sse.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { UpstreamResponse } from './connections.ts';
 
 /** Written ahead of a slow reader before the bridge waits, in bytes. */
 const aheadBytesMax = 64 * 1024;
@@ -39,13 +39,18 @@ export class TranslatedResponse implements UpstreamResponse {
 
   /** A whole answer. */
   static json(status: number, message: JsonObject, sessionId?: string): TranslatedResponse {
+    return TranslatedResponse.jsonText(status, JSON.stringify(message), sessionId);
+  }
+
+  /** A whole answer, with its very bytes. */
+  static jsonText(status: number, text: string, sessionId?: string): TranslatedResponse {
     const response = new TranslatedResponse({
       status,
       type: 'application/json',
       sessionId,
       onAbort: () => undefined,
     });
-    response.#push(Buffer.from(JSON.stringify(message)));
+    response.#push(Buffer.from(text));
     response.end();
     return response;
   }
@@ -70,8 +75,13 @@ export class TranslatedResponse implements UpstreamResponse {
 
   /** Gives the client one message as an event; resolves when there is room for more. */
   async write(message: JsonObject): Promise<void> {
+    await this.writeText(JSON.stringify(message));
+  }
+
+  /** The same with its very bytes. */
+  async writeText(text: string): Promise<void> {
     if (this.#ended) return;
-    this.#push(messageEvent(JSON.stringify(message)));
+    this.#push(messageEvent(text));
     if (this.#chunkBytes <= aheadBytesMax) return;
     await new Promise<void>((resolve) => {
       this.#writer = resolve;
