@@ -23,6 +23,9 @@ export const auditOutcomes = [
 ] as const;
 export type AuditOutcome = (typeof auditOutcomes)[number];
 
+/** Requests toward an upstream that the record of one exchange names. */
+export const upstreamRequestsMax = 32;
+
 const instantMs = z.number().int().nonnegative();
 
 const request = {
@@ -85,6 +88,11 @@ const response = {
   durationMs: z.number().nonnegative(),
   firstByteMs: z.number().nonnegative().nullable(),
   upstreamMs: z.number().nonnegative().nullable(),
+  /**
+   * Where the exchange was translated between protocol eras: what it caused upstream, by JSON-RPC method, in order, the
+   * first `upstreamRequestsMax`. Null where it passed as it came. Spools of older nodes lack it.
+   */
+  upstreamRequests: z.array(z.string()).nullable().default(null),
 };
 
 export const auditRecordSchema = z.discriminatedUnion('type', [

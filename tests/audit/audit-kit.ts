@@ -57,6 +57,7 @@ const response = {
   durationMs: 12.5,
   firstByteMs: 8,
   upstreamMs: 7,
+  upstreamRequests: null,
 } as const;
 
 export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord> = {}): OpenedRecord {

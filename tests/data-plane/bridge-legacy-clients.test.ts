@@ -199,6 +199,19 @@ describe('what a modern server asks in a call of a legacy client', () => {
   });
 });
 
+test('one record stands for each exchange of the client, and names what it caused upstream', async () => {
+  const session = await openSession();
+  const closedOf = (): unknown[] => node.records.filter(({ type }) => type === 'closed');
+  const before = closedOf().length;
+  await within(session, legacy('ping'));
+  await within(session, call('count'));
+  await waitFor('two records', () => closedOf().length === before + 2);
+  expect(closedOf().slice(before)).toMatchObject([
+    { outcome: 'success', upstreamRequests: null },
+    { outcome: 'success', upstreamRequests: ['tools/call'] },
+  ]);
+});
+
 test('a GET listens for what its session subscribed to, before and while it is open', async () => {
   const session = await openSession();
   const controller = new AbortController();

@@ -242,6 +242,16 @@ describe('a call in which the server asks', () => {
   });
 });
 
+test('one record stands for each exchange of the client, and names what it caused upstream', async () => {
+  node.configure({ ...configuration(), principals: [{ id: 'fresh', key: otherKey, epoch: 7 }] });
+  const headers = { ...call('count').headers, authorization: `Bearer ${otherKey}` };
+  const before = node.records.length;
+  await send(node.url('old'), { ...call('count'), headers });
+  const closed = await waitFor('the record', () => node.records.slice(before).find(({ type }) => type === 'closed'));
+  expect(node.records.slice(before).map(({ type }) => type)).toEqual(['opened', 'closed']);
+  expect(closed).toMatchObject({ outcome: 'success', upstreamRequests: ['initialize', 'tools/list', 'tools/call'] });
+});
+
 test('a listen is acknowledged with what the server offers, and tells of it by its own id', async () => {
   const params = {
     notifications: { toolsListChanged: true, promptsListChanged: true, resourceSubscriptions: ['file://a'] },

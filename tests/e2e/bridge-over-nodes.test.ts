@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
 import { eventsOf, modern, modernParams, send } from '../data-plane/requests.ts';
 import { type AskingUpstream, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -50,4 +51,19 @@ test('nodes that the control plane names to each other serve one call together, 
   await waitFor('three calls over all nodes', throughAll);
   expect(upstream.toldOf('tools/call')).toHaveLength(calls);
   expect((upstream.executions.get('ask') ?? 0) - before).toBeGreaterThanOrEqual(3);
+});
+
+test('the audit tells of each exchange what it caused upstream', async () => {
+  const nodeSchema = z.object({ method: z.string().nullable(), upstreamRequests: z.array(z.string()).nullable() });
+  const answer = z.object({
+    auditEvents: z.object({ edges: z.array(z.object({ node: nodeSchema })) }),
+  });
+  const document = '{ auditEvents(first: 50, kind: EXCHANGE) { edges { node { method upstreamRequests } } } }';
+  const causing = async (): Promise<boolean> => {
+    const { auditEvents } = await harness.administrator.api.ask(document, {}, answer);
+    return auditEvents.edges.some(
+      ({ node: { method, upstreamRequests } }) => method === 'tools/call' && upstreamRequests?.at(-1) === 'tools/call',
+    );
+  };
+  expect(await waitFor('a call in the audit, with what it caused', causing)).toBe(true);
 });

@@ -209,6 +209,13 @@ export class AuditEvent {
   @Field(() => Float, { nullable: true, description: 'Milliseconds spent waiting for the first byte of the upstream.' })
   upstreamMs!: number | null;
 
+  @Field(() => [String], {
+    nullable: true,
+    description:
+      'Where the exchange was translated between protocol eras: what it caused upstream, by method, in order; at most 32. Null where it passed as it came.',
+  })
+  upstreamRequests!: string[] | null;
+
   @Field(() => String, { nullable: true, description: 'What was done, for example grant.create.' })
   action!: string | null;
 

@@ -43,6 +43,7 @@ export const auditEvents = pgTable(
     durationMs: doublePrecision('duration_ms'),
     firstByteMs: doublePrecision('first_byte_ms'),
     upstreamMs: doublePrecision('upstream_ms'),
+    upstreamRequests: text('upstream_requests').array(),
     action: text(),
     objectKind: text('object_kind'),
     objectId: text('object_id'),

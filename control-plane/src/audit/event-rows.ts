@@ -41,6 +41,7 @@ const columns = {
   duration_ms: 'double precision',
   first_byte_ms: 'double precision',
   upstream_ms: 'double precision',
+  upstream_requests: 'text[]',
 } as const;
 type Column = keyof typeof columns;
 type Value = string | number | null | readonly string[] | ShadowDecision;
@@ -161,5 +162,6 @@ function responseColumns(record: Omit<ClosedRecord, 'type'>): Partial<EventRow> 
     duration_ms: record.durationMs,
     first_byte_ms: record.firstByteMs,
     upstream_ms: record.upstreamMs,
+    upstream_requests: record.upstreamRequests?.map(storableText) ?? null,
   };
 }

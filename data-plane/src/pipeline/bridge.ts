@@ -4,7 +4,7 @@
  * upstream of the client's era. All stages before and after stay the same: whoever may not call never gets here, lists
  * are filtered, streams rechecked, the exchange recorded.
  */
-import { AppError } from '@sallyport/schema';
+import { AppError, upstreamRequestsMax } from '@sallyport/schema';
 import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms } from '../upstream/legacy-channel.ts';
@@ -52,8 +52,12 @@ export function bridgeFor({ server, received }: Routed, bridges: Bridges): Bridg
 
 /** What holds for a request that an exchange causes. */
 export function termsOf(exchange: BridgedExchange, signal: AbortSignal | null, totalTimeoutMs?: number): CallTerms {
-  const { beforeWrite, headers, timeoutMs } = exchange;
-  return { beforeWrite, headers, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
+  const { authorized, beforeWrite, headers, timeoutMs } = exchange;
+  const recorded = authorized.routed.received.exchange;
+  const onRequest = (method: string): void => {
+    if ((recorded.upstreamRequests ??= []).length < upstreamRequestsMax) recorded.upstreamRequests.push(method);
+  };
+  return { beforeWrite, headers, onRequest, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
 }
 
 /**

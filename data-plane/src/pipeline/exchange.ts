@@ -96,6 +96,8 @@ export interface Exchange {
   /** `opened` has been written: the call was, or may have been, sent. */
   forwarded: boolean;
   upstreamMs: number | null;
+  /** What a bridge asked of the upstream for it, by method; null where it passes as it came. */
+  upstreamRequests: string[] | null;
   /** Of the answer, known once it was read. */
   outcome: AuditOutcome | null;
   rpcErrorCode: number | null;

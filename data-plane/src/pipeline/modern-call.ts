@@ -7,7 +7,7 @@ import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { Lease } from '../upstream/channel-pool.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms, MessageStream } from '../upstream/legacy-channel.ts';
-import type { BridgedExchange } from './bridge.ts';
+import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { Authorized } from './exchange.ts';
 import type { ParkedCall, ParkedCalls } from './parked-calls.ts';
@@ -38,7 +38,7 @@ export class ModernCall implements ParkedCall {
   authorized: Authorized;
   readonly #machine: ModernToLegacy;
   readonly #options: ModernCallOptions;
-  readonly #headers: readonly string[];
+  readonly #exchange: BridgedExchange;
   readonly #closing = new AbortController();
   #beforeWrite: () => void;
   #reply: ClientReply | undefined;
@@ -54,7 +54,7 @@ export class ModernCall implements ParkedCall {
     this.#options = options;
     this.digest = options.digest;
     this.authorized = exchange.authorized;
-    this.#headers = exchange.headers;
+    this.#exchange = exchange;
     this.#beforeWrite = exchange.beforeWrite;
     this.#method = exchange.authorized.routed.received.message?.method ?? '';
   }
@@ -214,12 +214,10 @@ export class ModernCall implements ParkedCall {
 
   /** While it is parked no deadline of an exchange holds; the stay itself is bounded. */
   #terms(): CallTerms {
-    const { limits } = this.authorized.routed.runtime;
+    const { streamAgeMsMax } = this.authorized.routed.runtime.limits;
     return {
+      ...termsOf(this.#exchange, this.#closing.signal, streamAgeMsMax),
       beforeWrite: () => this.#beforeWrite(),
-      headers: this.#headers,
-      signal: this.#closing.signal,
-      totalTimeoutMs: limits.streamAgeMsMax,
     };
   }
 

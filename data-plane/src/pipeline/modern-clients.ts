@@ -204,7 +204,7 @@ export class ModernClients implements Bridge {
     const { principalId, principalEpoch, serverId } = ownerOf(routed);
     const parts = [serverId, routed.server.upstream.href, principalId, principalEpoch, client];
     const events = canBeAsked(client.capabilities)
-      ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined }
+      ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined, onRequest: () => undefined }
       : null;
     const key = sha256(canonicalJson(parts));
     return await this.#options.pool.acquire(key, () => this.#open(exchange, client), { isFresh, events });

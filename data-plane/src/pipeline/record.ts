@@ -64,6 +64,7 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     decision: null,
     forwarded: false,
     upstreamMs: null,
+    upstreamRequests: null,
     outcome: null,
     rpcErrorCode: null,
     errorCode: null,
@@ -238,6 +239,7 @@ export class Entry implements Follower {
       durationMs: this.#elapsedMs(),
       firstByteMs: firstByteAt === null ? null : firstByteAt - exchange.startedAt,
       upstreamMs: exchange.upstreamMs,
+      upstreamRequests: exchange.upstreamRequests === null ? null : [...exchange.upstreamRequests],
     };
   }
 

@@ -43,6 +43,7 @@ const record = (n: number): AuditRecord => ({
   durationMs: 1,
   firstByteMs: null,
   upstreamMs: null,
+  upstreamRequests: null,
 });
 const refusal = (n: number): AuditRecord => ({ type: 'epochOpened', time: n, nodeId: 'node', build: 'x'.repeat(900) });
 

@@ -22,6 +22,8 @@ export interface CallTerms {
    * rejects with; nothing was sent then.
    */
   readonly beforeWrite: () => void;
+  /** Is told the method of each JSON-RPC request that is sent, for the record. */
+  readonly onRequest: (method: string) => void;
   /** Milliseconds from now to the end of the answer. */
   readonly totalTimeoutMs: number;
   /** Headers of this exchange: trace context, later credentials. Name, value, name, value, … */

@@ -14,6 +14,7 @@ export async function sendModern(
   terms: CallTerms,
 ): Promise<ResponseMessages> {
   const { url, limits } = target;
+  terms.onRequest(message.method);
   const response = await connections.send(
     {
       transport: 'streamableHttp',

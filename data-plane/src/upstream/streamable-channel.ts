@@ -114,7 +114,13 @@ class StreamableChannel implements LegacyChannel {
 
   close(): void {
     if (!this.hasSession) return;
-    const terms = { beforeWrite: () => undefined, totalTimeoutMs: closeTimeoutMs, headers: [], signal: null };
+    const terms = {
+      beforeWrite: () => undefined,
+      onRequest: () => undefined,
+      totalTimeoutMs: closeTimeoutMs,
+      headers: [],
+      signal: null,
+    };
     // A courtesy to the upstream, which forgets the session by itself in time.
     send(this.#options, 'DELETE', null, this.#headers, terms)
       .then(drained)
@@ -195,6 +201,9 @@ async function send(
   sessionHeaders: readonly string[],
   terms: CallTerms,
 ): Promise<UpstreamResponse> {
+  if (message !== null && message['id'] !== undefined && typeof message['method'] === 'string') {
+    terms.onRequest(message['method']);
+  }
   const accept = method === 'POST' ? 'application/json, text/event-stream' : 'text/event-stream';
   const headers = ['accept-encoding', 'identity', 'user-agent', 'sallyport', ...sessionHeaders, ...terms.headers];
   if (method !== 'DELETE') headers.push('accept', accept);
