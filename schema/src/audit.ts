@@ -53,6 +53,7 @@ const request = {
   }),
   /** The slug asked for; id only where such a server exists. */
   server: z.strictObject({ id: z.string().nullable(), slug: z.string() }).nullable(),
+  /** Empty where what came was no valid HTTP. */
   httpMethod: z.string(),
   /** JSON-RPC method, or null where the body was not understood. */
   method: z.string().nullable(),

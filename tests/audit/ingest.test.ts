@@ -48,6 +48,12 @@ describe('an exchange is one row', () => {
     expect(await rowsOf(chain)).toMatchObject([{ id: opened.eventId, outcome: 'success', target_name: 'count' }]);
   });
 
+  test('when it was no valid HTTP: then it has no method', async () => {
+    const chain = newChain().add(refusedRecord({ httpMethod: '', method: null, target: null, server: null }));
+    await store.ingest.ingest(chain.batch());
+    expect(await rowsOf(chain)).toMatchObject([{ outcome: 'refused', http_method: null, method: null }]);
+  });
+
   test('when its close comes in a later batch, and every batch comes twice', async () => {
     const opened = openedRecord();
     const chain = newChain().add(

@@ -155,7 +155,7 @@ export class AuditEvent {
   @Field(() => AuditServer, { nullable: true, description: 'The server of an exchange.' })
   server!: AuditServer | null;
 
-  @Field(() => String, { nullable: true, description: 'HTTP method of an exchange.' })
+  @Field(() => String, { nullable: true, description: 'HTTP method of an exchange; null where it was no valid HTTP.' })
   httpMethod!: string | null;
 
   @Field(() => String, { nullable: true, description: 'JSON-RPC method; null where the body was not understood.' })

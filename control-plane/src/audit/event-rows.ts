@@ -135,7 +135,7 @@ function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
     client_info: text(record.client.info),
     server_id: text(record.server?.id),
     server_slug: text(record.server?.slug),
-    http_method: text(record.httpMethod),
+    http_method: record.httpMethod === '' ? null : text(record.httpMethod),
     method: text(record.method),
     target_kind: record.target?.kind ?? null,
     target_name: text(record.target?.name),
