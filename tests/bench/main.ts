@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | bridges | revocation | isolation | api]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | bridges | revocation | isolation | api | terraform]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +7,7 @@ import { measureIsolation } from '../isolation/run.ts';
 import { measureApi } from './api.ts';
 import { measureBridges } from './bridges.ts';
 import { measureRevocations } from './revocation.ts';
+import { measureTerraform } from './terraform.ts';
 import { measureThroughputs } from './throughput.ts';
 
 const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
@@ -37,6 +38,10 @@ pnpm bench api [--rounds N] [--askers N]
   users and 200,000 audit events, and prints how long each takes.
   --askers N      requests at once (default 4)
   --rounds N      times that each is asked (default 50)
+
+pnpm bench terraform [--grants N]
+  Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
+  --grants N      how many (default 500)
 `;
 
 const { values, positionals } = parseArgs({
@@ -50,12 +55,13 @@ const { values, positionals } = parseArgs({
     load: { type: 'string', default: '100' },
     large: { type: 'boolean', default: false },
     responses: { type: 'string', default: '1000000' },
+    grants: { type: 'string', default: '500' },
     help: { type: 'boolean', default: false },
   },
 });
 
 function wholeNumber(
-  name: 'seconds' | 'rounds' | 'askers' | 'streams' | 'trials' | 'load' | 'responses',
+  name: 'seconds' | 'rounds' | 'askers' | 'streams' | 'trials' | 'load' | 'responses' | 'grants',
   smallest: number,
   otherwise?: number,
 ): number {
@@ -98,7 +104,8 @@ async function main(): Promise<void> {
     } else if (name === 'api') {
       const options = { rounds: wholeNumber('rounds', 1, 50), askers: wholeNumber('askers', 1) };
       await measureApi(options, directory, print, atEnd);
-    } else if (name === 'isolation') await isolation();
+    } else if (name === 'terraform') await measureTerraform(wholeNumber('grants', 1), directory, print, atEnd);
+    else if (name === 'isolation') await isolation();
     else throw new Error(`there is no benchmark ${name}\n\n${usage}`);
   } finally {
     for (const stop of stops.toReversed()) await stop();

@@ -18,24 +18,29 @@ afterAll(async () => {
 const inADay = (): string => new Date(Date.now() + 86_400_000).toISOString();
 
 /** Makes a key or a token with a secret, and tells what the API said. */
-async function bring(kind: 'ApiKey' | 'JoinToken', secret: string, more: object = {}) {
-  const own = kind === 'ApiKey' ? { principalId: plane.ownerId, scopes: ['API'] } : {};
-  const field = kind === 'ApiKey' ? 'apiKey' : 'joinToken';
+async function bring(kind: 'ApiKey' | 'JoinToken' | 'OAuthClient', secret: string, more: object = {}) {
+  const own = {
+    ApiKey: { principalId: plane.ownerId, scopes: ['API'], expiresAt: inADay() },
+    JoinToken: { expiresAt: inADay() },
+    OAuthClient: { authentication: 'SECRET', redirectUris: ['https://client.example.com/callback'] },
+  }[kind];
+  const fields = { ApiKey: 'apiKey { id hint }', JoinToken: 'joinToken { id hint }', OAuthClient: 'client { id }' };
   return plane.ask(
-    `mutation ($input: Create${kind}Input!) { made: create${kind}(input: $input) { secret object: ${field} { id hint } } }`,
-    { input: { ...own, name: 'brought', expiresAt: inADay(), secret, ...more } },
+    `mutation ($input: Create${kind}Input!) { made: create${kind}(input: $input) { secret object: ${fields[kind]} } }`,
+    { input: { ...own, name: 'brought', secret, ...more } },
   );
 }
 
 describe.each([
   ['ApiKey', 'sp_', 'api_keys'],
   ['JoinToken', 'spjoin_', 'join_tokens'],
+  ['OAuthClient', 'sps_', 'oauth_clients'],
 ] as const)('the secret that the caller of create%s brings along', (kind, prefix, table) => {
   test('is kept as its digest, not shown again, and absent from the audit trail', async () => {
     const secret = randomSecret(prefix);
     const { data } = await bring(kind, secret);
     expect(data.made.secret).toBeNull();
-    expect(secret.startsWith(data.made.object.hint)).toBe(true);
+    expect(secret.startsWith(data.made.object.hint ?? '')).toBe(true);
     const rows = await sql`select ${sql(table)}::text as text from ${sql(table)} where id = ${data.made.object.id}
       union all select audit_events::text from audit_events where object_id = ${data.made.object.id}
       union all select audit_unchained::text from audit_unchained
@@ -54,12 +59,16 @@ describe.each([
       ]);
     }
   });
+});
 
-  test('opens for one alone: it cannot be brought twice', async () => {
-    const secret = randomSecret(prefix);
-    expect((await bring(kind, secret)).errors).toEqual([]);
-    expect((await bring(kind, secret)).errors[0]?.extensions.code).toBe('CONFLICT');
-  });
+// Clients have their client_id besides, so that two may have the same secret.
+test.each([
+  ['ApiKey', 'sp_'],
+  ['JoinToken', 'spjoin_'],
+] as const)('the secret of create%s opens for one alone: it cannot be brought twice', async (kind, prefix) => {
+  const secret = randomSecret(prefix);
+  expect((await bring(kind, secret)).errors).toEqual([]);
+  expect((await bring(kind, secret)).errors[0]?.extensions.code).toBe('CONFLICT');
 });
 
 test('a key that was brought along opens the API', async () => {

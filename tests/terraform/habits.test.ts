@@ -323,6 +323,66 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
   );
 
   test(
+    'registers OAuth clients, whose keys may be written in any way',
+    async () => {
+      const keys = {
+        keys: [
+          {
+            kty: 'EC',
+            crv: 'P-256',
+            x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
+            y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
+          },
+        ],
+      };
+      const text = (jwks: string) => `
+      variable "secret" {
+        type      = string
+        ephemeral = true
+      }
+      resource "sallyport_service_account" "acts" {
+        name       = "acts"
+        expires_at = "2027-11-01T00:00:00Z"
+      }
+      resource "sallyport_oauth_client" "app" {
+        name           = "app"
+        authentication = "none"
+        redirect_uris  = ["http://127.0.0.1/callback"]
+      }
+      resource "sallyport_oauth_client" "program" {
+        name               = "program"
+        authentication     = "private_key_jwt"
+        service_account_id = sallyport_service_account.acts.id
+        jwks               = ${JSON.stringify(jwks)}
+      }
+      resource "sallyport_oauth_client" "secretive" {
+        name               = "secretive"
+        authentication     = "secret"
+        service_account_id = sallyport_service_account.acts.id
+        secret_wo          = var.secret
+      }
+    `;
+      const secret = `-var=secret=${randomSecret('sps_')}`;
+      const workspace = newWorkspace(text(JSON.stringify(keys)));
+      await workspace.apply(secret);
+      workspace.write({ 'main.tf': text(JSON.stringify(keys, null, 2)) });
+      expect(await workspace.plan(secret)).toMatchObject({ code: 0 });
+      const second = newWorkspace(text(JSON.stringify(keys)));
+      for (const name of ['app', 'program', 'secretive']) {
+        await second.succeed('import', [secret, `sallyport_oauth_client.${name}`, name]);
+      }
+      await second.succeed('import', [secret, 'sallyport_service_account.acts', 'acts']);
+      expect((await second.plan(secret)).output).toContain('No changes.');
+      workspace.write({ 'main.tf': text('{"keys": []}') });
+      const refused = await workspace.plan(secret);
+      expect(refused.code).toBe(1);
+      expect(refused.output).toMatch(/jwks must be a JSON Web Key Set/);
+      await second.destroy(secret);
+    },
+    timeoutMs,
+  );
+
+  test(
     'gives roles, and tells what they permit',
     async () => {
       const text = (permissions: string) => `

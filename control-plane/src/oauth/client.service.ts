@@ -34,6 +34,8 @@ export interface CreateClient extends MutationOptions {
   readonly redirectUris?: readonly string[] | null | undefined;
   /** JSON Web Key Set (RFC 7517) with public keys, as JSON text. */
   readonly jwks?: string | null | undefined;
+  /** Brought along by the caller; one is made if absent, where the client has any. */
+  readonly secret?: string | null | undefined;
 }
 interface ChangeClient extends MutationOptions {
   readonly id: string;
@@ -92,6 +94,10 @@ export class ClientService {
       const found = new Violations();
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
       const jwks = await this.check(tx, found, input, now);
+      found.secret('input.secret', input.secret, secretPrefix);
+      if (typeof input.secret === 'string' && !usesSecret(input.authentication)) {
+        found.add('input.secret', 'must be absent where the client does not authenticate with one');
+      }
       found.assertNone();
       if (typeof input.serviceAccountId === 'string') {
         await this.options.roles.assertMayManage(ctx, tx, input.serviceAccountId);
@@ -104,7 +110,7 @@ export class ClientService {
       };
       const earlier = await claimIdempotencyKey(tx, create, id, now);
       if (earlier !== undefined) return { client: await this.find(tx, earlier), secret: null };
-      const secret = usesSecret(input.authentication) ? randomSecret(secretPrefix) : null;
+      const secret = usesSecret(input.authentication) ? (input.secret ?? randomSecret(secretPrefix)) : null;
       const [client] = await tx
         .insert(oauthClients)
         .values({
@@ -123,7 +129,7 @@ export class ClientService {
       if (client === undefined) throw new AppError('INTERNAL', { internal: 'client was not inserted' });
       const object = { kind: 'oauthClient', id };
       await recordMutation(tx, ctx, { action: 'oauthClient.create', object, after: visible(client) });
-      return { client, secret: input.dryRun === true ? null : secret };
+      return { client, secret: input.dryRun === true || secret === input.secret ? null : secret };
     });
   }
 

@@ -1,10 +1,12 @@
 import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
 import {
+  broughtSecretDescription,
   ChangeInput,
   connectionType,
   CreateInput,
   DateTime,
   graphqlEnum,
+  Json,
   MutationInput,
   PageArguments,
 } from '../graphql-connection.ts';
@@ -105,6 +107,9 @@ export class OAuthClient {
   @Field(() => ClientAuthenticationEnum, { description: 'How it proves who it is.' })
   authentication!: OAuthClientRow['authentication'];
 
+  @Field(() => Json, { nullable: true, description: 'Its public keys, as a JSON Web Key Set; null where it has none.' })
+  jwks!: unknown;
+
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
 
@@ -123,7 +128,8 @@ export class IssuedOAuthClientPayload {
 
   @Field(() => String, {
     nullable: true,
-    description: 'Its secret, shown now and never again. Null where it has none, on a dry run or a repeated create.',
+    description:
+      'Its secret, shown now and never again. Null where it has none, on a dry run, a repeated create, and where the caller brought it.',
   })
   secret!: string | null;
 }
@@ -153,6 +159,9 @@ export class CreateOAuthClientInput extends CreateInput {
     description: 'Public keys as a JSON Web Key Set (RFC 7517); for PRIVATE_KEY_JWT alone.',
   })
   jwks?: string | null;
+
+  @Field(() => String, { nullable: true, description: `${broughtSecretDescription} The prefix is sps_.` })
+  secret?: string | null;
 }
 
 @InputType({ description: 'An OAuth client to give a new secret; the one before is void at once.' })

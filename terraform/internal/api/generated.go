@@ -712,6 +712,79 @@ func (v *CreateJoinTokenResponse) GetCreateJoinToken() CreateJoinTokenCreateJoin
 	return v.CreateJoinToken
 }
 
+// CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload includes the requested fields of the GraphQL type IssuedOAuthClientPayload.
+// The GraphQL type's documentation follows.
+//
+// An OAuth client whose secret was just made.
+type CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload struct {
+	// The client as it is stored.
+	Client OAuthClientFields `json:"client"`
+}
+
+// GetClient returns CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload.Client, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload) GetClient() OAuthClientFields {
+	return v.Client
+}
+
+// A new OAuth client.
+type CreateOAuthClientInput struct {
+	// How it proves who it is.
+	Authentication OAuthClientAuthentication `json:"authentication"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Public keys as a JSON Web Key Set (RFC 7517); for PRIVATE_KEY_JWT alone.
+	Jwks optional.Value[string] `json:"jwks"`
+	// What people call it: 1 to 128 characters.
+	Name string `json:"name"`
+	// Where codes for users may be sent, at most 20: https, http on loopback, or a scheme of its own.
+	RedirectUris []string `json:"redirectUris"`
+	// The secret, where the caller brings it along: the prefix and 43 to 96 random letters, digits, - or _. It is not shown again, and may be known to whoever handled it; if absent, one is made. The prefix is sps_.
+	Secret optional.Value[string] `json:"secret"`
+	// Id of the service account it acts as by itself (grant type client_credentials).
+	ServiceAccountId optional.Value[string] `json:"serviceAccountId"`
+}
+
+// GetAuthentication returns CreateOAuthClientInput.Authentication, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetAuthentication() OAuthClientAuthentication {
+	return v.Authentication
+}
+
+// GetDryRun returns CreateOAuthClientInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetDryRun() bool { return v.DryRun }
+
+// GetIdempotencyKey returns CreateOAuthClientInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetIdempotencyKey() optional.Value[string] { return v.IdempotencyKey }
+
+// GetJwks returns CreateOAuthClientInput.Jwks, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetJwks() optional.Value[string] { return v.Jwks }
+
+// GetName returns CreateOAuthClientInput.Name, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetName() string { return v.Name }
+
+// GetRedirectUris returns CreateOAuthClientInput.RedirectUris, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetRedirectUris() []string { return v.RedirectUris }
+
+// GetSecret returns CreateOAuthClientInput.Secret, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetSecret() optional.Value[string] { return v.Secret }
+
+// GetServiceAccountId returns CreateOAuthClientInput.ServiceAccountId, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientInput) GetServiceAccountId() optional.Value[string] {
+	return v.ServiceAccountId
+}
+
+// CreateOAuthClientResponse is returned by CreateOAuthClient on success.
+type CreateOAuthClientResponse struct {
+	// Registers an OAuth client, and shows its secret, this once.
+	CreateOAuthClient CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload `json:"createOAuthClient"`
+}
+
+// GetCreateOAuthClient returns CreateOAuthClientResponse.CreateOAuthClient, and is useful for accessing the field via an interface.
+func (v *CreateOAuthClientResponse) GetCreateOAuthClient() CreateOAuthClientCreateOAuthClientIssuedOAuthClientPayload {
+	return v.CreateOAuthClient
+}
+
 // A new custom role.
 type CreateRoleInput struct {
 	// What it is for, at most 2000 characters.
@@ -1339,6 +1412,36 @@ type DeleteGroupResponse struct {
 
 // GetDeleteGroup returns DeleteGroupResponse.DeleteGroup, and is useful for accessing the field via an interface.
 func (v *DeleteGroupResponse) GetDeleteGroup() DeleteGroupDeleteGroup { return v.DeleteGroup }
+
+// An OAuth client to delete; all its tokens are void at once.
+type DeleteOAuthClientInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns DeleteOAuthClientInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeleteOAuthClientInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeleteOAuthClientInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeleteOAuthClientInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns DeleteOAuthClientInput.Id, and is useful for accessing the field via an interface.
+func (v *DeleteOAuthClientInput) GetId() string { return v.Id }
+
+// DeleteOAuthClientResponse is returned by DeleteOAuthClient on success.
+type DeleteOAuthClientResponse struct {
+	// Deletes an OAuth client and voids its tokens.
+	DeleteOAuthClient OAuthClientFields `json:"deleteOAuthClient"`
+}
+
+// GetDeleteOAuthClient returns DeleteOAuthClientResponse.DeleteOAuthClient, and is useful for accessing the field via an interface.
+func (v *DeleteOAuthClientResponse) GetDeleteOAuthClient() OAuthClientFields {
+	return v.DeleteOAuthClient
+}
 
 // A custom role to delete; it must not be bound to anybody.
 type DeleteRoleInput struct {
@@ -2772,6 +2875,52 @@ type ListNodesResponse struct {
 // GetNodes returns ListNodesResponse.Nodes, and is useful for accessing the field via an interface.
 func (v *ListNodesResponse) GetNodes() ListNodesNodesNodeConnection { return v.Nodes }
 
+// ListOAuthClientsOauthClientsOAuthClientConnection includes the requested fields of the GraphQL type OAuthClientConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of OAuth clients.
+type ListOAuthClientsOauthClientsOAuthClientConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListOAuthClientsOauthClientsOAuthClientConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListOAuthClientsOauthClientsOAuthClientConnection) GetPageInfo() PageFields {
+	return v.PageInfo
+}
+
+// GetEdges returns ListOAuthClientsOauthClientsOAuthClientConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListOAuthClientsOauthClientsOAuthClientConnection) GetEdges() []ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge {
+	return v.Edges
+}
+
+// ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge includes the requested fields of the GraphQL type OAuthClientEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of OAuth clients.
+type ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge struct {
+	// The object itself.
+	Node OAuthClientFields `json:"node"`
+}
+
+// GetNode returns ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge) GetNode() OAuthClientFields {
+	return v.Node
+}
+
+// ListOAuthClientsResponse is returned by ListOAuthClients on success.
+type ListOAuthClientsResponse struct {
+	// Registered OAuth clients, by id.
+	OauthClients ListOAuthClientsOauthClientsOAuthClientConnection `json:"oauthClients"`
+}
+
+// GetOauthClients returns ListOAuthClientsResponse.OauthClients, and is useful for accessing the field via an interface.
+func (v *ListOAuthClientsResponse) GetOauthClients() ListOAuthClientsOauthClientsOAuthClientConnection {
+	return v.OauthClients
+}
+
 // ListRoleBindingsResponse is returned by ListRoleBindings on success.
 type ListRoleBindingsResponse struct {
 	// Who holds which role, oldest first.
@@ -3107,6 +3256,69 @@ var AllNodeStatus = []NodeStatus{
 	NodeStatusUnconverged,
 }
 
+// How an OAuth client proves who it is at the token endpoint.
+type OAuthClientAuthentication string
+
+const (
+	// Not at all: a public client, which proves with PKCE that the code is its own.
+	OAuthClientAuthenticationNone OAuthClientAuthentication = "NONE"
+	// With a JWT that its private key signs (private_key_jwt, RFC 7523).
+	OAuthClientAuthenticationPrivateKeyJwt OAuthClientAuthentication = "PRIVATE_KEY_JWT"
+	// With a secret, by HTTP Basic (client_secret_basic).
+	OAuthClientAuthenticationSecret OAuthClientAuthentication = "SECRET"
+	// With a secret in the form (client_secret_post).
+	OAuthClientAuthenticationSecretPost OAuthClientAuthentication = "SECRET_POST"
+)
+
+var AllOAuthClientAuthentication = []OAuthClientAuthentication{
+	OAuthClientAuthenticationNone,
+	OAuthClientAuthenticationPrivateKeyJwt,
+	OAuthClientAuthenticationSecret,
+	OAuthClientAuthenticationSecretPost,
+}
+
+// OAuthClientFields includes the GraphQL fields of OAuthClient requested by the fragment OAuthClientFields.
+// The GraphQL type's documentation follows.
+//
+// A client of the authorization server that is registered here.
+type OAuthClientFields struct {
+	// Its client_id.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// What it is called; of a dynamic client, by itself.
+	Name string `json:"name"`
+	// How it proves who it is.
+	Authentication OAuthClientAuthentication `json:"authentication"`
+	// Where codes for users may be sent.
+	RedirectUris []string `json:"redirectUris"`
+	// Id of the service account it acts as by itself; null if none.
+	ServiceAccountId optional.Value[string] `json:"serviceAccountId"`
+	// Its public keys, as a JSON Web Key Set; null where it has none.
+	Jwks optional.Value[json.RawMessage] `json:"jwks"`
+}
+
+// GetId returns OAuthClientFields.Id, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetId() string { return v.Id }
+
+// GetRevision returns OAuthClientFields.Revision, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetRevision() int { return v.Revision }
+
+// GetName returns OAuthClientFields.Name, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetName() string { return v.Name }
+
+// GetAuthentication returns OAuthClientFields.Authentication, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetAuthentication() OAuthClientAuthentication { return v.Authentication }
+
+// GetRedirectUris returns OAuthClientFields.RedirectUris, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetRedirectUris() []string { return v.RedirectUris }
+
+// GetServiceAccountId returns OAuthClientFields.ServiceAccountId, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetServiceAccountId() optional.Value[string] { return v.ServiceAccountId }
+
+// GetJwks returns OAuthClientFields.Jwks, and is useful for accessing the field via an interface.
+func (v *OAuthClientFields) GetJwks() optional.Value[json.RawMessage] { return v.Jwks }
+
 // PageFields includes the requested fields of the GraphQL type PageInfo.
 // The GraphQL type's documentation follows.
 //
@@ -3279,6 +3491,15 @@ type ReadNodeResponse struct {
 
 // GetNode returns ReadNodeResponse.Node, and is useful for accessing the field via an interface.
 func (v *ReadNodeResponse) GetNode() NodeFields { return v.Node }
+
+// ReadOAuthClientResponse is returned by ReadOAuthClient on success.
+type ReadOAuthClientResponse struct {
+	// A registered OAuth client by its id.
+	OauthClient OAuthClientFields `json:"oauthClient"`
+}
+
+// GetOauthClient returns ReadOAuthClientResponse.OauthClient, and is useful for accessing the field via an interface.
+func (v *ReadOAuthClientResponse) GetOauthClient() OAuthClientFields { return v.OauthClient }
 
 // ReadRoleResponse is returned by ReadRole on success.
 type ReadRoleResponse struct {
@@ -4561,6 +4782,14 @@ type __CreateJoinTokenInput struct {
 // GetInput returns __CreateJoinTokenInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateJoinTokenInput) GetInput() CreateJoinTokenInput { return v.Input }
 
+// __CreateOAuthClientInput is used internally by genqlient
+type __CreateOAuthClientInput struct {
+	Input CreateOAuthClientInput `json:"input"`
+}
+
+// GetInput returns __CreateOAuthClientInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreateOAuthClientInput) GetInput() CreateOAuthClientInput { return v.Input }
+
 // __CreateRoleInput is used internally by genqlient
 type __CreateRoleInput struct {
 	Input CreateRoleInput `json:"input"`
@@ -4608,6 +4837,14 @@ type __DeleteGroupInput struct {
 
 // GetInput returns __DeleteGroupInput.Input, and is useful for accessing the field via an interface.
 func (v *__DeleteGroupInput) GetInput() DeleteGroupInput { return v.Input }
+
+// __DeleteOAuthClientInput is used internally by genqlient
+type __DeleteOAuthClientInput struct {
+	Input DeleteOAuthClientInput `json:"input"`
+}
+
+// GetInput returns __DeleteOAuthClientInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeleteOAuthClientInput) GetInput() DeleteOAuthClientInput { return v.Input }
 
 // __DeleteRoleInput is used internally by genqlient
 type __DeleteRoleInput struct {
@@ -4797,6 +5034,14 @@ type __ListNodesInput struct {
 // GetAfter returns __ListNodesInput.After, and is useful for accessing the field via an interface.
 func (v *__ListNodesInput) GetAfter() optional.Value[string] { return v.After }
 
+// __ListOAuthClientsInput is used internally by genqlient
+type __ListOAuthClientsInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListOAuthClientsInput.After, and is useful for accessing the field via an interface.
+func (v *__ListOAuthClientsInput) GetAfter() optional.Value[string] { return v.After }
+
 // __ListRoleBindingsInput is used internally by genqlient
 type __ListRoleBindingsInput struct {
 	After       optional.Value[string] `json:"after"`
@@ -4888,6 +5133,14 @@ type __ReadNodeInput struct {
 
 // GetId returns __ReadNodeInput.Id, and is useful for accessing the field via an interface.
 func (v *__ReadNodeInput) GetId() string { return v.Id }
+
+// __ReadOAuthClientInput is used internally by genqlient
+type __ReadOAuthClientInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __ReadOAuthClientInput.Id, and is useful for accessing the field via an interface.
+func (v *__ReadOAuthClientInput) GetId() string { return v.Id }
 
 // __ReadRoleInput is used internally by genqlient
 type __ReadRoleInput struct {
@@ -5470,6 +5723,51 @@ func CreateJoinToken(
 	return data_, err_
 }
 
+// The mutation executed by CreateOAuthClient.
+const CreateOAuthClient_Operation = `
+mutation CreateOAuthClient ($input: CreateOAuthClientInput!) {
+	createOAuthClient(input: $input) {
+		client {
+			... OAuthClientFields
+		}
+	}
+}
+fragment OAuthClientFields on OAuthClient {
+	id
+	revision
+	name
+	authentication
+	redirectUris
+	serviceAccountId
+	jwks
+}
+`
+
+func CreateOAuthClient(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreateOAuthClientInput,
+) (data_ *CreateOAuthClientResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreateOAuthClient",
+		Query:  CreateOAuthClient_Operation,
+		Variables: &__CreateOAuthClientInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreateOAuthClientResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by CreateRole.
 const CreateRole_Operation = `
 mutation CreateRole ($input: CreateRoleInput!) {
@@ -5809,6 +6107,49 @@ func DeleteGroup(
 	}
 
 	data_ = &DeleteGroupResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by DeleteOAuthClient.
+const DeleteOAuthClient_Operation = `
+mutation DeleteOAuthClient ($input: DeleteOAuthClientInput!) {
+	deleteOAuthClient(input: $input) {
+		... OAuthClientFields
+	}
+}
+fragment OAuthClientFields on OAuthClient {
+	id
+	revision
+	name
+	authentication
+	redirectUris
+	serviceAccountId
+	jwks
+}
+`
+
+func DeleteOAuthClient(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeleteOAuthClientInput,
+) (data_ *DeleteOAuthClientResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteOAuthClient",
+		Query:  DeleteOAuthClient_Operation,
+		Variables: &__DeleteOAuthClientInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeleteOAuthClientResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -6832,6 +7173,57 @@ func ListNodes(
 	return data_, err_
 }
 
+// The query executed by ListOAuthClients.
+const ListOAuthClients_Operation = `
+query ListOAuthClients ($after: String) {
+	oauthClients(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... OAuthClientFields
+			}
+		}
+	}
+}
+fragment OAuthClientFields on OAuthClient {
+	id
+	revision
+	name
+	authentication
+	redirectUris
+	serviceAccountId
+	jwks
+}
+`
+
+func ListOAuthClients(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListOAuthClientsResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListOAuthClients",
+		Query:  ListOAuthClients_Operation,
+		Variables: &__ListOAuthClientsInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListOAuthClientsResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ListRoleBindings.
 const ListRoleBindings_Operation = `
 query ListRoleBindings ($after: String, $roleId: ID, $principalId: ID, $groupId: ID) {
@@ -7344,6 +7736,49 @@ func ReadNode(
 	}
 
 	data_ = &ReadNodeResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ReadOAuthClient.
+const ReadOAuthClient_Operation = `
+query ReadOAuthClient ($id: ID!) {
+	oauthClient(id: $id) {
+		... OAuthClientFields
+	}
+}
+fragment OAuthClientFields on OAuthClient {
+	id
+	revision
+	name
+	authentication
+	redirectUris
+	serviceAccountId
+	jwks
+}
+`
+
+func ReadOAuthClient(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *ReadOAuthClientResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadOAuthClient",
+		Query:  ReadOAuthClient_Operation,
+		Variables: &__ReadOAuthClientInput{
+			Id: id,
+		},
+	}
+
+	data_ = &ReadOAuthClientResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

@@ -134,3 +134,11 @@ func (c *Client) AllEffectiveAccess(ctx context.Context, principalID string, ser
 		return &answer.EffectiveAccess, err
 	})
 }
+
+// AllOAuthClients reads the registered OAuth clients.
+func (c *Client) AllOAuthClients(ctx context.Context) ([]OAuthClientFields, error) {
+	return all[OAuthClientFields](func(after optional.Value[string]) (connection[ListOAuthClientsOauthClientsOAuthClientConnectionEdgesOAuthClientEdge], error) {
+		answer, err := ListOAuthClients(ctx, c, after)
+		return &answer.OauthClients, err
+	})
+}

@@ -140,6 +140,7 @@ func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 		newManaged[groupMembershipModel](groupMembershipKind),
 		newManaged[groupModel](groupKind),
 		newManaged[joinTokenModel](joinTokenKind),
+		newManaged[oauthClientModel](oauthClientKind),
 		newManaged[roleBindingModel](roleBindingKind),
 		newManaged[roleModel](roleKind),
 		newManaged[serverModel](serverKind),
