@@ -132,6 +132,11 @@ describe.skipIf(!hasTerraform('what Terraform applies'))('what Terraform applies
     const imported = await second.plan();
     expect(imported.output).toContain('No changes.');
 
+    const text = teamOf(['test_simple_text', 'test_image_content', 'test_audio_content'])['main.tf'] ?? '';
+    second.write({ 'main.tf': text.replace('"approved"', '"disabled"') });
+    expect((await second.plan()).output).toContain('group analysts loses 3 tools on reference');
+    second.write({ 'main.tf': text });
+
     const destroyed = await second.destroy();
     expect(destroyed).toContain('group analysts loses 3 tools on reference');
     await harness.administrator.converged();

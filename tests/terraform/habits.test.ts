@@ -325,16 +325,9 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
   test(
     'registers OAuth clients, whose keys may be written in any way',
     async () => {
-      const keys = {
-        keys: [
-          {
-            kty: 'EC',
-            crv: 'P-256',
-            x: 'f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU',
-            y: 'x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0',
-          },
-        ],
-      };
+      const keys =
+        '{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU",' +
+        '"y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}';
       const text = (jwks: string) => `
       variable "secret" {
         type      = string
@@ -363,11 +356,11 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
       }
     `;
       const secret = `-var=secret=${randomSecret('sps_')}`;
-      const workspace = newWorkspace(text(JSON.stringify(keys)));
+      const workspace = newWorkspace(text(keys));
       await workspace.apply(secret);
-      workspace.write({ 'main.tf': text(JSON.stringify(keys, null, 2)) });
+      workspace.write({ 'main.tf': text(JSON.stringify(JSON.parse(keys), null, 2)) });
       expect(await workspace.plan(secret)).toMatchObject({ code: 0 });
-      const second = newWorkspace(text(JSON.stringify(keys)));
+      const second = newWorkspace(text(keys));
       for (const name of ['app', 'program', 'secretive']) {
         await second.succeed('import', [secret, `sallyport_oauth_client.${name}`, name]);
       }

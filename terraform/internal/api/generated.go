@@ -249,6 +249,135 @@ var AllApiKeyScope = []ApiKeyScope{
 	ApiKeyScopeMcp,
 }
 
+// ApproveDefinitionsApproveDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
+// The GraphQL type's documentation follows.
+//
+// A tool, prompt, resource or resource template that a server defines.
+type ApproveDefinitionsApproveDefinitionsDefinition struct {
+	DefinitionFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns ApproveDefinitionsApproveDefinitionsDefinition.AccessChanges, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns ApproveDefinitionsApproveDefinitionsDefinition.Id, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetId() string { return v.DefinitionFields.Id }
+
+// GetServerId returns ApproveDefinitionsApproveDefinitionsDefinition.ServerId, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetServerId() string {
+	return v.DefinitionFields.ServerId
+}
+
+// GetKind returns ApproveDefinitionsApproveDefinitionsDefinition.Kind, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetKind() DefinitionKind {
+	return v.DefinitionFields.Kind
+}
+
+// GetName returns ApproveDefinitionsApproveDefinitionsDefinition.Name, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetName() string {
+	return v.DefinitionFields.Name
+}
+
+// GetState returns ApproveDefinitionsApproveDefinitionsDefinition.State, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetState() DefinitionState {
+	return v.DefinitionFields.State
+}
+
+// GetDigests returns ApproveDefinitionsApproveDefinitionsDefinition.Digests, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetDigests() []string {
+	return v.DefinitionFields.Digests
+}
+
+// GetApprovedDigests returns ApproveDefinitionsApproveDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetApprovedDigests() []string {
+	return v.DefinitionFields.ApprovedDigests
+}
+
+// GetRemovedAt returns ApproveDefinitionsApproveDefinitionsDefinition.RemovedAt, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetRemovedAt() optional.Value[string] {
+	return v.DefinitionFields.RemovedAt
+}
+
+// GetLabels returns ApproveDefinitionsApproveDefinitionsDefinition.Labels, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetLabels() ToolLabelFields {
+	return v.DefinitionFields.Labels
+}
+
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*ApproveDefinitionsApproveDefinitionsDefinition
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.ApproveDefinitionsApproveDefinitionsDefinition = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.DefinitionFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalApproveDefinitionsApproveDefinitionsDefinition struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	ServerId string `json:"serverId"`
+
+	Kind DefinitionKind `json:"kind"`
+
+	Name string `json:"name"`
+
+	State DefinitionState `json:"state"`
+
+	Digests []string `json:"digests"`
+
+	ApprovedDigests []string `json:"approvedDigests"`
+
+	RemovedAt optional.Value[string] `json:"removedAt"`
+
+	Labels ToolLabelFields `json:"labels"`
+}
+
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) __premarshalJSON() (*__premarshalApproveDefinitionsApproveDefinitionsDefinition, error) {
+	var retval __premarshalApproveDefinitionsApproveDefinitionsDefinition
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.DefinitionFields.Id
+	retval.ServerId = v.DefinitionFields.ServerId
+	retval.Kind = v.DefinitionFields.Kind
+	retval.Name = v.DefinitionFields.Name
+	retval.State = v.DefinitionFields.State
+	retval.Digests = v.DefinitionFields.Digests
+	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
+	retval.RemovedAt = v.DefinitionFields.RemovedAt
+	retval.Labels = v.DefinitionFields.Labels
+	return &retval, nil
+}
+
 // Definitions of one server. Id and expectedRevision are the server’s: with the revision at which they were looked at, nothing else can be approved by mistake.
 type ApproveDefinitionsInput struct {
 	// Ids of the definitions, 1 to 1000.
@@ -283,22 +412,193 @@ func (v *ApproveDefinitionsInput) GetKeepApproved() optional.Value[bool] { retur
 // ApproveDefinitionsResponse is returned by ApproveDefinitions on success.
 type ApproveDefinitionsResponse struct {
 	// Lets what was last seen of these definitions be served. Ends drift, and quarantine.
-	ApproveDefinitions []DefinitionFields `json:"approveDefinitions"`
+	ApproveDefinitions []ApproveDefinitionsApproveDefinitionsDefinition `json:"approveDefinitions"`
 }
 
 // GetApproveDefinitions returns ApproveDefinitionsResponse.ApproveDefinitions, and is useful for accessing the field via an interface.
-func (v *ApproveDefinitionsResponse) GetApproveDefinitions() []DefinitionFields {
+func (v *ApproveDefinitionsResponse) GetApproveDefinitions() []ApproveDefinitionsApproveDefinitionsDefinition {
 	return v.ApproveDefinitions
+}
+
+// ApproveServerApproveServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type ApproveServerApproveServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns ApproveServerApproveServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns ApproveServerApproveServer.Id, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns ApproveServerApproveServer.Revision, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns ApproveServerApproveServer.Slug, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns ApproveServerApproveServer.Title, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns ApproveServerApproveServer.Description, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns ApproveServerApproveServer.Url, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns ApproveServerApproveServer.Labels, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns ApproveServerApproveServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns ApproveServerApproveServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns ApproveServerApproveServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetDiscoveredBy() Discoverer { return v.ServerFields.DiscoveredBy }
+
+// GetLifecycle returns ApproveServerApproveServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns ApproveServerApproveServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns ApproveServerApproveServer.Extensions, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns ApproveServerApproveServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns ApproveServerApproveServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns ApproveServerApproveServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns ApproveServerApproveServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *ApproveServerApproveServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*ApproveServerApproveServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.ApproveServerApproveServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalApproveServerApproveServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *ApproveServerApproveServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *ApproveServerApproveServer) __premarshalJSON() (*__premarshalApproveServerApproveServer, error) {
+	var retval __premarshalApproveServerApproveServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
 }
 
 // ApproveServerResponse is returned by ApproveServer on success.
 type ApproveServerResponse struct {
 	// Puts a server into service; its last discovery must have succeeded. From draft or pending, the definitions found are approved with it.
-	ApproveServer ServerFields `json:"approveServer"`
+	ApproveServer ApproveServerApproveServer `json:"approveServer"`
 }
 
 // GetApproveServer returns ApproveServerResponse.ApproveServer, and is useful for accessing the field via an interface.
-func (v *ApproveServerResponse) GetApproveServer() ServerFields { return v.ApproveServer }
+func (v *ApproveServerResponse) GetApproveServer() ApproveServerApproveServer { return v.ApproveServer }
 
 // AssignRoleResponse is returned by AssignRole on success.
 type AssignRoleResponse struct {
@@ -1471,14 +1771,298 @@ type DeleteRoleResponse struct {
 // GetDeleteRole returns DeleteRoleResponse.DeleteRole, and is useful for accessing the field via an interface.
 func (v *DeleteRoleResponse) GetDeleteRole() RoleFields { return v.DeleteRole }
 
+// DeleteServerDeleteServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type DeleteServerDeleteServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns DeleteServerDeleteServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns DeleteServerDeleteServer.Id, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns DeleteServerDeleteServer.Revision, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns DeleteServerDeleteServer.Slug, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns DeleteServerDeleteServer.Title, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns DeleteServerDeleteServer.Description, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns DeleteServerDeleteServer.Url, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns DeleteServerDeleteServer.Labels, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns DeleteServerDeleteServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns DeleteServerDeleteServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns DeleteServerDeleteServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetDiscoveredBy() Discoverer { return v.ServerFields.DiscoveredBy }
+
+// GetLifecycle returns DeleteServerDeleteServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns DeleteServerDeleteServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns DeleteServerDeleteServer.Extensions, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns DeleteServerDeleteServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns DeleteServerDeleteServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns DeleteServerDeleteServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns DeleteServerDeleteServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *DeleteServerDeleteServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*DeleteServerDeleteServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.DeleteServerDeleteServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalDeleteServerDeleteServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *DeleteServerDeleteServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *DeleteServerDeleteServer) __premarshalJSON() (*__premarshalDeleteServerDeleteServer, error) {
+	var retval __premarshalDeleteServerDeleteServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
+}
+
 // DeleteServerResponse is returned by DeleteServer on success.
 type DeleteServerResponse struct {
 	// Deletes a server and its grants; the audit trail keeps it.
-	DeleteServer ServerFields `json:"deleteServer"`
+	DeleteServer DeleteServerDeleteServer `json:"deleteServer"`
 }
 
 // GetDeleteServer returns DeleteServerResponse.DeleteServer, and is useful for accessing the field via an interface.
-func (v *DeleteServerResponse) GetDeleteServer() ServerFields { return v.DeleteServer }
+func (v *DeleteServerResponse) GetDeleteServer() DeleteServerDeleteServer { return v.DeleteServer }
+
+// DeleteServiceAccountDeleteServiceAccount includes the requested fields of the GraphQL type ServiceAccount.
+// The GraphQL type's documentation follows.
+//
+// A program that acts: an agent, a pipeline. A user answers for it, and it expires.
+type DeleteServiceAccountDeleteServiceAccount struct {
+	ServiceAccountFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns DeleteServiceAccountDeleteServiceAccount.AccessChanges, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns DeleteServiceAccountDeleteServiceAccount.Id, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetId() string { return v.ServiceAccountFields.Id }
+
+// GetRevision returns DeleteServiceAccountDeleteServiceAccount.Revision, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetRevision() int {
+	return v.ServiceAccountFields.Revision
+}
+
+// GetName returns DeleteServiceAccountDeleteServiceAccount.Name, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetName() string {
+	return v.ServiceAccountFields.Name
+}
+
+// GetDescription returns DeleteServiceAccountDeleteServiceAccount.Description, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetDescription() string {
+	return v.ServiceAccountFields.Description
+}
+
+// GetOwnerId returns DeleteServiceAccountDeleteServiceAccount.OwnerId, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetOwnerId() string {
+	return v.ServiceAccountFields.OwnerId
+}
+
+// GetExpiresAt returns DeleteServiceAccountDeleteServiceAccount.ExpiresAt, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetExpiresAt() string {
+	return v.ServiceAccountFields.ExpiresAt
+}
+
+// GetStatus returns DeleteServiceAccountDeleteServiceAccount.Status, and is useful for accessing the field via an interface.
+func (v *DeleteServiceAccountDeleteServiceAccount) GetStatus() PrincipalStatus {
+	return v.ServiceAccountFields.Status
+}
+
+func (v *DeleteServiceAccountDeleteServiceAccount) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*DeleteServiceAccountDeleteServiceAccount
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.DeleteServiceAccountDeleteServiceAccount = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServiceAccountFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalDeleteServiceAccountDeleteServiceAccount struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Name string `json:"name"`
+
+	Description string `json:"description"`
+
+	OwnerId string `json:"ownerId"`
+
+	ExpiresAt string `json:"expiresAt"`
+
+	Status PrincipalStatus `json:"status"`
+}
+
+func (v *DeleteServiceAccountDeleteServiceAccount) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *DeleteServiceAccountDeleteServiceAccount) __premarshalJSON() (*__premarshalDeleteServiceAccountDeleteServiceAccount, error) {
+	var retval __premarshalDeleteServiceAccountDeleteServiceAccount
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServiceAccountFields.Id
+	retval.Revision = v.ServiceAccountFields.Revision
+	retval.Name = v.ServiceAccountFields.Name
+	retval.Description = v.ServiceAccountFields.Description
+	retval.OwnerId = v.ServiceAccountFields.OwnerId
+	retval.ExpiresAt = v.ServiceAccountFields.ExpiresAt
+	retval.Status = v.ServiceAccountFields.Status
+	return &retval, nil
+}
 
 // A service account to delete, with its keys, memberships and grants.
 type DeleteServiceAccountInput struct {
@@ -1504,12 +2088,117 @@ func (v *DeleteServiceAccountInput) GetId() string { return v.Id }
 // DeleteServiceAccountResponse is returned by DeleteServiceAccount on success.
 type DeleteServiceAccountResponse struct {
 	// Deletes a service account, with its keys, memberships and grants.
-	DeleteServiceAccount ServiceAccountFields `json:"deleteServiceAccount"`
+	DeleteServiceAccount DeleteServiceAccountDeleteServiceAccount `json:"deleteServiceAccount"`
 }
 
 // GetDeleteServiceAccount returns DeleteServiceAccountResponse.DeleteServiceAccount, and is useful for accessing the field via an interface.
-func (v *DeleteServiceAccountResponse) GetDeleteServiceAccount() ServiceAccountFields {
+func (v *DeleteServiceAccountResponse) GetDeleteServiceAccount() DeleteServiceAccountDeleteServiceAccount {
 	return v.DeleteServiceAccount
+}
+
+// DeleteUserDeleteUser includes the requested fields of the GraphQL type User.
+// The GraphQL type's documentation follows.
+//
+// A person.
+type DeleteUserDeleteUser struct {
+	UserFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns DeleteUserDeleteUser.AccessChanges, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns DeleteUserDeleteUser.Id, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetId() string { return v.UserFields.Id }
+
+// GetRevision returns DeleteUserDeleteUser.Revision, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetRevision() int { return v.UserFields.Revision }
+
+// GetName returns DeleteUserDeleteUser.Name, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetName() string { return v.UserFields.Name }
+
+// GetDescription returns DeleteUserDeleteUser.Description, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetDescription() string { return v.UserFields.Description }
+
+// GetEmail returns DeleteUserDeleteUser.Email, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetEmail() optional.Value[string] { return v.UserFields.Email }
+
+// GetStatus returns DeleteUserDeleteUser.Status, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetStatus() PrincipalStatus { return v.UserFields.Status }
+
+// GetIssuer returns DeleteUserDeleteUser.Issuer, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetIssuer() string { return v.UserFields.Issuer }
+
+// GetSubject returns DeleteUserDeleteUser.Subject, and is useful for accessing the field via an interface.
+func (v *DeleteUserDeleteUser) GetSubject() string { return v.UserFields.Subject }
+
+func (v *DeleteUserDeleteUser) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*DeleteUserDeleteUser
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.DeleteUserDeleteUser = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.UserFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalDeleteUserDeleteUser struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Name string `json:"name"`
+
+	Description string `json:"description"`
+
+	Email optional.Value[string] `json:"email"`
+
+	Status PrincipalStatus `json:"status"`
+
+	Issuer string `json:"issuer"`
+
+	Subject string `json:"subject"`
+}
+
+func (v *DeleteUserDeleteUser) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *DeleteUserDeleteUser) __premarshalJSON() (*__premarshalDeleteUserDeleteUser, error) {
+	var retval __premarshalDeleteUserDeleteUser
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.UserFields.Id
+	retval.Revision = v.UserFields.Revision
+	retval.Name = v.UserFields.Name
+	retval.Description = v.UserFields.Description
+	retval.Email = v.UserFields.Email
+	retval.Status = v.UserFields.Status
+	retval.Issuer = v.UserFields.Issuer
+	retval.Subject = v.UserFields.Subject
+	return &retval, nil
 }
 
 // A user to delete, with its keys, memberships and grants.
@@ -1534,29 +2223,377 @@ func (v *DeleteUserInput) GetId() string { return v.Id }
 // DeleteUserResponse is returned by DeleteUser on success.
 type DeleteUserResponse struct {
 	// Deletes a user, with its keys, memberships and grants.
-	DeleteUser UserFields `json:"deleteUser"`
+	DeleteUser DeleteUserDeleteUser `json:"deleteUser"`
 }
 
 // GetDeleteUser returns DeleteUserResponse.DeleteUser, and is useful for accessing the field via an interface.
-func (v *DeleteUserResponse) GetDeleteUser() UserFields { return v.DeleteUser }
+func (v *DeleteUserResponse) GetDeleteUser() DeleteUserDeleteUser { return v.DeleteUser }
+
+// DeprecateServerDeprecateServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type DeprecateServerDeprecateServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns DeprecateServerDeprecateServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns DeprecateServerDeprecateServer.Id, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns DeprecateServerDeprecateServer.Revision, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns DeprecateServerDeprecateServer.Slug, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns DeprecateServerDeprecateServer.Title, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns DeprecateServerDeprecateServer.Description, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns DeprecateServerDeprecateServer.Url, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns DeprecateServerDeprecateServer.Labels, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns DeprecateServerDeprecateServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns DeprecateServerDeprecateServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns DeprecateServerDeprecateServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetDiscoveredBy() Discoverer {
+	return v.ServerFields.DiscoveredBy
+}
+
+// GetLifecycle returns DeprecateServerDeprecateServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns DeprecateServerDeprecateServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns DeprecateServerDeprecateServer.Extensions, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns DeprecateServerDeprecateServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns DeprecateServerDeprecateServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns DeprecateServerDeprecateServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns DeprecateServerDeprecateServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *DeprecateServerDeprecateServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*DeprecateServerDeprecateServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.DeprecateServerDeprecateServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalDeprecateServerDeprecateServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *DeprecateServerDeprecateServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *DeprecateServerDeprecateServer) __premarshalJSON() (*__premarshalDeprecateServerDeprecateServer, error) {
+	var retval __premarshalDeprecateServerDeprecateServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
+}
 
 // DeprecateServerResponse is returned by DeprecateServer on success.
 type DeprecateServerResponse struct {
 	// Marks a server as on its way out. It stays in service.
-	DeprecateServer ServerFields `json:"deprecateServer"`
+	DeprecateServer DeprecateServerDeprecateServer `json:"deprecateServer"`
 }
 
 // GetDeprecateServer returns DeprecateServerResponse.DeprecateServer, and is useful for accessing the field via an interface.
-func (v *DeprecateServerResponse) GetDeprecateServer() ServerFields { return v.DeprecateServer }
+func (v *DeprecateServerResponse) GetDeprecateServer() DeprecateServerDeprecateServer {
+	return v.DeprecateServer
+}
+
+// DisableServerDisableServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type DisableServerDisableServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns DisableServerDisableServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns DisableServerDisableServer.Id, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns DisableServerDisableServer.Revision, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns DisableServerDisableServer.Slug, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns DisableServerDisableServer.Title, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns DisableServerDisableServer.Description, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns DisableServerDisableServer.Url, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns DisableServerDisableServer.Labels, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns DisableServerDisableServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns DisableServerDisableServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns DisableServerDisableServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetDiscoveredBy() Discoverer { return v.ServerFields.DiscoveredBy }
+
+// GetLifecycle returns DisableServerDisableServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns DisableServerDisableServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns DisableServerDisableServer.Extensions, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns DisableServerDisableServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns DisableServerDisableServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns DisableServerDisableServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns DisableServerDisableServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *DisableServerDisableServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*DisableServerDisableServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.DisableServerDisableServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalDisableServerDisableServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *DisableServerDisableServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *DisableServerDisableServer) __premarshalJSON() (*__premarshalDisableServerDisableServer, error) {
+	var retval __premarshalDisableServerDisableServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
+}
 
 // DisableServerResponse is returned by DisableServer on success.
 type DisableServerResponse struct {
 	// Takes a server out of service.
-	DisableServer ServerFields `json:"disableServer"`
+	DisableServer DisableServerDisableServer `json:"disableServer"`
 }
 
 // GetDisableServer returns DisableServerResponse.DisableServer, and is useful for accessing the field via an interface.
-func (v *DisableServerResponse) GetDisableServer() ServerFields { return v.DisableServer }
+func (v *DisableServerResponse) GetDisableServer() DisableServerDisableServer { return v.DisableServer }
 
 // DiscoverServerResponse is returned by DiscoverServer on success.
 type DiscoverServerResponse struct {
@@ -2286,14 +3323,141 @@ func (v *LabelDefinitionsInput) GetId() string { return v.Id }
 // GetLabels returns LabelDefinitionsInput.Labels, and is useful for accessing the field via an interface.
 func (v *LabelDefinitionsInput) GetLabels() ToolLabelsInput { return v.Labels }
 
+// LabelDefinitionsLabelDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
+// The GraphQL type's documentation follows.
+//
+// A tool, prompt, resource or resource template that a server defines.
+type LabelDefinitionsLabelDefinitionsDefinition struct {
+	DefinitionFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns LabelDefinitionsLabelDefinitionsDefinition.AccessChanges, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns LabelDefinitionsLabelDefinitionsDefinition.Id, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetId() string { return v.DefinitionFields.Id }
+
+// GetServerId returns LabelDefinitionsLabelDefinitionsDefinition.ServerId, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetServerId() string {
+	return v.DefinitionFields.ServerId
+}
+
+// GetKind returns LabelDefinitionsLabelDefinitionsDefinition.Kind, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetKind() DefinitionKind {
+	return v.DefinitionFields.Kind
+}
+
+// GetName returns LabelDefinitionsLabelDefinitionsDefinition.Name, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetName() string { return v.DefinitionFields.Name }
+
+// GetState returns LabelDefinitionsLabelDefinitionsDefinition.State, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetState() DefinitionState {
+	return v.DefinitionFields.State
+}
+
+// GetDigests returns LabelDefinitionsLabelDefinitionsDefinition.Digests, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetDigests() []string {
+	return v.DefinitionFields.Digests
+}
+
+// GetApprovedDigests returns LabelDefinitionsLabelDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetApprovedDigests() []string {
+	return v.DefinitionFields.ApprovedDigests
+}
+
+// GetRemovedAt returns LabelDefinitionsLabelDefinitionsDefinition.RemovedAt, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetRemovedAt() optional.Value[string] {
+	return v.DefinitionFields.RemovedAt
+}
+
+// GetLabels returns LabelDefinitionsLabelDefinitionsDefinition.Labels, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetLabels() ToolLabelFields {
+	return v.DefinitionFields.Labels
+}
+
+func (v *LabelDefinitionsLabelDefinitionsDefinition) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*LabelDefinitionsLabelDefinitionsDefinition
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.LabelDefinitionsLabelDefinitionsDefinition = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.DefinitionFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalLabelDefinitionsLabelDefinitionsDefinition struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	ServerId string `json:"serverId"`
+
+	Kind DefinitionKind `json:"kind"`
+
+	Name string `json:"name"`
+
+	State DefinitionState `json:"state"`
+
+	Digests []string `json:"digests"`
+
+	ApprovedDigests []string `json:"approvedDigests"`
+
+	RemovedAt optional.Value[string] `json:"removedAt"`
+
+	Labels ToolLabelFields `json:"labels"`
+}
+
+func (v *LabelDefinitionsLabelDefinitionsDefinition) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *LabelDefinitionsLabelDefinitionsDefinition) __premarshalJSON() (*__premarshalLabelDefinitionsLabelDefinitionsDefinition, error) {
+	var retval __premarshalLabelDefinitionsLabelDefinitionsDefinition
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.DefinitionFields.Id
+	retval.ServerId = v.DefinitionFields.ServerId
+	retval.Kind = v.DefinitionFields.Kind
+	retval.Name = v.DefinitionFields.Name
+	retval.State = v.DefinitionFields.State
+	retval.Digests = v.DefinitionFields.Digests
+	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
+	retval.RemovedAt = v.DefinitionFields.RemovedAt
+	retval.Labels = v.DefinitionFields.Labels
+	return &retval, nil
+}
+
 // LabelDefinitionsResponse is returned by LabelDefinitions on success.
 type LabelDefinitionsResponse struct {
 	// Says of tools what limits of grants go by: their risk, what they do.
-	LabelDefinitions []DefinitionFields `json:"labelDefinitions"`
+	LabelDefinitions []LabelDefinitionsLabelDefinitionsDefinition `json:"labelDefinitions"`
 }
 
 // GetLabelDefinitions returns LabelDefinitionsResponse.LabelDefinitions, and is useful for accessing the field via an interface.
-func (v *LabelDefinitionsResponse) GetLabelDefinitions() []DefinitionFields {
+func (v *LabelDefinitionsResponse) GetLabelDefinitions() []LabelDefinitionsLabelDefinitionsDefinition {
 	return v.LabelDefinitions
 }
 
@@ -3419,14 +4583,145 @@ func (v *QuarantineDefinitionsInput) GetExpectedRevision() optional.Value[int] {
 // GetId returns QuarantineDefinitionsInput.Id, and is useful for accessing the field via an interface.
 func (v *QuarantineDefinitionsInput) GetId() string { return v.Id }
 
+// QuarantineDefinitionsQuarantineDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
+// The GraphQL type's documentation follows.
+//
+// A tool, prompt, resource or resource template that a server defines.
+type QuarantineDefinitionsQuarantineDefinitionsDefinition struct {
+	DefinitionFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns QuarantineDefinitionsQuarantineDefinitionsDefinition.AccessChanges, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns QuarantineDefinitionsQuarantineDefinitionsDefinition.Id, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetId() string {
+	return v.DefinitionFields.Id
+}
+
+// GetServerId returns QuarantineDefinitionsQuarantineDefinitionsDefinition.ServerId, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetServerId() string {
+	return v.DefinitionFields.ServerId
+}
+
+// GetKind returns QuarantineDefinitionsQuarantineDefinitionsDefinition.Kind, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetKind() DefinitionKind {
+	return v.DefinitionFields.Kind
+}
+
+// GetName returns QuarantineDefinitionsQuarantineDefinitionsDefinition.Name, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetName() string {
+	return v.DefinitionFields.Name
+}
+
+// GetState returns QuarantineDefinitionsQuarantineDefinitionsDefinition.State, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetState() DefinitionState {
+	return v.DefinitionFields.State
+}
+
+// GetDigests returns QuarantineDefinitionsQuarantineDefinitionsDefinition.Digests, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetDigests() []string {
+	return v.DefinitionFields.Digests
+}
+
+// GetApprovedDigests returns QuarantineDefinitionsQuarantineDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetApprovedDigests() []string {
+	return v.DefinitionFields.ApprovedDigests
+}
+
+// GetRemovedAt returns QuarantineDefinitionsQuarantineDefinitionsDefinition.RemovedAt, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetRemovedAt() optional.Value[string] {
+	return v.DefinitionFields.RemovedAt
+}
+
+// GetLabels returns QuarantineDefinitionsQuarantineDefinitionsDefinition.Labels, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetLabels() ToolLabelFields {
+	return v.DefinitionFields.Labels
+}
+
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*QuarantineDefinitionsQuarantineDefinitionsDefinition
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.QuarantineDefinitionsQuarantineDefinitionsDefinition = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.DefinitionFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalQuarantineDefinitionsQuarantineDefinitionsDefinition struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	ServerId string `json:"serverId"`
+
+	Kind DefinitionKind `json:"kind"`
+
+	Name string `json:"name"`
+
+	State DefinitionState `json:"state"`
+
+	Digests []string `json:"digests"`
+
+	ApprovedDigests []string `json:"approvedDigests"`
+
+	RemovedAt optional.Value[string] `json:"removedAt"`
+
+	Labels ToolLabelFields `json:"labels"`
+}
+
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) __premarshalJSON() (*__premarshalQuarantineDefinitionsQuarantineDefinitionsDefinition, error) {
+	var retval __premarshalQuarantineDefinitionsQuarantineDefinitionsDefinition
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.DefinitionFields.Id
+	retval.ServerId = v.DefinitionFields.ServerId
+	retval.Kind = v.DefinitionFields.Kind
+	retval.Name = v.DefinitionFields.Name
+	retval.State = v.DefinitionFields.State
+	retval.Digests = v.DefinitionFields.Digests
+	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
+	retval.RemovedAt = v.DefinitionFields.RemovedAt
+	retval.Labels = v.DefinitionFields.Labels
+	return &retval, nil
+}
+
 // QuarantineDefinitionsResponse is returned by QuarantineDefinitions on success.
 type QuarantineDefinitionsResponse struct {
 	// Takes definitions out of service until they are approved by hand.
-	QuarantineDefinitions []DefinitionFields `json:"quarantineDefinitions"`
+	QuarantineDefinitions []QuarantineDefinitionsQuarantineDefinitionsDefinition `json:"quarantineDefinitions"`
 }
 
 // GetQuarantineDefinitions returns QuarantineDefinitionsResponse.QuarantineDefinitions, and is useful for accessing the field via an interface.
-func (v *QuarantineDefinitionsResponse) GetQuarantineDefinitions() []DefinitionFields {
+func (v *QuarantineDefinitionsResponse) GetQuarantineDefinitions() []QuarantineDefinitionsQuarantineDefinitionsDefinition {
 	return v.QuarantineDefinitions
 }
 
@@ -3647,12 +4942,199 @@ func (v *RemoveRoleResponse) GetRemoveRole() RoleBindingFields { return v.Remove
 // ReturnServerToDraftResponse is returned by ReturnServerToDraft on success.
 type ReturnServerToDraftResponse struct {
 	// Takes a pending or disabled server back to be worked on.
-	ReturnServerToDraft ServerFields `json:"returnServerToDraft"`
+	ReturnServerToDraft ReturnServerToDraftReturnServerToDraftServer `json:"returnServerToDraft"`
 }
 
 // GetReturnServerToDraft returns ReturnServerToDraftResponse.ReturnServerToDraft, and is useful for accessing the field via an interface.
-func (v *ReturnServerToDraftResponse) GetReturnServerToDraft() ServerFields {
+func (v *ReturnServerToDraftResponse) GetReturnServerToDraft() ReturnServerToDraftReturnServerToDraftServer {
 	return v.ReturnServerToDraft
+}
+
+// ReturnServerToDraftReturnServerToDraftServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type ReturnServerToDraftReturnServerToDraftServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns ReturnServerToDraftReturnServerToDraftServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns ReturnServerToDraftReturnServerToDraftServer.Id, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns ReturnServerToDraftReturnServerToDraftServer.Revision, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetRevision() int {
+	return v.ServerFields.Revision
+}
+
+// GetSlug returns ReturnServerToDraftReturnServerToDraftServer.Slug, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns ReturnServerToDraftReturnServerToDraftServer.Title, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns ReturnServerToDraftReturnServerToDraftServer.Description, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetDescription() string {
+	return v.ServerFields.Description
+}
+
+// GetUrl returns ReturnServerToDraftReturnServerToDraftServer.Url, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns ReturnServerToDraftReturnServerToDraftServer.Labels, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetLabels() []LabelFields {
+	return v.ServerFields.Labels
+}
+
+// GetAuditMode returns ReturnServerToDraftReturnServerToDraftServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetAuditMode() AuditMode {
+	return v.ServerFields.AuditMode
+}
+
+// GetConfigStalenessMaxMs returns ReturnServerToDraftReturnServerToDraftServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns ReturnServerToDraftReturnServerToDraftServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetDiscoveredBy() Discoverer {
+	return v.ServerFields.DiscoveredBy
+}
+
+// GetLifecycle returns ReturnServerToDraftReturnServerToDraftServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetLifecycle() Lifecycle {
+	return v.ServerFields.Lifecycle
+}
+
+// GetOwnerGroupId returns ReturnServerToDraftReturnServerToDraftServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns ReturnServerToDraftReturnServerToDraftServer.Extensions, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetExtensions() []string {
+	return v.ServerFields.Extensions
+}
+
+// GetDiscoveredAt returns ReturnServerToDraftReturnServerToDraftServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns ReturnServerToDraftReturnServerToDraftServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns ReturnServerToDraftReturnServerToDraftServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns ReturnServerToDraftReturnServerToDraftServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *ReturnServerToDraftReturnServerToDraftServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*ReturnServerToDraftReturnServerToDraftServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.ReturnServerToDraftReturnServerToDraftServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalReturnServerToDraftReturnServerToDraftServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *ReturnServerToDraftReturnServerToDraftServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *ReturnServerToDraftReturnServerToDraftServer) __premarshalJSON() (*__premarshalReturnServerToDraftReturnServerToDraftServer, error) {
+	var retval __premarshalReturnServerToDraftReturnServerToDraftServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
 }
 
 // A key to revoke now.
@@ -4039,11 +5521,182 @@ var AllSubjectKind = []SubjectKind{
 // SubmitServerResponse is returned by SubmitServer on success.
 type SubmitServerResponse struct {
 	// Asks for the approval of a draft.
-	SubmitServer ServerFields `json:"submitServer"`
+	SubmitServer SubmitServerSubmitServer `json:"submitServer"`
 }
 
 // GetSubmitServer returns SubmitServerResponse.SubmitServer, and is useful for accessing the field via an interface.
-func (v *SubmitServerResponse) GetSubmitServer() ServerFields { return v.SubmitServer }
+func (v *SubmitServerResponse) GetSubmitServer() SubmitServerSubmitServer { return v.SubmitServer }
+
+// SubmitServerSubmitServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type SubmitServerSubmitServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns SubmitServerSubmitServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns SubmitServerSubmitServer.Id, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns SubmitServerSubmitServer.Revision, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns SubmitServerSubmitServer.Slug, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns SubmitServerSubmitServer.Title, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns SubmitServerSubmitServer.Description, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns SubmitServerSubmitServer.Url, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns SubmitServerSubmitServer.Labels, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns SubmitServerSubmitServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns SubmitServerSubmitServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns SubmitServerSubmitServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetDiscoveredBy() Discoverer { return v.ServerFields.DiscoveredBy }
+
+// GetLifecycle returns SubmitServerSubmitServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns SubmitServerSubmitServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns SubmitServerSubmitServer.Extensions, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns SubmitServerSubmitServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns SubmitServerSubmitServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns SubmitServerSubmitServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns SubmitServerSubmitServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *SubmitServerSubmitServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*SubmitServerSubmitServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.SubmitServerSubmitServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalSubmitServerSubmitServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *SubmitServerSubmitServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *SubmitServerSubmitServer) __premarshalJSON() (*__premarshalSubmitServerSubmitServer, error) {
+	var retval __premarshalSubmitServerSubmitServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
+}
 
 // ToolLabelFields includes the requested fields of the GraphQL type ToolLabels.
 // The GraphQL type's documentation follows.
@@ -4487,11 +6140,182 @@ func (v *UpdateServerInput) GetUrl() optional.Value[string] { return v.Url }
 // UpdateServerResponse is returned by UpdateServer on success.
 type UpdateServerResponse struct {
 	// Changes what is set of a server.
-	UpdateServer ServerFields `json:"updateServer"`
+	UpdateServer UpdateServerUpdateServer `json:"updateServer"`
 }
 
 // GetUpdateServer returns UpdateServerResponse.UpdateServer, and is useful for accessing the field via an interface.
-func (v *UpdateServerResponse) GetUpdateServer() ServerFields { return v.UpdateServer }
+func (v *UpdateServerResponse) GetUpdateServer() UpdateServerUpdateServer { return v.UpdateServer }
+
+// UpdateServerUpdateServer includes the requested fields of the GraphQL type Server.
+// The GraphQL type's documentation follows.
+//
+// A registered MCP server. What runs at its URL is the upstream.
+type UpdateServerUpdateServer struct {
+	ServerFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns UpdateServerUpdateServer.AccessChanges, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns UpdateServerUpdateServer.Id, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetId() string { return v.ServerFields.Id }
+
+// GetRevision returns UpdateServerUpdateServer.Revision, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetRevision() int { return v.ServerFields.Revision }
+
+// GetSlug returns UpdateServerUpdateServer.Slug, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetSlug() string { return v.ServerFields.Slug }
+
+// GetTitle returns UpdateServerUpdateServer.Title, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetTitle() string { return v.ServerFields.Title }
+
+// GetDescription returns UpdateServerUpdateServer.Description, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetDescription() string { return v.ServerFields.Description }
+
+// GetUrl returns UpdateServerUpdateServer.Url, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetUrl() string { return v.ServerFields.Url }
+
+// GetLabels returns UpdateServerUpdateServer.Labels, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetLabels() []LabelFields { return v.ServerFields.Labels }
+
+// GetAuditMode returns UpdateServerUpdateServer.AuditMode, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetConfigStalenessMaxMs returns UpdateServerUpdateServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetConfigStalenessMaxMs() optional.Value[int] {
+	return v.ServerFields.ConfigStalenessMaxMs
+}
+
+// GetDiscoveredBy returns UpdateServerUpdateServer.DiscoveredBy, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetDiscoveredBy() Discoverer { return v.ServerFields.DiscoveredBy }
+
+// GetLifecycle returns UpdateServerUpdateServer.Lifecycle, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetLifecycle() Lifecycle { return v.ServerFields.Lifecycle }
+
+// GetOwnerGroupId returns UpdateServerUpdateServer.OwnerGroupId, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetOwnerGroupId() optional.Value[string] {
+	return v.ServerFields.OwnerGroupId
+}
+
+// GetExtensions returns UpdateServerUpdateServer.Extensions, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetExtensions() []string { return v.ServerFields.Extensions }
+
+// GetDiscoveredAt returns UpdateServerUpdateServer.DiscoveredAt, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetDiscoveredAt() optional.Value[string] {
+	return v.ServerFields.DiscoveredAt
+}
+
+// GetDiscoveryAttemptedAt returns UpdateServerUpdateServer.DiscoveryAttemptedAt, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetDiscoveryAttemptedAt() optional.Value[string] {
+	return v.ServerFields.DiscoveryAttemptedAt
+}
+
+// GetDiscoveryProblem returns UpdateServerUpdateServer.DiscoveryProblem, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetDiscoveryProblem() optional.Value[DiscoveryProblemFields] {
+	return v.ServerFields.DiscoveryProblem
+}
+
+// GetProtocolRevisions returns UpdateServerUpdateServer.ProtocolRevisions, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetProtocolRevisions() []string {
+	return v.ServerFields.ProtocolRevisions
+}
+
+func (v *UpdateServerUpdateServer) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*UpdateServerUpdateServer
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.UpdateServerUpdateServer = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServerFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalUpdateServerUpdateServer struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Slug string `json:"slug"`
+
+	Title string `json:"title"`
+
+	Description string `json:"description"`
+
+	Url string `json:"url"`
+
+	Labels []LabelFields `json:"labels"`
+
+	AuditMode AuditMode `json:"auditMode"`
+
+	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
+
+	DiscoveredBy Discoverer `json:"discoveredBy"`
+
+	Lifecycle Lifecycle `json:"lifecycle"`
+
+	OwnerGroupId optional.Value[string] `json:"ownerGroupId"`
+
+	Extensions []string `json:"extensions"`
+
+	DiscoveredAt optional.Value[string] `json:"discoveredAt"`
+
+	DiscoveryAttemptedAt optional.Value[string] `json:"discoveryAttemptedAt"`
+
+	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
+
+	ProtocolRevisions []string `json:"protocolRevisions"`
+}
+
+func (v *UpdateServerUpdateServer) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *UpdateServerUpdateServer) __premarshalJSON() (*__premarshalUpdateServerUpdateServer, error) {
+	var retval __premarshalUpdateServerUpdateServer
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServerFields.Id
+	retval.Revision = v.ServerFields.Revision
+	retval.Slug = v.ServerFields.Slug
+	retval.Title = v.ServerFields.Title
+	retval.Description = v.ServerFields.Description
+	retval.Url = v.ServerFields.Url
+	retval.Labels = v.ServerFields.Labels
+	retval.AuditMode = v.ServerFields.AuditMode
+	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
+	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
+	retval.Lifecycle = v.ServerFields.Lifecycle
+	retval.OwnerGroupId = v.ServerFields.OwnerGroupId
+	retval.Extensions = v.ServerFields.Extensions
+	retval.DiscoveredAt = v.ServerFields.DiscoveredAt
+	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
+	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
+	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	return &retval, nil
+}
 
 // Changes to a service account: absent fields keep their value.
 type UpdateServiceAccountInput struct {
@@ -4542,12 +6366,125 @@ func (v *UpdateServiceAccountInput) GetStatus() optional.Value[PrincipalStatus] 
 // UpdateServiceAccountResponse is returned by UpdateServiceAccount on success.
 type UpdateServiceAccountResponse struct {
 	// Changes, prolongs, disables or enables a service account.
-	UpdateServiceAccount ServiceAccountFields `json:"updateServiceAccount"`
+	UpdateServiceAccount UpdateServiceAccountUpdateServiceAccount `json:"updateServiceAccount"`
 }
 
 // GetUpdateServiceAccount returns UpdateServiceAccountResponse.UpdateServiceAccount, and is useful for accessing the field via an interface.
-func (v *UpdateServiceAccountResponse) GetUpdateServiceAccount() ServiceAccountFields {
+func (v *UpdateServiceAccountResponse) GetUpdateServiceAccount() UpdateServiceAccountUpdateServiceAccount {
 	return v.UpdateServiceAccount
+}
+
+// UpdateServiceAccountUpdateServiceAccount includes the requested fields of the GraphQL type ServiceAccount.
+// The GraphQL type's documentation follows.
+//
+// A program that acts: an agent, a pipeline. A user answers for it, and it expires.
+type UpdateServiceAccountUpdateServiceAccount struct {
+	ServiceAccountFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns UpdateServiceAccountUpdateServiceAccount.AccessChanges, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetAccessChanges() []AccessDifference {
+	return v.AccessChanges
+}
+
+// GetId returns UpdateServiceAccountUpdateServiceAccount.Id, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetId() string { return v.ServiceAccountFields.Id }
+
+// GetRevision returns UpdateServiceAccountUpdateServiceAccount.Revision, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetRevision() int {
+	return v.ServiceAccountFields.Revision
+}
+
+// GetName returns UpdateServiceAccountUpdateServiceAccount.Name, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetName() string {
+	return v.ServiceAccountFields.Name
+}
+
+// GetDescription returns UpdateServiceAccountUpdateServiceAccount.Description, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetDescription() string {
+	return v.ServiceAccountFields.Description
+}
+
+// GetOwnerId returns UpdateServiceAccountUpdateServiceAccount.OwnerId, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetOwnerId() string {
+	return v.ServiceAccountFields.OwnerId
+}
+
+// GetExpiresAt returns UpdateServiceAccountUpdateServiceAccount.ExpiresAt, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetExpiresAt() string {
+	return v.ServiceAccountFields.ExpiresAt
+}
+
+// GetStatus returns UpdateServiceAccountUpdateServiceAccount.Status, and is useful for accessing the field via an interface.
+func (v *UpdateServiceAccountUpdateServiceAccount) GetStatus() PrincipalStatus {
+	return v.ServiceAccountFields.Status
+}
+
+func (v *UpdateServiceAccountUpdateServiceAccount) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*UpdateServiceAccountUpdateServiceAccount
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.UpdateServiceAccountUpdateServiceAccount = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.ServiceAccountFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalUpdateServiceAccountUpdateServiceAccount struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Name string `json:"name"`
+
+	Description string `json:"description"`
+
+	OwnerId string `json:"ownerId"`
+
+	ExpiresAt string `json:"expiresAt"`
+
+	Status PrincipalStatus `json:"status"`
+}
+
+func (v *UpdateServiceAccountUpdateServiceAccount) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *UpdateServiceAccountUpdateServiceAccount) __premarshalJSON() (*__premarshalUpdateServiceAccountUpdateServiceAccount, error) {
+	var retval __premarshalUpdateServiceAccountUpdateServiceAccount
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.ServiceAccountFields.Id
+	retval.Revision = v.ServiceAccountFields.Revision
+	retval.Name = v.ServiceAccountFields.Name
+	retval.Description = v.ServiceAccountFields.Description
+	retval.OwnerId = v.ServiceAccountFields.OwnerId
+	retval.ExpiresAt = v.ServiceAccountFields.ExpiresAt
+	retval.Status = v.ServiceAccountFields.Status
+	return &retval, nil
 }
 
 // Changes to a user: absent fields keep their value.
@@ -4592,11 +6529,116 @@ func (v *UpdateUserInput) GetStatus() optional.Value[PrincipalStatus] { return v
 // UpdateUserResponse is returned by UpdateUser on success.
 type UpdateUserResponse struct {
 	// Changes, disables or enables a user.
-	UpdateUser UserFields `json:"updateUser"`
+	UpdateUser UpdateUserUpdateUser `json:"updateUser"`
 }
 
 // GetUpdateUser returns UpdateUserResponse.UpdateUser, and is useful for accessing the field via an interface.
-func (v *UpdateUserResponse) GetUpdateUser() UserFields { return v.UpdateUser }
+func (v *UpdateUserResponse) GetUpdateUser() UpdateUserUpdateUser { return v.UpdateUser }
+
+// UpdateUserUpdateUser includes the requested fields of the GraphQL type User.
+// The GraphQL type's documentation follows.
+//
+// A person.
+type UpdateUserUpdateUser struct {
+	UserFields `json:"-"`
+	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
+	AccessChanges []AccessDifference `json:"accessChanges"`
+}
+
+// GetAccessChanges returns UpdateUserUpdateUser.AccessChanges, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetAccessChanges() []AccessDifference { return v.AccessChanges }
+
+// GetId returns UpdateUserUpdateUser.Id, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetId() string { return v.UserFields.Id }
+
+// GetRevision returns UpdateUserUpdateUser.Revision, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetRevision() int { return v.UserFields.Revision }
+
+// GetName returns UpdateUserUpdateUser.Name, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetName() string { return v.UserFields.Name }
+
+// GetDescription returns UpdateUserUpdateUser.Description, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetDescription() string { return v.UserFields.Description }
+
+// GetEmail returns UpdateUserUpdateUser.Email, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetEmail() optional.Value[string] { return v.UserFields.Email }
+
+// GetStatus returns UpdateUserUpdateUser.Status, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetStatus() PrincipalStatus { return v.UserFields.Status }
+
+// GetIssuer returns UpdateUserUpdateUser.Issuer, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetIssuer() string { return v.UserFields.Issuer }
+
+// GetSubject returns UpdateUserUpdateUser.Subject, and is useful for accessing the field via an interface.
+func (v *UpdateUserUpdateUser) GetSubject() string { return v.UserFields.Subject }
+
+func (v *UpdateUserUpdateUser) UnmarshalJSON(b []byte) error {
+
+	if string(b) == "null" {
+		return nil
+	}
+
+	var firstPass struct {
+		*UpdateUserUpdateUser
+		graphql.NoUnmarshalJSON
+	}
+	firstPass.UpdateUserUpdateUser = v
+
+	err := json.Unmarshal(b, &firstPass)
+	if err != nil {
+		return err
+	}
+
+	err = json.Unmarshal(
+		b, &v.UserFields)
+	if err != nil {
+		return err
+	}
+	return nil
+}
+
+type __premarshalUpdateUserUpdateUser struct {
+	AccessChanges []AccessDifference `json:"accessChanges"`
+
+	Id string `json:"id"`
+
+	Revision int `json:"revision"`
+
+	Name string `json:"name"`
+
+	Description string `json:"description"`
+
+	Email optional.Value[string] `json:"email"`
+
+	Status PrincipalStatus `json:"status"`
+
+	Issuer string `json:"issuer"`
+
+	Subject string `json:"subject"`
+}
+
+func (v *UpdateUserUpdateUser) MarshalJSON() ([]byte, error) {
+	premarshaled, err := v.__premarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(premarshaled)
+}
+
+func (v *UpdateUserUpdateUser) __premarshalJSON() (*__premarshalUpdateUserUpdateUser, error) {
+	var retval __premarshalUpdateUserUpdateUser
+
+	retval.AccessChanges = v.AccessChanges
+	retval.Id = v.UserFields.Id
+	retval.Revision = v.UserFields.Revision
+	retval.Name = v.UserFields.Name
+	retval.Description = v.UserFields.Description
+	retval.Email = v.UserFields.Email
+	retval.Status = v.UserFields.Status
+	retval.Issuer = v.UserFields.Issuer
+	retval.Subject = v.UserFields.Subject
+	return &retval, nil
+}
 
 // UsableTargetFields includes the requested fields of the GraphQL type UsableTarget.
 // The GraphQL type's documentation follows.
@@ -5342,6 +7384,9 @@ const ApproveDefinitions_Operation = `
 mutation ApproveDefinitions ($input: ApproveDefinitionsInput!) {
 	approveDefinitions(input: $input) {
 		... DefinitionFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment DefinitionFields on Definition {
@@ -5360,6 +7405,30 @@ fragment DefinitionFields on Definition {
 		idempotent
 		openWorld
 	}
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -5393,6 +7462,9 @@ const ApproveServer_Operation = `
 mutation ApproveServer ($input: ServerInput!) {
 	approveServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -5419,6 +7491,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6208,6 +8304,9 @@ const DeleteServer_Operation = `
 mutation DeleteServer ($input: ServerInput!) {
 	deleteServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -6234,6 +8333,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6267,6 +8390,9 @@ const DeleteServiceAccount_Operation = `
 mutation DeleteServiceAccount ($input: DeleteServiceAccountInput!) {
 	deleteServiceAccount(input: $input) {
 		... ServiceAccountFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServiceAccountFields on ServiceAccount {
@@ -6277,6 +8403,30 @@ fragment ServiceAccountFields on ServiceAccount {
 	ownerId
 	expiresAt
 	status
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6310,6 +8460,9 @@ const DeleteUser_Operation = `
 mutation DeleteUser ($input: DeleteUserInput!) {
 	deleteUser(input: $input) {
 		... UserFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment UserFields on User {
@@ -6321,6 +8474,30 @@ fragment UserFields on User {
 	status
 	issuer
 	subject
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6354,6 +8531,9 @@ const DeprecateServer_Operation = `
 mutation DeprecateServer ($input: ServerInput!) {
 	deprecateServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -6380,6 +8560,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6413,6 +8617,9 @@ const DisableServer_Operation = `
 mutation DisableServer ($input: ServerInput!) {
 	disableServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -6439,6 +8646,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -6666,6 +8897,9 @@ const LabelDefinitions_Operation = `
 mutation LabelDefinitions ($input: LabelDefinitionsInput!) {
 	labelDefinitions(input: $input) {
 		... DefinitionFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment DefinitionFields on Definition {
@@ -6684,6 +8918,30 @@ fragment DefinitionFields on Definition {
 		idempotent
 		openWorld
 	}
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -7499,6 +9757,9 @@ const QuarantineDefinitions_Operation = `
 mutation QuarantineDefinitions ($input: QuarantineDefinitionsInput!) {
 	quarantineDefinitions(input: $input) {
 		... DefinitionFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment DefinitionFields on Definition {
@@ -7517,6 +9778,30 @@ fragment DefinitionFields on Definition {
 		idempotent
 		openWorld
 	}
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -8094,6 +10379,9 @@ const ReturnServerToDraft_Operation = `
 mutation ReturnServerToDraft ($input: ServerInput!) {
 	returnServerToDraft(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -8120,6 +10408,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -8244,6 +10556,9 @@ const SubmitServer_Operation = `
 mutation SubmitServer ($input: ServerInput!) {
 	submitServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -8270,6 +10585,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -8480,6 +10819,9 @@ const UpdateServer_Operation = `
 mutation UpdateServer ($input: UpdateServerInput!) {
 	updateServer(input: $input) {
 		... ServerFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServerFields on Server {
@@ -8506,6 +10848,30 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -8539,6 +10905,9 @@ const UpdateServiceAccount_Operation = `
 mutation UpdateServiceAccount ($input: UpdateServiceAccountInput!) {
 	updateServiceAccount(input: $input) {
 		... ServiceAccountFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment ServiceAccountFields on ServiceAccount {
@@ -8549,6 +10918,30 @@ fragment ServiceAccountFields on ServiceAccount {
 	ownerId
 	expiresAt
 	status
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 
@@ -8582,6 +10975,9 @@ const UpdateUser_Operation = `
 mutation UpdateUser ($input: UpdateUserInput!) {
 	updateUser(input: $input) {
 		... UserFields
+		accessChanges {
+			... AccessDifference
+		}
 	}
 }
 fragment UserFields on User {
@@ -8593,6 +10989,30 @@ fragment UserFields on User {
 	status
 	issuer
 	subject
+}
+fragment AccessDifference on AccessChange {
+	subject {
+		kind
+		id
+	}
+	serverId
+	summary
+	slug
+	gained {
+		... AccessItemFields
+	}
+	lost {
+		... AccessItemFields
+	}
+	changed {
+		... AccessItemFields
+	}
+}
+fragment AccessItemFields on AccessItem {
+	kind
+	name
+	effect
+	isConditional
 }
 `
 

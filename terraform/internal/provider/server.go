@@ -107,10 +107,10 @@ var serverKind = kind[serverModel]{
 	create: createServer,
 	update: updateServer,
 	remove: func(ctx context.Context, c *api.Client, m serverModel, by change) (outcome, error) {
-		_, err := api.DeleteServer(ctx, c, api.ServerInput{
+		answer, err := api.DeleteServer(ctx, c, api.ServerInput{
 			Id: m.ID.ValueString(), ExpectedRevision: atRevision(by), DryRun: by.dryRun,
 		})
-		return outcome{}, err
+		return outcome{access: answer.DeleteServer.AccessChanges}, err
 	},
 }
 
@@ -162,7 +162,8 @@ func createServer(ctx context.Context, c *api.Client, m *serverModel, by change)
 
 func updateServer(ctx context.Context, c *api.Client, before serverModel, m *serverModel, by change) (outcome, error) {
 	wanted := upper[api.Lifecycle](m.LifecycleState)
-	if _, err := lifecyclePath(upper[api.Lifecycle](before.LifecycleState), wanted); err != nil {
+	steps, err := lifecyclePath(upper[api.Lifecycle](before.LifecycleState), wanted)
+	if err != nil {
 		return outcome{}, err
 	}
 	input := api.UpdateServerInput{
@@ -185,11 +186,16 @@ func updateServer(ctx context.Context, c *api.Client, before serverModel, m *ser
 		input.Extensions = stringsOf(m.Extensions)
 	}
 	answer, err := api.UpdateServer(ctx, c, input)
-	if err != nil || by.dryRun {
+	if err != nil {
 		return outcome{}, err
 	}
-	m.fill(answer.UpdateServer)
-	return m.bringTo(ctx, c, answer.UpdateServer, wanted)
+	if by.dryRun {
+		tried, err := tryMove(ctx, c, m.ID.ValueString(), steps)
+		tried.access = append(answer.UpdateServer.AccessChanges, tried.access...)
+		return tried, err
+	}
+	m.fill(answer.UpdateServer.ServerFields)
+	return m.bringTo(ctx, c, answer.UpdateServer.ServerFields, wanted)
 }
 
 // bringTo leads the server to a state of its lifecycle, step by step.
@@ -204,31 +210,51 @@ func (m *serverModel) bringTo(
 			}
 		}
 		// Not over a revision: a discovery may raise it meanwhile, and nobody has looked at what it found.
-		input := api.ServerInput{Id: server.Id}
-		if server, err = move(ctx, c, input, steps[index]); err == nil {
+		var after moved
+		if after, err = move(ctx, c, api.ServerInput{Id: server.Id}, steps[index]); err == nil {
+			server = after.ServerFields
 			m.fill(server)
 		}
 	}
 	return outcome{revision: server.Revision}, err
 }
 
-func move(ctx context.Context, c *api.Client, input api.ServerInput, to api.Lifecycle) (api.ServerFields, error) {
+// tryMove tells whose access the first step of a way through the lifecycle would change. What an approval waits for is
+// waited for when it is applied.
+func tryMove(ctx context.Context, c *api.Client, id string, steps []api.Lifecycle) (outcome, error) {
+	if len(steps) == 0 {
+		return outcome{}, nil
+	}
+	after, err := move(ctx, c, api.ServerInput{Id: id, DryRun: true}, steps[0])
+	if steps[0] == api.LifecycleApproved && len(api.ViolationsOf(err)) > 0 {
+		return outcome{notes: []note{{"The server could not be approved as things stand", err.Error()}}}, nil
+	}
+	return outcome{access: after.AccessChanges}, err
+}
+
+// moved is a server after a step, and whose access that changes or would change.
+type moved struct {
+	api.ServerFields
+	AccessChanges []api.AccessDifference
+}
+
+func move(ctx context.Context, c *api.Client, input api.ServerInput, to api.Lifecycle) (moved, error) {
 	switch to {
 	case api.LifecyclePending:
 		answer, err := api.SubmitServer(ctx, c, input)
-		return answer.SubmitServer, err
+		return moved(answer.SubmitServer), err
 	case api.LifecycleDraft:
 		answer, err := api.ReturnServerToDraft(ctx, c, input)
-		return answer.ReturnServerToDraft, err
+		return moved(answer.ReturnServerToDraft), err
 	case api.LifecycleDeprecated:
 		answer, err := api.DeprecateServer(ctx, c, input)
-		return answer.DeprecateServer, err
+		return moved(answer.DeprecateServer), err
 	case api.LifecycleDisabled:
 		answer, err := api.DisableServer(ctx, c, input)
-		return answer.DisableServer, err
+		return moved(answer.DisableServer), err
 	default:
 		answer, err := api.ApproveServer(ctx, c, input)
-		return answer.ApproveServer, err
+		return moved(answer.ApproveServer), err
 	}
 }
 

@@ -62,10 +62,10 @@ var serviceAccountKind = kind[serviceAccountModel]{
 	create: createServiceAccount,
 	update: updateServiceAccount,
 	remove: func(ctx context.Context, c *api.Client, m serviceAccountModel, by change) (outcome, error) {
-		_, err := api.DeleteServiceAccount(ctx, c, api.DeleteServiceAccountInput{
+		answer, err := api.DeleteServiceAccount(ctx, c, api.DeleteServiceAccountInput{
 			Id: m.ID.ValueString(), ExpectedRevision: atRevision(by), DryRun: by.dryRun,
 		})
-		return outcome{}, err
+		return outcome{access: answer.DeleteServiceAccount.AccessChanges}, err
 	},
 }
 
@@ -126,7 +126,8 @@ func updateServiceAccount(
 	}
 	answer, err := api.UpdateServiceAccount(ctx, c, input)
 	if err == nil && !by.dryRun {
-		m.fill(answer.UpdateServiceAccount)
+		m.fill(answer.UpdateServiceAccount.ServiceAccountFields)
 	}
-	return outcome{revision: answer.UpdateServiceAccount.Revision}, err
+	changed := answer.UpdateServiceAccount
+	return outcome{revision: changed.Revision, access: changed.AccessChanges}, err
 }

@@ -77,10 +77,13 @@ var toolApprovalKind = kind[toolApprovalModel]{
 		if err != nil || definition == nil {
 			return outcome{}, err
 		}
-		_, err = api.QuarantineDefinitions(ctx, c, api.QuarantineDefinitionsInput{
+		answer, err := api.QuarantineDefinitions(ctx, c, api.QuarantineDefinitionsInput{
 			Id: m.ServerID.ValueString(), DefinitionIds: []string{definition.Id}, DryRun: by.dryRun,
 		})
-		return outcome{}, err
+		if err != nil || len(answer.QuarantineDefinitions) == 0 {
+			return outcome{}, err
+		}
+		return outcome{access: answer.QuarantineDefinitions[0].AccessChanges}, nil
 	},
 }
 
@@ -192,10 +195,14 @@ func approveDefinition(ctx context.Context, c *api.Client, m *toolApprovalModel,
 		if api.IsConflict(err) {
 			continue
 		}
-		if err == nil && !by.dryRun && len(answer.ApproveDefinitions) > 0 {
-			m.fill(answer.ApproveDefinitions[0])
+		if err != nil || len(answer.ApproveDefinitions) == 0 {
+			return outcome{}, err
 		}
-		return outcome{}, err
+		approved := answer.ApproveDefinitions[0]
+		if !by.dryRun {
+			m.fill(approved.DefinitionFields)
+		}
+		return outcome{access: approved.AccessChanges}, nil
 	}
 	return outcome{}, fmt.Errorf("the definitions of the server are being changed all the time")
 }

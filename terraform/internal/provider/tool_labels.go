@@ -112,8 +112,12 @@ func (m *toolLabelsModel) label(
 	answer, err := api.LabelDefinitions(ctx, c, api.LabelDefinitionsInput{
 		Id: m.ServerID.ValueString(), DefinitionIds: []string{definition.Id}, Labels: labels, DryRun: by.dryRun,
 	})
-	if err == nil && !by.dryRun && len(answer.LabelDefinitions) > 0 {
-		m.fill(answer.LabelDefinitions[0])
+	if err != nil || len(answer.LabelDefinitions) == 0 {
+		return outcome{}, err
 	}
-	return outcome{}, err
+	labelled := answer.LabelDefinitions[0]
+	if !by.dryRun {
+		m.fill(labelled.DefinitionFields)
+	}
+	return outcome{access: labelled.AccessChanges}, nil
 }

@@ -47,10 +47,10 @@ var userKind = kind[userModel]{
 	create: createUser,
 	update: updateUser,
 	remove: func(ctx context.Context, c *api.Client, m userModel, by change) (outcome, error) {
-		_, err := api.DeleteUser(ctx, c, api.DeleteUserInput{
+		answer, err := api.DeleteUser(ctx, c, api.DeleteUserInput{
 			Id: m.ID.ValueString(), ExpectedRevision: atRevision(by), DryRun: by.dryRun,
 		})
-		return outcome{}, err
+		return outcome{access: answer.DeleteUser.AccessChanges}, err
 	},
 }
 
@@ -110,7 +110,7 @@ func updateUser(ctx context.Context, c *api.Client, _ userModel, m *userModel, b
 		DryRun:           by.dryRun,
 	})
 	if err == nil && !by.dryRun {
-		m.fill(answer.UpdateUser)
+		m.fill(answer.UpdateUser.UserFields)
 	}
-	return outcome{revision: answer.UpdateUser.Revision}, err
+	return outcome{revision: answer.UpdateUser.Revision, access: answer.UpdateUser.AccessChanges}, err
 }
