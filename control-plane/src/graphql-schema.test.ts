@@ -1,4 +1,4 @@
-import { type Permission, permissions } from '@sallyport/schema';
+import { AppError, type Permission, permissions } from '@sallyport/schema';
 import { createLog, systemClock } from '@sallyport/schema/platform';
 import {
   buildSchema,
@@ -15,7 +15,7 @@ import {
 import { describe, expect, test } from 'vitest';
 import { fieldPermissions } from './access/field-permissions.ts';
 import { noRights } from './access/rights.ts';
-import { anonymousContext, createContext } from './context.ts';
+import { anonymousContext, type Context, createContext } from './context.ts';
 import { assertWithinLimits, queryAliasesMax } from './graphql-limits.ts';
 import { accessOf, enforceFieldPermissions } from './graphql-permissions.ts';
 import { printSchemaSdl } from './graphql-schema.ts';
@@ -115,6 +115,45 @@ describe('field permissions', () => {
 
   test('without credentials nothing but public fields answers', () => {
     expect(() => resolve('list', {}, undefined)).toThrow(expect.objectContaining({ code: 'UNAUTHENTICATED' }));
+  });
+});
+
+describe('every field of every type', () => {
+  const deps = { clock: systemClock, log: createLog({ name: 'test', level: 'silent' }) };
+  const guarded = enforceFieldPermissions(buildSchema(printSchemaSdl()), fieldPermissions);
+  const fields = Object.values(guarded.getTypeMap())
+    .filter(isObjectType)
+    .filter((type) => !type.name.startsWith('__'))
+    .flatMap((type) => Object.values(type.getFields()).map((field) => [type.name, field] as const));
+  const actor = (held: readonly Permission[]) => {
+    const rights = { ...noRights, permissions: new Set(held) };
+    return createContext({ principalId: 'p', name: 'p', kind: 'user', keyId: 'k', ...rights }, deps);
+  };
+  const resolved = (field: (typeof fields)[number][1], ctx: Context): string => {
+    try {
+      void field.resolve?.({}, {}, ctx, { fieldName: field.name } as never);
+      return 'resolved';
+    } catch (error) {
+      return error instanceof AppError ? error.code : 'failed';
+    }
+  };
+
+  test('is closed without credentials, and without the permission of its row, and open with it', () => {
+    expect(fields.length).toBeGreaterThan(300);
+    for (const [type, field] of fields) {
+      const access = accessOf(fieldPermissions, type, field.name);
+      const where = `${type}.${field.name}`;
+      const needed = permissions.filter((permission) => permission === access);
+      const others = permissions.filter((permission) => permission !== access && permission !== 'server:writeOwn');
+      const isWriteAll = access === 'server:writeOwn';
+      const lacking = actor(isWriteAll ? others.filter((one) => one !== 'server:write') : others);
+      expect([where, resolved(field, anonymousContext(deps))]).toEqual([
+        where,
+        access === 'public' ? 'resolved' : 'UNAUTHENTICATED',
+      ]);
+      expect([where, resolved(field, lacking)]).toEqual([where, needed.length === 0 ? 'resolved' : 'FORBIDDEN']);
+      expect([where, resolved(field, actor(needed))]).toEqual([where, 'resolved']);
+    }
   });
 });
 

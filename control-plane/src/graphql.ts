@@ -280,10 +280,11 @@ function sameActor(a: Actor, b: Actor): boolean {
 
 /** Closes the socket once its key no longer opens, or opens less or more than when it was opened. */
 async function reauthenticate(options: GraphqlOptions, extra: SocketExtra): Promise<void> {
-  const { context, apiKey, socket } = extra;
+  const { context, apiKey, socket, request } = extra;
+  const address = options.addressOf(request);
   if (context === undefined || apiKey === undefined) return;
   try {
-    if (sameActor(await options.authentication.actorFor(apiKey, null), context.actor)) return;
+    if (sameActor(await options.authentication.actorFor(apiKey, null, address), context.actor)) return;
   } catch (error) {
     // The database being away says nothing about the key.
     if (!(error instanceof AppError)) return;

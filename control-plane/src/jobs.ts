@@ -24,7 +24,7 @@ const metricsWindowsConcurrent = 2;
 
 export interface JobsOptions {
   readonly database: Database;
-  readonly services: Pick<Services, 'checkpoints' | 'nodeKeys' | 'onAlarm'>;
+  readonly services: Pick<Services, 'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm'>;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
   readonly clock: Clock;
@@ -66,11 +66,13 @@ function every(name: string, intervalMs: number, log: Log, run: () => Promise<vo
 /** What the `worker` role does: takes in what nodes ship, and keeps the audit trail and the database in order. */
 export function startJobs(options: JobsOptions): Jobs {
   const { database, services, queues, metrics, clock, log } = options;
-  const { checkpoints, nodeKeys, onAlarm } = services;
+  const { checkpoints, keyUses, nodeKeys, onAlarm } = services;
+  // A node's clock may be ahead; nothing was used in the future.
+  const onKeyUsed = (keyId: string, atMs: number): void => keyUses.note(keyId, Math.min(atMs, clock.now()));
   const partitions = new PartitionService({ database, clock, log });
   const onStored = (records: number, oldestMs: number | null): void =>
     metrics.batchStored(records, oldestMs === null ? 0 : clock.now() - oldestMs);
-  const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm, onStored });
+  const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm, onStored, onKeyUsed });
   const traffic = new TrafficIngestService({ database, keys: nodeKeys, log });
   const consumers = [
     queues.consumer(auditQueue, { concurrency: auditBatchesConcurrent, handle: (data) => ingest.ingest(data) }),

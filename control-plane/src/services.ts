@@ -34,6 +34,7 @@ import { AuthenticateService } from './identity/authenticate.service.ts';
 import { BootstrapService } from './identity/bootstrap.service.ts';
 import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
+import { KeyUses } from './identity/key-uses.service.ts';
 import { principalLookup, PrincipalService } from './identity/principal.service.ts';
 import { BackChannelLogoutService, endLogins } from './identity/idp/back-channel-logout.service.ts';
 import { FederatedLoginService } from './identity/idp/federated-login.service.ts';
@@ -115,10 +116,10 @@ function roleServices(database: Database, keyIssuer: KeyIssuer) {
   };
 }
 
-function policyServices(database: Database) {
+function policyServices(database: Database, apiKeys: ApiKeyService) {
   return {
     effectiveAccess: new EffectiveAccessService(database),
-    explanations: new ExplainService(database),
+    explanations: new ExplainService(database, apiKeys),
     preview: new PreviewService(database),
   };
 }
@@ -170,12 +171,13 @@ function oauthServices(
 }
 
 function guardedAuthentication(
-  { database, metrics, clock, log }: ServicesOptions,
+  { database, metrics, clock }: ServicesOptions,
   roles: RoleService,
+  uses: KeyUses,
 ): GuardedAuthentication {
-  const service = new AuthenticateService({ database, roles, clock, log });
+  const service = new AuthenticateService({ database, roles, uses, clock });
   return new GuardedAuthentication({
-    actorFor: (apiKey) => service.actorFor(apiKey),
+    actorFor: (apiKey, address) => service.actorFor(apiKey, { address }),
     attempts: new FailedAttempts({ clock }),
     clock,
     onFailure: (isLimited) => metrics.authenticationFailed(isLimited),
@@ -204,11 +206,22 @@ function fleetOf(
   });
 }
 
+function auditServices(database: Database, { fleetKey }: Fleet, clock: Clock) {
+  const checkpoints = new CheckpointService(database, fleetKey, clock);
+  return {
+    checkpoints,
+    events: new EventQueryService(database),
+    exports: new ExportService(database, checkpoints),
+    traffic: new TrafficQueryService(database),
+  };
+}
+
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
   const egress = createEgress({ allow: options.egressAllow });
   const health = new HealthService(database);
+  const keyUses = new KeyUses(database, log);
   const access = roleServices(database, (reader, keyId) => apiKeys.issuerOf(reader, keyId));
   const { roles } = access;
   const serverExists = (reader: Reader, id: string) => servers.exists(reader, id);
@@ -218,7 +231,7 @@ export async function startServices(options: ServicesOptions) {
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
-  const apiKeys: ApiKeyService = new ApiKeyService(database, roles);
+  const apiKeys: ApiKeyService = new ApiKeyService(database, roles, serverExists);
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
     alarm(fleet, options, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
@@ -231,12 +244,8 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
-  const checkpoints = new CheckpointService(database, fleet.fleetKey, clock);
   return {
-    checkpoints,
-    events: new EventQueryService(database),
-    exports: new ExportService(database, checkpoints),
-    traffic: new TrafficQueryService(database),
+    ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),
     onAlarm,
     health,
@@ -248,13 +257,15 @@ export async function startServices(options: ServicesOptions) {
     groups,
     apiKeys,
     scim: scimOf(options, principals, groups),
-    ...policyServices(database),
+    ...policyServices(database, apiKeys),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
-    authentication: guardedAuthentication(options, roles),
+    authentication: guardedAuthentication(options, roles, keyUses),
     ...oauthServices(options, { roles, groups, fleet, egress }),
+    keyUses,
     fleet,
     discovery,
     stop: async () => {
+      await keyUses.flush();
       await fleet.stop();
       await egress.close();
     },

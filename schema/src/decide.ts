@@ -48,6 +48,7 @@ export type DecisionReason =
   | 'DEFINITION_NOT_APPROVED'
   | 'PRINCIPAL_DISABLED'
   | 'INSUFFICIENT_SCOPE'
+  | 'KEY_NOT_FOR_SERVER'
   | 'CONFIG_STALE';
 
 export interface Decision {

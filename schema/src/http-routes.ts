@@ -1,8 +1,8 @@
 /**
  * Every path that a port of either plane answers, with its methods and who may ask. The dispatch of each port is made
  * of these tables: a path without a row cannot be served, and a row without a handler does not compile.
- * tests/authorization tries each row as every kind of caller. To add a route, add a row here, a handler of the same
- * name where the port is served, and what it answers to whom in tests/authorization/http-routes.test.ts.
+ * tests/authorization tries each row as every kind of caller, and expects what its `access` says. To add a route, add a
+ * row here and a handler of the same name where the port is served.
  */
 import type { Permission } from './permissions.ts';
 

@@ -15,6 +15,7 @@ export * from './extensions.ts';
 export * from './glob.ts';
 export * from './http-routes.ts';
 export * from './ip-address.ts';
+export * from './key-limits.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';
 export * from './oauth.ts';

@@ -4,10 +4,13 @@
  */
 import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
+import { parseCidr } from './ip-address.ts';
 import { oauthDocumentSchema } from './oauth.ts';
 
-/** The format of the documents this build writes and reads. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 4;
+/** The format of the documents this build writes. A node that cannot read it is told so at hello. */
+export const snapshotFormat = 5;
+/** What a node of this build reads: the format before has no limits of keys, and nothing else that differs. */
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -172,9 +175,21 @@ export function selectorMatches(selector: LabelSelector, labels: Readonly<Record
   return wanted.length > 0 && wanted.every(([key, value]) => Object.hasOwn(labels, key) && labels[key] === value);
 }
 
-/** `mcp`: use granted tools through nodes. `api`: act on the control plane with the owner's roles. */
-export const apiKeyScopes = ['mcp', 'api'] as const;
+/**
+ * `mcp`: use granted tools through nodes. `api`: act on the control plane with the roles of its holder; `apiRead`: only
+ * look there.
+ */
+export const apiKeyScopes = ['mcp', 'api', 'apiRead'] as const;
 export type ApiKeyScope = (typeof apiKeyScopes)[number];
+
+const apiKeyServers = z.union([
+  z.strictObject({ ids: z.array(id).min(1) }),
+  z.strictObject({ labels: labelSelectorSchema }),
+]);
+/** The servers that a key opens: these, or those that carry some labels. */
+export type ApiKeyServers = z.infer<typeof apiKeyServers>;
+
+const network = z.string().refine((text) => parseCidr(text) !== undefined, 'must be a CIDR');
 
 const principalRecord = z.strictObject({
   id,
@@ -196,6 +211,10 @@ const principalRecord = z.strictObject({
       hash: z.string().regex(/^[0-9a-f]{64}$/),
       scopes: z.array(z.enum(apiKeyScopes)),
       expiresAt: instantMs,
+      /** Absent for every server that its holder may use. */
+      servers: apiKeyServers.optional(),
+      /** CIDRs it may be used from; absent for anywhere. */
+      networks: z.array(network).min(1).optional(),
     }),
   ),
 });

@@ -156,7 +156,7 @@ export async function startStore(): Promise<Store> {
   return {
     database,
     url,
-    ingest: new IngestService({ database, keys: { accepts, maySucceed }, log, onAlarm }),
+    ingest: new IngestService({ database, keys: { accepts, maySucceed }, log, onAlarm, onKeyUsed: () => undefined }),
     epochs: new EpochService({ database, log, onAlarm }),
     alarms,
     keys,

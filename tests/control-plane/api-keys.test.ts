@@ -1,5 +1,5 @@
 import postgres from 'postgres';
-import { afterAll, beforeAll, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
 
@@ -157,4 +157,116 @@ test('an account that has expired or is disabled opens nothing with its keys', a
   expect(await opens(disabled.secret)).toBe(false);
   aheadMs += 3_601_000;
   expect(await opens(expired.secret)).toBe(false);
+});
+
+describe('a key that opens less than its holder may do', () => {
+  const permissionsOf = async (secret: string): Promise<string[]> =>
+    (await plane.ask('{ me { permissions } }', {}, secret)).data.me.permissions;
+
+  test('looks only, by the scope API_READ, and is forbidden every mutation', async () => {
+    const { secret } = await issue({ scopes: ['API_READ'] });
+    const held = await permissionsOf(secret);
+    expect(held.length).toBeGreaterThan(5);
+    expect(held.filter((permission) => !permission.endsWith(':read'))).toEqual([]);
+    const made = await plane.ask('mutation { createGroup(input: { name: "no" }) { id } }', {}, secret);
+    expect(made.errors[0]?.extensions.code).toBe('FORBIDDEN');
+  });
+
+  test('opens the named permissions alone, and loses with its holder what the holder loses', async () => {
+    const user = await plane.ask('mutation { createUser(input: { name: "holder" }) { id } }');
+    const principalId: string = user.data.createUser.id;
+    const assign = 'mutation ($id: ID!) { assignRole(input: { principalId: $id, role: VIEWER }) { id } }';
+    await plane.ask(assign, { id: principalId });
+    const { secret } = await issue({ principalId, permissions: ['grant:read', 'grant:write', 'user:read'] });
+    expect(await permissionsOf(secret)).toEqual(['grant:read', 'user:read']);
+    await plane.ask(assign.replace('assignRole', 'removeRole'), { id: principalId });
+    expect(await permissionsOf(secret)).toEqual([]);
+  });
+
+  test('makes no key that opens more', async () => {
+    const { secret } = await issue({ permissions: ['apiKey:read', 'apiKey:write'] });
+    const wider = await plane.ask(create, keyInput(), secret);
+    expect(wider.errors[0]?.extensions.code).toBe('FORBIDDEN');
+    const bound = await issue({ networks: ['127.0.0.0/8', '::1/128'] });
+    expect((await plane.ask(create, keyInput(), bound.secret)).errors[0]?.extensions.code).toBe('FORBIDDEN');
+    expect((await plane.ask(create, keyInput({ networks: ['127.0.0.0/16'] }), bound.secret)).errors).toEqual([]);
+  });
+
+  test('is refused from elsewhere than its networks, a forwarded address counting behind trusted proxies alone', async () => {
+    const here = await issue({ networks: ['127.0.0.0/8', '::1/128'] });
+    const office = await issue({ networks: ['203.0.113.0/24'] });
+    expect([await opens(here.secret), await opens(office.secret)]).toEqual([true, false]);
+    const claim = (url: string, secret: string): Promise<Response> =>
+      fetch(url, {
+        method: 'POST',
+        headers: {
+          'content-type': 'application/json',
+          authorization: `Bearer ${secret}`,
+          'x-forwarded-for': '203.0.113.9',
+        },
+        body: JSON.stringify({ query: '{ me { id } }' }),
+      });
+    expect((await claim(plane.graphqlUrl, office.secret)).status).toBe(401);
+    const behind = await startTestControlPlane({
+      databaseUrl: plane.databaseUrl,
+      clock,
+      bootstrap: false,
+      environment: { SALLYPORT_TRUSTED_PROXIES: '127.0.0.1,::1' },
+    });
+    expect((await claim(behind.graphqlUrl, office.secret)).status).toBe(200);
+    expect((await claim(behind.graphqlUrl, here.secret)).status).toBe(401);
+    await behind.stop();
+  });
+
+  test('all that is wrong with its limits is told at once', async () => {
+    const bad = {
+      scopes: ['MCP', 'API_READ'],
+      permissions: ['grant:write', 'fly'],
+      serverIds: ['no id'],
+      serverLabels: [{ key: 'team', value: 'a' }],
+      networks: ['10.0.0.0', '10.0.0.0/8'],
+    };
+    const answer = await plane.ask(create, keyInput(bad));
+    expect(answer.errors[0]?.extensions.violations?.map((violation) => violation.path).sort()).toEqual([
+      'input.networks[0]',
+      'input.permissions[0]',
+      'input.permissions[1]',
+      'input.serverIds',
+      'input.serverIds[0]',
+      'input.serverLabels',
+    ]);
+  });
+
+  test('keeps its limits when it is rotated', async () => {
+    const limits = { scopes: ['MCP'], serverLabels: [{ key: 'team', value: 'a' }], networks: ['10.0.0.0/8'] };
+    const { id } = await issue(limits);
+    const rotate = `mutation ($id: ID!, $expiresAt: DateTimeISO!) { rotateApiKey(input: { id: $id, expiresAt: $expiresAt }) {
+      apiKey { scopes networks serverLabels { key value } issuedBy } } }`;
+    const answer = await plane.ask(rotate, { id, expiresAt: new Date(clock.now() + dayMs).toISOString() });
+    expect(answer.errors).toEqual([]);
+    expect(answer.data.rotateApiKey.apiKey).toEqual({ ...limits, issuedBy: plane.ownerId });
+  });
+});
+
+test('whoever may make keys but not grants makes none that opens the tools of another', async () => {
+  const role = 'mutation { createRole(input: { name: "keys", permissions: ["apiKey:read", "apiKey:write"] }) { id } }';
+  const roleId: string = (await plane.ask(role)).data.createRole.id;
+  const user = async (name: string): Promise<string> =>
+    (await plane.ask('mutation ($name: String!) { createUser(input: { name: $name }) { id } }', { name })).data
+      .createUser.id;
+  const [maker, other] = [await user('maker'), await user('other')];
+  await plane.ask(
+    'mutation ($id: ID!, $roleId: ID!) { assignRole(input: { principalId: $id, roleId: $roleId }) { id } }',
+    {
+      id: maker,
+      roleId,
+    },
+  );
+  const api = await issue({ principalId: maker });
+  const both = await issue({ principalId: maker, scopes: ['API', 'MCP'] });
+  const ask = async (principalId: string, secret: string): Promise<string | undefined> =>
+    (await plane.ask(create, keyInput({ principalId, scopes: ['MCP'] }), secret)).errors[0]?.extensions.code;
+  expect(await ask(other, both.secret)).toBe('FORBIDDEN');
+  expect(await ask(maker, api.secret)).toBe('FORBIDDEN');
+  expect(await ask(maker, both.secret)).toBeUndefined();
 });

@@ -31,6 +31,8 @@ export interface IngestOptions {
   readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
   /** Told of each batch that brought something new: its records, and when the oldest of them was written. */
   readonly onStored?: ((records: number, oldestMs: number | null) => void) | undefined;
+  /** A key was used on a node; told for each event, at least once. */
+  readonly onKeyUsed: (keyId: string, atMs: number) => void;
 }
 
 /** Told with the node's id when the watermark of one of its epochs has moved. */
@@ -239,6 +241,7 @@ export class IngestService {
       const row = record === undefined ? undefined : eventRow(record, batch.nodeId, batch.epoch);
       if (row === undefined) continue;
       rows.push(row);
+      if (typeof row.key_id === 'string') this.#options.onKeyUsed(row.key_id, Date.parse(row.time));
       sequencesOf.set(row.id, [...(sequencesOf.get(row.id) ?? []), sequence]);
     }
     const rejected = new Map<number, LineProblem>();

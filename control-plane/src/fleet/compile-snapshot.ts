@@ -19,6 +19,7 @@ import {
 import type { GrantRow } from '../access/access.tables.ts';
 import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
 import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
+import { publishedLimits } from '../identity/api-key-form.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
 import type { RevokedFamilyRow } from '../oauth/oauth.tables.ts';
 import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
@@ -346,11 +347,12 @@ function principalRecord(row: PrincipalRow, { groupsOf, keysOf, revokedOf }: Pri
     expiresAt: row.expiresAt?.getTime() ?? null,
     revokedFamilies: (revokedOf.get(row.id) ?? []).map(({ family }) => family).sort(),
     keys: keys
-      .map(({ id, hash, scopes, expiresAt }) => ({
-        id,
-        hash,
-        scopes: scopes.toSorted(),
-        expiresAt: expiresAt.getTime(),
+      .map((key) => ({
+        id: key.id,
+        hash: key.hash,
+        scopes: key.scopes.toSorted(),
+        expiresAt: key.expiresAt.getTime(),
+        ...publishedLimits(key),
       }))
       .sort((a, b) => compare(a.id, b.id)),
   };

@@ -5,7 +5,14 @@ import { type GrantRow, grants } from '../access/access.tables.ts';
 import { definitions, servers } from '../catalog/catalog.tables.ts';
 import type { Reader } from '../database/client.ts';
 import { configChanges, configGeneration, settings } from '../database/settings.tables.ts';
-import { apiKeys, groupMembers, groups, principals } from '../identity/identity.tables.ts';
+import {
+  accountOwners,
+  apiKeys,
+  groupMembers,
+  groups,
+  type PrincipalRow,
+  principals,
+} from '../identity/identity.tables.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
 import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
 import { oauthSigningKeys, sealingKeys } from './fleet.tables.ts';
@@ -138,10 +145,13 @@ function shardFingerprints(nowMs: number, only: readonly number[] | undefined): 
   return sql`
     select ${shardOf(sql`part.principal_id`)} as shard, ${fingerprintOf(part)} as fingerprint
     from (
-      select id as principal_id, row(id, kind, name, status, epoch, expires_at)::text as content
-      from principals where deleted_at is null and ${isWanted(sql`id`)}
+      select p.id as principal_id, row(p.id, p.kind, p.name, p.status, p.epoch, p.expires_at, o.status, o.expires_at,
+        o.deleted_at)::text as content
+      from principals p left join principals o on o.id = p.owner_id
+      where p.deleted_at is null and ${isWanted(sql`p.id`)}
       union all
-      select k.principal_id, row(k.id, k.principal_id, k.hash, k.scopes, k.expires_at)::text
+      select k.principal_id, row(k.id, k.principal_id, k.hash, k.scopes, k.expires_at, k.server_ids,
+        k.server_labels, k.networks)::text
       from api_keys k join principals p on p.id = k.principal_id and p.deleted_at is null
       where k.revoked_at is null and k.expires_at > ${new Date(nowMs).toISOString()} and ${isWanted(sql`k.principal_id`)}
       union all
@@ -264,11 +274,13 @@ async function readPrincipals(tx: Reader, shards: readonly number[], nowMs: numb
   if (shards.length === 0) return { principals: [], groupMembers: [], apiKeys: [], revokedFamilies: [] };
   const list = `{${shards.join(',')}}`;
   const inShards = (id: SQL): SQL => sql`${shardOf(id)} = any (${list}::int[])`;
+  const people = await tx
+    .select({ principal: principals, owner: accountOwners })
+    .from(principals)
+    .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
+    .where(and(isNull(principals.deletedAt), inShards(sql`${principals.id}`)));
   return {
-    principals: await tx
-      .select()
-      .from(principals)
-      .where(and(isNull(principals.deletedAt), inShards(sql`${principals.id}`))),
+    principals: people.map(({ principal, owner }) => withOwner(principal, owner)),
     groupMembers: await tx
       .select({ groupId: groupMembers.groupId, principalId: groupMembers.principalId })
       .from(groupMembers)
@@ -287,6 +299,15 @@ async function readPrincipals(tx: Reader, shards: readonly number[], nowMs: numb
         and(gt(oauthRevokedFamilies.expiresAt, new Date(nowMs)), inShards(sql`${oauthRevokedFamilies.principalId}`)),
       ),
   };
+}
+
+/** A service account acts only as long as the user who answers for it may act. */
+function withOwner(principal: PrincipalRow, owner: PrincipalRow | null): PrincipalRow {
+  if (owner === null) return principal;
+  const mayAct = owner.status === 'active' && owner.deletedAt === null;
+  const ends = [principal.expiresAt, owner.expiresAt].filter((end) => end !== null);
+  const expiresAt = ends.length === 0 ? null : new Date(Math.min(...ends.map((end) => end.getTime())));
+  return { ...principal, expiresAt, status: mayAct ? principal.status : 'disabled' };
 }
 
 /** One parameter however long the list: PostgreSQL takes at most 65,535 of them. */

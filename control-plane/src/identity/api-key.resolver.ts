@@ -1,4 +1,5 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import { Label } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { ApiKeyService, IssuedApiKey } from './api-key.service.ts';
@@ -80,6 +81,15 @@ export class ApiKeyResolver {
     @Arg('input', () => BootstrapInput, { description: 'The token and whom to make.' }) input: BootstrapInput,
   ): Promise<Bootstrapped> {
     return this.services.bootstrap.bootstrap(ctx, input);
+  }
+
+  @FieldResolver(() => [Label], {
+    nullable: true,
+    description: 'It opens servers that carry all of these labels; null where no labels limit it.',
+  })
+  serverLabels(@Root() row: ApiKeyRow): Label[] | null {
+    if (row.serverLabels === null) return null;
+    return Object.entries(row.serverLabels).map(([key, value]) => ({ key, value }));
   }
 
   @FieldResolver(() => Principal, { description: 'Whom it identifies.' })

@@ -1,6 +1,7 @@
-import { type ApiKeyScope, AppError, apiKeyScopes, sha256 } from '@sallyport/schema';
+import { AppError, networksCover, parseCidr, parseNetworks, sha256 } from '@sallyport/schema';
 import { randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, isNull } from 'drizzle-orm';
+import { isPermitted } from '../access/rights.ts';
 import type { RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -9,6 +10,7 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { nameLengthMax, Violations } from '../database/violations.ts';
+import { type KeyLimits, type KeyLimitsInput, keyLimitsOf, publishedLimits } from './api-key-form.ts';
 import { type ApiKeyRow, apiKeys, principals } from './identity.tables.ts';
 import { isUsable } from './principal.service.ts';
 
@@ -27,11 +29,10 @@ interface ChangeOptions extends MutationOptions {
   readonly id: string;
   readonly expectedRevision?: number | null | undefined;
 }
-export interface CreateApiKey extends MutationOptions {
+export interface CreateApiKey extends MutationOptions, KeyLimitsInput {
   readonly idempotencyKey?: string | null | undefined;
   readonly principalId: string;
   readonly name: string;
-  readonly scopes: readonly ApiKeyScope[];
   readonly expiresAt: Date;
   /** Brought along by the caller; one is made if absent. */
   readonly secret?: string | null | undefined;
@@ -56,10 +57,12 @@ function visible(row: ApiKeyRow): Omit<ApiKeyRow, 'hash'> {
 export class ApiKeyService {
   private readonly database: Database;
   private readonly roles: RoleService;
+  private readonly serverExists: (reader: Reader, id: string) => Promise<boolean>;
 
-  constructor(database: Database, roles: RoleService) {
+  constructor(database: Database, roles: RoleService, serverExists: ApiKeyService['serverExists']) {
     this.database = database;
     this.roles = roles;
+    this.serverExists = serverExists;
   }
 
   async get(ctx: Context, id: string): Promise<ApiKeyRow> {
@@ -92,7 +95,7 @@ export class ApiKeyService {
   async create(ctx: Context, input: CreateApiKey): Promise<IssuedApiKey> {
     ctx.authorize('apiKey:write');
     return mutate(this.database, input, async (tx) => {
-      if (isUuid(input.principalId)) await this.roles.assertMayManage(ctx, tx, input.principalId);
+      if (isUuid(input.principalId)) await this.assertMayIssue(tx, ctx, input.principalId, input);
       return this.insert(tx, ctx, input);
     });
   }
@@ -105,16 +108,19 @@ export class ApiKeyService {
     found.text('input.name', input.name, 1, nameLengthMax);
     found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
     found.secret('input.secret', input.secret, apiKeyPrefix);
-    if (input.scopes.length === 0) found.add('input.scopes', `must name at least one of ${apiKeyScopes.join(', ')}`);
+    const limits = keyLimitsOf(found, input);
+    for (const [index, id] of (limits.serverIds === null ? [] : (input.serverIds ?? [])).entries()) {
+      if (isUuid(id) && !(await this.serverExists(tx, id)))
+        found.add(`input.serverIds[${index}]`, 'there is no such server');
+    }
     await this.checkHolder(tx, found, input.principalId, now);
     found.assertNone();
     const id = uuidv7(now);
     const create = { actorId: ctx.actor.principalId, operation: 'createApiKey', key: input.idempotencyKey, input };
     const earlier = await claimIdempotencyKey(tx, create, id, now);
     if (earlier !== undefined) return { apiKey: await this.find(tx, earlier), secret: null };
-    const scopes = apiKeyScopes.filter((scope) => input.scopes.includes(scope));
     const { principalId, name, expiresAt } = input;
-    const issued = await this.issue(tx, ctx, { id, principalId, name, scopes, expiresAt }, input.secret);
+    const issued = await this.issue(tx, ctx, { id, principalId, name, ...limits, expiresAt }, input.secret);
     await recordMutation(tx, ctx, {
       action: 'apiKey.create',
       object: { kind: 'apiKey', id },
@@ -124,14 +130,14 @@ export class ApiKeyService {
     return input.dryRun === true || typeof input.secret === 'string' ? { ...issued, secret: null } : issued;
   }
 
-  /** Issues a successor with the same holder and scopes; the old key ends after the overlap, or earlier if it would. */
+  /** Issues a successor with the same holder, scopes and limits; the old key ends after the overlap, or earlier if it would. */
   async rotate(ctx: Context, input: RotateApiKey): Promise<IssuedApiKey> {
     ctx.authorize('apiKey:write');
     const now = ctx.clock.now();
     const overlapSeconds = input.overlapSeconds ?? rotationOverlapSecondsDefault;
     return mutate(this.database, input, async (tx) => {
       const before = await this.find(tx, input.id, true);
-      await this.roles.assertMayManage(ctx, tx, before.principalId);
+      await this.assertMayIssue(tx, ctx, before.principalId, before);
       assertRevision(before, input.expectedRevision);
       const found = new Violations();
       found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
@@ -148,13 +154,13 @@ export class ApiKeyService {
         .where(eq(apiKeys.id, before.id))
         .returning();
       if (ending === undefined) throw new AppError('INTERNAL', { internal: 'key vanished under its lock' });
-      const { principalId, name, scopes } = before;
+      const { principalId, name, scopes, permissions, serverIds, serverLabels, networks } = before;
       const id = uuidv7(now);
       const issued = await this.issue(tx, ctx, {
         id,
         principalId,
         name,
-        scopes,
+        ...{ scopes, permissions, serverIds, serverLabels, networks },
         expiresAt: input.expiresAt,
         successorOf: before.id,
       });
@@ -195,6 +201,51 @@ export class ApiKeyService {
     });
   }
 
+  /**
+   * A key is its holder's right in somebody's hand, so whoever makes one must have as much: the rights of the holder at
+   * the API; and for what it opens through nodes, a key of his own that opens it for himself or his account, or the
+   * permission to grant it. Nor does a key that is bound to networks make one that is not.
+   */
+  private async assertMayIssue(
+    tx: Transaction,
+    ctx: Context,
+    principalId: string,
+    wanted: Pick<KeyLimitsInput, 'scopes' | 'networks'>,
+  ): Promise<void> {
+    await this.roles.assertMayManage(ctx, tx, principalId);
+    const { actor } = ctx;
+    const [acting] =
+      actor.keyId === null || !isUuid(actor.keyId)
+        ? []
+        : await tx.select().from(apiKeys).where(eq(apiKeys.id, actor.keyId));
+    if (wanted.scopes.includes('mcp') && !isPermitted(actor, 'grant:write')) {
+      const [holder] = await tx.select().from(principals).where(eq(principals.id, principalId));
+      const isOwn = holder?.id === actor.principalId || holder?.ownerId === actor.principalId;
+      const opensServers = acting === undefined || acting.scopes.includes('mcp');
+      if (!isOwn || !opensServers) throw notYours(ctx, 'a key for tools of another needs grant:write');
+    }
+    const bound = acting?.networks ?? null;
+    if (bound === null) return;
+    const outer = parseNetworks(bound);
+    const inner = (wanted.networks ?? ['0.0.0.0/0', '::/0']).filter((text) => parseCidr(text) !== undefined);
+    if (!networksCover(outer, parseNetworks(inner))) throw notYours(ctx, 'the acting key is bound to networks');
+  }
+
+  /** For other slices: a key of a principal, as nodes would hold it; the caller has authorized. */
+  async keyOf(principalId: string, id: string) {
+    const row = await this.find(this.database.db, id);
+    if (row.principalId !== principalId) throw new AppError('NOT_FOUND', { internal: 'the key is of another' });
+    const { hash, scopes, expiresAt, revokedAt } = row;
+    return {
+      id: row.id,
+      hash,
+      scopes,
+      expiresAt: expiresAt.getTime(),
+      isRevoked: revokedAt !== null,
+      ...publishedLimits(row),
+    };
+  }
+
   /** The user behind whoever made a key, and so may know it; undefined where nobody did. */
   async issuerOf(reader: Reader, id: string): Promise<string | undefined> {
     const [row] = await reader
@@ -208,7 +259,7 @@ export class ApiKeyService {
   private async issue(
     tx: Transaction,
     ctx: Context,
-    values: Pick<ApiKeyRow, 'id' | 'principalId' | 'name' | 'scopes' | 'expiresAt'> & { successorOf?: string },
+    values: Pick<ApiKeyRow, 'id' | 'principalId' | 'name' | 'expiresAt'> & KeyLimits & { successorOf?: string },
     brought?: string | null,
   ): Promise<{ apiKey: ApiKeyRow; secret: string }> {
     const secret = brought ?? randomSecret(apiKeyPrefix);
@@ -257,4 +308,8 @@ export class ApiKeyService {
     if (row === undefined) throw new AppError('NOT_FOUND');
     return row;
   }
+}
+
+function notYours(ctx: Context, why: string): AppError {
+  return new AppError('FORBIDDEN', { internal: `${ctx.actor.principalId} may not issue this key: ${why}` });
 }

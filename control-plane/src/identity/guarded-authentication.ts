@@ -8,7 +8,7 @@ const openedMax = 10_000;
 
 interface Options {
   /** The actor of a key; throws UNAUTHENTICATED. */
-  readonly actorFor: (apiKey: string) => Promise<Actor>;
+  readonly actorFor: (apiKey: string, address: string | null) => Promise<Actor>;
   readonly attempts: FailedAttempts;
   readonly clock: Clock;
   /** Told of each credential that did not open; `limited` where it was not even looked at. */
@@ -30,9 +30,10 @@ export class GuardedAuthentication {
 
   /**
    * @param from the address of who asks; null where all callers would share one, and nothing is limited
+   * @param address the same, where a key is asked for again that opened before, and nobody is to be limited by that
    * @throws AppError UNAUTHENTICATED, RATE_LIMITED
    */
-  async actorFor(apiKey: string, from: string | null): Promise<Actor> {
+  async actorFor(apiKey: string, from: string | null, address: string | null = from): Promise<Actor> {
     const { actorFor, attempts, clock } = this.#options;
     const hash = sha256(apiKey);
     const isKnown = (this.#opened.get(hash) ?? 0) > clock.monotonic();
@@ -40,7 +41,7 @@ export class GuardedAuthentication {
     // Counted before the answer, so that many at once are not looked at all.
     if (!isKnown) attempts.failed(from);
     try {
-      const actor = await actorFor(apiKey);
+      const actor = await actorFor(apiKey, address);
       this.#remember(hash);
       if (!isKnown) attempts.forgive(from);
       return actor;

@@ -1,7 +1,7 @@
 import type { ApiKeyScope } from '@sallyport/schema';
 import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
 import { AccessChange, accessChangesDescription } from '../access/access.graphql.ts';
-import { Label } from '../catalog/catalog.graphql.ts';
+import { Label, LabelInput } from '../catalog/catalog.graphql.ts';
 import {
   broughtSecretDescription,
   ChangeInput,
@@ -29,6 +29,7 @@ export const PrincipalStatusEnum = graphqlEnum<PrincipalRow['status']>('Principa
 export const ApiKeyScopeEnum = graphqlEnum<ApiKeyScope>('ApiKeyScope', 'What a key opens.', {
   mcp: 'Granted tools, through nodes.',
   api: 'The control plane, with the roles of its holder.',
+  apiRead: 'The control plane, only to look, with the roles of its holder.',
 });
 
 @ObjectType({ description: 'A user or a service account, as others refer to it.' })
@@ -202,6 +203,21 @@ export class ApiKey {
   @Field(() => [ApiKeyScopeEnum], { description: 'What it opens.' })
   scopes!: ApiKeyScope[];
 
+  @Field(() => [String], {
+    nullable: true,
+    description: 'The permissions it opens, of those its holder has; null for all.',
+  })
+  permissions!: string[] | null;
+
+  @Field(() => [ID], { nullable: true, description: 'Ids of the servers it opens; null where they are not named.' })
+  serverIds!: string[] | null;
+
+  @Field(() => [String], { nullable: true, description: 'CIDRs it may be used from; null for anywhere.' })
+  networks!: string[] | null;
+
+  @Field(() => ID, { nullable: true, description: 'Id of the principal that made it; null for the bootstrap.' })
+  issuedBy!: string | null;
+
   @Field(() => DateTime, { description: 'It is refused from then on.' })
   expiresAt!: Date;
 
@@ -210,7 +226,7 @@ export class ApiKey {
 
   @Field(() => DateTime, {
     nullable: true,
-    description: 'When it was used at the API last, to the minute; null if never.',
+    description: 'When it was used last, at the API or on a node, to the minute; null if never.',
   })
   lastUsedAt!: Date | null;
 
@@ -427,6 +443,30 @@ export class CreateApiKeyInput extends CreateInput {
 
   @Field(() => [ApiKeyScopeEnum], { description: 'What it opens; at least one.' })
   scopes!: ApiKeyScope[];
+
+  @Field(() => [String], {
+    nullable: true,
+    description: 'At the API it opens these permissions alone, as far as its holder has them; all if absent.',
+  })
+  permissions?: string[] | null;
+
+  @Field(() => [ID], {
+    nullable: true,
+    description: 'Through nodes it opens these servers alone, 1 to 200, as far as its holder may use them.',
+  })
+  serverIds?: string[] | null;
+
+  @Field(() => [LabelInput], {
+    nullable: true,
+    description: 'Through nodes it opens servers with all of these labels alone, as far as its holder may use them.',
+  })
+  serverLabels?: LabelInput[] | null;
+
+  @Field(() => [String], {
+    nullable: true,
+    description: 'CIDRs it may be used from, 1 to 50, such as 10.0.0.0/8; from anywhere if absent.',
+  })
+  networks?: string[] | null;
 
   @Field(() => DateTime, { description: 'It is refused from then on; at most one year away.' })
   expiresAt!: Date;

@@ -1,6 +1,7 @@
 import type { ApiKeyScope, LabelSelector, Permission } from '@sallyport/schema';
 import { sql } from 'drizzle-orm';
 import {
+  alias,
   char,
   integer,
   jsonb,
@@ -38,6 +39,8 @@ export const principals = pgTable('principals', {
   deletedAt,
 });
 export type PrincipalRow = typeof principals.$inferSelect;
+/** The user who answers for a service account, in queries over `principals`. */
+export const accountOwners = alias(principals, 'account_owners');
 /** What users and service accounts are searched by; the index principals_by_text. */
 export const principalText = sql`lower(${principals.name} || ' ' || coalesce(${principals.email}, '') || ' ' || ${principals.description})`;
 

@@ -1,7 +1,6 @@
 import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
-import { alias } from 'drizzle-orm/pg-core';
 import type { GrantService } from '../access/grant.service.ts';
 import type { PrincipalLookup, RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -14,7 +13,14 @@ import { assertRevision, isUuid, mutate, type MutationOptions } from '../databas
 import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
 import { emailLengthMax, emailPattern } from './email.ts';
-import { apiKeys, groupMembers, type PrincipalRow, principals, principalText } from './identity.tables.ts';
+import {
+  accountOwners,
+  apiKeys,
+  groupMembers,
+  type PrincipalRow,
+  principals,
+  principalText,
+} from './identity.tables.ts';
 import { scimUsers } from './scim/scim.tables.ts';
 
 /** Issuer of users that exist only here. */
@@ -96,9 +102,6 @@ export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'delet
     row.status === 'active' && row.deletedAt === null && (row.expiresAt === null || row.expiresAt.getTime() > nowMs)
   );
 }
-
-/** The user who answers for a service account, in queries over `principals`. */
-export const accountOwners = alias(principals, 'account_owners');
 
 export const principalLookup: Omit<PrincipalLookup, 'groupExists'> = {
   principalKind: async (reader, id) => {

@@ -4,6 +4,9 @@ import {
   AppError,
   applicableGrants,
   decideServer,
+  isInNetworks,
+  keyOpensServer,
+  parseNetworks,
   type GrantEffect,
   type GrantMode,
   type GrantPart,
@@ -39,6 +42,8 @@ export interface ExplainAccess {
       }
     | null
     | undefined;
+  /** The API key that is used; absent where its limits are not asked for. */
+  readonly apiKeyId?: string | null | undefined;
   /** When the call is made; absent for now. */
   readonly at?: Date | null | undefined;
 }
@@ -78,12 +83,25 @@ function isExpired(principal: PrincipalRecord, nowMs: number): boolean {
   return principal.expiresAt !== null && principal.expiresAt <= nowMs;
 }
 
+type KeyRecord = PrincipalRecord['keys'][number];
+
+export interface ExplainedKey extends KeyRecord {
+  readonly isRevoked: boolean;
+}
+
+interface KeyLookup {
+  /** An API key of the principal, as nodes would hold it; NOT_FOUND where there is none. */
+  readonly keyOf: (principalId: string, keyId: string) => Promise<ExplainedKey>;
+}
+
 /** Answers what a node would decide, and why, by the code and the documents that nodes decide by. */
 export class ExplainService {
   private readonly database: Database;
+  private readonly keys: KeyLookup;
 
-  constructor(database: Database) {
+  constructor(database: Database, keys: KeyLookup) {
     this.database = database;
+    this.keys = keys;
   }
 
   async explain(ctx: Context, input: ExplainAccess): Promise<AccessExplanation> {
@@ -104,9 +122,10 @@ export class ExplainService {
       { isolationLevel: 'repeatable read', accessMode: 'read only' },
     );
     if (principal === undefined || !policy.lifecycles.has(input.serverId)) throw new AppError('NOT_FOUND');
+    const key = typeof input.apiKeyId === 'string' ? await this.keys.keyOf(principal.id, input.apiKeyId) : undefined;
     const server = policy.servers.get(input.serverId);
     if (server === undefined) return unserved(policy, input.serverId);
-    return explained(policy, server, principal, input, nowMs);
+    return withKey(explained(policy, server, principal, input, nowMs), key, server, input, nowMs);
   }
 }
 
@@ -167,6 +186,25 @@ function explained(
     grants: grants.slice(0, grantsExplainedMax),
     omitted: Math.max(0, grants.length - grantsExplainedMax),
   };
+}
+
+/** A key opens no more than its holder may use: what it keeps closed is closed, whatever the grants say. */
+function withKey(
+  explanation: AccessExplanation,
+  key: ExplainedKey | undefined,
+  { document }: ServerView,
+  { client }: ExplainAccess,
+  nowMs: number,
+): AccessExplanation {
+  if (key === undefined) return explanation;
+  const closed = (reason: string): AccessExplanation => {
+    return { ...explanation, effect: 'deny', reason, grantIds: [], shadow: null };
+  };
+  if (key.isRevoked || key.expiresAt <= nowMs) return closed('KEY_ENDED');
+  if (!key.scopes.includes('mcp')) return closed('KEY_SCOPE');
+  const networks = key.networks === undefined ? null : parseNetworks(key.networks);
+  if (networks !== null && !isInNetworks(networks, client?.address ?? null)) return closed('KEY_NETWORK');
+  return keyOpensServer(key.servers, document) ? explanation : closed('KEY_NOT_FOR_SERVER');
 }
 
 function rankOf({ failed, match }: GrantExplanation): number {

@@ -59,6 +59,12 @@ export class ExplainAccessInput {
   @Field(() => ExplainClientInput, { nullable: true, description: 'The client; what is absent is unknown.' })
   client?: ExplainClientInput | null;
 
+  @Field(() => ID, {
+    nullable: true,
+    description: 'Id of the API key of the principal that the call is made with: its limits count then. Any if absent.',
+  })
+  apiKeyId?: string | null;
+
   @Field(() => DateTime, { nullable: true, description: 'When the call is made; now if absent.' })
   at?: Date | null;
 }
@@ -90,7 +96,9 @@ export class AccessExplanation {
   effect!: GrantEffect;
 
   @Field(() => String, {
-    description: 'Why: a reason as in audit events, or SERVER_NOT_SERVED, SERVER_NOT_PUBLISHED.',
+    description:
+      'Why: a reason as in audit events, or SERVER_NOT_SERVED, SERVER_NOT_PUBLISHED; of a key KEY_ENDED, KEY_SCOPE, ' +
+      'KEY_NETWORK.',
   })
   reason!: string;
 

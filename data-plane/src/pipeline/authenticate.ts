@@ -6,11 +6,11 @@ import type { Authenticated, Received } from './exchange.ts';
 
 /**
  * Finds the principal behind the API key or access token. None, an unknown, expired or revoked one, one without the
- * scope `mcp`, one for another endpoint, a disabled or expired principal: all get the same answer.
+ * scope `mcp`, from another network or for another endpoint, a disabled or expired principal: all get the same answer.
  * @throws AppError UNAUTHENTICATED
  */
 export function authenticate(received: Received, runtime: Runtime, tokens: AccessTokens, nowMs: number): Authenticated {
-  const found = identify(received.request.headers, runtime, tokens, nowMs);
+  const found = identify(received.request, runtime, tokens, nowMs);
   if (found === undefined || !isFor(found.credential, received.slug, runtime)) throw new AppError('UNAUTHENTICATED');
   const { exchange } = received;
   exchange.principal = found.principal;

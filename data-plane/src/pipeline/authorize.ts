@@ -14,7 +14,7 @@ import { openTask, type OpenedTask } from '../bridge/sealed-task.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { memberRange } from '../mcp/json-scanner.ts';
 import { accessRequest } from './access-request.ts';
-import { covers, isFor, principalStill } from './credential.ts';
+import { covers, decideKnown, isFor, principalStill } from './credential.ts';
 import type { DecisionContext } from './decisions.ts';
 import { missingScopes } from './required-scopes.ts';
 import type { Authorized, Routed } from './exchange.ts';
@@ -38,7 +38,7 @@ export function authorize(routed: Routed, context: DecisionContext): Authorized 
   const set = context.decisions.get(server, principal, context.runtimes.now());
   const asking = { exchange, principal, server, runtime, runtimes: context.runtimes };
   const listing = accessRequest(asking, null);
-  const known = set.decideServer(listing);
+  const known = decideKnown(set, credential, server, runtime, listing);
   exchange.decision = known;
   if (known.effect === 'deny') throw new AppError('NOT_FOUND');
   const stalenessMaxMs = server.document.configStalenessMaxMs ?? runtime.limits.configStalenessMaxMs;
@@ -78,7 +78,7 @@ export function reauthorize(authorized: Authorized, runtime: Runtime, context: D
   const { routed } = authorized;
   const nowMs = context.runtimes.now();
   const { credential } = routed.authenticated;
-  const principal = principalStill(credential, runtime, nowMs);
+  const principal = principalStill(credential, runtime, nowMs, routed.received.request.remoteAddress);
   if (principal === undefined || principal.id !== routed.authenticated.principal.id) {
     throw new AppError('UNAUTHENTICATED');
   }

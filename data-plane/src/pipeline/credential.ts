@@ -1,8 +1,18 @@
 import { hash } from 'node:crypto';
-import { type PrincipalRecord, resourceUrl, scopesCover, scopeOfKind, type TargetKind } from '@sallyport/schema';
-import type { Runtime } from '../runtime/runtime.ts';
+import {
+  type Decision,
+  keyOpensServer,
+  type PrincipalRecord,
+  refusal,
+  resourceUrl,
+  scopesCover,
+  scopeOfKind,
+  type TargetKind,
+} from '@sallyport/schema';
+import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { AccessTokens, VerifiedToken } from './access-token.ts';
-import { isActive, mayCall } from './decisions.ts';
+import { type DecisionSet, isActive, mayCall, type RequestOf } from './decisions.ts';
+import type { ProxyRequest } from './exchange.ts';
 
 const apiKeyForm = /^bearer +(sp_[A-Za-z0-9_-]{16,128})$/i;
 const accessTokenForm = /^bearer +([A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+)$/i;
@@ -27,7 +37,7 @@ export function presentsApiKey(headers: ReadonlyMap<string, string>): boolean {
  * one whose principal may not act. Does not ask which endpoint a token is for: see `isFor`.
  */
 export function identify(
-  headers: ReadonlyMap<string, string>,
+  { headers, remoteAddress }: Pick<ProxyRequest, 'headers' | 'remoteAddress'>,
   runtime: Runtime,
   tokens: AccessTokens,
   nowMs: number,
@@ -38,7 +48,7 @@ export function identify(
   const keyHash = hash('sha256', apiKey ?? '');
   const entry = runtime.apiKeyByHash.get(keyHash);
   if (entry !== undefined) {
-    if (!mayCall(entry, nowMs)) return undefined;
+    if (!mayCall(entry, nowMs, remoteAddress)) return undefined;
     return { principal: entry.principal, credential: { kind: 'apiKey', id: entry.key.id, hash: keyHash } };
   }
   const text = apiKey === undefined ? accessTokenForm.exec(presented)?.[1] : undefined;
@@ -60,10 +70,15 @@ function holderOf(token: VerifiedToken, runtime: Runtime, nowMs: number): Princi
  * The principal under another configuration, where the credential still holds there; undefined where it was revoked.
  * That a token has expired since does not end the exchange it began: an API key's expiry does.
  */
-export function principalStill(credential: Credential, runtime: Runtime, nowMs: number): PrincipalRecord | undefined {
+export function principalStill(
+  credential: Credential,
+  runtime: Runtime,
+  nowMs: number,
+  address: string | null,
+): PrincipalRecord | undefined {
   if (credential.kind === 'apiKey') {
     const entry = runtime.apiKeyByHash.get(credential.hash);
-    return entry !== undefined && mayCall(entry, nowMs) ? entry.principal : undefined;
+    return entry !== undefined && mayCall(entry, nowMs, address) ? entry.principal : undefined;
   }
   const { token } = credential;
   const { oauth } = runtime;
@@ -78,6 +93,22 @@ export function isFor(credential: Credential, slug: string, runtime: Runtime): b
   if (credential.kind === 'apiKey') return true;
   const { oauth } = runtime;
   return oauth !== undefined && credential.token.audience === resourceUrl(oauth.document.nodesUrl, slug);
+}
+
+/** Whether the principal may know of the server at all, by its grants and by what its key opens. */
+export function decideKnown(
+  set: DecisionSet,
+  credential: Credential,
+  { document }: ServerRuntime,
+  runtime: Runtime,
+  request: RequestOf,
+): Decision {
+  if (credential.kind === 'apiKey') {
+    const entry = runtime.apiKeyByHash.get(credential.hash);
+    const isOpen = entry !== undefined && keyOpensServer(entry.key.servers, document);
+    if (!isOpen) return refusal('KEY_NOT_FOR_SERVER');
+  }
+  return set.decideServer(request);
 }
 
 /** Whether the time of a credential is up. */

@@ -232,5 +232,7 @@ test.each([
   ['with a key for the API alone', {}, { scopes: ['api' as const] }, false],
 ])('a principal that is %s may call: %s', (_what, ofPrincipal, ofKey, expected) => {
   const key = { id: 'k', hash: 'h', scopes: ['mcp' as const], expiresAt: 2_000, ...ofKey };
-  expect(mayCall({ principal: { ...principal('alice'), ...ofPrincipal }, key }, 1_000)).toBe(expected);
+  expect(mayCall({ principal: { ...principal('alice'), ...ofPrincipal }, key, networks: null }, 1_000, null)).toBe(
+    expected,
+  );
 });

@@ -2,6 +2,7 @@ import {
   applicableGrants,
   decideServer,
   isConditional,
+  isInNetworks,
   matchesTarget,
   type AccessRequest,
   type AccessTarget,
@@ -26,9 +27,13 @@ export function isActive(principal: PrincipalRecord, nowMs: number): boolean {
   return principal.status === 'active' && (principal.expiresAt === null || nowMs < principal.expiresAt);
 }
 
-/** Whether a key may be used now: active principal, nothing expired, made for calling tools. */
-export function mayCall({ principal, key }: ApiKeyEntry, nowMs: number): boolean {
-  return isActive(principal, nowMs) && nowMs < key.expiresAt && key.scopes.includes('mcp');
+/**
+ * Whether a key may be used now and from an address: active principal, nothing expired, made for calling tools. Which
+ * servers it opens is not looked at here.
+ */
+export function mayCall({ principal, key, networks }: ApiKeyEntry, nowMs: number, address: string | null): boolean {
+  const isUsable = isActive(principal, nowMs) && nowMs < key.expiresAt && key.scopes.includes('mcp');
+  return isUsable && (networks === null || isInNetworks(networks, address));
 }
 
 /** What of a server's configuration decisions need, besides the grants; made once per server and configuration. */

@@ -3,6 +3,7 @@ import {
   defaultLimits,
   type DefinitionEntry,
   grantDefaults,
+  principalShard,
   type GrantEntry,
   type PrincipalRecord,
 } from '@sallyport/schema';
@@ -16,6 +17,7 @@ import type { Exchange, Routed } from './exchange.ts';
 import { reviewMessage } from './review-message.ts';
 
 const names = ['a', 'ab', 'b', 'a://x', 'a://y', 'é'];
+const keyHash = 'a'.repeat(64);
 const principal: PrincipalRecord = {
   id: 'alice',
   kind: 'user',
@@ -25,7 +27,7 @@ const principal: PrincipalRecord = {
   epoch: 0,
   expiresAt: null,
   revokedFamilies: [],
-  keys: [],
+  keys: [{ id: 'key', hash: keyHash, scopes: ['mcp'], expiresAt: Date.UTC(2100, 0) }],
 };
 const sealing = [{ id: 'k', secret: Buffer.alloc(32).toString('base64'), use: 'seal' as const }];
 
@@ -117,6 +119,7 @@ function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: Def
       auditMode: 'buffered',
       configStalenessMaxMs: null,
     },
+    { kind: 'principals', shard: principalShard(principal.id), principals: [principal] },
     {
       kind: 'grants',
       serverId: 's',
@@ -125,7 +128,7 @@ function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: Def
   ]);
   const server = runtime.serverById.get('s');
   if (server === undefined) throw new Error('no server');
-  const credential = { kind: 'apiKey', id: 'key', hash: '' };
+  const credential = { kind: 'apiKey', id: 'key', hash: keyHash };
   const authenticated = { principal, credential } as Routed['authenticated'];
   return { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
 }

@@ -149,8 +149,7 @@ async function readBody(exchange: Exchange, limits: LimitsDocument, settings: Re
   const { request, runtime } = exchange;
   const mayBeLarge = !(Number(request.headers.get('content-length') ?? Infinity) <= strangerBodyBytesMax);
   const isStranger =
-    mayBeLarge &&
-    (runtime === null || identify(request.headers, runtime, settings.tokens, settings.now()) === undefined);
+    mayBeLarge && (runtime === null || identify(request, runtime, settings.tokens, settings.now()) === undefined);
   const bytesMax = isStranger ? Math.min(strangerBodyBytesMax, limits.requestBodyBytesMax) : limits.requestBodyBytesMax;
   try {
     return await request.readBody(bytesMax, settings.requestBodyTimeoutMs);

@@ -3,6 +3,7 @@ import { openSession, type OpenedSession } from '../bridge/sealed-session.ts';
 import { assumedLegacyRevision } from '../mcp/revision.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import { accessRequest } from './access-request.ts';
+import { decideKnown } from './credential.ts';
 import type { DecisionContext } from './decisions.ts';
 import type { Authenticated, Routed } from './exchange.ts';
 
@@ -25,7 +26,8 @@ export function route(
   const opened = sessionOf(authenticated, runtime, server, nowMs);
   if (opened !== null && !(opened instanceof AppError)) exchange.clientInfo ??= opened.clientInfo;
   const request = accessRequest({ exchange, principal, server, runtime, runtimes }, null);
-  const known = decisions.get(server, principal, nowMs).decideServer(request);
+  const set = decisions.get(server, principal, nowMs);
+  const known = decideKnown(set, authenticated.credential, server, runtime, request);
   exchange.decision = known;
   if (known.effect === 'deny') throw new AppError('NOT_FOUND');
   if (opened instanceof AppError) throw opened;

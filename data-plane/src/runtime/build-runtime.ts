@@ -16,6 +16,7 @@ import {
   type LimitsDocument,
   type Manifest,
   manifestHash,
+  parseNetworks,
   type OAuthDocument,
   principalShard,
   type PrincipalsDocument,
@@ -381,7 +382,8 @@ function indexPrincipals(
       principalById.set(principal.id, principal);
       principal.keys.forEach((apiKey, at) => {
         if (apiKeyByHash.has(apiKey.hash)) problems.add(key, `principals.${index}.keys.${at}.hash`, 'occurs twice');
-        apiKeyByHash.set(apiKey.hash, { principal, key: apiKey });
+        const networks = apiKey.networks === undefined ? null : parseNetworks(apiKey.networks);
+        apiKeyByHash.set(apiKey.hash, { principal, key: apiKey, networks });
       });
     });
   }

@@ -1,5 +1,6 @@
 import type { KeyObject } from 'node:crypto';
 import type {
+  Cidr,
   CompiledGrant,
   Era,
   LimitsDocument,
@@ -32,6 +33,8 @@ export interface OAuthRuntime {
 export interface ApiKeyEntry {
   readonly principal: PrincipalRecord;
   readonly key: PrincipalRecord['keys'][number];
+  /** From where the key may be used; null for anywhere. */
+  readonly networks: readonly Cidr[] | null;
 }
 
 /**

@@ -11,7 +11,7 @@ import {
   nodeCertificateText,
   type NodeLoad,
   type NodeMessage,
-  snapshotFormat,
+  snapshotFormatsRead,
   syncFrameBytesMax,
   toAppError,
 } from '@sallyport/schema';
@@ -344,7 +344,7 @@ export class SyncClient {
       publicKey: offered.publicKey,
       name: options.name,
       build: options.build,
-      formats: [snapshotFormat],
+      formats: [...snapshotFormatsRead],
       labels: { ...options.labels },
       peerUrl: options.peerUrl,
       peerCertificate: options.peerCertificate,

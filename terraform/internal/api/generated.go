@@ -240,12 +240,15 @@ type ApiKeyScope string
 const (
 	// The control plane, with the roles of its holder.
 	ApiKeyScopeApi ApiKeyScope = "API"
+	// The control plane, only to look, with the roles of its holder.
+	ApiKeyScopeApiRead ApiKeyScope = "API_READ"
 	// Granted tools, through nodes.
 	ApiKeyScopeMcp ApiKeyScope = "MCP"
 )
 
 var AllApiKeyScope = []ApiKeyScope{
 	ApiKeyScopeApi,
+	ApiKeyScopeApiRead,
 	ApiKeyScopeMcp,
 }
 
@@ -653,12 +656,20 @@ type CreateApiKeyInput struct {
 	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
 	// What its holder calls it: 1 to 128 characters.
 	Name string `json:"name"`
+	// CIDRs it may be used from, 1 to 50, such as 10.0.0.0/8; from anywhere if absent.
+	Networks []string `json:"networks"`
+	// At the API it opens these permissions alone, as far as its holder has them; all if absent.
+	Permissions []string `json:"permissions"`
 	// Id of the user or service account it identifies.
 	PrincipalId string `json:"principalId"`
 	// What it opens; at least one.
 	Scopes []ApiKeyScope `json:"scopes"`
 	// The secret, where the caller brings it along: the prefix and 43 to 96 random letters, digits, - or _. It is not shown again, and may be known to whoever handled it; if absent, one is made. The prefix is sp_.
 	Secret optional.Value[string] `json:"secret"`
+	// Through nodes it opens these servers alone, 1 to 200, as far as its holder may use them.
+	ServerIds []string `json:"serverIds"`
+	// Through nodes it opens servers with all of these labels alone, as far as its holder may use them.
+	ServerLabels []LabelInput `json:"serverLabels"`
 }
 
 // GetDryRun returns CreateApiKeyInput.DryRun, and is useful for accessing the field via an interface.
@@ -673,6 +684,12 @@ func (v *CreateApiKeyInput) GetIdempotencyKey() optional.Value[string] { return 
 // GetName returns CreateApiKeyInput.Name, and is useful for accessing the field via an interface.
 func (v *CreateApiKeyInput) GetName() string { return v.Name }
 
+// GetNetworks returns CreateApiKeyInput.Networks, and is useful for accessing the field via an interface.
+func (v *CreateApiKeyInput) GetNetworks() []string { return v.Networks }
+
+// GetPermissions returns CreateApiKeyInput.Permissions, and is useful for accessing the field via an interface.
+func (v *CreateApiKeyInput) GetPermissions() []string { return v.Permissions }
+
 // GetPrincipalId returns CreateApiKeyInput.PrincipalId, and is useful for accessing the field via an interface.
 func (v *CreateApiKeyInput) GetPrincipalId() string { return v.PrincipalId }
 
@@ -681,6 +698,12 @@ func (v *CreateApiKeyInput) GetScopes() []ApiKeyScope { return v.Scopes }
 
 // GetSecret returns CreateApiKeyInput.Secret, and is useful for accessing the field via an interface.
 func (v *CreateApiKeyInput) GetSecret() optional.Value[string] { return v.Secret }
+
+// GetServerIds returns CreateApiKeyInput.ServerIds, and is useful for accessing the field via an interface.
+func (v *CreateApiKeyInput) GetServerIds() []string { return v.ServerIds }
+
+// GetServerLabels returns CreateApiKeyInput.ServerLabels, and is useful for accessing the field via an interface.
+func (v *CreateApiKeyInput) GetServerLabels() []LabelInput { return v.ServerLabels }
 
 // CreateApiKeyResponse is returned by CreateApiKey on success.
 type CreateApiKeyResponse struct {
