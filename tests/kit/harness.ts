@@ -6,7 +6,7 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { createGraphqlClient, startRoundRobinEntry } from '@sallyport/cli';
+import { createGraphqlClient, freePort, startRoundRobinEntry } from '@sallyport/cli';
 import { type ControlPlane, parseConfig as parseControlPlaneConfig, startControlPlane } from '@sallyport/control-plane';
 import { type NodeConfig, parseNodeConfig, type RunningNode, startNode } from '@sallyport/data-plane';
 import {
@@ -21,7 +21,6 @@ import { z } from 'zod';
 import { Administrator } from './administrator.ts';
 import { testConfig } from './config.ts';
 import type { Endpoint } from './mcp-clients.ts';
-import { freePort } from './free-port.ts';
 import { createMigratedDatabase } from './postgres.ts';
 
 export interface HarnessOptions {

@@ -9,11 +9,11 @@ import { UnauthorizedError as UnauthorizedErrorV1 } from '@modelcontextprotocol/
 import { Client as ClientV1 } from '@modelcontextprotocol/sdk/client/index.js';
 import { StreamableHTTPClientTransport as TransportV1 } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import type { Transport } from '@modelcontextprotocol/sdk/shared/transport.js';
+import { freePort } from '@sallyport/cli';
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { hasBinary } from '../kit/binaries.ts';
 import { waitFor } from '../kit/condition.ts';
-import { freePort } from '../kit/free-port.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { Person } from '../kit/person.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
