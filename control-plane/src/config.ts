@@ -134,6 +134,9 @@ function crossProblems(env: Partial<Environment>): string[] {
   if ((env.SALLYPORT_PUBLIC_URL === undefined) !== (env.SALLYPORT_NODES_URL === undefined)) {
     problems.push('SALLYPORT_PUBLIC_URL and SALLYPORT_NODES_URL belong together: set both or none');
   }
+  if (env.SALLYPORT_PUBLIC_URL !== undefined && new URL(env.SALLYPORT_PUBLIC_URL).pathname !== '/') {
+    problems.push('SALLYPORT_PUBLIC_URL: must be an origin without a path, such as https://control.example.com');
+  }
   const host = env.SALLYPORT_LISTEN_HOST;
   if (host !== undefined && !isLoopback(host) && !hasCert && env.SALLYPORT_TLS_TERMINATED_BY_PROXY === false) {
     problems.push(

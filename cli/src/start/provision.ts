@@ -4,6 +4,7 @@ import { z } from 'zod';
 import type { Ports } from './choose-ports.ts';
 import { createGraphqlClient, type GraphqlClient } from './graphql-client.ts';
 import { ensureClientKey, ensureOwnerKey, type Memory } from './issue-keys.ts';
+import { issueLoginCode } from './login-code.ts';
 import { registerExamples } from './register-examples.ts';
 import type { ReportInput } from './report.ts';
 import type { StoredKey } from './state-directory.ts';
@@ -57,11 +58,12 @@ export async function provision(
   ports: Ports,
   memory: Memory,
   clock: Clock,
-): Promise<Pick<ReportInput, 'adminToken' | 'clientKey' | 'servers'>> {
+): Promise<Pick<ReportInput, 'adminToken' | 'clientKey' | 'login' | 'servers'>> {
   const { groupId, key } = await ensureClientKey(owner.client, memory, clock);
   const servers = await registerExamples(owner.client, groupId, ports, memory, clock);
+  const login = await issueLoginCode(owner.client, groupId);
   await converged(owner.client, clock);
-  return { adminToken: owner.key, clientKey: key, servers };
+  return { adminToken: owner.key, clientKey: key, login, servers };
 }
 
 /** Waits until every node serves the newest configuration, so that what is printed works when it is read. */

@@ -7,6 +7,7 @@ const input: ReportInput = {
   graphqlUrl: 'http://127.0.0.1:7751/graphql',
   adminToken: { secret: 'sp_admin', expiresAt: '2027-01-01T00:00:00.000Z' },
   clientKey: { secret: 'sp_client', expiresAt: '2027-02-03T00:00:00.000Z', replacesExpiring: false },
+  login: { userName: 'Example user', code: 'spl_code' },
   servers: [
     {
       slug: 'everything',
@@ -36,6 +37,7 @@ test('the report names endpoints, key, admin token and GraphQL endpoint', () => 
     'sp_client',
     'valid until 2027-02-03',
     'sp_admin',
+    'spl_code',
     'http://127.0.0.1:7751/graphql',
     'Ctrl-C',
     'npx pnpm@12 sallyport reset',

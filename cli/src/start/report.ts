@@ -1,3 +1,5 @@
+import type { ReportedLogin } from './login-code.ts';
+
 /** What a newcomer needs after a start; everything but `directory` is printed as it is. */
 export interface ReportInput {
   readonly directory: string;
@@ -5,6 +7,7 @@ export interface ReportInput {
   readonly graphqlUrl: string;
   readonly adminToken: { readonly secret: string; readonly expiresAt: string };
   readonly clientKey: { readonly secret: string; readonly expiresAt: string; readonly replacesExpiring: boolean };
+  readonly login: ReportedLogin;
   readonly servers: readonly ReportedServer[];
 }
 
@@ -45,6 +48,10 @@ export function formatReport(input: ReportInput): string {
     'API key of the example client',
     `  ${clientKey.secret}`,
     `  valid until ${day(clientKey.expiresAt)}${successor}`,
+    '',
+    'Or log in by OAuth: give your client an endpoint and no key; in the browser it opens, enter this login code',
+    `  ${input.login.code}`,
+    `  once within a day, as "${input.login.userName}"; createLoginCode makes another`,
     '',
     'Client configuration (VS Code, Cursor, Claude Code and others; name the file as your client does)',
     ...indent(clientSnippet(input)),
