@@ -261,6 +261,32 @@ describe('consent', () => {
   });
 });
 
+describe('behind a balancer that terminates TLS', () => {
+  test('cookies are bound to the host and to TLS, and every address is the public one', async () => {
+    const issuer = 'https://control.example.com';
+    const { databaseUrl } = plane;
+    const behind = await startOAuthPlane({ databaseUrl, issuer, bootstrap: false });
+    const local = new URL(behind.graphqlUrl).origin;
+    const { pathname, search } = authorizationRequest(plane, client).url;
+    const first = await fetch(`${local}${pathname}${search}`, { redirect: 'manual' });
+    expect(first.status).toBe(303);
+    const interaction = first.headers.getSetCookie().filter((text) => !text.includes('.sig='));
+    expect(interaction.map((text) => text.split('=')[0]).sort()).toEqual([
+      '__Secure-sallyport_interaction',
+      '__Secure-sallyport_resume',
+    ]);
+    for (const text of first.headers.getSetCookie()) {
+      expect(text).toMatch(/; secure/i);
+      expect(text).toMatch(/; httponly/i);
+      expect(text).toMatch(/; samesite=lax/i);
+    }
+    const metadata = await (await fetch(`${local}/.well-known/oauth-authorization-server`)).text();
+    expect(metadata).toContain(`"token_endpoint":"${issuer}/oauth/token"`);
+    expect(metadata).not.toContain('127.0.0.1');
+    await behind.stop();
+  });
+});
+
 describe('login by code', () => {
   test('a code works once, and another user’s or an invented one never', async () => {
     const code = await loginCode(plane, ada);

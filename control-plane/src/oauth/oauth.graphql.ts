@@ -231,9 +231,11 @@ export class IssuedLoginCodePayload {
   code!: string | null;
 }
 
-@InputType({ description: 'A principal whose browser sessions and tokens to end; API keys stay.' })
+@InputType({ description: 'A user whose browser sessions and tokens to end; API keys stay.' })
 export class EndSessionsInput extends MutationInput {
-  @Field(() => ID, { description: 'Id of the user or service account.' })
+  @Field(() => ID, {
+    description: 'Id of the user. What a service account got by itself ends with rotateOAuthClientSecret.',
+  })
   principalId!: string;
 }
 
