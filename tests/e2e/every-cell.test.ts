@@ -58,8 +58,8 @@ afterAll(async () => {
 });
 
 interface Cell {
-  /** Lists, calls, is asked and hears of progress; then goes. */
-  used(tools: Readonly<Record<'simple' | 'asking' | 'telling', string>>): Promise<void>;
+  /** Lists, calls, is asked and hears of progress; then goes. @returns what came of being asked */
+  used(tools: Readonly<Record<'simple' | 'asking' | 'telling', string>>): Promise<string>;
 }
 
 const connector = ({ url, key: apiKey }: Endpoint) => ({
@@ -118,10 +118,11 @@ function cellOf(client: {
       try {
         expect(await client.names()).toEqual(expect.arrayContaining([simple, asking, telling]));
         expect(texts.parse(await client.call(simple)).content).toHaveLength(1);
-        expect(texts.parse(await client.call(asking)).content[0]?.text).toContain('accept');
+        const asked = texts.parse(await client.call(asking)).content[0]?.text ?? '';
         await client.call(telling);
         if (telling !== simple) expect(client.told()).toBeGreaterThan(0);
         await expect(client.call('test_image_content')).rejects.toThrow('Unknown tool');
+        return asked;
       } finally {
         await client.close();
       }
@@ -146,7 +147,7 @@ const clients = [
 describe.each(servers)('a server of %s', (_server, slug, tools) => {
   test.each(clients)('serves a client of %s', async (_client, connect) => {
     const cell = await connect(harness.endpoint(slug, key));
-    await cell.used(tools);
+    expect(await cell.used(tools)).toContain('accept');
   });
 });
 

@@ -4,7 +4,7 @@
  */
 import { AppError, type LimitsDocument } from '@sallyport/schema';
 import { randomSecret } from '@sallyport/schema/platform';
-import { isObject, stringMember, type JsonObject } from '../mcp/envelope.ts';
+import { isObject, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream } from '../mcp/headers.ts';
 import { SseParser, type SseEvent } from '../mcp/sse.ts';
 import type { Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
