@@ -21,7 +21,6 @@ async function state(): Promise<unknown> {
   const [row] = await sql`select
     (select generation from config_generation) as generation,
     (select count(*) from audit_events) as events,
-    (select count(*) from audit_unchained) as unchained,
     (select json_agg(s order by s.id) from (select id, title, lifecycle, labels, revision, deleted_at from servers) s) as servers,
     (select json_agg(g order by g.id) from grants g) as grants,
     (select json_agg(g order by g.id) from groups g) as groups,

@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { startTaskUpstream, unknownExtension, view } from '../kit/task-upstream.ts';
 import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
-import { type Answer, eventsOf, modernParams, modernRevision, send } from './requests.ts';
+import { type Answer, changed, eventsOf, modernParams, modernRevision, send } from './requests.ts';
 
 const tasks = 'io.modelcontextprotocol/tasks';
 const apps = 'io.modelcontextprotocol/ui';
@@ -125,7 +125,7 @@ describe('a task', () => {
     ['another principal', async (taskId: string) => ask('tasks/get', { taskId }, { key: otherKey })],
     ['another server', async (taskId: string) => ask('tasks/get', { taskId }, { slug: 'twin' })],
     ['the upstream’s own id', async () => ask('tasks/get', { taskId: 'raw-task-1' })],
-    ['a changed id', async (taskId: string) => ask('tasks/cancel', { taskId: `${taskId.slice(0, -2)}AA` })],
+    ['a changed id', async (taskId: string) => ask('tasks/cancel', { taskId: changed(taskId) })],
     ['an id that is no task', async () => ask('tasks/update', { taskId: '', inputResponses: {} })],
   ])('is not found with %s, and the upstream is not asked', async (_case, tried) => {
     const taskId = await createTask();

@@ -13,7 +13,7 @@ import { type HttpSseUpstream, httpSseTools, startHttpSseUpstream } from '../kit
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
 import { type FleetOfNodes, startFleetOfNodes } from './fleet-of-nodes.ts';
 import { otherKey, type TestConfiguration, testKey } from './pipeline-node.ts';
-import { legacy, modern, send } from './requests.ts';
+import { changed, legacy, modern, send } from './requests.ts';
 
 const legacyRevisions = ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'];
 const referenceTools = ['test_simple_text', 'test_elicitation', 'test_tool_with_progress'];
@@ -218,7 +218,7 @@ describe('a message for a stream', () => {
       (await send(to, { ...ping, headers: more })).status;
     expect(await statusOf(url, { authorization: `Bearer ${otherKey}` })).toBe(404);
     expect(await statusOf(url.replace('/old?', '/twin?'))).toBe(404);
-    expect(await statusOf(`${url.slice(0, -2)}AA`)).toBe(404);
+    expect(await statusOf(changed(url))).toBe(404);
     expect(await statusOf(fleet.next('old').concat('?sessionId='))).toBe(404);
     expect(await statusOf(url, { authorization: undefined })).toBe(401);
     expect(await statusOf(url)).toBe(202);

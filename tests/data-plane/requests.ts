@@ -11,6 +11,11 @@ export interface Answer {
 
 export const modernRevision = '2026-07-28';
 
+/** What was sealed, with one character changed; not one of the last, whose bits may not all count. */
+export function changed(sealed: string): string {
+  return `${sealed.slice(0, -8)}${sealed.at(-8) === 'A' ? 'B' : 'A'}${sealed.slice(-7)}`;
+}
+
 /** `params` of a modern request: the envelope and what the method takes. */
 export function modernParams(params: Readonly<Record<string, unknown>> = {}, capabilities: unknown = {}) {
   return {
