@@ -15,6 +15,16 @@ export interface Caller {
   readonly standing: Standing;
 }
 
+/** Makes the planes believe where a request says it comes from: many that fail from one address would be put off. */
+export const behindProxy = { SALLYPORT_TRUSTED_PROXIES: '127.0.0.1,::1' } as const;
+
+let addresses = 0;
+/** The header of a request from where none came before. */
+export function fromElsewhere(): { readonly 'x-forwarded-for': string } {
+  addresses += 1;
+  return { 'x-forwarded-for': `198.18.${(addresses >> 8) % 256}.${addresses % 256}` };
+}
+
 const identified = z.object({ id: z.string() });
 const inDays = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString();
 

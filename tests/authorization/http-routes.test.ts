@@ -12,7 +12,7 @@ import { WebSocket } from 'ws';
 import { z } from 'zod';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { type Caller, makeCallers } from './callers.ts';
+import { behindProxy, type Caller, fromElsewhere, makeCallers } from './callers.ts';
 
 /** Somebody who asks the control plane: with what, and what he may do there; undefined: he is nobody there. */
 interface Asker {
@@ -59,7 +59,7 @@ async function makeAskers(): Promise<readonly Asker[]> {
 
 beforeAll(async () => {
   upstream = await startFakeUpstream();
-  harness = await startHarness({ upstreams: [upstream.url], nodes: 1 });
+  harness = await startHarness({ upstreams: [upstream.url], nodes: 1, environment: behindProxy });
   apiOrigin = new URL(harness.controlPlane.graphqlUrl ?? '').origin;
   const { administrator } = harness;
   const [asked, other] = [
@@ -88,6 +88,7 @@ const pathOf = ({ path }: HttpRoute): string => path.replace('{slug}', 'asked').
 
 async function statusOf(url: string, method: string, key: string | undefined, body?: string): Promise<number> {
   const headers = {
+    ...fromElsewhere(),
     accept: 'application/json, text/event-stream',
     ...(body === undefined ? {} : { 'content-type': 'application/json' }),
     ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
@@ -177,7 +178,7 @@ describe('every route of the API port, for everybody', () => {
 
 /** The first message after which the other side says no, or undefined where the socket is not opened at all. */
 function socketAnswer(path: string, key: string | undefined, first: (socket: WebSocket) => void, protocol?: string) {
-  const headers = key === undefined ? {} : { authorization: `Bearer ${key}` };
+  const headers = { ...fromElsewhere(), ...(key === undefined ? {} : { authorization: `Bearer ${key}` }) };
   const socket = new WebSocket(`${apiOrigin.replace('http', 'ws')}${path}`, protocol === undefined ? [] : [protocol], {
     headers,
   });
@@ -254,6 +255,7 @@ describe('every route of a node', () => {
   test('a server that is hidden answers as one that does not exist, to the byte', async () => {
     const answer = async (slug: string, key: string | undefined): Promise<string> => {
       const headers = {
+        ...fromElsewhere(),
         'content-type': 'application/json',
         accept: 'application/json, text/event-stream',
         ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),

@@ -4,7 +4,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { type Caller, makeCallers } from './callers.ts';
+import { behindProxy, type Caller, fromElsewhere, makeCallers } from './callers.ts';
 
 let upstream: FakeUpstream;
 let harness: Harness;
@@ -12,7 +12,7 @@ let callers: readonly Caller[];
 
 beforeAll(async () => {
   upstream = await startFakeUpstream();
-  harness = await startHarness({ upstreams: [upstream.url], nodes: 1 });
+  harness = await startHarness({ upstreams: [upstream.url], nodes: 1, environment: behindProxy });
   const { administrator } = harness;
   const [asked, other] = [
     await administrator.registerServer('asked', upstream.url),
@@ -98,6 +98,7 @@ async function send(
     method: 'POST',
     signal: aborting.signal,
     headers: {
+      ...fromElsewhere(),
       'content-type': 'application/json',
       accept: 'application/json, text/event-stream',
       'mcp-protocol-version': revision,

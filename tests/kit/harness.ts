@@ -29,6 +29,8 @@ export interface HarnessOptions {
   /** Default true. False: only the nodes may dial the upstreams. */
   readonly controlPlaneReaches?: boolean;
   readonly nodes?: number;
+  /** Further variables, for all processes. */
+  readonly environment?: Readonly<Record<string, string>>;
   /** Default: the queues live in PostgreSQL. */
   readonly redisUrl?: string;
   /** Default false. True: the control plane issues access tokens for the endpoints behind the entry. */
@@ -152,6 +154,7 @@ async function partsOf(
     ports:
       options.authorizationServer === true ? { controlPlane: await freePort(), entry: await freePort() } : anyPorts,
     environment: {
+      ...options.environment,
       REDIS_URL: options.redisUrl,
       SALLYPORT_OPERATIONS_PORT: '0',
       SALLYPORT_LISTEN_PORT: '0',
