@@ -271,10 +271,9 @@ describe('behind a balancer that terminates TLS', () => {
     const first = await fetch(`${local}${pathname}${search}`, { redirect: 'manual' });
     expect(first.status).toBe(303);
     const interaction = first.headers.getSetCookie().filter((text) => !text.includes('.sig='));
-    expect(interaction.map((text) => text.split('=')[0]).sort()).toEqual([
-      '__Secure-sallyport_interaction',
-      '__Secure-sallyport_resume',
-    ]);
+    expect(new Set(interaction.map((text) => text.split('=')[0]))).toEqual(
+      new Set(['__Secure-sallyport_interaction', '__Secure-sallyport_resume']),
+    );
     for (const text of first.headers.getSetCookie()) {
       expect(text).toMatch(/; secure/i);
       expect(text).toMatch(/; httponly/i);
