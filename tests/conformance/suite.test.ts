@@ -36,6 +36,22 @@ function verdicts(result: SuiteResult): Readonly<Record<string, readonly string[
   );
 }
 
+/**
+ * The reference serves no tasks, so it fails every check of them. This one nodes answer themselves: the id of a task that
+ * they sealed for nobody is no task's, whatever the upstream serves.
+ */
+const answeredByNodes = 'sep-2663-tasks-get-invalid-task-id-32602';
+
+/** What a client should see through nodes: what it sees directly, but for what nodes answer. */
+function expectedThroughNodes(direct: SuiteResult): SuiteResult {
+  return new Map(
+    [...direct].map(([scenario, checks]) => [
+      scenario,
+      checks.map((check) => (check.id === answeredByNodes ? { ...check, status: 'SUCCESS' as const } : check)),
+    ]),
+  );
+}
+
 const scores: readonly (readonly [SuiteRevision, number])[] = [
   ['2025-11-25', 30],
   ['2026-07-28', 37],
@@ -59,7 +75,7 @@ describe.each(scores)('by %s', (revision, scenarioCount) => {
 
   test('it scores the same through two nodes, check by check', async () => {
     const through = await runSuite({ url: throughNodes, revision, label: 'through-nodes' });
-    expect(verdicts(through)).toEqual(verdicts(direct));
+    expect(verdicts(through)).toEqual(verdicts(expectedThroughNodes(direct)));
   });
 });
 
