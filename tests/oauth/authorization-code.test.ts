@@ -61,6 +61,8 @@ describe('metadata', () => {
       expect.arrayContaining(['mcp', 'mcp:tools', 'mcp:prompts', 'mcp:resources']),
     );
     expect(metadata).not.toHaveProperty('registration_endpoint');
+    // Nodes take bearer tokens, and no route leads to pushed requests.
+    expect(Object.keys(metadata).filter((name) => /dpop|pushed/.test(name))).toEqual([]);
   });
 
   test('names the public URL whatever Host a request has', async () => {

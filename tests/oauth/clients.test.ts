@@ -176,6 +176,22 @@ describe('registration by clients themselves', () => {
     expect(answer.status).toBe(400);
   });
 
+  test('takes no client with keys, which would be one that anybody can pass for', async () => {
+    const { publicKey } = await generateKeyPair('ES256');
+    const jwks = { keys: [await exportJWK(publicKey)] };
+    const { status, body } = await register({ ...metadata, token_endpoint_auth_method: 'private_key_jwt', jwks });
+    expect({ status, error: body.error }).toEqual({ status: 400, error: 'invalid_client_metadata' });
+  });
+
+  test('to name a client is not to use it', async () => {
+    const { body } = await register(metadata);
+    await new Browser().follow(authorizationRequest(plane, body.client_id).url);
+    const used = async () => (await sql`select last_used_at from oauth_clients where id = ${body.client_id}`)[0];
+    expect((await used())?.['last_used_at']).toBeNull();
+    await tokensFor(plane, body.client_id, await createUser(plane, 'Eve'));
+    expect((await used())?.['last_used_at']).toBeInstanceOf(Date);
+  });
+
   test('gives no client that acts by itself, whatever it asks for', async () => {
     const asking = {
       ...metadata,

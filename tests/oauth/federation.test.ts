@@ -322,6 +322,46 @@ describe('logout at the provider', () => {
     expect(await logOut(token)).toBe(400);
   });
 
+  test('reaches a login that named no session, by its subject', async () => {
+    idp.claims = {};
+    const tokens = await tokensByProvider();
+    expect(await logOut(await idp.sign(claimsOf({ sub: 'ada', sid: 'any' }), { typ: 'logout+jwt' }))).toBe(200);
+    expect((await refresh(plane, client, tokens.refresh_token)).body.error).toBe('invalid_grant');
+  });
+
+  test('ends a login whose browser has not come back from the provider yet', async () => {
+    idp.claims = { sid: 'session-late' };
+    const browser = new Browser();
+    const page = await browser.follow(authorizationRequest(plane, client).url);
+    const link = /href="([^"]+)">Log in with Example</.exec(page.text)?.[1]?.replaceAll('&amp;', '&') ?? '';
+    let ticket = new URL(link, plane.issuer);
+    while (!ticket.pathname.endsWith('/logged-in')) {
+      const { location } = await browser.request(ticket);
+      if (location === null) throw new Error('no ticket');
+      ticket = location;
+    }
+    expect(await logOut(await idp.sign(claimsOf({ sid: 'session-late' }), { typ: 'logout+jwt' }))).toBe(200);
+    expect((await browser.request(ticket)).status).toBe(400);
+  });
+
+  test('ends a login between its ticket and the session', async () => {
+    idp.claims = { sid: 'session-later' };
+    const browser = new Browser();
+    const page = await browser.follow(authorizationRequest(plane, client).url);
+    const link = /href="([^"]+)">Log in with Example</.exec(page.text)?.[1]?.replaceAll('&amp;', '&') ?? '';
+    let resume = new URL(link, plane.issuer);
+    while (!resume.pathname.startsWith('/oauth/authorize/')) {
+      const { location } = await browser.request(resume);
+      if (location === null) throw new Error('no way back');
+      resume = location;
+    }
+    expect(await logOut(await idp.sign(claimsOf({ sid: 'session-later' }), { typ: 'logout+jwt' }))).toBe(200);
+    const shown = await follow(browser, resume);
+    // Neither a consent page nor, by a consent that is remembered, a code.
+    expect(shown.text).not.toContain('name="decision"');
+    expect(shown.location?.searchParams.get('code') ?? null).toBeNull();
+  });
+
   test.each([
     ['with a nonce, as an ID token has', { nonce: 'n' }, {}],
     ['without the event', { events: {} }, {}],

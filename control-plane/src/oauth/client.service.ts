@@ -162,7 +162,8 @@ export class ClientService {
       .from(oauthClients)
       .where(and(eq(oauthClients.id, id), isNull(oauthClients.deletedAt)));
     if (row === undefined) return undefined;
-    await this.noteUse(row);
+    // Anybody can name a client that registered itself: it was used when somebody allowed it something.
+    if (row.source === 'administrator') await this.noteUse(row);
     const logsIn = row.redirectUris.length > 0;
     const isConfidential = row.authentication !== 'none';
     return {
@@ -205,6 +206,12 @@ export class ClientService {
       throw new errors.InvalidRedirectUri(`there must be 1 to ${redirectUrisMax} redirect URIs`);
     }
     if (problem !== undefined) throw new errors.InvalidRedirectUri(`a redirect URI ${problem}`);
+    if (metadata.token_endpoint_auth_method === 'private_key_jwt') {
+      // Its keys are not kept: it would be a public client that believes to be none.
+      throw new errors.InvalidClientMetadata(
+        'a client with keys is registered by an administrator, or names its metadata document',
+      );
+    }
     const isPost = metadata.token_endpoint_auth_method === 'client_secret_post';
     const authentication = metadata.client_secret === undefined ? 'none' : isPost ? 'secretPost' : 'secret';
     const name = (metadata.client_name ?? '').slice(0, nameLengthMax).replaceAll('\u0000', '') || 'Unnamed client';
@@ -224,6 +231,12 @@ export class ClientService {
       const object = { kind: 'oauthClient', id };
       await recordMutation(tx, ctx, { action: 'oauthClient.register', object, after: { ...values, id } });
     });
+  }
+
+  /** Somebody allowed the client something. */
+  async noteLogin(id: string): Promise<void> {
+    const [row] = await this.options.database.db.select().from(oauthClients).where(eq(oauthClients.id, id));
+    if (row !== undefined) await this.noteUse(row);
   }
 
   private async noteUse({ id, lastUsedAt }: OAuthClientRow): Promise<void> {

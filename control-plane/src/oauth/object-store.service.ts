@@ -4,6 +4,7 @@ import { and, eq, inArray, isNull, lt, sql } from 'drizzle-orm';
 import { type Adapter, type AdapterPayload, errors } from 'oidc-provider';
 import type { Database, Drizzle, Transaction } from '../database/client.ts';
 import type { FleetVault } from '../fleet/fleet-keys.ts';
+import { hasNotEnded } from '../identity/idp/federated-login.service.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { loginOf } from './authorizations.ts';
 import type { ClientService } from './client.service.ts';
@@ -19,7 +20,7 @@ export const refreshRetryMs = 30_000;
 export interface ObjectStoreOptions {
   readonly database: Pick<Database, 'db'>;
   readonly vault: FleetVault;
-  readonly clients: Pick<ClientService, 'metadataOf' | 'register'>;
+  readonly clients: Pick<ClientService, 'metadataOf' | 'register' | 'noteLogin'>;
   readonly clock: Clock;
 }
 
@@ -66,6 +67,9 @@ export class ObjectStore {
       .update(oauthObjects)
       .set({ loginId })
       .where(and(eq(oauthObjects.model, 'Grant'), eq(oauthObjects.hash, sha256(grantId))));
+    if (await hasNotEnded(this.#options.database.db, loginId)) return;
+    await this.#endOne(grantId);
+    throw new errors.AccessDenied();
   }
 
   /**
@@ -130,6 +134,12 @@ export class ObjectStore {
     const epoch = sql`case when ${oauthObjects.principalId} is not distinct from excluded.principal_id
       then ${oauthObjects.epoch} else excluded.epoch end`;
     await insert.onConflictDoUpdate({ target: [oauthObjects.model, oauthObjects.hash], set: { ...values, epoch } });
+    if (model === 'Grant' && payload.clientId !== undefined) await this.#options.clients.noteLogin(payload.clientId);
+    const loginId = model === 'Session' ? loginOf(payload.amr) : undefined;
+    if (loginId !== undefined && !(await hasNotEnded(this.#options.database.db, loginId))) {
+      await this.#destroy(model, id);
+      throw new errors.AccessDenied();
+    }
   }
 
   async #find(model: string, which: ReturnType<typeof eq>): Promise<AdapterPayload | undefined> {

@@ -196,6 +196,9 @@ function protocol({ urls, secretKey, keys, settings, ...options }: ProviderOptio
       userinfo: { enabled: false },
       rpInitiatedLogout: { enabled: false },
       introspection: { enabled: false },
+      // Nodes take bearer tokens, and no route leads to pushed requests: neither is promised in the metadata.
+      dPoP: { enabled: false },
+      pushedAuthorizationRequests: { enabled: false },
       clientCredentials: { enabled: true },
       revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
       resourceIndicators: resourceIndicators({ urls, keys }),

@@ -1,6 +1,6 @@
 import { AppError, sha256 } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
-import { and, eq, isNull } from 'drizzle-orm';
+import { and, eq, isNull, or } from 'drizzle-orm';
 import { jwtVerify } from 'jose';
 import { z } from 'zod';
 import { recordAccess } from '../../audit/audit.service.ts';
@@ -62,7 +62,10 @@ export async function endLogins(
         eq(identityProviderId, providerId),
         isNull(identityProviderLogins.endedAt),
         subject === undefined ? undefined : eq(subjects, subject),
-        sessionId === undefined ? undefined : eq(sessions, sessionId),
+        // A login that named no session, such as an assertion's, is of any session of its subject.
+        sessionId === undefined
+          ? undefined
+          : or(eq(sessions, sessionId), subject === undefined ? undefined : isNull(sessions)),
       ),
     )
     .returning({ id: identityProviderLogins.id });

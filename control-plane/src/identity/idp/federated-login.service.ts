@@ -5,7 +5,7 @@ import { and, eq, gt, isNull, lt } from 'drizzle-orm';
 import { z } from 'zod';
 import { recordAccess, recordMutation } from '../../audit/audit.service.ts';
 import { type Context, systemContext } from '../../context.ts';
-import type { Database, Drizzle, Transaction } from '../../database/client.ts';
+import type { Database, Drizzle, Reader, Transaction } from '../../database/client.ts';
 import { bumpConfigGeneration } from '../../database/config-generation.ts';
 import type { FleetVault } from '../../fleet/fleet-keys.ts';
 import { principals } from '../identity.tables.ts';
@@ -128,6 +128,8 @@ export class FederatedLoginService {
       )
       .returning();
     if (attempt === undefined || attempt.principalId === null || attempt.loginId === null) return undefined;
+    // Logged out at the provider before the browser came back here.
+    if (!(await hasNotEnded(this.options.database.db, attempt.loginId))) return undefined;
     return { principalId: attempt.principalId, loginId: attempt.loginId, acr: attempt.acr ?? undefined };
   }
 
@@ -219,6 +221,19 @@ export class FederatedLoginService {
 
 function purposeOf(stateHash: string): string {
   return `sallyport.loginAttempt.v1|${stateHash}`;
+}
+
+/**
+ * Whether a login has not ended since. To be asked after what came of it is stored: whoever ends the login holds its
+ * row, and finds what was stored before.
+ */
+export async function hasNotEnded(reader: Reader, loginId: string): Promise<boolean> {
+  const [login] = await reader
+    .select({ endedAt: identityProviderLogins.endedAt })
+    .from(identityProviderLogins)
+    .where(eq(identityProviderLogins.id, loginId))
+    .for('share');
+  return login?.endedAt === null;
 }
 
 /** Drops what has expired; run by a timer. */
