@@ -224,6 +224,14 @@ describe('a message for a stream', () => {
     expect(await statusOf(url)).toBe(202);
   });
 
+  test('does not tell a server that may not be known from one that there is not', async () => {
+    fleet.configure({ ...configuration, revision: 2, grants: [] });
+    const [hidden, none] = await Promise.all(
+      ['old', 'nothing'].map(async (slug) => await send(`${fleet.next(slug)}?sessionId=k1.x`, ping)),
+    );
+    expect([hidden?.status, hidden?.json]).toEqual([none?.status, none?.json]);
+  });
+
   test('that is no message is refused at once; a batch too, before a revision is agreed on', async () => {
     const url = await endpoint();
     expect((await send(url, { body: '{' })).status).toBe(400);

@@ -73,6 +73,7 @@ class BatchStream implements ByteStream, Follower {
   readonly #done: Promise<void>;
   #pumping: number;
   #cancelled = false;
+  #failure: { readonly error: unknown } | undefined;
   #wake: (() => void) | undefined;
   #room = Promise.withResolvers<void>();
 
@@ -88,6 +89,7 @@ class BatchStream implements ByteStream, Follower {
       });
     }
     const chunk = this.#cancelled ? undefined : this.#queue.shift();
+    if (chunk === undefined && this.#failure !== undefined && !this.#cancelled) throw this.#failure.error;
     if (this.#queue.length === 0) {
       this.#room.resolve();
       this.#room = Promise.withResolvers<void>();
@@ -107,9 +109,18 @@ class BatchStream implements ByteStream, Follower {
     for (const { response, bytes } of this.#open) response.follower?.ended(complete, bytes, firstByteAt);
   }
 
-  /** Never rejects: `handle` does not, and a stream that fails ends with an error in it. */
+  /** Never rejects: a member that fails, as one whose end cannot be recorded, is the failure of the whole stream. */
   async #pump(pending: Promise<MemberResponse>): Promise<void> {
-    const { response, isRequest } = await pending;
+    try {
+      await this.#read(await pending);
+    } catch (error) {
+      this.#failure ??= { error };
+    }
+    this.#pumping--;
+    this.#wake?.();
+  }
+
+  async #read({ response, isRequest }: MemberResponse): Promise<void> {
     const member = { response, bytes: 0 };
     this.#open.push(member);
     const { body } = response;
@@ -119,8 +130,6 @@ class BatchStream implements ByteStream, Follower {
       for (let chunk = await body.next(); chunk !== undefined; chunk = await body.next())
         await this.#put(member, chunk);
     }
-    this.#pumping--;
-    this.#wake?.();
   }
 
   async #put(member: { bytes: number }, chunk: Buffer): Promise<void> {

@@ -12,7 +12,7 @@ import {
   type SseSessionPlace,
 } from '../bridge/sealed-sse-session.ts';
 import { endpointEvent } from '../mcp/sse.ts';
-import type { Runtime } from '../runtime/runtime.ts';
+import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { Answer, Authenticated, Authorized, ProxyRequest, ProxyResponse, Received } from './exchange.ts';
 import { HttpSseStream } from './http-sse-stream.ts';
 import type { OpenStreams } from './open-streams.ts';
@@ -79,10 +79,13 @@ export class HttpSseClients {
     return { status: 200, headers, body: stream };
   }
 
-  /** Where the stream is that a message belongs to. @throws AppError NOT_FOUND, SESSION_NOT_FOUND */
-  placeOf(token: string, authenticated: Authenticated, runtime: Runtime): SseSessionPlace {
-    const server = runtime.serverBySlug.get(authenticated.received.slug);
-    if (server === undefined) throw new AppError('NOT_FOUND');
+  /** Where the stream is that a message belongs to. @throws AppError SESSION_NOT_FOUND */
+  placeOf(
+    token: string,
+    authenticated: Authenticated,
+    server: ServerRuntime,
+    runtime: Runtime,
+  ): SseSessionPlace {
     return openSseSession(runtime, ownerOf(authenticated, server.document.id), token);
   }
 

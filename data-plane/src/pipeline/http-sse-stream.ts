@@ -19,6 +19,9 @@ export interface HttpSseStreamOptions {
   readonly onEnd: () => void;
 }
 
+/** The message that an answer belongs to; null for the session's own stream and for batches. */
+type Carried = { readonly id: unknown; readonly method: string | null } | null;
+
 /** One client's event stream, with the session of Streamable HTTP that its messages make. */
 export class HttpSseStream implements ByteStream, OpenStream {
   readonly #options: HttpSseStreamOptions;
@@ -101,13 +104,21 @@ export class HttpSseStream implements ByteStream, OpenStream {
     return { status: 202, headers: ['cache-control', 'no-store'], body: null, follower: null };
   }
 
-  /** Brings what came of a message onto the stream. Never rejects: `handle` does not, and streams end with their errors. */
-  async #carry(
-    answered: Promise<ProxyResponse>,
-    request: ProxyRequest,
-    message: { readonly id: unknown; readonly method: string | null } | null,
-  ): Promise<void> {
+  /**
+   * Brings what came of a message onto the stream. Never rejects: where an answer fails, as one whose end cannot be
+   * recorded, the stream ends, so that its client does not wait for ever.
+   */
+  async #carry(answered: Promise<ProxyResponse>, request: ProxyRequest, message: Carried): Promise<void> {
     const response = await answered;
+    try {
+      await this.#carryAnswer(response, request, message);
+    } catch {
+      this.#end();
+      response.follower?.ended(false, 0, null);
+    }
+  }
+
+  async #carryAnswer(response: ProxyResponse, request: ProxyRequest, message: Carried): Promise<void> {
     let bytes = 0;
     const { body, follower } = response;
     const put = async (text: string): Promise<void> => {

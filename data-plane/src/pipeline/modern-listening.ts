@@ -33,11 +33,11 @@ export async function openModernListening(
     });
   }
   const channel = await open();
+  const listening = new Listening(exchange, channel, new ModernListening(request.id, asked, channel.initialized));
   try {
-    const listening = new Listening(exchange, channel, new ModernListening(request.id, asked, channel.initialized));
     return await listening.start();
   } catch (error) {
-    channel.close();
+    listening.end();
     throw asUpstreamFailure(error);
   }
 }
@@ -55,7 +55,7 @@ class Listening {
     this.#exchange = exchange;
     this.#channel = channel;
     this.#bridge = bridge;
-    this.#response = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => this.#end() });
+    this.#response = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => this.end() });
   }
 
   async start(): Promise<UpstreamResponse> {
@@ -66,8 +66,8 @@ class Listening {
     for (const [at, uri] of this.#bridge.uris.entries()) await this.#subscribe(at, uri);
     await this.#response.write(this.#bridge.acknowledgement());
     const { signal } = this.#exchange.authorized.routed.received.request;
-    if (signal.aborted) this.#end();
-    else signal.addEventListener('abort', () => this.#end(), { once: true });
+    if (signal.aborted) this.end();
+    else signal.addEventListener('abort', () => this.end(), { once: true });
     return this.#response;
   }
 
@@ -127,7 +127,7 @@ class Listening {
   /** The upstream forgot the session and the subscriptions with it: the client listens anew. */
   #over(): void {
     void this.#response.write(this.#bridge.completion());
-    this.#end();
+    this.end();
   }
 
   #terms(): CallTerms {
@@ -135,7 +135,8 @@ class Listening {
     return termsOf(this.#exchange, this.#closing.signal, streamAgeMsMax);
   }
 
-  #end(): void {
+  /** Closes all that is open toward the upstream; nothing is opened again. */
+  end(): void {
     if (this.#closing.signal.aborted) return;
     clearTimeout(this.#timer);
     this.#closing.abort();

@@ -203,7 +203,9 @@ export class Pipeline {
   /** A message of an HTTP+SSE client goes to the node that holds its stream. */
   async #postToStream(token: string, authenticated: Authenticated, runtime: Runtime): Promise<ProxyResponse> {
     const { peers } = this.#options;
-    const { nodeId, streamId } = this.#httpSse.placeOf(token, authenticated, runtime);
+    // Whoever may not know of the server must not learn of it from what is said of a stream.
+    const { server } = route(authenticated, runtime, this.#authorizing);
+    const { nodeId, streamId } = this.#httpSse.placeOf(token, authenticated, server, runtime);
     const { received } = authenticated;
     if (nodeId !== peers.nodeId) return await relayExchange(nodeId, received, peers);
     return await this.#httpSse.post(streamId, received);

@@ -96,7 +96,6 @@ export class HttpSseSession {
       const refused = await this.#deliver(request, cancelled);
       if (refused.status >= 400) {
         exchange.fail(new AppError('UPSTREAM_PROTOCOL', { internal: `status ${refused.status} to a POST` }));
-        exchange.response.catch(() => undefined);
         return refused;
       }
     } catch (error) {
@@ -231,6 +230,8 @@ class PendingExchange implements Pending {
     this.#onEnd = options.onEnd;
     this.#opening = setTimeout(() => this.#open(), openAfterMs);
     this.#deadline = setTimeout(() => this.fail(new AppError('UPSTREAM_TIMEOUT')), options.totalTimeoutMs);
+    // It may fail before its POST is answered, when nobody waits for it yet.
+    this.#begun.promise.catch(() => undefined);
   }
 
   get response(): Promise<UpstreamResponse> {

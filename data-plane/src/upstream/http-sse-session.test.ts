@@ -1,0 +1,41 @@
+import { expect, test } from 'vitest';
+import { AppError } from '@sallyport/schema';
+import { SseParser } from '../mcp/sse.ts';
+import type { UpstreamRequest, UpstreamResponse } from './connections.ts';
+import { HttpSseSession } from './http-sse-session.ts';
+import { TranslatedResponse } from './translated-response.ts';
+
+const request: UpstreamRequest = {
+  transport: 'httpSse',
+  url: new URL('http://127.0.0.1/sse'),
+  method: 'POST',
+  headers: [],
+  body: null,
+  firstByteTimeoutMs: 1_000,
+  totalTimeoutMs: 1_000,
+  beforeWrite: () => undefined,
+};
+
+test('a stream that breaks before a POST is answered fails that call, and nothing else', async () => {
+  const rejections: unknown[] = [];
+  const onRejection = (reason: unknown): void => void rejections.push(reason);
+  process.on('unhandledRejection', onRejection);
+  const posted = Promise.withResolvers<UpstreamResponse>();
+  const stream = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => undefined });
+  const session = new HttpSseSession({
+    id: 'session',
+    response: stream,
+    parser: new SseParser(1_000),
+    events: [],
+    endpoint: request.url,
+    connections: { send: () => posted.promise },
+    onClose: () => undefined,
+  });
+  const answer = session.post(request, { jsonrpc: '2.0', id: 1, method: 'tools/call' }, null);
+  stream.fail(new AppError('UPSTREAM_UNREACHABLE'));
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  posted.resolve(TranslatedResponse.bare(202));
+  await expect(answer).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' });
+  process.off('unhandledRejection', onRejection);
+  expect(rejections).toEqual([]);
+});
