@@ -2,6 +2,10 @@ import type { LogLevel } from './translate.ts';
 
 /** Sessions remembered on a node; beyond, the one touched longest ago is forgotten. */
 const sessionsMax = 20_000;
+/** Characters of URIs remembered on a node, of all sessions together; beyond, likewise. */
+const rememberedLengthMax = 32 * 1024 * 1024;
+/** Longest URI that a bridged session may subscribe to, in characters. */
+export const subscribedUriLengthMax = 8_192;
 /** Resources one session may subscribe to. */
 export const subscriptionsPerSessionMax = 256;
 
@@ -29,6 +33,7 @@ export type SessionChange =
 export class SessionStates {
   readonly #states = new Map<string, SessionState>();
   readonly #listeners = new Map<string, Set<() => void>>();
+  #length = 0;
 
   get(sessionId: string): SessionState {
     return this.#states.get(sessionId) ?? freshSession;
@@ -36,13 +41,20 @@ export class SessionStates {
 
   apply(sessionId: string, change: SessionChange): void {
     const state = changed(this.get(sessionId), change);
-    this.#states.delete(sessionId);
+    this.#forget(sessionId);
     this.#states.set(sessionId, state);
-    if (this.#states.size > sessionsMax) {
+    this.#length += lengthOf(state);
+    while (this.#states.size > sessionsMax || this.#length > rememberedLengthMax) {
       const [oldest] = this.#states.keys();
-      if (oldest !== undefined) this.#states.delete(oldest);
+      if (oldest === undefined) break;
+      this.#forget(oldest);
     }
     for (const listener of this.#listeners.get(sessionId) ?? []) listener();
+  }
+
+  #forget(sessionId: string): void {
+    this.#length -= lengthOf(this.get(sessionId));
+    this.#states.delete(sessionId);
   }
 
   /** @returns a function that ends the subscription */
@@ -55,6 +67,10 @@ export class SessionStates {
       if (listeners.size === 0) this.#listeners.delete(sessionId);
     };
   }
+}
+
+function lengthOf({ subscriptions }: SessionState): number {
+  return subscriptions.reduce((sum, uri) => sum + uri.length, 0);
 }
 
 function changed(state: SessionState, change: SessionChange): SessionState {

@@ -80,12 +80,7 @@ export class HttpSseClients {
   }
 
   /** Where the stream is that a message belongs to. @throws AppError SESSION_NOT_FOUND */
-  placeOf(
-    token: string,
-    authenticated: Authenticated,
-    server: ServerRuntime,
-    runtime: Runtime,
-  ): SseSessionPlace {
+  placeOf(token: string, authenticated: Authenticated, server: ServerRuntime, runtime: Runtime): SseSessionPlace {
     return openSseSession(runtime, ownerOf(authenticated, server.document.id), token);
   }
 

@@ -3,7 +3,7 @@ import { randomSecret } from '@sallyport/schema/platform';
 import { legacyProfile, type ClientProfile } from '../bridge/client-profile.ts';
 import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.ts';
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
-import { SessionStates, type SessionChange } from '../bridge/session-state.ts';
+import { SessionStates, subscribedUriLengthMax, type SessionChange } from '../bridge/session-state.ts';
 import { isLogLevel } from '../bridge/translate.ts';
 import { isObject, objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { parseLossless } from '../mcp/lossless-json.ts';
@@ -133,7 +133,10 @@ export class LegacyClients implements Bridge {
       case 'resources/subscribe':
       case 'resources/unsubscribe': {
         const kind = message.method === 'resources/subscribe' ? 'subscribe' : 'unsubscribe';
-        this.#change(session.id, { kind, uri: stringMember(params, 'uri') ?? '' });
+        const uri = stringMember(params, 'uri') ?? '';
+        if (uri.length > subscribedUriLengthMax)
+          throw new AppError('INVALID_PARAMS', { publicMessage: 'Invalid params: uri is too long' });
+        this.#change(session.id, { kind, uri });
         return answered(message, {});
       }
       default:
