@@ -128,16 +128,16 @@ function policyServices(database: Database, apiKeys: ApiKeyService) {
 function oauthServices(
   options: ServicesOptions,
   others: {
-    readonly roles: RoleService;
+    readonly apiKeys: ApiKeyService;
     readonly groups: GroupService;
     readonly fleet: Fleet;
     readonly egress: Egress;
   },
 ) {
   const { database, secretKey, publicUrls: urls, clock, log } = options;
-  const { roles, fleet, egress } = others;
+  const { apiKeys, fleet, egress } = others;
   const vault = new FleetVault(secretKey);
-  const clients = new ClientService({ database, roles, clock, log });
+  const clients = new ClientService({ database, apiKeys, clock, log });
   const store = new ObjectStore({ database, vault, clients, clock });
   const endLogin = (tx: Transaction, loginId: string): Promise<unknown> => store.endFamilies(tx, { loginId });
   const groups = new ProvidedGroupService(others.groups);
@@ -152,7 +152,7 @@ function oauthServices(
   const logins = new FederatedLoginService({ database, vault, providers, connections, groups, clock, log });
   const logouts = new BackChannelLogoutService({ database, providers, connections, endLogin, clock, log });
   const consents = new ConsentService(database, store);
-  const loginCodes = new LoginCodeService(database, roles, clock);
+  const loginCodes = new LoginCodeService(database, apiKeys, clock);
   const settings = new OAuthSettingsService(database);
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, clock, log };
   const federation = { providers, connections, logins, logouts };
@@ -260,7 +260,7 @@ export async function startServices(options: ServicesOptions) {
     ...policyServices(database, apiKeys),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authentication: guardedAuthentication(options, roles, keyUses),
-    ...oauthServices(options, { roles, groups, fleet, egress }),
+    ...oauthServices(options, { apiKeys, groups, fleet, egress }),
     keyUses,
     fleet,
     discovery,

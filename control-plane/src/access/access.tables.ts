@@ -46,6 +46,8 @@ export const roleProposals = pgTable('role_proposals', {
     .notNull()
     .default('open'),
   proposedBy: uuid('proposed_by').notNull(),
+  /** The users who may have proposed it: the one who acted, and the one who made the key that was used. */
+  proposingPeople: uuid('proposing_people').array().notNull().default([]),
   decidedBy: uuid('decided_by'),
   expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
   decidedAt: timestamp('decided_at', { withTimezone: true }),

@@ -1,4 +1,4 @@
-import { AppError, guardedRoles, type Role } from '@sallyport/schema';
+import { AppError, guardedRoles, type Role, rolePermissions } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, lte, type SQL } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -82,7 +82,8 @@ export class RoleProposalService {
       const held = (await this.roles.rolesOf(tx, [principalId.toLowerCase()])).get(principalId.toLowerCase()) ?? [];
       if (held.includes(role)) found.add('input.role', 'is held already');
       found.assertNone();
-      await this.assertDifferent(tx, ctx, [principalId]);
+      this.assertHas(ctx, role);
+      const proposingPeople = await this.assertDifferent(tx, ctx, [principalId]);
       await this.forgetExpired(tx, ctx, principalId, role);
       const [row] = await tx
         .insert(roleProposals)
@@ -92,6 +93,7 @@ export class RoleProposalService {
           role,
           reason: input.reason ?? '',
           proposedBy: ctx.actor.principalId,
+          proposingPeople,
           expiresAt: input.expiresAt ?? new Date(now + proposalLifetimeMsDefault),
           createdAt: new Date(now),
         })
@@ -110,7 +112,8 @@ export class RoleProposalService {
     return mutate(this.database, input, async (tx) => {
       await this.roles.lockOwners(tx);
       const before = await this.findOpen(tx, input, now);
-      await this.assertDifferent(tx, ctx, [before.principalId, before.proposedBy]);
+      this.assertHas(ctx, before.role);
+      await this.assertDifferent(tx, ctx, [before.principalId, before.proposedBy, ...before.proposingPeople]);
       const [proposer] = await this.lookup.usablePrincipals(tx, [before.proposedBy], now);
       const theirs = proposer === undefined ? noRights : await this.roles.rightsOf(tx, before.proposedBy);
       if (!isPermitted(theirs, 'role:assign')) {
@@ -131,8 +134,16 @@ export class RoleProposalService {
     });
   }
 
-  /** Refuses where the actor, or whoever made the key in use, is one person with any of the others. */
-  private async assertDifferent(tx: Transaction, ctx: Context, others: readonly string[]): Promise<void> {
+  /** Nobody hands out more than the key in use has. */
+  private assertHas(ctx: Context, role: Role): void {
+    this.roles.assertCovers(ctx, { ...noRights, permissions: new Set(rolePermissions[role]) });
+  }
+
+  /**
+   * Refuses where the actor, or whoever made the key in use, is one person with any of the others.
+   * @returns the people who may be acting
+   */
+  private async assertDifferent(tx: Transaction, ctx: Context, others: readonly string[]): Promise<string[]> {
     const { principalId, keyId } = ctx.actor;
     const people = await this.lookup.usablePrincipals(tx, [principalId, ...others], ctx.clock.now());
     const personOf = (id: string): string =>
@@ -140,7 +151,7 @@ export class RoleProposalService {
     const acting = new Set([personOf(principalId)]);
     const issuer = keyId === null ? undefined : await this.lookup.keyIssuer(tx, keyId);
     if (issuer !== undefined) acting.add(issuer);
-    if (!others.some((id) => acting.has(personOf(id)))) return;
+    if (!others.some((id) => acting.has(personOf(id)))) return [...acting];
     throw new AppError('FORBIDDEN', {
       internal: `${principalId} is one person with another of those concerned`,
       publicMessage:

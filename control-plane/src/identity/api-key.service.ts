@@ -204,9 +204,10 @@ export class ApiKeyService {
   /**
    * A key is its holder's right in somebody's hand, so whoever makes one must have as much: the rights of the holder at
    * the API; and for what it opens through nodes, a key of his own that opens it for himself or his account, or the
-   * permission to grant it. Nor does a key that is bound to networks make one that is not.
+   * permission to grant it. Nor does a key that is bound to networks make one that is not. A login code and a client
+   * that acts as an account are such keys too, for servers and from everywhere.
    */
-  private async assertMayIssue(
+  async assertMayIssue(
     tx: Transaction,
     ctx: Context,
     principalId: string,

@@ -218,6 +218,9 @@ export class GroupService {
       this.checkTexts(found, input);
       if (typeof input.name === 'string') await this.checkName(tx, found, input.name, before.id);
       found.assertNone();
+      // Conditions of grants know a group by its name.
+      if (typeof input.name === 'string' && input.name !== before.name)
+        await this.refuseOwnRenaming(tx, ctx, before.id);
       return { name: input.name ?? before.name, description: input.description ?? before.description };
     });
   }
@@ -396,6 +399,25 @@ export class GroupService {
       internal: `${own} tried to add itself or an account of its own to a group`,
       publicMessage: 'Nobody may add himself or his service accounts to a group without the permission grant:write.',
     });
+  }
+
+  private async refuseOwnRenaming(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
+    const rows = await tx
+      .select({ id: groupMembers.principalId })
+      .from(groupMembers)
+      .innerJoin(principals, eq(principals.id, groupMembers.principalId))
+      .where(
+        and(
+          eq(groupMembers.groupId, groupId),
+          or(eq(principals.id, ctx.actor.principalId), eq(principals.ownerId, ctx.actor.principalId)),
+        ),
+      )
+      .limit(1);
+    await this.refuseOwnAddition(
+      tx,
+      ctx,
+      rows.map(({ id }) => id),
+    );
   }
 
   private checkTexts(found: Violations, input: Pick<UpdateGroup, 'name' | 'description'>): void {

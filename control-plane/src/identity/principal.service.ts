@@ -2,6 +2,7 @@ import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
+import { isPermitted } from '../access/rights.ts';
 import type { PrincipalLookup, RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -101,6 +102,15 @@ export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'delet
   return (
     row.status === 'active' && row.deletedAt === null && (row.expiresAt === null || row.expiresAt.getTime() > nowMs)
   );
+}
+
+/** An account may have grants, and makes keys for whoever answers for it: it is its owner's, or the granter's, to give away. */
+function refuseTaking({ actor }: Context, before: PrincipalRow, ownerId: string): void {
+  const isSame = before.ownerId === ownerId.toLowerCase();
+  if (isSame || before.ownerId === actor.principalId || isPermitted(actor, 'grant:write')) return;
+  throw new AppError('FORBIDDEN', {
+    internal: `${actor.principalId} lacks grant:write to give ${before.id} another owner`,
+  });
 }
 
 export const principalLookup: Omit<PrincipalLookup, 'groupExists'> = {
@@ -237,7 +247,10 @@ export class PrincipalService {
       await this.checkProvisioned(tx, found, before, input);
       if (kind === 'serviceAccount') {
         found.expiry('input.expiresAt', input.expiresAt, ctx.clock.now(), serviceAccountLifetimeMsMax);
-        if (typeof input.ownerId === 'string') await this.ownerFor(tx, ctx, found, input.ownerId);
+        if (typeof input.ownerId === 'string') {
+          await this.ownerFor(tx, ctx, found, input.ownerId);
+          refuseTaking(ctx, before, input.ownerId);
+        }
       }
       found.assertNone();
       const disabling = before.status === 'active' && input.status === 'disabled';

@@ -3,13 +3,13 @@ import { AppError, sha256 } from '@sallyport/schema';
 import { type Clock, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { type AdapterPayload, errors } from 'oidc-provider';
-import type { RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import { type Context, systemContext } from '../context.ts';
 import type { Database, Drizzle, Reader, Transaction } from '../database/client.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { nameLengthMax, Violations } from '../database/violations.ts';
+import type { ApiKeyService } from '../identity/api-key.service.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { oauthClients, type OAuthClientRow } from './oauth.tables.ts';
 import { redirectUriProblem, redirectUrisMax } from './redirect-uri.ts';
@@ -49,10 +49,13 @@ export interface IssuedClient {
 
 interface Options {
   readonly database: Database;
-  readonly roles: RoleService;
+  readonly apiKeys: Pick<ApiKeyService, 'assertMayIssue'>;
   readonly clock: Clock;
   readonly log: Context['log'];
 }
+
+/** A client that acts as an account is a key of it: for servers, and from everywhere. */
+const actsForAccount = { scopes: ['mcp'], networks: null } as const;
 
 /** Family of the tokens that a client gets by itself; `generation` ends them all at once. */
 export function ownFamily(client: Pick<OAuthClientRow, 'id' | 'generation'>): string {
@@ -100,7 +103,7 @@ export class ClientService {
       }
       found.assertNone();
       if (typeof input.serviceAccountId === 'string') {
-        await this.options.roles.assertMayManage(ctx, tx, input.serviceAccountId);
+        await this.options.apiKeys.assertMayIssue(tx, ctx, input.serviceAccountId, actsForAccount);
       }
       const create = {
         actorId: ctx.actor.principalId,
@@ -284,7 +287,7 @@ export class ClientService {
     return mutate(this.options.database, input, async (tx) => {
       const before = await this.find(tx, input.id, true);
       if (before.serviceAccountId !== null) {
-        await this.options.roles.assertMayManage(ctx, tx, before.serviceAccountId);
+        await this.options.apiKeys.assertMayIssue(tx, ctx, before.serviceAccountId, actsForAccount);
       }
       assertRevision(before, input.expectedRevision);
       const [row] = await tx

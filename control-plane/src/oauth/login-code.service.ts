@@ -1,12 +1,12 @@
 import { AppError, sha256 } from '@sallyport/schema';
 import { type Clock, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, gt, isNull, lt } from 'drizzle-orm';
-import type { RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Drizzle } from '../database/client.ts';
 import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
+import type { ApiKeyService } from '../identity/api-key.service.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { loginCodes } from './oauth.tables.ts';
 
@@ -30,12 +30,12 @@ export interface IssuedLoginCode {
  */
 export class LoginCodeService {
   private readonly database: Database;
-  private readonly roles: RoleService;
+  private readonly apiKeys: Pick<ApiKeyService, 'assertMayIssue'>;
   private readonly clock: Clock;
 
-  constructor(database: Database, roles: RoleService, clock: Clock) {
+  constructor(database: Database, apiKeys: Pick<ApiKeyService, 'assertMayIssue'>, clock: Clock) {
     this.database = database;
-    this.roles = roles;
+    this.apiKeys = apiKeys;
     this.clock = clock;
   }
 
@@ -52,7 +52,7 @@ export class LoginCodeService {
         found.add('input.lifetimeSeconds', `must be between 1 and ${loginCodeLifetimeSecondsMax}`);
       }
       found.assertNone();
-      await this.roles.assertMayManage(ctx, tx, input.userId);
+      await this.apiKeys.assertMayIssue(tx, ctx, input.userId, { scopes: ['mcp'], networks: null });
       const id = uuidv7(now);
       const code = randomSecret(codePrefix);
       const expiresAt = new Date(now + lifetimeSeconds * 1000);

@@ -1,4 +1,4 @@
-import { AppError, publicUrlSchema } from '@sallyport/schema';
+import { AppError, canonicalJson, publicUrlSchema } from '@sallyport/schema';
 import { type Egress, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, ne } from 'drizzle-orm';
 import { recordMutation } from '../../audit/audit.service.ts';
@@ -150,7 +150,7 @@ export class IdentityProviderService {
         .values({ ...defaults, ...this.values(id, input), ...identity(input), ...times, id })
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'identity provider was not inserted' });
-      await this.claimGroups(tx, ctx, [], row);
+      await this.claimGroups(tx, ctx, undefined, row);
       const object = { kind: 'identityProvider', id };
       await recordMutation(tx, ctx, { action: 'identityProvider.create', object, after: visible(row) });
       return row;
@@ -197,7 +197,7 @@ export class IdentityProviderService {
         .where(eq(identityProviders.id, before.id))
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'provider vanished under its lock' });
-      await this.claimGroups(tx, ctx, before.groupRules, row);
+      await this.claimGroups(tx, ctx, before, row);
       const object = { kind: 'identityProvider', id: row.id };
       const sides = { before: visible(before), after: visible(row) };
       await recordMutation(tx, ctx, { action: `identityProvider.${verb}`, object, ...sides });
@@ -206,9 +206,18 @@ export class IdentityProviderService {
   }
 
   /** Groups that rules name belong to the provider from now on, and those that none names any longer are free. */
-  private async claimGroups(tx: Transaction, ctx: Context, before: readonly GroupRule[], row: IdentityProviderRow) {
+  private async claimGroups(
+    tx: Transaction,
+    ctx: Context,
+    before: IdentityProviderRow | undefined,
+    row: IdentityProviderRow,
+  ) {
     const wanted = new Set(row.groupRules.map(({ groupId }) => groupId));
-    const had = new Set(before.map(({ groupId }) => groupId));
+    const had = new Set(before?.groupRules.map(({ groupId }) => groupId));
+    // A rule that stays may let in others by another claim, and another client or subject whoever logs in.
+    if (before === undefined || decidesWhoJoins(before) !== decidesWhoJoins(row)) {
+      await this.options.groups.assertMayFill(tx, ctx, [...new Set([...wanted, ...had])]);
+    }
     for (const id of wanted) if (!had.has(id)) await this.options.groups.assign(tx, ctx, id, row.id);
     for (const id of had) if (!wanted.has(id)) await this.options.groups.assign(tx, ctx, id, null);
   }
@@ -291,6 +300,23 @@ export class IdentityProviderService {
     if (row === undefined) throw new AppError('NOT_FOUND');
     return row;
   }
+}
+
+/** All by which a login at the provider comes to groups, as one text. */
+function decidesWhoJoins({ sealedClientSecret, ...row }: IdentityProviderRow): string {
+  const { clientId, scopes, subjectClaim, groupsClaim, groupsUrl, groupsUrlScope, groupRules } = row;
+  const { requiredClaims, acrValues, createsUsers, acceptsAssertions, enabled } = row;
+  const whoLogsIn = {
+    clientId,
+    scopes,
+    subjectClaim,
+    requiredClaims,
+    acrValues,
+    createsUsers,
+    acceptsAssertions,
+    enabled,
+  };
+  return canonicalJson({ ...whoLogsIn, groupsClaim, groupsUrl, groupsUrlScope, groupRules, sealedClientSecret });
 }
 
 /** Settings that may be taken back by null. */

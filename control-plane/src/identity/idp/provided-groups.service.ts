@@ -26,12 +26,18 @@ export class ProvidedGroupService {
     return new Set(free.map(({ id }) => id));
   }
 
+  /** Whoever says who comes into groups could come in himself: he must have their rights, and may grant. */
+  async assertMayFill(tx: Transaction, ctx: Context, groupIds: readonly string[]): Promise<void> {
+    if (groupIds.length === 0) return;
+    ctx.authorize('grant:write');
+    for (const groupId of groupIds) await this.groups.assertMayManage(tx, ctx, groupId);
+  }
+
   /**
    * Gives a group to a provider, or back (null). Either way it is empty then: who belonged did so by another's word.
-   * It takes what changing its members takes.
+   * The caller has asserted that the actor may (`assertMayFill`).
    */
   async assign(tx: Transaction, ctx: Context, groupId: string, providerId: string | null): Promise<void> {
-    await this.groups.assertMayManage(tx, ctx, groupId);
     await tx.delete(groupMembers).where(eq(groupMembers.groupId, groupId));
     const values = { identityProviderId: providerId, updatedAt: new Date(ctx.clock.now()) };
     await tx.update(groups).set(values).where(eq(groups.id, groupId));
