@@ -99,7 +99,7 @@ function nodeKeysOf({ reports }: Fleet): NodeKeys {
 function scimOf({ database, clock, log }: ServicesOptions, principals: PrincipalService, groups: GroupService) {
   return {
     directories: new ScimDirectoryService(database),
-    tokens: new ScimTokenService({ database, clock, log }),
+    tokens: new ScimTokenService({ database, groups, clock, log }),
     users: new ScimUserService(database, principals),
     groups: new ScimGroupService(database, groups),
   };

@@ -86,6 +86,33 @@ describe('rules of identity providers', () => {
   });
 });
 
+describe('tokens of a directory', () => {
+  const token = (directoryId: string, key?: string): Promise<GraphqlAnswer> => {
+    const input = { directoryId, name: 'token', expiresAt: inDays(1) };
+    return run('createScimToken', 'CreateScimTokenInput', input, key, 'secret scimToken { id }');
+  };
+
+  test('are not made by who has less than the groups of the directory', async () => {
+    const input = { name: 'corp', issuer: 'https://directory.example' };
+    const id = await done('createScimDirectory', 'CreateScimDirectoryInput', input);
+    const attacker = await person('keeps settings', ['settings:read', 'settings:write']);
+    expect((await token(id, attacker.key)).errors).toEqual([]);
+    const made = (await token(id)).data.done;
+    const response = await fetch(`${plane.graphqlUrl.replace(/graphql$/, 'scim/v2/Groups')}`, {
+      method: 'POST',
+      headers: { authorization: `Bearer ${made.secret}`, 'content-type': 'application/scim+json' },
+      body: JSON.stringify({ schemas: ['urn:ietf:params:scim:schemas:core:2.0:Group'], displayName: 'admins of corp' }),
+    });
+    const { id: groupId } = (await response.json()) as { id: string };
+    await done('assignRole', 'RoleInput', { groupId, role: 'ADMIN' });
+    expect(codeOf(await token(id, attacker.key))).toBe('FORBIDDEN');
+    const rotation = { id: made.scimToken.id, expiresAt: inDays(1) };
+    const rotated = await run('rotateScimToken', 'RotateScimTokenInput', rotation, attacker.key, 'secret');
+    expect(codeOf(rotated)).toBe('FORBIDDEN');
+    expect((await token(id)).errors).toEqual([]);
+  });
+});
+
 describe('who cannot grant does not come by the tools of another', () => {
   test('by a login code', async () => {
     const victim = await person('victim');

@@ -1,7 +1,7 @@
 import { timingSafeEqual } from 'node:crypto';
 import { AppError, permissions, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, inArray, isNull, lt, or } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, lt, or, sql } from 'drizzle-orm';
 import { noRights } from '../../access/rights.ts';
 import { recordMutation } from '../../audit/audit.service.ts';
 import { type Actor, type Context, systemActorId } from '../../context.ts';
@@ -10,6 +10,7 @@ import type { Database, Transaction } from '../../database/client.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../../database/mutation.ts';
 import { nameLengthMax, Violations } from '../../database/violations.ts';
+import type { GroupService } from '../group.service.ts';
 import { findDirectory } from './directory.service.ts';
 import { type ScimTokenRow, scimDirectories, scimTokens } from './scim.tables.ts';
 import type { Directory } from './scim-user.service.ts';
@@ -57,13 +58,20 @@ export class ScimTokenService {
   private readonly database: Database;
   private readonly clock: Clock;
   private readonly log: Log;
+  private readonly groups: Pick<GroupService, 'assertMayManage'>;
   private readonly loadOf: (directoryId: string) => Promise<readonly ScimTokenRow[] | undefined>;
 
-  constructor(options: { readonly database: Database; readonly clock: Clock; readonly log: Log }) {
+  constructor(options: {
+    readonly database: Database;
+    readonly groups: Pick<GroupService, 'assertMayManage'>;
+    readonly clock: Clock;
+    readonly log: Log;
+  }) {
     const { database } = options;
     this.database = database;
     this.clock = options.clock;
     this.log = options.log;
+    this.groups = options.groups;
     this.loadOf = batched(async (ids) => {
       const rows = await database.db
         .select()
@@ -90,6 +98,7 @@ export class ScimTokenService {
       found.expiry('input.expiresAt', input.expiresAt, now, scimTokenLifetimeMsMax);
       found.assertNone();
       const directory = await findDirectory(tx, input.directoryId, 'update');
+      await this.assertMayIssue(tx, ctx, directory.id);
       const id = uuidv7(now);
       const create = { actorId: ctx.actor.principalId, operation: 'createScimToken', key: input.idempotencyKey, input };
       const earlier = await claimIdempotencyKey(tx, create, id, now);
@@ -119,6 +128,7 @@ export class ScimTokenService {
       if (before.revokedAt !== null) found.add('input.id', 'the token was revoked; create a new one');
       found.assertNone();
       await findDirectory(tx, before.directoryId, 'update');
+      await this.assertMayIssue(tx, ctx, before.directoryId);
       await this.assertRoom(tx, before.directoryId, now);
       const expiresAt = new Date(Math.min(before.expiresAt.getTime(), now + overlapSeconds * 1000));
       const ending = await this.change(tx, before, { expiresAt });
@@ -193,6 +203,21 @@ export class ScimTokenService {
       .set({ lastUsedAt: new Date(nowMs) })
       .where(and(eq(scimTokens.id, token.id), or(isNull(scimTokens.lastUsedAt), lt(scimTokens.lastUsedAt, before))))
       .catch((error: unknown) => this.log.warn({ err: error, tokenId: token.id }, 'last use was not recorded'));
+  }
+
+  /**
+   * Whoever holds a token says who belongs to the directory's groups, himself too: to make one takes what they have now.
+   * What they are given later is the choice of whoever gives it.
+   */
+  private async assertMayIssue(tx: Transaction, ctx: Context, directoryId: string): Promise<void> {
+    const rows = await tx.execute<{ id: string }>(sql`select id from groups g
+      where directory_id = ${directoryId} and deleted_at is null and (
+        exists (select 1 from role_bindings b where b.group_id = g.id)
+        or exists (select 1 from servers s where s.owner_group_id = g.id and s.deleted_at is null))`);
+    for (const { id } of rows) await this.groups.assertMayManage(tx, ctx, id);
+    const granted = await tx.execute(sql`select 1 from grants a join groups g on g.id = a.subject_group_id
+      where g.directory_id = ${directoryId} and a.deleted_at is null limit 1`);
+    if (granted.length > 0) ctx.authorize('grant:write');
   }
 
   private async assertRoom(tx: Transaction, directoryId: string, nowMs: number): Promise<void> {
