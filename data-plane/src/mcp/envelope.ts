@@ -101,6 +101,9 @@ function fold(key: string): string {
   return key.normalize('NFKC').toLowerCase();
 }
 
+/** In UTF-16 code units. */
+const requestIdLengthMax = 1_024;
+
 function parseCall(value: JsonObject, idText: string | null, paramsRange: Range | null): Message {
   const { method, params } = value;
   if (typeof method !== 'string' || 'result' in value || 'error' in value) throw new AppError('INVALID_REQUEST');
@@ -116,9 +119,15 @@ function parseResponse(value: JsonObject, idText: string | null): Message {
   return { kind: 'response', id: requestId(value['id']), idText, method: null, params: {}, paramsRange: null };
 }
 
+/** Whether a value can be the id of a message; a longer text is no id but something to be kept and sent around. */
+export function isRequestId(id: unknown): id is string | number {
+  return typeof id === 'string' ? id.length <= requestIdLengthMax : typeof id === 'number' && Number.isInteger(id);
+}
+
 function requestId(id: unknown): string | number {
-  if (typeof id === 'string' || (typeof id === 'number' && Number.isInteger(id))) return id;
-  throw new AppError('INVALID_REQUEST', { publicMessage: 'The id of a message is a string or an integer.' });
+  if (isRequestId(id)) return id;
+  const publicMessage = `The id of a message is a string of at most ${requestIdLengthMax} characters or an integer.`;
+  throw new AppError('INVALID_REQUEST', { publicMessage });
 }
 
 /** A string member, or undefined where it is absent or of another type. */

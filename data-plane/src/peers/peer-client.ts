@@ -12,6 +12,8 @@ import { peerPaths } from './peer-server.ts';
 /** To connect and be heard, in milliseconds; nodes are near each other. */
 const answerTimeoutMs = 5_000;
 const answerBytesMax = 64 * 1024;
+/** Notices under way at once, to all nodes together. Clients cause them and wait for none, so a slow node holds up many. */
+const noticesMax = 256;
 /** To the head of an answer to a client, which its upstream may take its time for; in milliseconds. */
 const exchangeTimeoutMs = 10 * 60_000;
 
@@ -23,6 +25,7 @@ export class PeerClient implements PeerLink {
   readonly #options: { readonly identity: PeerIdentity; readonly peers: KnownPeers; readonly log: Log };
   /** By the certificate that is expected: a node that starts anew has another. */
   #agents = new Map<string, Agent>();
+  #notices = 0;
 
   constructor(
     nodeId: string,
@@ -35,14 +38,16 @@ export class PeerClient implements PeerLink {
 
   tell(notice: PeerNotice): void {
     for (const peer of this.#options.peers.all) {
-      this.#ask(peer, peerPaths.notice, notice).catch((error: unknown) => {
-        const { message } = toAppError(error);
-        this.#options.log.warn(
-          { nodeId: peer.nodeId, reason: message, kind: notice.kind },
-          'another node was not told',
-        );
-      });
+      if (this.#notices >= noticesMax) return this.#notTold(peer, notice, 'too many notices are under way');
+      this.#notices += 1;
+      this.#ask(peer, peerPaths.notice, notice)
+        .catch((error: unknown) => this.#notTold(peer, notice, toAppError(error).message))
+        .finally(() => (this.#notices -= 1));
     }
+  }
+
+  #notTold({ nodeId }: Peer, { kind }: PeerNotice, reason: string): void {
+    this.#options.log.warn({ nodeId, reason, kind }, 'another node was not told');
   }
 
   async respond(nodeId: string, relayed: RelayedResponse): Promise<boolean> {

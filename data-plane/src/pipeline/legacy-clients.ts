@@ -5,7 +5,7 @@ import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.t
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
 import { SessionStates, subscribedUriLengthMax, type SessionChange } from '../bridge/session-state.ts';
 import { isLogLevel } from '../bridge/translate.ts';
-import { isObject, objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
+import { isObject, isRequestId, objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { parseLossless } from '../mcp/lossless-json.ts';
 import type { Connections, UpstreamResponse } from '../upstream/connections.ts';
 import type { Bridge, BridgeAnswer, BridgedExchange } from './bridge.ts';
@@ -181,7 +181,7 @@ export class LegacyClients implements Bridge {
   #notified(session: BridgedSession, message: Message): void {
     const requestId = message.params['requestId'];
     if (message.method !== 'notifications/cancelled') return;
-    if (typeof requestId !== 'string' && typeof requestId !== 'number') return;
+    if (!isRequestId(requestId)) return;
     const underWay = this.#underWay.get(requestKey(session.id, requestId));
     if (underWay !== undefined) underWay.cancel();
     else this.#options.peers.tell({ kind: 'cancelled', sessionId: session.id, requestId });

@@ -9,6 +9,8 @@ export const parkedMsMax = 10 * 60_000;
 /** Calls that wait at once, for one principal and on one node. */
 export const parkedPerPrincipalMax = 32;
 export const parkedMax = 1_000;
+/** Of their requests, on one node. */
+export const parkedBytesMax = 64 * 1024 * 1024;
 
 /** A call that waits for its client to come back with answers. */
 export interface ParkedCall {
@@ -57,7 +59,8 @@ export class ParkedCalls {
     const principalId = principalOf(call);
     const ofPrincipal = [...this.#calls.values()].filter((parked) => principalOf(parked.call) === principalId).length;
     if (ofPrincipal >= parkedPerPrincipalMax) throw new AppError('RATE_LIMITED');
-    if (this.#calls.size >= parkedMax) throw new AppError('OVERLOADED');
+    const bytes = [...this.#calls.values()].reduce((sum, parked) => sum + bytesOf(parked.call), bytesOf(call));
+    if (this.#calls.size >= parkedMax || bytes > parkedBytesMax) throw new AppError('OVERLOADED');
     const timer = setTimeout(() => this.#expire(call.callId), this.#parkedMs);
     timer.unref();
     this.#calls.set(call.callId, { call, timer });
@@ -117,4 +120,8 @@ export class ParkedCalls {
 
 function principalOf({ authorized }: ParkedCall): string {
   return authorized.routed.authenticated.principal.id;
+}
+
+function bytesOf({ authorized }: ParkedCall): number {
+  return authorized.routed.received.body.length;
 }
