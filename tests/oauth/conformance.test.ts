@@ -1,11 +1,11 @@
 import { spawn } from 'node:child_process';
 import { createRequire } from 'node:module';
+import { freePort } from '@sallyport/cli';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Browser } from './browser.ts';
 import {
   createClient,
   createUser,
-  freePort,
   loginCode,
   type OAuthPlane,
   resource,

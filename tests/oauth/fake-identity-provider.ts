@@ -2,7 +2,7 @@ import { generateKeyPairSync } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
 import { type Configuration, Provider } from 'oidc-provider';
-import { freePort } from './oauth-kit.ts';
+import { freePort } from '@sallyport/cli';
 
 export const idpClient = { id: 'sallyport', secret: 'a secret that the provider gave us' };
 

@@ -1,6 +1,7 @@
 import { systemClock } from '@sallyport/schema/platform';
 import { generateKeyPair, SignJWT } from 'jose';
 import postgres from 'postgres';
+import { freePort } from '@sallyport/cli';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { Browser, type Shown } from './browser.ts';
 import { type FakeIdentityProvider, idpClient, startFakeIdentityProvider } from './fake-identity-provider.ts';
@@ -9,7 +10,6 @@ import {
   authorizationRequest,
   createClient,
   exchange,
-  freePort,
   loginCode,
   nodesUrl,
   type OAuthPlane,

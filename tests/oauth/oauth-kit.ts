@@ -1,5 +1,5 @@
 import { createHash, randomBytes } from 'node:crypto';
-import { createServer } from 'node:http';
+import { freePort } from '@sallyport/cli';
 import { decodeJwt } from 'jose';
 import { startTestControlPlane, type TestControlPlane, type TestControlPlaneOptions } from '../kit/control-plane.ts';
 import { Browser, formOf } from './browser.ts';
@@ -7,16 +7,6 @@ import { Browser, formOf } from './browser.ts';
 export const nodesUrl = 'https://mcp.example.com';
 export const resource = `${nodesUrl}/mcp/github`;
 export const redirectUri = 'https://client.example.com/callback';
-
-/** A port that was free a moment ago: the issuer must be known before the server listens. */
-export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const address = server.address();
-  await new Promise((resolve) => server.close(resolve));
-  if (typeof address !== 'object' || address === null) throw new Error('no port');
-  return address.port;
-}
 
 export interface OAuthPlane extends TestControlPlane {
   readonly issuer: string;
