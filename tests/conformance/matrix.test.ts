@@ -1,8 +1,9 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { type ClientCell, clientCells, expectedClientFailures, runClientCell } from './client-leg.ts';
 import { type Cell, cells, expectedFailures, isSameEra, runCell } from './matrix.ts';
-import { rowOfResult } from './page.ts';
+import { conformancePage, rowOfClientResult, rowOfResult, rowsOfPage } from './page.ts';
 
 const page = readFileSync(join(import.meta.dirname, '../../docs/reference/conformance.md'), 'utf8');
 const suiteDeadlineMs = 150_000;
@@ -11,8 +12,15 @@ function nameOf({ eras, revision, topology }: Cell): string {
   return `${revision} client, ${eras} server, ${topology}`;
 }
 
+function nameOfClient({ client, server, topology }: ClientCell): string {
+  return `${client} client, server of ${server}, ${topology}`;
+}
+
 /** The short form; `pnpm conformance` runs every cell. */
 const translated = cells.filter((cell) => !isSameEra(cell) && cell.topology !== 'one node');
+const translatedClients = clientCells.filter(({ server, client, topology }) => {
+  return server !== client && topology !== 'one node';
+});
 
 describe('where client and server share no era, over nodes of which one dies', () => {
   test.each(translated.map((cell) => [nameOf(cell), cell] as const))(
@@ -28,10 +36,43 @@ describe('where client and server share no era, over nodes of which one dies', (
     },
     suiteDeadlineMs,
   );
+
+  test.each(translatedClients.map((cell) => [nameOfClient(cell), cell] as const))(
+    'servers of the suite see what the page says: %s',
+    async (_name, cell) => {
+      const result = await runClientCell(cell);
+      expect(result.kills).toBeGreaterThanOrEqual(result.scenarios - 1);
+      const unexpected = [...result.failed].filter(([scenario]) => !Object.hasOwn(expectedClientFailures, scenario));
+      expect(unexpected).toEqual([]);
+      expect(page).toContain(rowOfClientResult(result));
+    },
+    suiteDeadlineMs,
+  );
 });
 
 test('the page has a row for every combination, and a reason for every exception', () => {
-  expect(page.split('\n').filter((line) => /^\| (both|legacy|modern)/.test(line))).toHaveLength(cells.length);
-  const named = [...page.matchAll(/`(?:server|input|tools|caching)[\w-]*`/g)].map(([text]) => text.slice(1, -1));
-  for (const scenario of new Set(named)) expect(Object.keys(expectedFailures)).toContain(scenario);
+  const rows = rowsOfPage(page);
+  expect(rows).toHaveLength(cells.length + clientCells.length);
+  for (const cell of cells)
+    expect(rows.filter((row) => row.startsWith(startOf(rowOfResult(empty(cell)))))).toHaveLength(1);
+  for (const cell of clientCells) {
+    expect(rows.filter((row) => row.startsWith(startOf(rowOfClientResult(empty(cell)))))).toHaveLength(1);
+  }
+  const excepted = new Set(rows.flatMap((row) => [...row.matchAll(/`([\w-]+)`/g)].map(([, scenario]) => scenario)));
+  expect(excepted).toEqual(new Set(Object.keys({ ...expectedFailures, ...expectedClientFailures })));
 });
+
+test('the page is what `pnpm conformance` writes', () => {
+  expect(page).toBe(conformancePage(rowsOfPage(page)));
+});
+
+function empty<T>(
+  cell: T,
+): T & { scenarios: number; failed: Map<string, string[]>; kills: number; isKilled: null; result: Map<string, []> } {
+  return { ...cell, scenarios: 0, failed: new Map(), kills: 0, isKilled: null, result: new Map() };
+}
+
+/** A row up to its score. */
+function startOf(row: string): string {
+  return row.slice(0, row.lastIndexOf('| 0/0'));
+}

@@ -2,7 +2,7 @@
 import { startRoundRobinEntry } from '@sallyport/cli';
 import { createEgress, discoverUpstream, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
 import { startFleetOfNodes } from '../data-plane/fleet-of-nodes.ts';
-import { testKey } from '../data-plane/pipeline-node.ts';
+import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
 import { startAuthorizationShim } from '../kit/authorization-shim.ts';
 import { type ReferenceEras, startReferenceServer } from '../kit/reference-server.ts';
 import { failedChecks, runSuite, scoredScenarios, type SuiteResult, type SuiteRevision } from './run-suite.ts';
@@ -53,7 +53,8 @@ export async function runCell(cell: Cell): Promise<CellResult> {
   try {
     const reference = await startReferenceServer({ eras: cell.eras });
     ends.push(() => reference.stop());
-    const fleet = await startFleetOfNodes(cell.topology === 'one node' ? 1 : 3, await configurationOf(reference.url));
+    const configuration = configurationOf(reference.url, await discover(reference.url));
+    const fleet = await startFleetOfNodes(cell.topology === 'one node' ? 1 : 3, configuration);
     ends.push(() => fleet.stop());
     const nodes = fleet.nodes.map(({ node }) => new URL(node.url('reference')));
     const entry = await startRoundRobinEntry({ host: '127.0.0.1', port: 0, nodes, clock: systemClock });
@@ -86,28 +87,34 @@ function scored(result: SuiteResult, revision: SuiteRevision): Pick<CellResult, 
   return { scenarios: scenarios.length, failed: new Map(failed) };
 }
 
-/** As the control plane would have it: discovered, everything approved, everything granted. */
-async function configurationOf(url: string) {
+/** What the control plane would learn of a server. */
+export async function discover(url: string): Promise<Discovery> {
   const egress = createEgress({ allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow, connectionsPerOriginMax: 8 });
   try {
     const clientInfo = { name: 'conformance', version: '1' };
-    const found = await discoverUpstream({ url, egress, timeoutMs: 30_000, clientInfo, definitionsBytesMax: 1e7 });
-    const names = new Map(found.definitions.map(({ kind, name }) => [`${kind}\n${name}`, { kind, name }]));
-    const definitions = [...names.values()].map(({ kind, name }) => ({
-      kind,
-      name,
-      approvedDigests: found.definitions
-        .filter((one) => one.kind === kind && one.name === name)
-        .map(({ digest }) => digest),
-      state: 'approved' as const,
-      labels: null,
-    }));
-    return {
-      servers: [{ slug: 'reference', url, protocolRevisions: found.protocolRevisions, definitions }],
-      grants: [{ server: 'reference', tools: ['*'], prompts: ['*'], resources: ['*'] }],
-      keepRecords: false,
-    };
+    return await discoverUpstream({ url, egress, timeoutMs: 30_000, clientInfo, definitionsBytesMax: 1e7 });
   } finally {
     await egress.close();
   }
 }
+
+/** As the control plane would have it: what was discovered is approved, and everything granted. */
+export function configurationOf(url: string, found: Discovery): TestConfiguration {
+  const names = new Map(found.definitions.map(({ kind, name }) => [`${kind}\n${name}`, { kind, name }]));
+  const definitions = [...names.values()].map(({ kind, name }) => ({
+    kind,
+    name,
+    approvedDigests: found.definitions
+      .filter((one) => one.kind === kind && one.name === name)
+      .map(({ digest }) => digest),
+    state: 'approved' as const,
+    labels: null,
+  }));
+  return {
+    servers: [{ slug: 'reference', url, protocolRevisions: found.protocolRevisions, definitions }],
+    grants: [{ server: 'reference', tools: ['*'], prompts: ['*'], resources: ['*'] }],
+    keepRecords: false,
+  };
+}
+
+export type Discovery = Awaited<ReturnType<typeof discoverUpstream>>;

@@ -1,38 +1,85 @@
+import { type ClientCellResult, clientScenarios, expectedClientFailures, notInTheMidst } from './client-leg.ts';
 import { type Cell, type CellResult, expectedFailures, isSameEra } from './matrix.ts';
+import { scoredScenarios } from './run-suite.ts';
 
 const erasText = { dual: 'both eras', legacy: 'legacy only', modern: 'modern only' } as const;
 
-/** One line of the page's table; what a cell must keep to. */
-export function rowOf(cell: Cell, passed: number, scenarios: number, failed: readonly string[]): string {
-  const way = isSameEra(cell) ? 'as it is' : 'translated';
-  const exceptions = failed.length === 0 ? '–' : failed.map((scenario) => `\`${scenario}\``).join(', ');
-  return `| ${erasText[cell.eras]} | ${cell.revision} | ${cell.topology} | ${way} | ${passed}/${scenarios} | ${exceptions} |`;
+function scoreOf({ scenarios, failed }: CellResult | ClientCellResult): string {
+  const exceptions = failed.size === 0 ? '–' : [...failed.keys()].map((scenario) => `\`${scenario}\``).join(', ');
+  return `${scenarios - failed.size}/${scenarios} | ${exceptions}`;
 }
 
+const way = (isSame: boolean): string => (isSame ? 'as it is' : 'translated');
+
+/** One line of the first table; what a cell must keep to. */
 export function rowOfResult(result: CellResult): string {
-  return rowOf(result, result.scenarios - result.failed.size, result.scenarios, [...result.failed.keys()]);
+  const { eras, revision, topology }: Cell = result;
+  return `| ${erasText[eras]} | ${revision} | ${topology} | ${way(isSameEra(result))} | ${scoreOf(result)} |`;
 }
 
-/** `docs/reference/conformance.md`. */
-export function conformancePage(results: readonly CellResult[]): string {
-  const reasons = Object.entries(expectedFailures).map(([scenario, reason]) => `- \`${scenario}\`: ${reason}`);
+/** One line of the second table. */
+export function rowOfClientResult(result: ClientCellResult): string {
+  const { server, client, topology } = result;
+  return `| the suite's, ${server} | ${client} | ${topology} | ${way(server === client)} | ${scoreOf(result)} |`;
+}
+
+/** The rows of both tables as a page has them. */
+export function rowsOfPage(page: string): readonly string[] {
+  return page.split('\n').filter((line) => /^\| (?:both|legacy|modern|the suite's, )/.test(line));
+}
+
+function reasons(exceptions: Readonly<Record<string, string>>): string {
+  return Object.entries(exceptions)
+    .map(([scenario, reason]) => `- \`${scenario}\`: ${reason}`)
+    .join('\n');
+}
+
+function loginScenarios(): string {
+  const all = [...scoredScenarios('2025-11-25', 'client'), ...scoredScenarios('2026-07-28', 'client')];
+  const left = [...new Set(all)].filter((scenario) => !scenario.startsWith('auth/'));
+  const driven = new Set([...clientScenarios('2025-11-25'), ...clientScenarios('2026-07-28')]);
+  const missing = left.filter((scenario) => !driven.has(scenario));
+  if (missing.length > 0) throw new Error(`scenarios that are neither run nor excepted: ${missing.join(', ')}`);
+  const names = [...new Set(all)].filter((scenario) => scenario.startsWith('auth/'));
+  return names.map((name) => `\`${name}\``).join(', ');
+}
+
+/** `docs/reference/conformance.md`, with these rows in its tables. */
+export function conformancePage(rows: readonly string[]): string {
+  const isClientRow = (row: string): boolean => row.startsWith("| the suite's");
   return `<!-- Written by \`pnpm conformance\`; do not edit. -->
 
 # Conformance
 
-The official conformance suite (\`@modelcontextprotocol/conformance\`) against one reference server, as a client of each
-revision, through nodes of Sallyport. The server speaks both eras, or one alone; where it does not speak the client's, every
-message is translated ([era-bridges.md](era-bridges.md)). Over three nodes each request goes to the next one, and the first
-node is cut off in the midst of the run, at a moment in which nothing is under way.
+The official conformance suite (\`@modelcontextprotocol/conformance\`) through nodes of Sallyport, in both its legs. Where
+client and server share no era, every message is translated ([era-bridges.md](era-bridges.md)). Over three nodes each
+request goes to the next one, and the first node is cut off in the midst, at a moment in which nothing is under way.
+
+## The suite as the client
+Against one reference server, as a client of each revision. The server speaks both eras, or one alone.
 
 | server | client | nodes | messages pass | scored scenarios | not passed |
 |---|---|---|---|---|---|
-${results.map(rowOfResult).join('\n')}
+${rows.filter((row) => !isClientRow(row)).join('\n')}
 
 What is not passed, and why the wire cannot carry it:
 
-${reasons.join('\n')}
+${reasons(expectedFailures)}
 
+## The suite as the server
+The suite starts a server for each scenario and judges what it is sent: by a client on the official SDK, v1 for 2025-11-25
+and v2 for 2026-07-28, that a node stands before. The node is cut off once the client is connected. Beside the scored
+scenarios \`json-schema-2020-12-preservation\` counts, which is younger than both revisions.
+
+| server | client | nodes | messages pass | scenarios | not passed |
+|---|---|---|---|---|---|
+${rows.filter(isClientRow).join('\n')}
+${Object.keys(expectedClientFailures).length === 0 ? '' : `\nWhat is not passed, and why:\n\n${reasons(expectedClientFailures)}\n`}
+What nodes cannot stand in the midst of, and why:
+
+- ${loginScenarios()}: ${notInTheMidst}
+
+## How it is kept
 \`pnpm conformance\` runs all of it, in some minutes, and writes this page; the tests run the translated half over three
 nodes and hold it to the page. That bytes which pass score the same as directly, check by check, is tested as well
 (\`tests/conformance/suite.test.ts\`).

@@ -7,6 +7,8 @@ import { z } from 'zod';
 
 const suite = createRequire(import.meta.url).resolve('@modelcontextprotocol/conformance/dist/index.js');
 const suiteTimeoutMs = 120_000;
+/** For one client of one scenario. */
+const clientTimeoutMs = 60_000;
 
 export type SuiteRevision = '2025-11-25' | '2026-07-28';
 
@@ -26,10 +28,10 @@ const checksSchema = z.array(
 );
 
 /** The scenarios that count toward conformance with a revision, as the suite's frozen list has them. */
-export function scoredScenarios(revision: SuiteRevision): readonly string[] {
+export function scoredScenarios(revision: SuiteRevision, leg: 'client' | 'server' = 'server'): readonly string[] {
   const file = join(suite, `../../requirements/${revision}.yaml`);
-  const section = /^server:\n((?: {2}- .*\n)+)/m.exec(readFileSync(file, 'utf8'))?.[1] ?? '';
-  return section.split('\n').flatMap((line) => line.match(/^ {2}- ([\w-]+)/)?.[1] ?? []);
+  const section = new RegExp(`^${leg}:\\n((?: {2}- .*\\n)+)`, 'm').exec(readFileSync(file, 'utf8'))?.[1] ?? '';
+  return section.split('\n').flatMap((line) => line.match(/^ {2}- ([\w/-]+)/)?.[1] ?? []);
 }
 
 function run(parameters: readonly string[]): Promise<string> {
@@ -52,7 +54,7 @@ function run(parameters: readonly string[]): Promise<string> {
 function readResults(folder: string): SuiteResult {
   const results = new Map<string, readonly Check[]>();
   for (const entry of readdirSync(folder).sort()) {
-    const scenario = /^server-(.+)-\d{4}-\d\d-\d\dT[\d-]+Z$/.exec(entry)?.[1];
+    const scenario = /^(?:server-)?(.+)-\d{4}-\d\d-\d\dT[\d-]+Z$/.exec(entry)?.[1];
     if (scenario === undefined) continue;
     const checks = checksSchema.parse(JSON.parse(readFileSync(join(folder, entry, 'checks.json'), 'utf8')));
     results.set(
@@ -80,7 +82,27 @@ export async function runSuite(options: {
     options.scenario === undefined
       ? ['--requirements', options.revision]
       : ['--scenario', options.scenario, '--spec-version', options.revision];
-  const output = await run(['server', '--url', options.url, ...selection, '-o', folder]);
+  return resultsOf(folder, await run(['server', '--url', options.url, ...selection, '-o', folder]));
+}
+
+/**
+ * Runs one client scenario of the suite: it starts a server of `revision`, then `command` in a shell with the server's URL
+ * as the last argument, and judges what the server saw.
+ */
+export async function runClientScenario(options: {
+  readonly command: string;
+  readonly scenario: string;
+  readonly revision: SuiteRevision;
+  readonly label: string;
+}): Promise<readonly Check[]> {
+  const { command, scenario, revision, label } = options;
+  const folder = join(tmpdir(), 'sallyport-conformance', label, `${scenario}-${revision}`);
+  rmSync(folder, { recursive: true, force: true });
+  const selection = ['--scenario', scenario, '--spec-version', revision, '--timeout', String(clientTimeoutMs)];
+  return resultsOf(folder, await run(['client', '--command', command, ...selection, '-o', folder])).get(scenario) ?? [];
+}
+
+function resultsOf(folder: string, output: string): SuiteResult {
   try {
     return readResults(folder);
   } catch (cause) {

@@ -345,6 +345,16 @@ describe('an upstream', () => {
     expect((await discover(upstream.url)).protocolRevisions).toEqual(['2025-06-18']);
   });
 
+  test('that says yes to everything, and no more to `initialize`, is known by what it speaks', async () => {
+    const upstream = await listing();
+    const fetch: DiscoverOptions['egress']['fetch'] = (input, init) => {
+      const id = typeof init?.body === 'string' && /"initialize".*"id":(\d+)/.exec(init.body)?.[1];
+      if (typeof id !== 'string') return egress.fetch(input, init);
+      return Promise.resolve(Response.json({ jsonrpc: '2.0', id: Number(id), result: {} }));
+    };
+    expect((await discover(upstream.url, { egress: { fetch } })).protocolRevisions).toEqual(['2026-07-28']);
+  });
+
   test('is left with no session, also by an initialize that it answered with another revision', async () => {
     const upstream = await listing();
     upstream.legacyRevisions = ['2025-06-18'];

@@ -39,6 +39,13 @@ describe('an event stream is read as the standard says', () => {
   });
 });
 
+test('the wait that a stream wants before it is taken up again is read, where it is a number', () => {
+  const waits = ['retry: 10', 'retry:0', 'retry: soon', 'retry: -1', 'data: a'].map(
+    (line) => parse(Buffer.from(`${line}\n\n`))[0]?.retryMs,
+  );
+  expect(waits).toEqual([10, 0, null, null, null]);
+});
+
 test('wherever the bytes are cut, the events are the same and their bytes are the stream', () => {
   const line = fc.constantFrom('data: é😀', 'data:{"a":1}', ': c', 'id: 1', 'event: message', 'data', 'x', '');
   const ending = fc.constantFrom('\n', '\r\n', '\r');

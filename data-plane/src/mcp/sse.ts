@@ -4,6 +4,8 @@ const lineFeed = 0x0a;
 const carriageReturn = 0x0d;
 const colon = 0x3a;
 const space = 0x20;
+const fields: ReadonlySet<string> = new Set(['data', 'id', 'event', 'retry']);
+const digits = /^\d{1,15}$/;
 
 /** One event of a stream, or a block of comments alone. */
 export interface SseEvent {
@@ -15,6 +17,8 @@ export interface SseEvent {
   readonly id: string | null;
   /** The `event` field: the kind of the event; null where it has none, which stands for `message`. */
   readonly event: string | null;
+  /** The `retry` field, in milliseconds: what to wait before the stream is taken up again. */
+  readonly retryMs: number | null;
 }
 
 /**
@@ -88,6 +92,7 @@ export class SseParser {
     let data: string | null = null;
     let id: string | null = null;
     let event: string | null = null;
+    let retryMs: number | null = null;
     while (at < raw.length) {
       let end = at;
       while (end < raw.length && raw[end] !== lineFeed && raw[end] !== carriageReturn) end++;
@@ -95,9 +100,10 @@ export class SseParser {
       if (field?.name === 'data') data = data === null ? field.value : `${data}\n${field.value}`;
       else if (field?.name === 'id' && !field.value.includes('\0')) id = field.value;
       else if (field?.name === 'event') event = field.value;
+      else if (field?.name === 'retry' && digits.test(field.value)) retryMs = Number(field.value);
       at = raw[end] === carriageReturn && raw[end + 1] === lineFeed ? end + 2 : end + 1;
     }
-    return { raw, data, id, event };
+    return { raw, data, id, event, retryMs };
   }
 }
 
@@ -106,7 +112,7 @@ function fieldOf(raw: Buffer, start: number, end: number): { name: string; value
   const found = raw.indexOf(colon, start);
   const nameEnd = found < 0 || found > end ? end : found;
   const name = raw.toString('latin1', start, nameEnd);
-  if (name !== 'data' && name !== 'id' && name !== 'event') return undefined;
+  if (!fields.has(name)) return undefined;
   let valueStart = Math.min(nameEnd + 1, end);
   if (valueStart < end && raw[valueStart] === space) valueStart++;
   return { name, value: raw.toString('utf8', valueStart, end) };
@@ -121,7 +127,13 @@ export function withData(event: SseEvent, data: string): Buffer {
 /** The event with another id; its other fields stay. */
 export function withId(event: SseEvent, id: string): SseEvent {
   const kept = linesOf(event).filter((line) => line !== 'id' && !line.startsWith('id:'));
-  return { raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')), data: event.data, id, event: event.event };
+  return {
+    raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')),
+    data: event.data,
+    id,
+    event: event.event,
+    retryMs: event.retryMs,
+  };
 }
 
 function linesOf(event: SseEvent): string[] {

@@ -14,6 +14,8 @@ export interface ResponseMessages extends MessageStream {
   readonly isStream: boolean;
   /** The id of the last event that had one. */
   readonly lastEventId: string | null;
+  /** What the upstream wants waited before that, in milliseconds; null where it did not say. */
+  readonly retryMs: number | null;
 }
 
 /**
@@ -58,6 +60,7 @@ const lingerMs = 1_000;
 class SingleMessage implements ResponseMessages {
   readonly isStream = false;
   readonly lastEventId = null;
+  readonly retryMs = null;
   #message: JsonObject | undefined;
 
   constructor(message: JsonObject | undefined) {
@@ -81,6 +84,7 @@ class EventMessages implements ResponseMessages {
   readonly #parser: SseParser;
   readonly #queue: string[] = [];
   lastEventId: string | null = null;
+  retryMs: number | null = null;
 
   constructor(response: UpstreamResponse, eventBytesMax: number) {
     this.#response = response;
@@ -95,6 +99,7 @@ class EventMessages implements ResponseMessages {
       if (chunk === undefined) return undefined;
       for (const event of this.#parser.push(chunk)) {
         if (event.id !== null && event.id !== '') this.lastEventId = event.id;
+        this.retryMs = event.retryMs ?? this.retryMs;
         if (event.data !== null && event.data !== '') this.#queue.push(event.data);
       }
     }

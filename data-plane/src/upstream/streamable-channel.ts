@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import {
   AppError,
   eraOf,
@@ -15,8 +16,10 @@ import { readMessages, type ResponseMessages } from './message-stream.ts';
 
 /** How often one broken stream is taken up again without a message in between. */
 const resumptionsMax = 5;
-/** Waited before, in milliseconds; servers that poll (SEP-1699) close streams on purpose. */
+/** Waited before where the upstream names no time, in milliseconds; servers that poll (SEP-1699) close streams on purpose. */
 const resumptionDelayMs = 200;
+/** No upstream is waited for longer than this at once, in milliseconds, whatever it says. */
+const resumptionDelayMaxMs = 60_000;
 const visibleAscii = /^[\x21-\x7e]{1,2048}$/;
 
 export interface StreamableTransportOptions {
@@ -128,7 +131,6 @@ class StreamableChannel implements LegacyChannel {
   }
 
   async #resume(lastEventId: string, terms: CallTerms): Promise<ResponseMessages | undefined> {
-    await new Promise((resolve) => setTimeout(resolve, resumptionDelayMs));
     const headers = [...this.#headers, 'last-event-id', lastEventId];
     const response = await send(this.#options, 'GET', null, headers, terms);
     const messages = await readMessages(response, this.#options.limits);
@@ -142,7 +144,9 @@ class ResumedMessages implements MessageStream {
   #messages: ResponseMessages;
   readonly #requestId: unknown;
   readonly #resume: (lastEventId: string) => Promise<ResponseMessages | undefined>;
+  readonly #closing = new AbortController();
   #lastEventId: string | null = null;
+  #retryMs: number | null = null;
   #resumptions = 0;
   #answered = false;
   #closed = false;
@@ -166,13 +170,22 @@ class ResumedMessages implements MessageStream {
         return message;
       }
       this.#lastEventId = this.#messages.lastEventId ?? this.#lastEventId;
+      this.#retryMs = this.#messages.retryMs ?? this.#retryMs;
       if (this.#answered || this.#lastEventId === null || this.#resumptions++ >= resumptionsMax) return undefined;
+      await this.#pause();
+      if (this.#closed) return undefined;
       const resumed = await this.#resume(this.#lastEventId);
       if (resumed === undefined) return undefined;
       if (this.#closed) resumed.close();
       this.#messages = resumed;
     }
     return undefined;
+  }
+
+  /** As long as the upstream wants (`retry`, 2025-11-25 basic/transports §Sending Messages), or until nobody reads on. */
+  async #pause(): Promise<void> {
+    const delayMs = Math.min(this.#retryMs ?? resumptionDelayMs, resumptionDelayMaxMs);
+    await setTimeout(delayMs, undefined, { signal: this.#closing.signal }).catch(() => undefined);
   }
 
   /** A stream that breaks is taken up like one that ends, if it can be. */
@@ -189,6 +202,7 @@ class ResumedMessages implements MessageStream {
 
   close(): void {
     this.#closed = true;
+    this.#closing.abort();
     this.#messages.close();
   }
 }

@@ -282,6 +282,11 @@ export function isRefusal(error: unknown, attempt: Attempt): boolean {
   return error instanceof Error && error.message.includes('protocol version is not supported');
 }
 
+/** True when what came is no answer to a handshake: some servers say yes, and nothing else, to any method. */
+function isNoHandshake(error: unknown): boolean {
+  return error instanceof SdkError && error.code === SdkErrorCode.InvalidResult;
+}
+
 /** Whether the upstream accepts `initialize` with exactly this revision; undefined when it does not. */
 export async function tryLegacy(
   attempt: Attempt,
@@ -291,7 +296,7 @@ export async function tryLegacy(
   try {
     return await connect(attempt, 'legacy', [revision], over);
   } catch (error) {
-    if (isRefusal(error, attempt)) return undefined;
+    if (isRefusal(error, attempt) || isNoHandshake(error)) return undefined;
     throw error;
   }
 }
