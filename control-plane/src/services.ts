@@ -130,12 +130,13 @@ function oauthServices(
   others: {
     readonly apiKeys: ApiKeyService;
     readonly groups: GroupService;
+    readonly roles: RoleService;
     readonly fleet: Fleet;
     readonly egress: Egress;
   },
 ) {
   const { database, secretKey, publicUrls: urls, clock, log } = options;
-  const { apiKeys, fleet, egress } = others;
+  const { apiKeys, roles, fleet, egress } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
   const store = new ObjectStore({ database, vault, clients, clock });
@@ -146,14 +147,24 @@ function oauthServices(
     vault,
     egress,
     groups,
+    roles,
     endLogins: (tx, providerId) => endLogins(tx, endLogin, new Date(clock.now()), { providerId }),
   });
   const connections = new OidcConnections({ egress, secretOf: (provider) => providers.secretOf(provider), clock });
-  const logins = new FederatedLoginService({ database, vault, providers, connections, groups, clock, log });
+  const logins = new FederatedLoginService({
+    issuer: urls?.issuer,
+    database,
+    vault,
+    providers,
+    connections,
+    groups,
+    clock,
+    log,
+  });
   const logouts = new BackChannelLogoutService({ database, providers, connections, endLogin, clock, log });
   const consents = new ConsentService(database, store);
   const loginCodes = new LoginCodeService(database, apiKeys, clock);
-  const settings = new OAuthSettingsService(database);
+  const settings = new OAuthSettingsService(database, urls?.issuer);
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, clock, log };
   const federation = { providers, connections, logins, logouts };
   const { signingKeys } = fleet;
@@ -260,7 +271,7 @@ export async function startServices(options: ServicesOptions) {
     ...policyServices(database, apiKeys),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authentication: guardedAuthentication(options, roles, keyUses),
-    ...oauthServices(options, { apiKeys, groups, fleet, egress }),
+    ...oauthServices(options, { apiKeys, groups, roles, fleet, egress }),
     keyUses,
     fleet,
     discovery,

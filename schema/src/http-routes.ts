@@ -72,7 +72,7 @@ export const oauthRoutes = {
   oauthInteraction: { path: '/oauth/interaction/{id}', methods: ['GET'], access: 'public' },
   oauthLogin: { path: '/oauth/interaction/{id}/login', methods: ['POST'], access: 'public' },
   oauthProvider: { path: '/oauth/interaction/{id}/provider', methods: ['GET'], access: 'public' },
-  oauthCallback: { path: '/oauth/callback', methods: ['GET'], access: 'public' },
+  oauthCallback: { path: '/oauth/callback/{id}', methods: ['GET'], access: 'public' },
   oauthLoggedIn: { path: '/oauth/interaction/{id}/logged-in', methods: ['GET'], access: 'public' },
   oauthBackChannelLogout: { path: '/oauth/backchannel-logout/{id}', methods: ['POST'], access: 'public' },
   oauthConsent: { path: '/oauth/interaction/{id}/consent', methods: ['POST'], access: 'public' },

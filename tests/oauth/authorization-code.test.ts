@@ -284,6 +284,10 @@ describe('behind a balancer that terminates TLS', () => {
     const metadata = await (await fetch(`${local}/.well-known/oauth-authorization-server`)).text();
     expect(metadata).toContain(`"token_endpoint":"${issuer}/oauth/token"`);
     expect(metadata).not.toContain('127.0.0.1');
+    // Nobody's metadata document makes a client until an administrator says whose (decision 0054).
+    expect(metadata).not.toContain('"client_id_metadata_document_supported":true');
+    const named = authorizationRequest(plane, 'https://anybody.example/client.json').url;
+    expect((await fetch(`${local}${named.pathname}${named.search}`, { redirect: 'manual' })).status).toBe(400);
     await behind.stop();
   });
 });

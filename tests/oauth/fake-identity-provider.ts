@@ -21,6 +21,8 @@ export interface FakeIdentityProvider {
   readonly foreignRequests: string[];
   /** Requests for the keys. */
   keyRequests: number;
+  /** Requests for tokens. */
+  tokenRequests: number;
   /** Parameters of the last authorization request. */
   lastRequest: URLSearchParams;
   /** Signs a token with the provider's key. */
@@ -28,14 +30,14 @@ export interface FakeIdentityProvider {
   stop(): Promise<void>;
 }
 
-function configuration(jwk: object, redirectUri: string): Configuration {
+function configuration(jwk: object, redirectPrefix: string): Configuration {
   return {
     jwks: { keys: [{ ...jwk, kid: 'idp-1', use: 'sig', alg: 'RS256' }] },
     clients: [
       {
         client_id: idpClient.id,
         client_secret: idpClient.secret,
-        redirect_uris: [redirectUri],
+        redirect_uris: [redirectPrefix],
         grant_types: ['authorization_code', 'client_credentials'],
         response_types: ['code'],
         token_endpoint_auth_method: 'client_secret_post',
@@ -93,11 +95,13 @@ function bent(idp: Login, response: ServerResponse): ServerResponse {
   return response;
 }
 
-export async function startFakeIdentityProvider(redirectUri: string): Promise<FakeIdentityProvider> {
+/** @param redirectPrefix under which redirect URIs are registered: ids of providers are not known yet */
+export async function startFakeIdentityProvider(redirectPrefix: string): Promise<FakeIdentityProvider> {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const port = await freePort();
   const issuer = `http://127.0.0.1:${port}`;
-  const provider = new Provider(issuer, configuration(privateKey.export({ format: 'jwk' }), redirectUri));
+  const provider = new Provider(issuer, configuration(privateKey.export({ format: 'jwk' }), redirectPrefix));
+  provider.Client.prototype.redirectUriAllowed = (uri: string) => uri.startsWith(redirectPrefix);
   const callback = provider.callback();
   const idp: FakeIdentityProvider = {
     issuer,
@@ -108,6 +112,7 @@ export async function startFakeIdentityProvider(redirectUri: string): Promise<Fa
     groupRequests: [],
     foreignRequests: [],
     keyRequests: 0,
+    tokenRequests: 0,
     lastRequest: new URLSearchParams(),
     sign: (claims, header = {}) =>
       new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: 'idp-1', ...header }).sign(privateKey),
@@ -122,6 +127,7 @@ export async function startFakeIdentityProvider(redirectUri: string): Promise<Fa
       delete request.headers.cookie;
     }
     if (url.pathname === '/jwks') idp.keyRequests += 1;
+    if (url.pathname === '/token') idp.tokenRequests += 1;
     if (url.pathname.startsWith('/interaction/')) void interact(provider, idp, request, response);
     else if (url.pathname.startsWith('/groups/')) {
       idp.groupRequests.push(`${url.pathname} ${request.headers.authorization?.split(' ')[0]}`);

@@ -217,9 +217,40 @@ describe('login', () => {
     expect((await elsewhere.request(first.location ?? again)).status).toBe(400);
   });
 
+  test('an answer of one provider to a login at another is none, though it names no issuer (mix-up)', async () => {
+    const begun = async (name: string, browser: Browser) => {
+      const page = await browser.follow(authorizationRequest(plane, client).url);
+      const link = new RegExp(`href="([^"]+)">Log in with ${name}<`).exec(page.text)?.[1]?.replaceAll('&amp;', '&');
+      return (await browser.request(new URL(link ?? '', plane.issuer))).location ?? new URL('about:blank');
+    };
+    const browser = new Browser();
+    // The hostile provider, where the user began, sends the browser on to the honest one with our parameters.
+    const atHostile = await begun('Other', browser);
+    expect(atHostile.origin).toBe(other.issuer);
+    const atHonest = new URL(`${(await begun('Example', new Browser())).origin}/auth${atHostile.search}`);
+    const honestCallback = `${plane.issuer}/oauth/callback/${providerId}`;
+    atHonest.searchParams.set('redirect_uri', honestCallback);
+    let shown = await browser.request(atHonest);
+    while (shown.location !== null && shown.location.origin !== plane.issuer) {
+      shown = await browser.request(shown.location);
+    }
+    const answer = shown.location ?? new URL('about:blank');
+    expect(answer.href.startsWith(honestCallback)).toBe(true);
+    expect(answer.searchParams.get('code')).toBeTruthy();
+    answer.searchParams.delete('iss');
+    const before = [idp.tokenRequests, other.tokenRequests];
+    const refused = await browser.request(answer);
+    expect({ status: refused.status, location: refused.location }).toEqual({ status: 400, location: null });
+    expect([idp.tokenRequests, other.tokenRequests]).toEqual(before);
+    expect((await browser.request(new URL(`/oauth/callback${answer.search}`, plane.issuer))).status).toBe(404);
+  });
+
   test('what a provider says of an error is not shown', async () => {
     const browser = new Browser();
-    const url = new URL('/oauth/callback?error=access_denied&error_description=call+0900&state=x', plane.issuer);
+    const url = new URL(
+      `/oauth/callback/${providerId}?error=access_denied&error_description=call+0900&state=x`,
+      plane.issuer,
+    );
     const shown = await browser.request(url);
     expect(shown.status).toBe(400);
     expect(shown.text).not.toContain('0900');
@@ -268,7 +299,7 @@ test('an administrator reads what to register at the provider, and never its sec
   const query = 'query ($id: ID!) { identityProvider(id: $id) { hasClientSecret redirectUri backChannelLogoutUri } }';
   expect((await asked(plane, query, { id: providerId })).identityProvider).toEqual({
     hasClientSecret: true,
-    redirectUri: `${plane.issuer}/oauth/callback`,
+    redirectUri: `${plane.issuer}/oauth/callback/${providerId}`,
     backChannelLogoutUri: `${plane.issuer}/oauth/backchannel-logout/${providerId}`,
   });
 });

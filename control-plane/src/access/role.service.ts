@@ -137,6 +137,24 @@ export class RoleService {
     this.assertCovers(ctx, await this.rightsOf(reader, principalId));
   }
 
+  /**
+   * Refuses to let an actor say who is a user of an issuer, where one of them, or an account that one answers for, may
+   * do more than the actor: it could become that one.
+   */
+  async assertMayManageUsersOf(ctx: Context, reader: Reader, issuer: string): Promise<void> {
+    const [row] = await reader.execute<{ groups: string[]; held: HeldRole[] | null }>(sql`
+      with people as (
+        select p.id from principals p left join principals o on o.id = p.owner_id and o.deleted_at is null
+        where p.deleted_at is null and (p.issuer = ${issuer} or o.issuer = ${issuer})
+      ), their_groups as (
+        select distinct m.group_id from group_members m join groups g on g.id = m.group_id and g.deleted_at is null
+        where m.principal_id in (select id from people)
+      )
+      select array(select group_id::text from their_groups) as groups, ${heldRoles(sql`
+        b.principal_id in (select id from people) or b.group_id in (select group_id from their_groups)`)} as held`);
+    this.assertCovers(ctx, row === undefined ? noRights : rightsFrom(row.held ?? [], row.groups));
+  }
+
   /** Refuses what would hand out, or take, a right that the actor does not have. */
   assertCovers(ctx: Context, rights: Rights): void {
     const missing = missingRight(ctx.actor, rights);

@@ -249,6 +249,8 @@ export class GroupService {
   /** Renames or deletes a group as its directory says, or changes its members, within the directory's transaction. */
   async changeProvisioned(tx: Transaction, ctx: Context, id: string, said: ProvisionedGroup): Promise<GroupRow> {
     const before = await this.find(tx, id, true);
+    // What the group gives now, whatever it gave when the directory was let in.
+    if (said.isDeleted === true || said.members !== undefined) await this.assertMayManage(tx, ctx, id);
     const action = said.isDeleted === true ? 'group.delete' : 'group.update';
     const renamed = said.name === undefined ? {} : { name: said.name };
     if (said.isDeleted !== true) await this.applyMembers(tx, ctx, id, said.members);

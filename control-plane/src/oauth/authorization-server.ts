@@ -95,7 +95,7 @@ export class AuthorizationServer {
       case 'oauthProvider':
         return this.#toProvider(request, response, uid, url.searchParams.get('id') ?? '');
       case 'oauthCallback':
-        return this.#fromProvider(request, response, url);
+        return this.#fromProvider(request, response, uid, url);
       case 'oauthLoggedIn': {
         const ticket = url.searchParams.get('ticket') ?? '';
         const login = () => this.#options.logins.redeem(ticket, uid);
@@ -117,7 +117,7 @@ export class AuthorizationServer {
   async #toProvider(_request: IncomingMessage, response: ServerResponse, uid: string, providerId: string) {
     const { logins, urls, log } = this.#options;
     try {
-      const { url, cookie } = await logins.begin(providerId, uid, `${urls.issuer}${oauthRoutes.oauthCallback.path}`);
+      const { url, cookie } = await logins.begin(providerId, uid);
       const secure = urls.issuer.startsWith('https:') ? '; Secure' : '';
       const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${attemptLifetimeMs / 1000}${secure}`;
       const cookies = `${cookieNames(urls.issuer).login}=${cookie}; ${attributes}`;
@@ -129,12 +129,12 @@ export class AuthorizationServer {
   }
 
   /** The browser is back: what went wrong is for the log, since others may have written it. */
-  async #fromProvider(request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+  async #fromProvider(request: IncomingMessage, response: ServerResponse, providerId: string, url: URL) {
     const { logins, urls, log } = this.#options;
     const cookie = cookieOf(request, cookieNames(urls.issuer).login);
-    const returned = await logins.returned(url, cookie).catch((error: unknown) => {
+    const returned = await logins.returned(providerId, url, cookie).catch((error: unknown) => {
       if (isConnectionFailure(error)) throw error;
-      log.warn({ err: error }, 'a login at an identity provider failed');
+      log.warn({ err: error, providerId }, 'a login at an identity provider failed');
       return undefined;
     });
     if (returned === undefined) {
@@ -183,6 +183,7 @@ export class AuthorizationServer {
       store,
       clients,
       clock,
+      log,
       // A request object never comes: the library fetches by URL.
       fetch: (input, init) => egress.fetch(input instanceof Request ? input.url : input, init),
       epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,

@@ -48,7 +48,9 @@ export class AuthorizationServerInfo {
   dynamicRegistration!: boolean;
 
   @Field(() => [String], {
-    description: 'Domains at which clients may be named by the URL of their metadata document; "*" for any.',
+    description:
+      'Domains at which clients may be named by the URL of their metadata document; "*" for any. Until somebody sets ' +
+      'them none, or any where the issuer is on loopback.',
   })
   clientDomains!: string[];
 }

@@ -1,6 +1,6 @@
 import { createHmac, hkdfSync } from 'node:crypto';
 import { accessTokenLifetimeMs, oauthScopes, partScopes, resourceUrl } from '@sallyport/schema';
-import type { Clock } from '@sallyport/schema/platform';
+import type { Clock, Log } from '@sallyport/schema/platform';
 import {
   type Configuration,
   errors,
@@ -66,6 +66,7 @@ export interface ProviderOptions {
   /** A grant from a consent that was given before, or by this interaction. */
   readonly grantFor: (ctx: KoaContextWithOIDC) => Promise<string | undefined>;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /** Keys of this purpose, derived from SALLYPORT_SECRET_KEY. */
@@ -134,11 +135,16 @@ function resourceIndicators(options: Pick<ProviderOptions, 'urls' | 'keys'>) {
   };
 }
 
-function metadataDocuments({ settings }: Pick<ProviderOptions, 'settings'>) {
+function metadataDocuments({ settings, log }: Pick<ProviderOptions, 'settings' | 'log'>) {
   return {
-    enabled: true,
+    // Not promised where no client could be named: one that can do otherwise does.
+    enabled: settings.clientDomains.length > 0,
     ack: 'draft-02',
-    allowFetch: (_ctx: unknown, clientId: string) => isAllowedClientHost(settings.clientDomains, clientId),
+    allowFetch: (_ctx: unknown, clientId: string) => {
+      const isAllowed = isAllowedClientHost(settings.clientDomains, clientId);
+      if (!isAllowed) log.info({ clientId }, 'a client is named by a document at none of clientDomains');
+      return isAllowed;
+    },
     allowClient: (_ctx: unknown, client: { clientId: string; redirectUris?: readonly string[] | undefined }) =>
       isAllowedClientHost(settings.clientDomains, client.clientId) &&
       (client.redirectUris ?? []).every((uri) => redirectUriProblem(uri) === undefined),
@@ -203,7 +209,7 @@ function protocol({ urls, secretKey, keys, settings, ...options }: ProviderOptio
       revocation: { enabled: true, allowedPolicy: (_ctx, client, token) => token.clientId === client.clientId },
       resourceIndicators: resourceIndicators({ urls, keys }),
       registration: { enabled: settings.dynamicRegistration, issueRegistrationAccessToken: false },
-      clientIdMetadataDocument: metadataDocuments({ settings }),
+      clientIdMetadataDocument: metadataDocuments({ settings, log: options.log }),
     },
     fetchResponseBodyLimits: {
       'client_id metadata document': metadataDocumentBytesMax,

@@ -14,10 +14,22 @@ const domainsMax = 200;
 const oauthSettingsSchema = z.strictObject({
   /** Whether clients may register themselves (RFC 7591). */
   dynamicRegistration: z.boolean().default(false),
-  /** Domains at which clients may be named by the URL of their metadata document. */
-  clientDomains: z.array(z.string()).default(['*']),
+  /** Domains at which clients may be named by the URL of their metadata document; absent until somebody says. */
+  clientDomains: z.array(z.string()).optional(),
 });
-export type OAuthSettings = z.infer<typeof oauthSettingsSchema>;
+type Stored = z.infer<typeof oauthSettingsSchema>;
+export interface OAuthSettings {
+  readonly dynamicRegistration: boolean;
+  readonly clientDomains: readonly string[];
+}
+
+/**
+ * Until an administrator says whose clients may log users in: nobody's, since everybody can publish a metadata document
+ * (decision 0054). On one machine alone, where there is nothing to phish for from outside, anybody's.
+ */
+function clientDomainsOf(issuer: string | undefined): string[] {
+  return issuer?.startsWith('http:') === true ? ['*'] : [];
+}
 
 export interface UpdateOAuthSettings extends MutationOptions {
   readonly dynamicRegistration?: boolean | null | undefined;
@@ -27,9 +39,11 @@ export interface UpdateOAuthSettings extends MutationOptions {
 /** What administrators decide of the authorization server at run time. */
 export class OAuthSettingsService {
   private readonly database: Pick<Database, 'db'>;
+  private readonly issuer: string | undefined;
 
-  constructor(database: Pick<Database, 'db'>) {
+  constructor(database: Pick<Database, 'db'>, issuer: string | undefined) {
     this.database = database;
+    this.issuer = issuer;
   }
 
   async get(ctx: Context): Promise<OAuthSettings> {
@@ -37,9 +51,12 @@ export class OAuthSettingsService {
     return this.read();
   }
 
-  async read(reader: Reader = this.database.db): Promise<OAuthSettings> {
-    const [row] = await reader.select().from(settings).where(eq(settings.key, settingsKey));
-    return oauthSettingsSchema.parse(row?.value ?? {});
+  async read(): Promise<OAuthSettings> {
+    return this.effective(await stored(this.database.db));
+  }
+
+  private effective({ dynamicRegistration, clientDomains }: Stored): OAuthSettings {
+    return { dynamicRegistration, clientDomains: clientDomains ?? clientDomainsOf(this.issuer) };
   }
 
   async update(ctx: Context, input: UpdateOAuthSettings): Promise<OAuthSettings> {
@@ -53,10 +70,11 @@ export class OAuthSettingsService {
         if (problem !== undefined) found.add(`input.clientDomains[${index}]`, problem);
       }
       found.assertNone();
-      const before = await this.read(tx);
-      const after: OAuthSettings = {
+      const before = await stored(tx);
+      const clientDomains = input.clientDomains ?? before.clientDomains;
+      const after: Stored = {
         dynamicRegistration: input.dynamicRegistration ?? before.dynamicRegistration,
-        clientDomains: [...(input.clientDomains ?? before.clientDomains)],
+        ...(clientDomains === undefined ? {} : { clientDomains: [...clientDomains] }),
       };
       const values = { value: after, updatedAt: new Date(ctx.clock.now()) };
       await tx
@@ -65,7 +83,12 @@ export class OAuthSettingsService {
         .onConflictDoUpdate({ target: settings.key, set: values });
       const object = { kind: 'authorizationServer', id: settingsKey };
       await recordMutation(tx, ctx, { action: 'authorizationServer.update', object, before, after });
-      return after;
+      return this.effective(after);
     });
   }
+}
+
+async function stored(reader: Reader): Promise<Stored> {
+  const [row] = await reader.select().from(settings).where(eq(settings.key, settingsKey));
+  return oauthSettingsSchema.parse(row?.value ?? {});
 }

@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { AppError, sha256 } from '@sallyport/schema';
+import { AppError, oauthRoutes, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, gt, isNull, lt } from 'drizzle-orm';
 import { z } from 'zod';
@@ -7,6 +7,7 @@ import { recordAccess, recordMutation } from '../../audit/audit.service.ts';
 import { type Context, systemContext } from '../../context.ts';
 import type { Database, Drizzle, Reader, Transaction } from '../../database/client.ts';
 import { bumpConfigGeneration } from '../../database/config-generation.ts';
+import { isUuid } from '../../database/mutation.ts';
 import type { FleetVault } from '../../fleet/fleet-keys.ts';
 import { principals } from '../identity.tables.ts';
 import { isUsable } from '../principal.service.ts';
@@ -28,7 +29,17 @@ const loginKeptMs = 31 * 24 * 3_600_000;
 
 const secretsSchema = z.object({ verifier: z.string(), nonce: z.string() });
 
+/**
+ * Where a provider sends the browser back to. One for each: an answer that arrives at another's address is none, so that
+ * no provider gets at the answer of one that does not say who it is (mix-up, RFC 9700 §4.4.2.2).
+ */
+export function callbackUrl(issuer: string, providerId: string): string {
+  return `${issuer}${oauthRoutes.oauthCallback.path.replace('{id}', providerId)}`;
+}
+
 export interface FederatedLoginOptions {
+  /** Of this authorization server; undefined where there is none. */
+  readonly issuer: string | undefined;
   readonly database: Database;
   readonly vault: Pick<FleetVault, 'seal' | 'open'>;
   readonly providers: IdentityProviderService;
@@ -63,10 +74,11 @@ export class FederatedLoginService {
    * Begins a login for an interaction.
    * @returns where to send the browser, and the value of the cookie that binds the answer to it
    */
-  async begin(providerId: string, interaction: string, redirectUri: string): Promise<{ url: URL; cookie: string }> {
-    const { database, vault, providers, connections, clock } = this.options;
+  async begin(providerId: string, interaction: string): Promise<{ url: URL; cookie: string }> {
+    const { issuer, database, vault, providers, connections, clock } = this.options;
     const provider = await providers.usableById(providerId);
-    if (provider === undefined) throw new AppError('NOT_FOUND');
+    if (provider === undefined || issuer === undefined) throw new AppError('NOT_FOUND');
+    const redirectUri = callbackUrl(issuer, provider.id);
     const state = randomSecret('');
     const cookie = randomSecret('');
     const secrets: LoginSecrets = { verifier: randomBytes(32).toString('base64url'), nonce: randomSecret('') };
@@ -83,11 +95,14 @@ export class FederatedLoginService {
     return { url, cookie };
   }
 
-  /** The provider sent the browser back. Undefined where the answer fits no login of this browser, or not any longer. */
-  async returned(answer: URL, cookie: string | undefined): Promise<Returned | undefined> {
+  /**
+   * The browser came back to the provider's address. Undefined where the answer fits no login of this browser at this
+   * provider, or not any longer: nothing is asked of anybody then.
+   */
+  async returned(providerId: string, answer: URL, cookie: string | undefined): Promise<Returned | undefined> {
     const { database, vault, providers, connections, clock } = this.options;
     const state = answer.searchParams.get('state');
-    if (state === null || cookie === undefined) return undefined;
+    if (state === null || cookie === undefined || !isUuid(providerId)) return undefined;
     const now = new Date(clock.now());
     const stateHash = sha256(state);
     const [attempt] = await database.db
@@ -96,6 +111,7 @@ export class FederatedLoginService {
       .where(
         and(
           eq(loginAttempts.stateHash, stateHash),
+          eq(loginAttempts.identityProviderId, providerId),
           eq(loginAttempts.browserHash, sha256(cookie)),
           isNull(loginAttempts.returnedAt),
           gt(loginAttempts.expiresAt, now),

@@ -84,7 +84,7 @@ export class IdentityProvider {
 
   @Field(() => String, {
     nullable: true,
-    description: 'The redirect URI to register there; null without an own public URL.',
+    description: 'The redirect URI to register there, its own for each provider; null without an own public URL.',
   })
   redirectUri!: string | null;
 

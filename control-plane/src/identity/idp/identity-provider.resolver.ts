@@ -9,6 +9,7 @@ import {
   RequiredClaim,
   UpdateIdentityProviderInput,
 } from './identity-provider.graphql.ts';
+import { callbackUrl } from './federated-login.service.ts';
 import type { IdentityProviderService } from './identity-provider.service.ts';
 import type { IdentityProviderRow } from './identity-provider.tables.ts';
 
@@ -81,9 +82,9 @@ export class IdentityProviderResolver {
   }
 
   @FieldResolver(() => String, { nullable: true })
-  redirectUri(): string | null {
+  redirectUri(@Root() row: IdentityProviderRow): string | null {
     const { publicUrls } = this.services;
-    return publicUrls === undefined ? null : `${publicUrls.issuer}/oauth/callback`;
+    return publicUrls === undefined ? null : callbackUrl(publicUrls.issuer, row.id);
   }
 
   @FieldResolver(() => String, { nullable: true })

@@ -1,6 +1,7 @@
 import { AppError, canonicalJson, publicUrlSchema } from '@sallyport/schema';
 import { type Egress, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, ne } from 'drizzle-orm';
+import type { RoleService } from '../../access/role.service.ts';
 import { recordMutation } from '../../audit/audit.service.ts';
 import type { Context } from '../../context.ts';
 import type { Database, Reader, Transaction } from '../../database/client.ts';
@@ -66,6 +67,7 @@ export interface IdentityProviderOptions {
   readonly vault: Pick<FleetVault, 'seal' | 'open'>;
   readonly egress: Pick<Egress, 'check'>;
   readonly groups: ProvidedGroupService;
+  readonly roles: Pick<RoleService, 'assertMayManageUsersOf'>;
   /** Ends what came of logins at the provider: sessions, and tokens on every node. */
   readonly endLogins: (tx: Transaction, providerId: string) => Promise<unknown>;
 }
@@ -214,8 +216,10 @@ export class IdentityProviderService {
   ) {
     const wanted = new Set(row.groupRules.map(({ groupId }) => groupId));
     const had = new Set(before?.groupRules.map(({ groupId }) => groupId));
-    // A rule that stays may let in others by another claim, and another client or subject whoever logs in.
+    // A rule that stays may let in others by another claim, and another client or subject whoever logs in: who says
+    // which of its users somebody is could say that he is any of them.
     if (before === undefined || decidesWhoJoins(before) !== decidesWhoJoins(row)) {
+      await this.options.roles.assertMayManageUsersOf(ctx, tx, row.issuer);
       await this.options.groups.assertMayFill(tx, ctx, [...new Set([...wanted, ...had])]);
     }
     for (const id of wanted) if (!had.has(id)) await this.options.groups.assign(tx, ctx, id, row.id);

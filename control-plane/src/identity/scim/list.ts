@@ -25,6 +25,15 @@ export interface Page<Row> {
   readonly rows: readonly Row[];
 }
 
+/** The page that is asked for. @param read by how many to pass over, and how many to give at most */
+export async function readPage<Row>(
+  { startIndex, count }: ListQuery,
+  total: () => Promise<number>,
+  read: (offset: number, limit: number) => Promise<readonly Row[]>,
+): Promise<Page<Row>> {
+  return { total: await total(), rows: count === 0 ? [] : await read(startIndex - 1, count) };
+}
+
 /** Reads the parameters of a GET. */
 export function queryOf(parameters: URLSearchParams): ListQuery & Projection {
   const names = (name: string): string[] => (parameters.get(name) ?? '').split(',');

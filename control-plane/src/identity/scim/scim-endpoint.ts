@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { AppError, type scimRoutes, toAppError } from '@sallyport/schema';
+import { AppError, type ErrorCode, type scimRoutes, toAppError } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { type Context, createContext } from '../../context.ts';
 import { isConnectionFailure } from '../../database/client.ts';
@@ -166,6 +166,12 @@ function write(response: ServerResponse, { status, body, headers }: Answer): voi
   response.end(text);
 }
 
+/** What the other side of a refusal is told where the catalogue's words are about API keys. */
+const details: Partial<Record<ErrorCode, string>> = {
+  UNAUTHENTICATED: 'A SCIM token is required.',
+  FORBIDDEN: 'This user or group may do more than whoever made the SCIM token: somebody who may do as much rotates it.',
+};
+
 const statuses: Partial<Record<ScimType, number>> = { uniqueness: 409, versionMismatch: 412 };
 
 /** The error of RFC 7644 §3.12. */
@@ -175,7 +181,8 @@ function failure(thrown: unknown, log: Log): Answer {
   const scimType = scimTypeOf(error);
   const status = (scimType === undefined ? undefined : statuses[scimType]) ?? error.entry.http;
   const violations = error.violations?.map(({ path, message }) => `${path} ${message}`).join('; ');
-  const detail = violations ?? (error.code === 'UNAUTHENTICATED' ? 'A SCIM token is required.' : error.publicMessage);
+  const isOwnText = error.publicMessage !== error.entry.publicMessage;
+  const detail = violations ?? (isOwnText ? undefined : details[error.code]) ?? error.publicMessage;
   return {
     status,
     body: {

@@ -8,7 +8,7 @@ import type { GroupService } from '../group.service.ts';
 import { groupMembers, type GroupRow, groups, principals } from '../identity.tables.ts';
 import { type Attribute, type Attributes, filterCondition, text } from './filter-query.service.ts';
 import { type GroupBody, groupSchema, memberIdsOf, membersMax, parseDisplayName } from './group-resource.ts';
-import type { ListQuery, Page } from './list.ts';
+import { type ListQuery, type Page, readPage } from './list.ts';
 import type { PatchOperation } from './patch.ts';
 import { plainObject, textOf } from './scim-json.ts';
 import { scimProblem } from './scim-problem.ts';
@@ -56,23 +56,14 @@ export class ScimGroupService {
       isNull(groups.deletedAt),
       query.filter === undefined ? undefined : filterCondition(query.filter, groupAttributes, groupSchema),
     );
-    const [counted] = await this.database.db
-      .select({ total: sql<number>`count(*)::int` })
+    const { db } = this.database;
+    const rows = db
+      .select({ group: groups, said: scimGroups })
       .from(scimGroups)
       .innerJoin(groups, eq(groups.id, scimGroups.groupId))
       .where(condition);
-    const rows =
-      query.count === 0
-        ? []
-        : await this.database.db
-            .select({ group: groups, said: scimGroups })
-            .from(scimGroups)
-            .innerJoin(groups, eq(groups.id, scimGroups.groupId))
-            .where(condition)
-            .orderBy(asc(groups.id))
-            .offset(query.startIndex - 1)
-            .limit(query.count);
-    return { total: counted?.total ?? 0, rows };
+    const total = () => db.$count(rows.as('matching'));
+    return readPage(query, total, (offset, limit) => rows.orderBy(asc(groups.id)).offset(offset).limit(limit));
   }
 
   /** The members of groups at hand, by id of the group. */

@@ -6,7 +6,7 @@ import { isUuid, mutate } from '../../database/mutation.ts';
 import { groupMembers, groups, type PrincipalRow, principals } from '../identity.tables.ts';
 import type { PrincipalService, Provisioned } from '../principal.service.ts';
 import { type Attribute, type Attributes, filterCondition, text } from './filter-query.service.ts';
-import type { ListQuery, Page } from './list.ts';
+import { type ListQuery, type Page, readPage } from './list.ts';
 import { type PatchOperation, patchUser } from './patch.ts';
 import { scimProblem } from './scim-problem.ts';
 import { type ScimDirectoryRow, type ScimUserRow, scimUsers } from './scim.tables.ts';
@@ -47,23 +47,14 @@ export class ScimUserService {
       isNull(principals.deletedAt),
       query.filter === undefined ? undefined : filterCondition(query.filter, userAttributes, userSchema),
     );
-    const from = this.database.db
-      .select({ total: sql<number>`count(*)::int` })
+    const { db } = this.database;
+    const rows = db
+      .select({ principal: principals, said: scimUsers })
       .from(scimUsers)
-      .innerJoin(principals, eq(principals.id, scimUsers.principalId));
-    const [counted] = await from.where(condition);
-    const rows =
-      query.count === 0
-        ? []
-        : await this.database.db
-            .select({ principal: principals, said: scimUsers })
-            .from(scimUsers)
-            .innerJoin(principals, eq(principals.id, scimUsers.principalId))
-            .where(condition)
-            .orderBy(asc(principals.id))
-            .offset(query.startIndex - 1)
-            .limit(query.count);
-    return { total: counted?.total ?? 0, rows };
+      .innerJoin(principals, eq(principals.id, scimUsers.principalId))
+      .where(condition);
+    const total = () => db.$count(rows.as('matching'));
+    return readPage(query, total, (offset, limit) => rows.orderBy(asc(principals.id)).offset(offset).limit(limit));
   }
 
   /** The groups of users at hand, by id of the user: those of the directory and those made here. */

@@ -26,6 +26,8 @@ export const scimTokens = pgTable('scim_tokens', {
   expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
   revokedAt: timestamp('revoked_at', { withTimezone: true }),
   lastUsedAt: timestamp('last_used_at', { withTimezone: true }),
+  /** Of whoever made it, at that moment. */
+  permissions: text().array().notNull(),
   successorOf: uuid('successor_of').references((): AnyPgColumn => scimTokens.id),
   revision: integer().notNull().default(1),
   createdAt,

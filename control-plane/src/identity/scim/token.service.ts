@@ -1,5 +1,5 @@
 import { timingSafeEqual } from 'node:crypto';
-import { AppError, permissions, sha256 } from '@sallyport/schema';
+import { AppError, isPermission, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, lt, or, sql } from 'drizzle-orm';
 import { noRights } from '../../access/rights.ts';
@@ -105,7 +105,7 @@ export class ScimTokenService {
       if (earlier !== undefined) return { scimToken: await find(tx, earlier), secret: null };
       await this.assertRoom(tx, directory.id, now);
       const { name, expiresAt } = input;
-      const issued = await this.issue(tx, now, { id, directoryId: directory.id, name, expiresAt, successorOf: null });
+      const issued = await this.issue(tx, ctx, { id, directoryId: directory.id, name, expiresAt, successorOf: null });
       const after = visible(issued.scimToken);
       await recordMutation(tx, ctx, { action: 'scimToken.create', object: { kind: 'scimToken', id }, after });
       return input.dryRun === true ? { ...issued, secret: null } : issued;
@@ -134,7 +134,7 @@ export class ScimTokenService {
       const ending = await this.change(tx, before, { expiresAt });
       const { directoryId, name } = before;
       const successor = { id: uuidv7(now), directoryId, name, expiresAt: input.expiresAt, successorOf: before.id };
-      const issued = await this.issue(tx, now, successor);
+      const issued = await this.issue(tx, ctx, successor);
       await recordMutation(tx, ctx, {
         action: 'scimToken.rotate',
         object: { kind: 'scimToken', id: before.id },
@@ -187,9 +187,9 @@ export class ScimTokenService {
       name: `SCIM directory ${directory.name}`,
       kind: 'system',
       keyId: token.id,
-      // An identity provider may deactivate anybody whom it provisions, owners too; the services here do no more.
+      // It changes nobody, and fills no group, with more than whoever made the token might do (decision 0053).
       ...noRights,
-      permissions: new Set(permissions),
+      permissions: new Set(token.permissions.filter(isPermission)),
     };
     return { directory, actor };
   }
@@ -238,13 +238,19 @@ export class ScimTokenService {
 
   private async issue(
     tx: Transaction,
-    nowMs: number,
+    { actor, clock }: Context,
     values: Pick<ScimTokenRow, 'id' | 'directoryId' | 'name' | 'expiresAt' | 'successorOf'>,
   ): Promise<{ scimToken: ScimTokenRow; secret: string }> {
     const secret = randomSecret(scimTokenPrefix);
     const [scimToken] = await tx
       .insert(scimTokens)
-      .values({ ...values, hash: sha256(secret), hint: secret.slice(0, hintLength), createdAt: new Date(nowMs) })
+      .values({
+        ...values,
+        hash: sha256(secret),
+        hint: secret.slice(0, hintLength),
+        permissions: [...actor.permissions].sort(),
+        createdAt: new Date(clock.now()),
+      })
       .returning();
     if (scimToken === undefined) throw new AppError('INTERNAL', { internal: 'SCIM token was not inserted' });
     return { scimToken, secret };
