@@ -3,7 +3,8 @@ import { generateKeyPair, SignJWT } from 'jose';
 import postgres from 'postgres';
 import { freePort } from '@sallyport/cli';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { Browser, type Shown } from './browser.ts';
+import { Browser } from './browser.ts';
+import { answerFrom, createProvider, follow, linkTo } from './federation-kit.ts';
 import { type FakeIdentityProvider, idpClient, startFakeIdentityProvider } from './fake-identity-provider.ts';
 import {
   asked,
@@ -30,14 +31,6 @@ let engineers: string;
 
 const seconds = (): number => Math.floor(systemClock.now() / 1000);
 
-async function createProvider(of: FakeIdentityProvider, name: string, input: Record<string, unknown> = {}) {
-  const query = `mutation ($input: CreateIdentityProviderInput!) {
-    createIdentityProvider(input: $input) { id hasClientSecret redirectUri backChannelLogoutUri revision }
-  }`;
-  const given = { name, issuer: of.issuer, clientId: idpClient.id, clientSecret: idpClient.secret, ...input };
-  return (await asked(plane, query, { input: given })).createIdentityProvider;
-}
-
 function updateProvider(input: Record<string, unknown>) {
   const query = 'mutation ($input: UpdateIdentityProviderInput!) { updateIdentityProvider(input: $input) { id } }';
   return asked(plane, query, { input: { id: providerId, ...input } });
@@ -53,7 +46,7 @@ beforeAll(async () => {
   sql = postgres(plane.databaseUrl, { max: 1 });
   client = (await createClient(plane)).id;
   engineers = (await asked(plane, 'mutation { createGroup(input: { name: "engineers" }) { id } }')).createGroup.id;
-  const provider = await createProvider(idp, 'Example', {
+  const provider = await createProvider(plane, idp, 'Example', {
     groupsClaim: 'groups',
     groupsUrl: `${idp.issuer}/groups/{subject}`,
     groupRules: [{ value: 'eng-object-id', groupId: engineers }],
@@ -72,23 +65,10 @@ beforeEach(() => {
   idp.claims = { name: 'Ada', groups: ['eng-object-id', 'another'] };
 });
 
-/** Follows a browser over all servers until it is sent to the client or stays on a page. */
-async function follow(browser: Browser, from: URL): Promise<Shown> {
-  let shown = await browser.request(from);
-  for (let hops = 0; shown.location !== null && shown.location.hostname === '127.0.0.1'; hops++) {
-    if (hops > 20) throw new Error('too many redirects');
-    shown = await browser.request(shown.location);
-  }
-  return shown;
-}
-
 /** Begins an authorization and chooses the provider: what the browser shows after it comes back. */
 async function logIn(browser: Browser, name = 'Example') {
-  const request = authorizationRequest(plane, client);
-  const page = await browser.follow(request.url);
-  const link = new RegExp(`href="([^"]+)">Log in with ${name}<`).exec(page.text)?.[1]?.replaceAll('&amp;', '&');
-  if (link === undefined) throw new Error(`no link to ${name}: ${page.text}`);
-  return { request, shown: await follow(browser, new URL(link, plane.issuer)) };
+  const { request, link } = await linkTo(plane, client, browser, name);
+  return { request, shown: await follow(browser, link) };
 }
 
 async function tokensByProvider(browser = new Browser()) {
@@ -126,7 +106,7 @@ describe('login', () => {
   });
 
   test('the same subject at another provider is another user, whatever its e-mail address', async () => {
-    await createProvider(other, 'Other');
+    await createProvider(plane, other, 'Other');
     Object.assign(other, { subject: 'ada', claims: { name: 'Ada', email: 'ada@example.com' } });
     idp.claims = { name: 'Ada', email: 'ada@example.com' };
     await logIn(new Browser());
@@ -193,14 +173,8 @@ describe('login', () => {
   });
 
   test('an answer is taken once, in the browser that was sent, and never where it names another issuer', async () => {
-    const begin = async (browser: Browser) => {
-      const page = await browser.follow(authorizationRequest(plane, client).url);
-      const link = /href="([^"]+)">Log in with Example</.exec(page.text)?.[1]?.replaceAll('&amp;', '&') ?? '';
-      let shown = await browser.request(new URL(link, plane.issuer));
-      while (shown.location !== null && shown.location.origin !== plane.issuer)
-        shown = await browser.request(shown.location);
-      return shown.location ?? new URL('about:blank');
-    };
+    const begin = async (browser: Browser) =>
+      answerFrom(plane, browser, (await linkTo(plane, client, browser, 'Example')).link);
     const browser = new Browser();
     const answer = await begin(browser);
     expect((await new Browser().request(answer)).status).toBe(400);
@@ -218,11 +192,8 @@ describe('login', () => {
   });
 
   test('an answer of one provider to a login at another is none, though it names no issuer (mix-up)', async () => {
-    const begun = async (name: string, browser: Browser) => {
-      const page = await browser.follow(authorizationRequest(plane, client).url);
-      const link = new RegExp(`href="([^"]+)">Log in with ${name}<`).exec(page.text)?.[1]?.replaceAll('&amp;', '&');
-      return (await browser.request(new URL(link ?? '', plane.issuer))).location ?? new URL('about:blank');
-    };
+    const begun = async (name: string, browser: Browser) =>
+      (await browser.request((await linkTo(plane, client, browser, name)).link)).location ?? new URL('about:blank');
     const browser = new Browser();
     // The hostile provider, where the user began, sends the browser on to the honest one with our parameters.
     const atHostile = await begun('Other', browser);
@@ -230,11 +201,7 @@ describe('login', () => {
     const atHonest = new URL(`${(await begun('Example', new Browser())).origin}/auth${atHostile.search}`);
     const honestCallback = `${plane.issuer}/oauth/callback/${providerId}`;
     atHonest.searchParams.set('redirect_uri', honestCallback);
-    let shown = await browser.request(atHonest);
-    while (shown.location !== null && shown.location.origin !== plane.issuer) {
-      shown = await browser.request(shown.location);
-    }
-    const answer = shown.location ?? new URL('about:blank');
+    const answer = await answerFrom(plane, browser, atHonest);
     expect(answer.href.startsWith(honestCallback)).toBe(true);
     expect(answer.searchParams.get('code')).toBeTruthy();
     answer.searchParams.delete('iss');
@@ -502,7 +469,7 @@ describe('an identity assertion (ID-JAG)', () => {
 
 describe('when the provider is away', () => {
   test('the login page still works, says so, and a login code and the API go on working', async () => {
-    const answer = await createProvider({ ...other, issuer: 'http://127.0.0.1:9' }, 'Away').catch(
+    const answer = await createProvider(plane, { ...other, issuer: 'http://127.0.0.1:9' }, 'Away').catch(
       (error: Error) => error,
     );
     expect(String(answer)).toContain('SALLYPORT_EGRESS_ALLOW');

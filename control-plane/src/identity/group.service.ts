@@ -249,23 +249,21 @@ export class GroupService {
   /** Renames or deletes a group as its directory says, or changes its members, within the directory's transaction. */
   async changeProvisioned(tx: Transaction, ctx: Context, id: string, said: ProvisionedGroup): Promise<GroupRow> {
     const before = await this.find(tx, id, true);
-    // What the group gives now, whatever it gave when the directory was let in.
-    if (said.isDeleted === true || said.members !== undefined) await this.assertMayManage(tx, ctx, id);
-    const action = said.isDeleted === true ? 'group.delete' : 'group.update';
-    const renamed = said.name === undefined ? {} : { name: said.name };
-    if (said.isDeleted !== true) await this.applyMembers(tx, ctx, id, said.members);
-    const changed = said.isDeleted === true ? await this.deletion(tx, ctx, before) : renamed;
-    const row = await this.write(tx, ctx, before, action, changed, said.members);
-    const isMembersOnly = said.isDeleted !== true && said.name === undefined && said.members !== undefined;
-    const moved = Object.values(said.members ?? {}).flat();
-    await bumpConfigGeneration(tx, isMembersOnly ? { principalIds: moved } : undefined);
+    const isDeleted = said.isDeleted === true;
+    if (isDeleted || said.members !== undefined) await this.assertMayManage(tx, ctx, id);
+    if (!isDeleted) await this.applyMembers(tx, ctx, id, said.members);
+    const changed = isDeleted ? await this.deletion(tx, ctx, before) : said.name ? { name: said.name } : {};
+    const row = await this.write(tx, ctx, before, isDeleted ? 'group.delete' : 'group.update', changed, said.members);
+    const isMembersOnly = !isDeleted && said.name === undefined && said.members !== undefined;
+    const principalIds = Object.values(said.members ?? {}).flat();
+    await bumpConfigGeneration(tx, isMembersOnly ? { principalIds } : undefined);
     return row;
   }
 
   private async applyMembers(tx: Transaction, ctx: Context, id: string, members: ProvisionedGroup['members']) {
     const { added = [], removed = [] } = members ?? {};
-    // Lists as one parameter each: a group may have more members than a statement has parameters.
     const at = new Date(ctx.clock.now()).toISOString();
+    // Lists as one parameter each: a group may have more members than a statement has parameters.
     if (added.length > 0) {
       await tx.execute(sql`insert into group_members (group_id, principal_id, created_at)
         select ${id}, unnest(${`{${added.join(',')}}`}::uuid[]), ${at}::timestamptz on conflict do nothing`);
@@ -447,9 +445,9 @@ export class GroupService {
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message: ofDirectory }] });
       }
       assertRevision(before, input.expectedRevision);
-      const row = await this.write(tx, ctx, before, action, await values(tx, before));
+      const changed = await values(tx, before);
       await bumpConfigGeneration(tx);
-      return row;
+      return this.write(tx, ctx, before, action, changed);
     });
   }
 
