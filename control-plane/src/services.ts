@@ -10,6 +10,7 @@ import {
 } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
+import { type OwnerLookup, OwnerService } from './access/owner.service.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
 import { RoleService } from './access/role.service.ts';
 import { CheckpointService } from './audit/checkpoint.service.ts';
@@ -105,14 +106,14 @@ function scimOf({ database, clock, log }: ServicesOptions, principals: Principal
   };
 }
 
-type KeyIssuer = (reader: Reader, keyId: string) => Promise<string | undefined>;
-
-function roleServices(database: Database, keyIssuer: KeyIssuer) {
-  const roles = new RoleService(database, { ...principalLookup, groupExists });
+/** Of roles; `operator-key.ts` needs them without the rest. */
+export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyKnownTo']) {
+  const owners = new OwnerService({ ...principalLookup, keyKnownTo });
+  const roles = new RoleService(database, { ...principalLookup, groupExists }, owners);
   return {
     roles,
     customRoles: new CustomRoleService(database, roles),
-    roleProposals: new RoleProposalService(database, roles, { ...principalLookup, keyIssuer }),
+    roleProposals: new RoleProposalService(database, roles, principalLookup),
   };
 }
 
@@ -233,7 +234,7 @@ export async function startServices(options: ServicesOptions) {
   const egress = createEgress({ allow: options.egressAllow });
   const health = new HealthService(database);
   const keyUses = new KeyUses(database, log);
-  const access = roleServices(database, (reader, keyId) => apiKeys.issuerOf(reader, keyId));
+  const access = accessServices(database, (reader, keyId) => apiKeys.knownTo(reader, keyId));
   const { roles } = access;
   const serverExists = (reader: Reader, id: string) => servers.exists(reader, id);
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });

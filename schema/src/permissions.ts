@@ -87,3 +87,18 @@ export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
   viewer: reading,
   member: [],
 };
+
+/**
+ * What makes a guarded role one: what it has beyond the roles it contains that one person may give. A custom role with
+ * any of it is guarded too, whatever it is called.
+ */
+export function guardedPermissionsOf(table: Readonly<Record<Role, readonly Permission[]>>): ReadonlySet<Permission> {
+  const free = roles.filter((role) => !guardedRoles.includes(role)).map((role) => table[role]);
+  const beyond = (guarded: readonly Permission[]): readonly Permission[] => {
+    const contained = free.filter((held) => held.every((one) => guarded.includes(one))).flat();
+    return guarded.filter((one) => !contained.includes(one));
+  };
+  return new Set(guardedRoles.flatMap((role) => beyond(table[role])));
+}
+
+export const guardedPermissions = guardedPermissionsOf(rolePermissions);

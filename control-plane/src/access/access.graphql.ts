@@ -12,7 +12,7 @@ import {
   PageArguments,
 } from '../graphql-connection.ts';
 import type { GrantRow } from './access.tables.ts';
-import type { ProposalState } from './role-proposal.service.ts';
+import type { ProposalState, ProposedChange } from './role-proposal.service.ts';
 
 export const RoleEnum = graphqlEnum<Role>(
   'Role',
@@ -175,16 +175,24 @@ export const ProposalStateEnum = graphqlEnum<ProposalState>('RoleProposalState',
   expired: 'Nobody confirmed it in time.',
 });
 
-@ObjectType({ description: 'The role owner or auditor, proposed by one person for another to confirm.' })
+export const ProposedChangeEnum = graphqlEnum<ProposedChange>('ProposedRoleChange', 'What is proposed.', {
+  give: 'To give the role.',
+  take: 'To take the role away.',
+});
+
+@ObjectType({ description: 'A role to give or to take away, proposed by one person for another to confirm.' })
 export class RoleProposal {
   @Field(() => ID, { description: 'Unique and permanent.' })
   id!: string;
 
-  @Field(() => ID, { description: 'Id of the principal that is to get the role.' })
+  @Field(() => ID, { description: 'Id of the principal that is to get or lose the role.' })
   principalId!: string;
 
-  @Field(() => RoleEnum, { description: 'The role.' })
-  role!: Role;
+  @Field(() => ProposedChangeEnum, { description: 'Whether the role is to be given or taken.' })
+  change!: ProposedChange;
+
+  @Field(() => RoleEnum, { nullable: true, description: 'The built-in role; null for a custom one.' })
+  role!: Role | null;
 
   @Field(() => String, { description: 'Why, in the words of who proposed it.' })
   reason!: string;
@@ -215,13 +223,22 @@ export class RoleProposalsArguments extends PageArguments {
   state?: ProposalState | null;
 }
 
-@InputType({ description: 'The role owner or auditor, to propose for a principal.' })
+@InputType({ description: 'A role to propose, one of role and roleId: to give it, or to take owner away.' })
 export class ProposeRoleInput extends MutationInput {
   @Field(() => ID, { description: 'Id of the user or service account.' })
   principalId!: string;
 
-  @Field(() => RoleEnum, { description: 'OWNER or AUDITOR.' })
-  role!: Role;
+  @Field(() => ProposedChangeEnum, {
+    nullable: true,
+    description: 'GIVE if absent. TAKE is for the role OWNER; others are taken away by removeRole.',
+  })
+  change?: ProposedChange | null;
+
+  @Field(() => RoleEnum, { nullable: true, description: 'OWNER or AUDITOR.' })
+  role?: Role | null;
+
+  @Field(() => ID, { nullable: true, description: 'Id of a custom role with permissions of theirs.' })
+  roleId?: string | null;
 
   @Field(() => String, { nullable: true, description: 'Why, for who confirms and for the audit trail.' })
   reason?: string | null;

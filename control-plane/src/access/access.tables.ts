@@ -36,17 +36,27 @@ export const roleBindings = pgTable('role_bindings', {
 });
 export type RoleBindingRow = typeof roleBindings.$inferSelect;
 
-/** A guarded role that one person proposed for a principal, and another confirms. */
+/** People who were behind an owner until the role, or the account, was taken from them; the last time counts. */
+export const formerOwners = pgTable('former_owners', {
+  personId: uuid('person_id').primaryKey(),
+  endedAt: timestamp('ended_at', { withTimezone: true }).notNull(),
+});
+
+/** A guarded role that one person proposed to give to a principal, or to take from it, and another confirms. */
 export const roleProposals = pgTable('role_proposals', {
   id: uuid().primaryKey(),
   principalId: uuid('principal_id').notNull(),
-  role: text().$type<Role>().notNull(),
+  change: text({ enum: ['give', 'take'] })
+    .notNull()
+    .default('give'),
+  role: text().$type<Role>(),
+  roleId: uuid('role_id'),
   reason: text().notNull().default(''),
   state: text({ enum: ['open', 'confirmed', 'cancelled'] })
     .notNull()
     .default('open'),
   proposedBy: uuid('proposed_by').notNull(),
-  /** The users who may have proposed it: the one who acted, and the one who made the key that was used. */
+  /** The users who may have proposed it: the one who acted, and all who may know the key that was used. */
   proposingPeople: uuid('proposing_people').array().notNull().default([]),
   decidedBy: uuid('decided_by'),
   expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),

@@ -1,4 +1,12 @@
-import { AppError, isPermission, type Permission, permissions, reservedPermissions, roles } from '@sallyport/schema';
+import {
+  AppError,
+  guardedPermissions,
+  isPermission,
+  type Permission,
+  permissions,
+  reservedPermissions,
+  roles,
+} from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, isNull, ne, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -104,6 +112,7 @@ export class CustomRoleService {
           publicMessage: 'Nobody may widen a role that he holds himself; another owner must do it.',
         });
       }
+      await this.assertMayWiden(tx, ctx, before.id, added);
       return {
         name: input.name ?? before.name,
         description: input.description ?? before.description,
@@ -142,6 +151,8 @@ export class CustomRoleService {
       throw new AppError('INVALID_INPUT', { violations });
     }
     return mutate(this.database, input, async (tx) => {
+      // As where roles are given, and before the row's lock.
+      await this.roles.owners.lock(tx);
       const before = await this.find(tx, input.id, true);
       assertRevision(before, input.expectedRevision);
       const [row] = await tx
@@ -186,6 +197,27 @@ export class CustomRoleService {
         and(sql`lower(${customRoles.name}) = lower(${name})`, isNull(customRoles.deletedAt), ne(customRoles.id, ownId)),
       );
     if (other !== undefined) found.add('input.name', 'is the name of another role');
+  }
+
+  /** To widen a role is to give it to all who hold it: what two people are asked for there is not done here by one. */
+  private async assertMayWiden(tx: Transaction, ctx: Context, roleId: string, added: readonly Permission[]) {
+    const guarded = added.filter((permission) => guardedPermissions.has(permission));
+    if (guarded.length === 0) return;
+    const bound = await tx
+      .select({ groupId: roleBindings.groupId })
+      .from(roleBindings)
+      .where(and(eq(roleBindings.roleId, roleId), isNull(roleBindings.serverLabels)));
+    if (bound.some(({ groupId }) => groupId !== null)) {
+      const message = `${guarded.join(', ')} is given to principals, and groups hold this role: make another`;
+      throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.permissions', message }] });
+    }
+    if (bound.length === 0 || !(await this.roles.owners.needTwoPeople(tx, ctx.clock.now()))) return;
+    throw new AppError('FORBIDDEN', {
+      internal: `${ctx.actor.principalId} tried to give ${guarded.join(', ')} alone by widening a role`,
+      publicMessage:
+        `There is more than one owner, or was lately, so ${guarded.join(', ')} is given by two people: make another role ` +
+        'with it, and let proposeRole and confirmRole give that one.',
+    });
   }
 
   private assertMayGive(ctx: Context, given: readonly Permission[]): void {

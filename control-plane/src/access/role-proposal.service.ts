@@ -1,4 +1,4 @@
-import { AppError, guardedRoles, type Role, rolePermissions } from '@sallyport/schema';
+import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, lte, type SQL } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -7,8 +7,9 @@ import type { Database, Reader, Transaction } from '../database/client.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { descriptionLengthMax, Violations } from '../database/violations.ts';
 import { type RoleBindingRow, type RoleProposalRow, roleProposals } from './access.tables.ts';
+import type { OwnerLookup } from './owner.service.ts';
 import { isPermitted, noRights } from './rights.ts';
-import type { PrincipalLookup, RoleService } from './role.service.ts';
+import type { Binding, PrincipalLookup, RoleService } from './role.service.ts';
 
 export const proposalLifetimeMsDefault = 7 * 86_400_000;
 export const proposalLifetimeMsMax = 30 * 86_400_000;
@@ -16,9 +17,14 @@ export const proposalLifetimeMsMax = 30 * 86_400_000;
 export const proposalStates = ['open', 'confirmed', 'cancelled', 'expired'] as const;
 export type ProposalState = (typeof proposalStates)[number];
 
+export type ProposedChange = RoleProposalRow['change'];
+
+/** One of role and roleId. */
 export interface ProposeRole extends MutationOptions {
   readonly principalId: string;
-  readonly role: Role;
+  readonly change?: ProposedChange | null | undefined;
+  readonly role?: Role | null | undefined;
+  readonly roleId?: string | null | undefined;
   readonly reason?: string | null | undefined;
   readonly expiresAt?: Date | null | undefined;
 }
@@ -32,14 +38,12 @@ export function stateOf(row: RoleProposalRow, nowMs: number): ProposalState {
   return row.state === 'open' && row.expiresAt.getTime() <= nowMs ? 'expired' : row.state;
 }
 
-interface ProposalLookup extends Pick<PrincipalLookup, 'principalKind' | 'usablePrincipals'> {
-  /** The user behind whoever made an API key; undefined where nobody is known to have. */
-  readonly keyIssuer: (reader: Reader, keyId: string) => Promise<string | undefined>;
-}
+type ProposalLookup = Pick<PrincipalLookup, 'principalKind'> & Pick<OwnerLookup, 'usablePrincipals'>;
 
 /**
- * How owner and auditor are given where there is more than one owner: one person proposes, another confirms, and
- * neither is the one who gets the role. A user, his service accounts, and the keys made by him are one person.
+ * How guarded roles are given, and owner is taken away, where there is more than one owner: one person proposes, another
+ * confirms, and neither is the one who gets the role. A user, his service accounts, and all keys that he may know are one
+ * person.
  */
 export class RoleProposalService {
   private readonly database: Database;
@@ -69,28 +73,24 @@ export class RoleProposalService {
 
   async propose(ctx: Context, input: ProposeRole): Promise<RoleProposalRow> {
     ctx.authorize('role:assign');
-    this.roles.refuseSelf(ctx, input.principalId);
+    const change = input.change ?? 'give';
+    if (change === 'give') this.roles.refuseSelf(ctx, input.principalId);
     const now = ctx.clock.now();
     return mutate(this.database, input, async (tx) => {
-      await this.roles.lockOwners(tx);
-      const { principalId, role } = input;
-      if (!isUuid(principalId) || !(await this.lookup.principalKind(tx, principalId))) throw new AppError('NOT_FOUND');
-      const found = new Violations();
-      if (!guardedRoles.includes(role)) found.add('input.role', `needs no second person: use assignRole`);
-      found.text('input.reason', input.reason, 0, descriptionLengthMax);
-      found.expiry('input.expiresAt', input.expiresAt, now, proposalLifetimeMsMax);
-      const held = (await this.roles.rolesOf(tx, [principalId.toLowerCase()])).get(principalId.toLowerCase()) ?? [];
-      if (held.includes(role)) found.add('input.role', 'is held already');
-      found.assertNone();
-      this.assertHas(ctx, role);
-      const proposingPeople = await this.assertDifferent(tx, ctx, [principalId]);
-      await this.forgetExpired(tx, ctx, principalId, role);
+      await this.roles.owners.lock(tx);
+      const binding = await this.roles.checked(tx, input);
+      await this.checkProposal(tx, ctx, input, binding);
+      await this.assertHas(tx, ctx, binding);
+      const proposingPeople = await this.assertDifferent(tx, ctx, change === 'give' ? [input.principalId] : []);
+      await this.forgetExpired(tx, ctx, binding, change);
       const [row] = await tx
         .insert(roleProposals)
         .values({
           id: uuidv7(now),
-          principalId,
-          role,
+          principalId: binding.principalId ?? input.principalId,
+          change,
+          role: binding.role,
+          roleId: binding.roleId,
           reason: input.reason ?? '',
           proposedBy: ctx.actor.principalId,
           proposingPeople,
@@ -105,24 +105,46 @@ export class RoleProposalService {
     });
   }
 
-  /** Gives the role. The one who proposed must still be able to, so that what he lost meanwhile does not count. */
+  private async checkProposal(tx: Transaction, ctx: Context, input: ProposeRole, binding: Binding): Promise<void> {
+    const found = new Violations();
+    const isHeld = await this.roles.isBound(tx, binding);
+    if (input.change === 'take') {
+      if (binding.role !== 'owner') found.add('input.role', 'is taken away by one person: use removeRole');
+      else if (!isHeld) found.add('input.role', 'is not held');
+    } else {
+      const path = binding.role === null ? 'input.roleId' : 'input.role';
+      if (!(await this.roles.isGuarded(tx, binding))) found.add(path, 'needs no second person: use assignRole');
+      else if (isHeld) found.add(path, 'is held already');
+    }
+    found.text('input.reason', input.reason, 0, descriptionLengthMax);
+    found.expiry('input.expiresAt', input.expiresAt, ctx.clock.now(), proposalLifetimeMsMax);
+    found.assertNone();
+  }
+
+  /** Gives or takes the role. Whoever proposed it must still be able to, so that what he lost meanwhile does not count. */
   async confirm(ctx: Context, input: DecideProposal): Promise<RoleBindingRow> {
     ctx.authorize('role:assign');
     const now = ctx.clock.now();
     return mutate(this.database, input, async (tx) => {
-      await this.roles.lockOwners(tx);
+      await this.roles.owners.lock(tx);
       const before = await this.findOpen(tx, input, now);
-      this.assertHas(ctx, before.role);
-      await this.assertDifferent(tx, ctx, [before.principalId, before.proposedBy, ...before.proposingPeople]);
+      const { principalId, role, roleId, change } = before;
+      const binding = await this.roles.checked(tx, { principalId, role, roleId });
+      if (await this.roles.hasChangedSince(tx, roleId, before.createdAt)) {
+        const message = 'the role was changed since it was proposed: propose it anew';
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
+      }
+      await this.assertHas(tx, ctx, binding);
+      const concerned = change === 'give' ? [principalId] : [];
+      await this.assertDifferent(tx, ctx, [...concerned, before.proposedBy, ...before.proposingPeople]);
       const [proposer] = await this.lookup.usablePrincipals(tx, [before.proposedBy], now);
       const theirs = proposer === undefined ? noRights : await this.roles.rightsOf(tx, before.proposedBy);
       if (!isPermitted(theirs, 'role:assign')) {
         const message = 'whoever proposed it may not give roles any more: propose it anew';
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
-      if (!(await this.lookup.principalKind(tx, before.principalId))) throw new AppError('NOT_FOUND');
       await this.decide(tx, ctx, before, 'confirmed');
-      return this.roles.bind(tx, ctx, { principalId: before.principalId, role: before.role });
+      return change === 'give' ? this.roles.bind(tx, ctx, binding) : this.roles.unbind(tx, ctx, binding);
     });
   }
 
@@ -134,29 +156,29 @@ export class RoleProposalService {
     });
   }
 
-  /** Nobody hands out more than the key in use has. */
-  private assertHas(ctx: Context, role: Role): void {
-    this.roles.assertCovers(ctx, { ...noRights, permissions: new Set(rolePermissions[role]) });
+  /** Nobody hands out, or takes, more than the key in use has. */
+  private async assertHas(tx: Transaction, ctx: Context, binding: Binding): Promise<void> {
+    this.roles.assertCovers(ctx, await this.roles.rightsGiven(tx, binding));
   }
 
   /**
-   * Refuses where the actor, or whoever made the key in use, is one person with any of the others.
+   * Refuses where one of the people who may be acting is one of the others, or no user is behind the actor.
    * @returns the people who may be acting
    */
   private async assertDifferent(tx: Transaction, ctx: Context, others: readonly string[]): Promise<string[]> {
-    const { principalId, keyId } = ctx.actor;
-    const people = await this.lookup.usablePrincipals(tx, [principalId, ...others], ctx.clock.now());
+    const acting = await this.roles.owners.actingPeople(tx, ctx);
+    const people = await this.lookup.usablePrincipals(tx, others, ctx.clock.now());
     const personOf = (id: string): string =>
       people.find((person) => person.principalId === id.toLowerCase())?.personId ?? id.toLowerCase();
-    const acting = new Set([personOf(principalId)]);
-    const issuer = keyId === null ? undefined : await this.lookup.keyIssuer(tx, keyId);
-    if (issuer !== undefined) acting.add(issuer);
-    if (!others.some((id) => acting.has(personOf(id)))) return [...acting];
+    const [own = ctx.actor.principalId] = acting;
+    const isHuman = (await this.lookup.principalKind(tx, own)) === 'user';
+    if (isHuman && !others.some((id) => acting.has(personOf(id)))) return [...acting];
     throw new AppError('FORBIDDEN', {
-      internal: `${principalId} is one person with another of those concerned`,
+      internal: `${ctx.actor.principalId} is one person with another of those concerned`,
       publicMessage:
-        'Two people are needed who both do not get the role. A user, his service accounts, and the keys that he made ' +
-        'for others count as one person: use a key that you made yourself.',
+        'Two people are needed who both do not get the role. A user, his service accounts, and all keys that he made, or ' +
+        'that were made by means of them, count as one person. For a key that nobody else knows, ask an operator: ' +
+        '"sallyport admin issue-key".',
     });
   }
 
@@ -179,15 +201,16 @@ export class RoleProposalService {
   }
 
   /** One that expired makes room for another of the same kind. */
-  private async forgetExpired(tx: Transaction, ctx: Context, principalId: string, role: Role): Promise<void> {
+  private async forgetExpired(tx: Transaction, ctx: Context, binding: Binding, change: ProposedChange): Promise<void> {
     const rows = await tx
       .select()
       .from(roleProposals)
       .where(
         and(
           inState('expired', ctx.clock.now()),
-          eq(roleProposals.principalId, principalId),
-          eq(roleProposals.role, role),
+          eq(roleProposals.principalId, binding.principalId ?? ''),
+          eq(roleProposals.change, change),
+          binding.role === null ? eq(roleProposals.roleId, binding.roleId ?? '') : eq(roleProposals.role, binding.role),
         ),
       )
       .for('update');

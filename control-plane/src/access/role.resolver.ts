@@ -94,7 +94,8 @@ export class RoleResolver {
   @Mutation(() => RoleBinding, {
     description:
       'Gives a role to a principal other than oneself, or to a group one does not belong to. Nobody gives permissions ' +
-      'that he lacks. OWNER and AUDITOR need proposeRole once there is more than one owner.',
+      'that he lacks. OWNER, AUDITOR and custom roles with permissions of theirs need proposeRole once there is more than ' +
+      'one owner.',
   })
   assignRole(
     @Ctx() ctx: Context,
@@ -103,7 +104,10 @@ export class RoleResolver {
     return this.services.roles.assign(ctx, input);
   }
 
-  @Mutation(() => RoleBinding, { description: 'Takes a role away. The last owner keeps his.' })
+  @Mutation(() => RoleBinding, {
+    description:
+      'Takes a role away. The last owner keeps his; where there is more than one, OWNER is taken from another by proposeRole.',
+  })
   removeRole(
     @Ctx() ctx: Context,
     @Arg('input', () => RoleInput, { description: 'The role and who loses it.' }) input: RoleInput,
@@ -135,15 +139,21 @@ export class RoleResolver {
     return custom(await this.services.customRoles.delete(ctx, input));
   }
 
-  @Mutation(() => RoleProposal, { description: 'Proposes the role OWNER or AUDITOR for another person to confirm.' })
+  @Mutation(() => RoleProposal, {
+    description:
+      'Proposes to give OWNER, AUDITOR or a custom role with permissions of theirs, or to take OWNER away, for another person ' +
+      'to confirm.',
+  })
   proposeRole(
     @Ctx() ctx: Context,
-    @Arg('input', () => ProposeRoleInput, { description: 'The role and who is to get it.' }) input: ProposeRoleInput,
+    @Arg('input', () => ProposeRoleInput, { description: 'The role and whom it is about.' }) input: ProposeRoleInput,
   ): Promise<RoleProposalRow> {
     return this.services.roleProposals.propose(ctx, input);
   }
 
-  @Mutation(() => RoleBinding, { description: 'Gives a role that another person proposed.' })
+  @Mutation(() => RoleBinding, {
+    description: 'Gives a role that another person proposed, or takes it; answers with what was bound.',
+  })
   confirmRole(
     @Ctx() ctx: Context,
     @Arg('input', () => RoleProposalInput, { description: 'The proposal.' }) input: RoleProposalInput,
@@ -179,5 +189,10 @@ export class RoleProposalResolver {
   @FieldResolver(() => ProposalStateEnum, { description: 'Where it stands.' })
   state(@Ctx() ctx: Context, @Root() row: RoleProposalRow): ProposalState {
     return stateOf(row, ctx.clock.now());
+  }
+
+  @FieldResolver(() => ID, { description: 'Id of the role; of a built-in one its name.' })
+  roleId(@Root() row: RoleProposalRow): string {
+    return row.roleId ?? row.role ?? '';
   }
 }

@@ -1,5 +1,6 @@
 import {
   AppError,
+  guardedPermissions,
   guardedRoles,
   isPermission,
   type LabelSelector,
@@ -8,7 +9,6 @@ import {
   rolePermissions,
   roles,
   serverPermissions,
-  type Violation,
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, type SQL, sql } from 'drizzle-orm';
@@ -19,26 +19,16 @@ import { isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { customRoles, type RoleBindingRow, roleBindings } from './access.tables.ts';
 import { checkSelector, type LabelInput } from './grant-form.ts';
+import type { OwnerService } from './owner.service.ts';
 import { type LimitedRights, missingRight, noRights, type Rights } from './rights.ts';
 
 /** What roles need to know of principals and groups; `identity` answers, so that `access` imports no slice. */
 export interface PrincipalLookup {
   /** Locks the principal; undefined where there is none, or it was deleted. */
   readonly principalKind: (reader: Reader, id: string) => Promise<'user' | 'serviceAccount' | undefined>;
-  /** Those of the ids whose principal can act at `nowMs`, each with the user who is behind it. */
-  readonly usablePrincipals: (reader: Reader, ids: readonly string[], nowMs: number) => Promise<readonly Person[]>;
   /** Locks the group against deletion. */
   readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
 }
-
-export interface Person {
-  readonly principalId: string;
-  /** The user himself, or the one who answers for the service account. */
-  readonly personId: string;
-}
-
-/** Serializes all that may take away an owner: two owners must not remove each other at once. Taken before row locks. */
-const ownersLock = sql`select pg_advisory_xact_lock(hashtext('sallyport.owners'))`;
 
 /** Whom a role is bound to, which one, and where: one of principal and group, one of role and roleId. */
 export interface RoleChange {
@@ -56,18 +46,17 @@ export interface BindingFilter {
   readonly roleId?: string | null | undefined;
 }
 
-type Binding = Pick<RoleBindingRow, 'principalId' | 'groupId' | 'role' | 'roleId' | 'serverLabels'>;
+export type Binding = Pick<RoleBindingRow, 'principalId' | 'groupId' | 'role' | 'roleId' | 'serverLabels'>;
 
 interface HeldRole {
   readonly role: Role | null;
+  /** Of a custom role. */
   readonly permissions: readonly string[] | null;
+  readonly isOfGroup: boolean;
   readonly labels: LabelSelector | null;
 }
 
-function invalid(path: string, message: string): AppError {
-  const violation: Violation = { path, message };
-  return new AppError('INVALID_INPUT', { violations: [violation] });
-}
+const nothingBound: Binding = { principalId: null, groupId: null, role: null, roleId: null, serverLabels: null };
 
 /** A role limited to some servers gives what is about servers, and nothing else. */
 function limitedTo(selector: LabelSelector, permissions: readonly Permission[]): LimitedRights {
@@ -77,8 +66,11 @@ function limitedTo(selector: LabelSelector, permissions: readonly Permission[]):
 function rightsFrom(held: readonly HeldRole[], groupIds: readonly string[]): Rights {
   const everywhere = new Set<Permission>();
   const limited: LimitedRights[] = [];
-  for (const { role, permissions, labels } of held) {
-    const given = role === null ? (permissions ?? []).filter(isPermission) : (rolePermissions[role] ?? []);
+  for (const { role, permissions, isOfGroup, labels } of held) {
+    const custom = (permissions ?? []).filter(isPermission);
+    // Whoever fills a group must not make auditors by it.
+    const free = isOfGroup ? custom.filter((permission) => !guardedPermissions.has(permission)) : custom;
+    const given = role === null ? free : (rolePermissions[role] ?? []);
     if (labels === null) for (const permission of given) everywhere.add(permission);
     else limited.push(limitedTo(labels, given));
   }
@@ -88,10 +80,12 @@ function rightsFrom(held: readonly HeldRole[], groupIds: readonly string[]): Rig
 export class RoleService {
   private readonly database: Database;
   private readonly principals: PrincipalLookup;
+  readonly owners: OwnerService;
 
-  constructor(database: Database, principals: PrincipalLookup) {
+  constructor(database: Database, principals: PrincipalLookup, owners: OwnerService) {
     this.database = database;
     this.principals = principals;
+    this.owners = owners;
   }
 
   /** The built-in roles that principals hold by themselves and everywhere. */
@@ -192,17 +186,21 @@ export class RoleService {
     ctx.authorize('role:assign');
     if (typeof input.principalId === 'string') this.refuseSelf(ctx, input.principalId);
     return mutate(this.database, input, async (tx) => {
-      const isGuarded = guardedRoles.some((role) => role === input.role);
-      if (isGuarded) await this.lockOwners(tx);
+      await this.owners.lock(tx);
       const binding = await this.checked(tx, input);
       if (binding.groupId !== null && ctx.actor.groupIds.has(binding.groupId)) throw selfRaise(ctx, binding.groupId);
       this.assertCovers(ctx, await this.rightsGiven(tx, binding));
-      if (isGuarded && (await this.needsTwoPeople(tx, ctx.clock.now()))) {
+      const isGuarded = await this.isGuarded(tx, binding);
+      if (isGuarded && binding.groupId !== null) {
+        const message = `a role with ${[...guardedPermissions].join(' or ')} is given to principals, not to groups`;
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.groupId', message }] });
+      }
+      if (isGuarded && (await this.owners.needTwoPeople(tx, ctx.clock.now()))) {
         throw new AppError('FORBIDDEN', {
           internal: 'a guarded role needs a second person',
           publicMessage:
-            `There is more than one owner, so the role ${input.role} is given by two people: one calls ` +
-            'proposeRole, another confirmRole.',
+            'There is more than one owner, or was lately, so this role is given by two people: one calls proposeRole, ' +
+            'another confirmRole.',
         });
       }
       return this.bind(tx, ctx, binding);
@@ -211,7 +209,7 @@ export class RoleService {
 
   /** Also used by the bootstrap, which acts before there is anyone who may assign, and by confirmed proposals. */
   async bind(tx: Transaction, ctx: Context, binding: Partial<Binding>): Promise<RoleBindingRow> {
-    const values = { principalId: null, groupId: null, role: null, roleId: null, serverLabels: null, ...binding };
+    const values = { ...nothingBound, ...binding };
     const [existing] = await tx.select().from(roleBindings).where(isBinding(values));
     if (existing !== undefined) return existing;
     const now = ctx.clock.now();
@@ -228,14 +226,53 @@ export class RoleService {
     ctx.authorize('role:assign');
     return mutate(this.database, input, async (tx) => {
       // First of all locks, as in every change of a principal.
-      await this.lockOwners(tx);
+      await this.owners.lock(tx);
       const binding = await this.checked(tx, input);
-      const [row] = await tx.delete(roleBindings).where(isBinding(binding)).returning();
-      if (row === undefined) throw new AppError('NOT_FOUND', { internal: 'there is no such binding' });
-      if (row.role === 'owner') await this.assertOwnerRemains(tx, ctx);
-      await recordMutation(tx, ctx, { action: 'role.remove', object: subjectOf(row), before: auditable(row) });
-      return row;
+      if (binding.role === 'owner' && binding.principalId !== null) {
+        await this.owners.assertMayEnd(tx, ctx, await this.owners.among(tx, ctx.clock.now(), [binding.principalId]));
+      }
+      return this.unbind(tx, ctx, binding);
     });
+  }
+
+  /** Also used by confirmed proposals. Under the lock of the owners. */
+  async unbind(tx: Transaction, ctx: Context, binding: Partial<Binding>): Promise<RoleBindingRow> {
+    const nowMs = ctx.clock.now();
+    const isOwner = binding.role === 'owner' && typeof binding.principalId === 'string';
+    const ended = isOwner ? await this.owners.among(tx, nowMs, [binding.principalId ?? '']) : [];
+    const [row] = await tx
+      .delete(roleBindings)
+      .where(isBinding({ ...nothingBound, ...binding }))
+      .returning();
+    if (row === undefined) throw new AppError('NOT_FOUND', { internal: 'there is no such binding' });
+    if (isOwner) {
+      await this.owners.assertRemains(tx, ctx);
+      await this.owners.noteFormer(tx, nowMs, ended);
+    }
+    await recordMutation(tx, ctx, { action: 'role.remove', object: subjectOf(row), before: auditable(row) });
+    return row;
+  }
+
+  /** Whether a custom role is another than it was. */
+  async hasChangedSince(reader: Reader, roleId: string | null, since: Date): Promise<boolean> {
+    if (roleId === null) return false;
+    const rows = await reader
+      .select({ id: customRoles.id })
+      .from(customRoles)
+      .where(and(eq(customRoles.id, roleId), gt(customRoles.updatedAt, since)));
+    return rows.length > 0;
+  }
+
+  async isBound(reader: Reader, binding: Binding): Promise<boolean> {
+    const rows = await reader.select({ id: roleBindings.id }).from(roleBindings).where(isBinding(binding));
+    return rows.length > 0;
+  }
+
+  /** Whether a role is given by two people where more than one owner exists: owner, auditor, and what has theirs. */
+  async isGuarded(tx: Transaction, binding: Binding): Promise<boolean> {
+    if (binding.role !== null) return guardedRoles.includes(binding.role);
+    const { permissions } = await this.rightsGiven(tx, binding);
+    return [...permissions].some((permission) => guardedPermissions.has(permission));
   }
 
   /** Takes away the roles of a group that is being deleted in the same transaction. */
@@ -246,44 +283,13 @@ export class RoleService {
     }
   }
 
-  /** The people behind the principals that are owner and can act. */
-  async owners(reader: Reader, nowMs: number): Promise<readonly Person[]> {
-    const bound = await reader
-      .select({ principalId: roleBindings.principalId })
-      .from(roleBindings)
-      .where(eq(roleBindings.role, 'owner'));
-    const ids = bound.flatMap(({ principalId }) => principalId ?? []);
-    return ids.length === 0 ? [] : this.principals.usablePrincipals(reader, ids, nowMs);
-  }
-
-  /** Whether somebody who is owner can act. */
-  async hasOwner(reader: Reader, nowMs: number): Promise<boolean> {
-    return (await this.owners(reader, nowMs)).length > 0;
-  }
-
-  /** Whether guarded roles take a second person: as soon as there is one. A user and his account are one person. */
-  async needsTwoPeople(reader: Reader, nowMs: number): Promise<boolean> {
-    return new Set((await this.owners(reader, nowMs)).map(({ personId }) => personId)).size > 1;
-  }
-
-  /** Call after what may have taken an owner away, under `lockOwners`: an organization must keep one that can act. */
-  async assertOwnerRemains(tx: Transaction, ctx: Context): Promise<void> {
-    if (!(await this.hasOwner(tx, ctx.clock.now()))) {
-      throw invalid('input', 'would leave the organization without an owner');
-    }
-  }
-
-  async lockOwners(tx: Transaction): Promise<void> {
-    await tx.execute(ownersLock);
-  }
-
   refuseSelf(ctx: Context, principalId: string): void {
     // PostgreSQL reads an id in capitals as the same one.
     if (principalId.toLowerCase() === ctx.actor.principalId) throw selfRaise(ctx, principalId);
   }
 
   /** The binding that the input names; everything that is wrong with it is told at once. */
-  private async checked(tx: Transaction, input: RoleChange): Promise<Binding> {
+  async checked(tx: Transaction, input: RoleChange): Promise<Binding> {
     const found = new Violations();
     const principalId = input.principalId?.toLowerCase() ?? null;
     const groupId = input.groupId?.toLowerCase() ?? null;
@@ -329,15 +335,17 @@ export class RoleService {
     return row?.permissions;
   }
 
-  private async rightsGiven(tx: Transaction, { role, roleId, serverLabels }: Binding): Promise<Rights> {
+  /** What a binding gives to whom it is about. */
+  async rightsGiven(tx: Transaction, { role, roleId, serverLabels }: Binding): Promise<Rights> {
     const permissions = role === null ? ((await this.customPermissions(tx, roleId)) ?? null) : null;
-    return rightsFrom([{ role, permissions, labels: serverLabels }], []);
+    return rightsFrom([{ role, permissions, isOfGroup: false, labels: serverLabels }], []);
   }
 }
 
 /** JSON of the roles bound by `role_bindings b` where the condition holds. */
 function heldRoles(condition: SQL): SQL {
-  return sql`(select jsonb_agg(jsonb_build_object('role', b.role, 'permissions', r.permissions, 'labels', b.server_labels))
+  return sql`(select jsonb_agg(jsonb_build_object('role', b.role, 'permissions', r.permissions,
+      'isOfGroup', b.group_id is not null, 'labels', b.server_labels))
     from role_bindings b left join roles r on r.id = b.role_id and r.deleted_at is null where ${condition})`;
 }
 

@@ -96,6 +96,7 @@ function apiKey(id: string, principalId: string): ApiKeyRow {
     serverLabels: null,
     networks: null,
     issuedBy: null,
+    knownTo: [],
     successorOf: null,
   };
   return { ...base, ...times, id, principalId, name: id, hash, hint: 'sp_', scopes: ['mcp', 'api'] };

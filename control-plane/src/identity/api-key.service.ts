@@ -247,14 +247,10 @@ export class ApiKeyService {
     };
   }
 
-  /** The user behind whoever made a key, and so may know it; undefined where nobody did. */
-  async issuerOf(reader: Reader, id: string): Promise<string | undefined> {
-    const [row] = await reader
-      .select({ id: principals.id, ownerId: principals.ownerId })
-      .from(apiKeys)
-      .innerJoin(principals, eq(principals.id, apiKeys.issuedBy))
-      .where(eq(apiKeys.id, id));
-    return row?.ownerId ?? row?.id;
+  /** The users who may know a key beside its holder. */
+  async knownTo(reader: Reader, id: string): Promise<readonly string[]> {
+    const [row] = await reader.select({ knownTo: apiKeys.knownTo }).from(apiKeys).where(eq(apiKeys.id, id));
+    return row?.knownTo ?? [];
   }
 
   private async issue(
@@ -265,11 +261,14 @@ export class ApiKeyService {
   ): Promise<{ apiKey: ApiKeyRow; secret: string }> {
     const secret = brought ?? randomSecret(apiKeyPrefix);
     const nowMs = ctx.clock.now();
+    const isOfSystem = ctx.actor.kind === 'system';
     const [apiKey] = await tx
       .insert(apiKeys)
       .values({
         ...values,
-        issuedBy: ctx.actor.kind === 'system' ? null : ctx.actor.principalId,
+        issuedBy: isOfSystem ? null : ctx.actor.principalId,
+        // Whoever may know the key in use may be the one who gets to see this one.
+        knownTo: isOfSystem ? [] : [...(await this.roles.owners.actingPeople(tx, ctx))],
         hash: sha256(secret),
         hint: secret.slice(0, hintLength),
         createdAt: new Date(nowMs),

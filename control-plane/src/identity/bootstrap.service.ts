@@ -66,9 +66,9 @@ export class BootstrapService {
    */
   async arm(ctx: Context, configured: string | undefined): Promise<string | undefined> {
     return mutate(this.database, {}, async (tx) => {
-      await this.roles.lockOwners(tx);
+      await this.roles.owners.lock(tx);
       const now = ctx.clock.now();
-      if (await this.roles.hasOwner(tx, now)) return undefined;
+      if (await this.roles.owners.exists(tx, now)) return undefined;
       const stored = await this.read(tx);
       if (configured !== undefined) {
         if (stored?.hash !== sha256(configured)) await this.write(tx, ctx, this.fresh(configured, now));
@@ -87,14 +87,14 @@ export class BootstrapService {
     // Anybody may ask: whoever has no token must not get to hold the lock that every change of a principal waits for.
     if (armed === undefined || !isToken(armed, input.token)) throw closed();
     return mutate(this.database, {}, async (tx) => {
-      await this.roles.lockOwners(tx);
+      await this.roles.owners.lock(tx);
       const now = ctx.clock.now();
       const stored = await this.read(tx);
       const opens =
         stored !== undefined &&
         isToken(stored, input.token) &&
         stored.expiresAt > now &&
-        !(await this.roles.hasOwner(tx, now));
+        !(await this.roles.owners.exists(tx, now));
       if (!opens) throw closed();
       const found = new Violations();
       const expiresAt = input.expiresAt ?? new Date(now + defaultLifetimeMs);

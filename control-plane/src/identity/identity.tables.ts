@@ -94,6 +94,8 @@ export const apiKeys = pgTable('api_keys', {
   networks: text().array(),
   /** Who made it, and so may know it. */
   issuedBy: uuid('issued_by').references(() => principals.id),
+  /** Users who may know it beside its holder: whoever acted when it was made, and all who may know the key he used. */
+  knownTo: uuid('known_to').array().notNull().default([]),
   expiresAt: timestamp('expires_at', { withTimezone: true }).notNull(),
   revokedAt: timestamp('revoked_at', { withTimezone: true }),
   lastUsedAt: timestamp('last_used_at', { withTimezone: true }),

@@ -3,6 +3,7 @@ import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
 import { isPermitted } from '../access/rights.ts';
+import type { OwnerLookup, Person } from '../access/owner.service.ts';
 import type { PrincipalLookup, RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -104,6 +105,14 @@ export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'delet
   );
 }
 
+/** Whether a change ends a principal, or hands it to somebody else, earlier than it would by itself. */
+function endsEarlier(before: PrincipalRow, changed: Partial<typeof principals.$inferInsert>): boolean {
+  const { status = before.status, deletedAt, ownerId = before.ownerId, expiresAt = before.expiresAt } = changed;
+  const isDisabled = before.status === 'active' && status === 'disabled';
+  const isShorter = expiresAt !== null && (before.expiresAt === null || expiresAt < before.expiresAt);
+  return isDisabled || isShorter || ownerId !== before.ownerId || (deletedAt ?? null) !== null;
+}
+
 /** An account may have grants, and makes keys for whoever answers for it: it is its owner's, or the granter's, to give away. */
 function refuseTaking({ actor }: Context, before: PrincipalRow, ownerId: string): void {
   const isSame = before.ownerId === ownerId.toLowerCase();
@@ -113,7 +122,13 @@ function refuseTaking({ actor }: Context, before: PrincipalRow, ownerId: string)
   });
 }
 
-export const principalLookup: Omit<PrincipalLookup, 'groupExists'> = {
+/** Whether the row could act at some time after `sinceMs`; of one that is disabled its last change counts. */
+function wasUsable(row: PrincipalRow, sinceMs: number): boolean {
+  const isLate = (ended: Date | null): boolean => ended === null || ended.getTime() > sinceMs;
+  return (row.status === 'active' || isLate(row.updatedAt)) && isLate(row.deletedAt) && isLate(row.expiresAt);
+}
+
+export const principalLookup: Omit<PrincipalLookup, 'groupExists'> & Pick<OwnerLookup, 'usablePrincipals'> = {
   principalKind: async (reader, id) => {
     // The share lock keeps the principal from being deleted before the caller's transaction has referred to it.
     const [row] = await reader
@@ -123,14 +138,14 @@ export const principalLookup: Omit<PrincipalLookup, 'groupExists'> = {
       .for('share');
     return row?.kind;
   },
-  usablePrincipals: async (reader, ids, nowMs) => {
+  usablePrincipals: async (reader, ids, sinceMs) => {
     const rows = await reader
       .select({ principal: principals, owner: accountOwners })
       .from(principals)
       .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
       .where(inArray(principals.id, ids.filter(isUuid)));
     return rows
-      .filter(({ principal, owner }) => isUsable(principal, nowMs) && (owner === null || isUsable(owner, nowMs)))
+      .filter(({ principal, owner }) => wasUsable(principal, sinceMs) && (owner === null || wasUsable(owner, sinceMs)))
       .map(({ principal }) => ({ principalId: principal.id, personId: principal.ownerId ?? principal.id }));
   },
 };
@@ -422,29 +437,44 @@ export class PrincipalService {
   ): Promise<PrincipalRow> {
     const { id, kind, verb, said } = change;
     // Before the row's lock, always in this order: whoever removes an owner holds this one first.
-    await this.roles.lockOwners(tx);
+    await this.roles.owners.lock(tx);
     if (isUuid(id)) await tx.execute(sql`select 1 from principals where id = ${id} for update`);
     const before = await findPrincipal(tx, id, kind);
     if (before === undefined) throw new AppError('NOT_FOUND');
     await this.roles.assertMayManage(ctx, tx, before.id);
     // Whoever answers for accounts takes them along.
-    for (const accountId of await this.accountsOf(tx, before.id)) await this.roles.assertMayManage(ctx, tx, accountId);
+    const accountIds = await this.accountsOf(tx, before.id);
+    for (const accountId of accountIds) await this.roles.assertMayManage(ctx, tx, accountId);
     assertRevision(before, change.expectedRevision);
-    const hadOwner = await this.roles.hasOwner(tx, ctx.clock.now());
+    const hadOwner = await this.roles.owners.exists(tx, ctx.clock.now());
+    const changed = await values(before);
+    const owners = await this.roles.owners.among(tx, ctx.clock.now(), [before.id, ...accountIds]);
+    if (endsEarlier(before, changed)) await this.roles.owners.assertMayEnd(tx, ctx, owners);
     const [row] = await tx
       .update(principals)
-      .set({ ...(await values(before)), revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
+      .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
       .where(eq(principals.id, before.id))
       .returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
     const mayEnd = verb === 'delete' || row.status === 'disabled' || row.ownerId !== before.ownerId;
-    if (mayEnd && hadOwner) await this.roles.assertOwnerRemains(tx, ctx);
+    if (mayEnd && hadOwner) await this.roles.owners.assertRemains(tx, ctx);
+    if (row.ownerId !== before.ownerId) await this.noteFormerOwner(tx, ctx, before, owners);
     const after = said === undefined ? row : { ...row, said };
     await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after });
     // A deleted subject takes its grants with it, on whatever server they are.
     if (verb === 'delete') await bumpConfigGeneration(tx);
     else await bumpConfigGeneration(tx, { principalIds: [row.id, ...(await this.accountsOf(tx, row.id))] });
     return row;
+  }
+
+  /** Who answered for an account may know its keys, and counts as an owner for some time where the account is one. */
+  private async noteFormerOwner(tx: Transaction, ctx: Context, before: PrincipalRow, owners: readonly Person[]) {
+    if (before.ownerId === null) return;
+    await this.roles.owners.noteFormer(tx, ctx.clock.now(), owners);
+    await tx
+      .update(apiKeys)
+      .set({ knownTo: sql`array_append(${apiKeys.knownTo}, ${before.ownerId}::uuid)` })
+      .where(and(eq(apiKeys.principalId, before.id), sql`${before.ownerId}::uuid <> all (${apiKeys.knownTo})`));
   }
 
   /** Service accounts for which the principal answers: what becomes of it may become of them. */

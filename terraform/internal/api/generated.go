@@ -605,7 +605,7 @@ func (v *ApproveServerResponse) GetApproveServer() ApproveServerApproveServer { 
 
 // AssignRoleResponse is returned by AssignRole on success.
 type AssignRoleResponse struct {
-	// Gives a role to a principal other than oneself, or to a group one does not belong to. Nobody gives permissions that he lacks. OWNER and AUDITOR need proposeRole once there is more than one owner.
+	// Gives a role to a principal other than oneself, or to a group one does not belong to. Nobody gives permissions that he lacks. OWNER, AUDITOR and custom roles with permissions of theirs need proposeRole once there is more than one owner.
 	AssignRole RoleBindingFields `json:"assignRole"`
 }
 
@@ -4955,7 +4955,7 @@ func (v *RemoveGroupMembersResponse) GetRemoveGroupMembers() RemoveGroupMembersR
 
 // RemoveRoleResponse is returned by RemoveRole on success.
 type RemoveRoleResponse struct {
-	// Takes a role away. The last owner keeps his.
+	// Takes a role away. The last owner keeps his; where there is more than one, OWNER is taken from another by proposeRole.
 	RemoveRole RoleBindingFields `json:"removeRole"`
 }
 
