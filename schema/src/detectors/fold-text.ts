@@ -1,9 +1,8 @@
 import { mayHideText, withoutHiddenText } from './hidden-text.ts';
 
 /**
- * Texts as a reader takes them: hidden characters gone, compatibility forms and look-alike letters folded, lower case;
- * and what a text carries in another encoding. Detectors of meaning look at these, so that one way to write a thing is
- * as good as another.
+ * Texts as a reader takes them: hidden characters gone, compatibility forms and look-alike letters folded, lower case.
+ * Detectors of meaning look at these, so that one way to write a thing is as good as another.
  */
 
 /** Cyrillic and Greek letters that pass for Latin ones, after lower-casing. */
@@ -124,8 +123,11 @@ export function foldText(text: string): string {
   return foldLookAlikes(plain.toLowerCase());
 }
 
-/** Folded text with letters put back that were written as digits or set apart, or undefined where nothing was. */
-export function unmaskText(folded: string): string | undefined {
+/**
+ * Folded text with letters put back that were written as digits or set apart, or undefined where nothing was.
+ * @param isWord whether a word means anything; names with digits in them do not become others
+ */
+export function unmaskText(folded: string, isWord: (word: string) => boolean): string | undefined {
   let result = folded;
   if (spacedLetters.test(result)) {
     result = result.replace(spacedRuns, (run) =>
@@ -137,87 +139,9 @@ export function unmaskText(folded: string): string | undefined {
   }
   spacedLetters.lastIndex = 0;
   if (maskedLetter.test(result))
-    result = result.replace(maskedWord, (word) => Array.from(word, (c) => digitsForLetters.get(c) ?? c).join(''));
+    result = result.replace(maskedWord, (masked) => {
+      const word = Array.from(masked, (c) => digitsForLetters.get(c) ?? c).join('');
+      return isWord(word) ? word : masked;
+    });
   return result === folded ? undefined : result;
-}
-
-/** A part of a text that was written in another encoding. */
-export interface DecodedPart {
-  readonly text: string;
-  /** Where the encoded part stands. */
-  readonly start: number;
-  readonly end: number;
-}
-
-/** Base64, URL-safe base64 and hexadecimal: which of them, its alphabet tells. */
-const alphanumericRun = /[A-Za-z0-9+/_-]{20,}={0,2}/g;
-const hexDigits = /^(?:0x)?(?:[0-9a-fA-F]{2})+$/;
-const hexEscapeRun = /(?:\\x[0-9a-fA-F]{2}){6,}/g;
-const percentRun = /%[0-9a-fA-F]{2}(?:[\w.~+-]{0,64}%[0-9a-fA-F]{2}){3,}[\w.~+-]{0,64}/g;
-const entityRun =
-  /&(?:#\d{2,6}|#x[0-9a-fA-F]{2,5}|lt|gt|quot|amp|nbsp);(?:[^&\n]{0,40}&(?:#\d{2,6}|#x[0-9a-fA-F]{2,5}|lt|gt|quot|amp|nbsp);){2,}[^&\n]{0,40}/g;
-const escapeRun = /(?:\\u[0-9a-fA-F]{4}){6,}/g;
-const decodedPartsMax = 64;
-const printable = /^[\p{L}\p{M}\p{N}\p{P}\p{S}\s]*$/u;
-const entities = new Map(Object.entries({ lt: '<', gt: '>', quot: '"', amp: '&', nbsp: ' ' }));
-
-function asText(bytes: Buffer): string | undefined {
-  const text = bytes.toString('utf8');
-  // Words need letters; anything in base64 decodes to something.
-  if (text.includes('\ufffd') || text.length < 8 || !printable.test(text)) return undefined;
-  const letters = text.match(/[\p{L}\s]/gu)?.length ?? 0;
-  return letters >= text.length * 0.6 ? text : undefined;
-}
-
-function fromEntities(run: string): string {
-  return run.replace(
-    /&(?:#x([0-9a-fA-F]{2,5})|#(\d{2,6})|([a-z]{2,5}));/g,
-    (all, hex: string, decimal: string, name: string) => {
-      if (name !== undefined) return entities.get(name) ?? all;
-      const point = hex === undefined ? Number(decimal) : Number.parseInt(hex, 16);
-      return point <= 0x10ffff && !(point >= 0xd800 && point <= 0xdfff) ? String.fromCodePoint(point) : all;
-    },
-  );
-}
-
-/** What must be there for the expression to be worth running, the expression, and what its match says. */
-const encodings: readonly (readonly [string, RegExp, (run: string) => string | undefined])[] = [
-  [
-    '',
-    alphanumericRun,
-    (run) => asText(hexDigits.test(run) ? Buffer.from(run.replace(/^0x/, ''), 'hex') : Buffer.from(run, 'base64')),
-  ],
-  ['\\x', hexEscapeRun, (run) => asText(Buffer.from(run.replaceAll('\\x', ''), 'hex'))],
-  [
-    '%',
-    percentRun,
-    (run) =>
-      asText(
-        Buffer.from(
-          run.replace(/%([0-9a-fA-F]{2})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
-          'latin1',
-        ),
-      ),
-  ],
-  ['&', entityRun, fromEntities],
-  [
-    '\\u',
-    escapeRun,
-    (run) => run.replace(/\\u([0-9a-fA-F]{4})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16))),
-  ],
-];
-
-/** What stands in a text in base64, hexadecimal, percent-encoding, character references or escapes; bounded. */
-export function decodedParts(text: string): DecodedPart[] {
-  const parts: DecodedPart[] = [];
-  for (const [sign, pattern, decode] of encodings) {
-    if (!text.includes(sign)) continue;
-    pattern.lastIndex = 0;
-    for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
-      if (parts.length >= decodedPartsMax) return parts;
-      const decoded = decode(match[0]);
-      if (decoded !== undefined) parts.push({ text: decoded, start: match.index, end: match.index + match[0].length });
-    }
-  }
-  return parts;
 }

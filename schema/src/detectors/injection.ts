@@ -1,5 +1,5 @@
 import { orderedFindings, type Finding, type FindingSeverity } from './finding.ts';
-import { decodedParts, foldText, unmaskText } from './fold-text.ts';
+import { foldText, unmaskText } from './fold-text.ts';
 import { hiddenMessage } from './hidden-text.ts';
 import {
   address,
@@ -11,6 +11,7 @@ import {
   sensitivePair,
   wordMeanings,
 } from './instruction-lexicon.ts';
+import { type Reading, Readings } from './readings.ts';
 
 /** `content`: what a server returns. `definition`: what it says of its tools, where telling how to use them is normal. */
 export type TextKind = 'content' | 'definition';
@@ -430,27 +431,39 @@ function findingsIn(folded: string, kind: TextKind): Finding[] {
   return findings;
 }
 
+/** Of what is found in another reading, so much must be written otherwise that it was meant to be hidden. */
+const disguisedShareMin = 0.2;
+
 /**
  * Demands on a model in a text that should only inform it. Positions are exact where folding kept the length, else the
  * finding covers the whole text. What is written in another encoding, masked or hidden counts as more than the same in
  * clear: nobody hides what he may say. Says nothing of intent: a finding is a probability, high about 0.85 and more.
  */
-export function findInjection(text: string, kind: TextKind): Finding[] {
+export function findInjection(text: string, kind: TextKind, readings: Readings = new Readings(text)): Finding[] {
   const folded = foldText(text);
   const isExact = folded.length === text.length;
   const all = { start: 0, end: text.length };
   const findings = findingsIn(folded, kind).map((finding) => (isExact ? finding : { ...finding, ...all }));
-  const unmasked = unmaskText(folded);
+  const unmasked = unmaskText(folded, (word) => wordMeanings.has(word));
   if (unmasked !== undefined) {
     const masked = findingsIn(unmasked, kind).filter(({ severity }) => severity !== 'low');
     if (masked.length > findings.length)
       findings.push(...masked.map((finding) => ({ ...finding, ...all, severity: 'high' as const })));
   }
-  for (const part of decodedParts(text)) {
-    const [inside] = findingsIn(foldText(part.text), kind);
-    if (inside !== undefined) findings.push({ ...inside, start: part.start, end: part.end, severity: 'high' });
-  }
+  for (const reading of readings.all) findings.push(...findingsInReading(reading, kind));
   const [hidden] = findingsIn(foldText(hiddenMessage(text)), kind);
   if (hidden !== undefined) findings.push({ ...hidden, ...all, severity: 'critical' });
   return orderedFindings(findings);
+}
+
+function findingsInReading(reading: Reading, kind: TextKind): Finding[] {
+  const folded = foldText(reading.text);
+  const isExact = folded.length === reading.text.length;
+  return findingsIn(folded, kind).flatMap((finding) => {
+    const { start, end } = isExact ? finding : { start: 0, end: reading.text.length };
+    const share = reading.changedShare(start, end);
+    if (share === 0) return [];
+    const severity = reading.isDecoded || share >= disguisedShareMin ? ('high' as const) : finding.severity;
+    return [{ ...finding, ...reading.placeOf(start, end), severity }];
+  });
 }

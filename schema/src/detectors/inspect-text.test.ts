@@ -88,10 +88,49 @@ describe('the same demand in another writing is found', () => {
   });
 });
 
-test('secrets parted by invisible characters or encoded are found', () => {
-  for (const text of [Array.from(token).join('\u200b'), Buffer.from(`the key is ${token}`).toString('base64')]) {
-    expect(inspectText(text, 'content', ['secret']).map(({ category }) => category)).toEqual(['githubToken']);
-  }
+const fullWidth = (text: string): string =>
+  Array.from(text, (c) => (c === ' ' ? '\u3000' : String.fromCharCode(c.charCodeAt(0) + 0xfee0))).join('');
+const escaped = (text: string): string =>
+  Array.from(text, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, '0')}`).join('');
+
+describe('a value is found in another writing, with the place of all that spells it', () => {
+  const card = '4111 1111 1111 1111';
+  test.each<[string, (text: string) => string]>([
+    ['parted by invisible characters', (text) => Array.from(text).join('\u200b')],
+    ['in full-width letters', fullWidth],
+    ['in base64', (text) => Buffer.from(text).toString('base64')],
+    ['in base64 of base64', (text) => Buffer.from(Buffer.from(text).toString('base64')).toString('base64')],
+    ['in hexadecimal', (text) => Buffer.from(text).toString('hex')],
+    ['in escapes of JSON', escaped],
+    ['with one escaped letter', (text) => text.slice(0, 3) + escaped(text.slice(3, 4)) + text.slice(4)],
+    ['percent-encoded', (text) => Array.from(text, (c) => `%${c.charCodeAt(0).toString(16)}`).join('')],
+    ['in character references', (text) => Array.from(text, (c) => `&#${c.charCodeAt(0)};`).join('')],
+    ['percent-encoded base64', (text) => encodeURIComponent(Buffer.from(text).toString('base64'))],
+  ])('%s', (_name, write) => {
+    for (const [value, category, detector] of [
+      [token, 'githubToken', 'secret'],
+      [card, 'cardNumber', 'personalData'],
+    ] as const) {
+      const written = write(value);
+      const text = `The value is (${written}) as agreed. ${'Nothing else here. '.repeat(200)}`;
+      const findings = inspectText(text, 'content', [detector]);
+      expect(findings.map((finding) => finding.category)).toEqual([category]);
+      const covered = text.slice(findings[0]?.start, findings[0]?.end);
+      expect(written).toContain(covered);
+      expect(covered.length).toBeGreaterThan(written.length * 0.7);
+    }
+  });
+});
+
+test('any number of encoded texts before it hides nothing', () => {
+  const decoys = Array.from({ length: 500 }, (_, at) => Buffer.from(`just a note, number ${at}`).toString('base64'));
+  const text = `${decoys.join(' ')} ${Buffer.from(`the key is ${token}`).toString('base64')}`;
+  expect(inspectText(text, 'content', ['secret']).map(({ category }) => category)).toEqual(['githubToken']);
+});
+
+test('escapes in ordinary text add nothing to what is found', () => {
+  const text = 'See https://x.example/a%20b?c=%2F and &lt;b&gt;bold&lt;/b&gt; &amp; "\\u00e9t\\u00e9" at 100%.';
+  expect(inspectText(text, 'content', detectorNames)).toEqual([]);
 });
 
 test('findings lie inside any text, in order', () => {

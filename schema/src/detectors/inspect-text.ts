@@ -1,42 +1,51 @@
 import { type DetectorName, type Finding, orderedFindings } from './finding.ts';
-import { decodedParts } from './fold-text.ts';
-import { findHiddenText, withoutHiddenText } from './hidden-text.ts';
+import { findHiddenText } from './hidden-text.ts';
 import { findInjection, type TextKind } from './injection.ts';
 import { findLinks } from './links.ts';
 import { findPersonalData } from './personal-data.ts';
+import { Readings } from './readings.ts';
 import { findSecrets } from './secrets.ts';
 
-const detectors: Readonly<Record<DetectorName, (text: string, kind: TextKind) => Finding[]>> = {
+/** Raised where the same text may be found to hold something else: verdicts name it. */
+export const detectorsVersion = '2';
+
+const detectors: Readonly<Record<DetectorName, (text: string, kind: TextKind, readings: Readings) => Finding[]>> = {
   hiddenText: findHiddenText,
-  secret: (text) => throughDisguise(text, findSecrets),
-  personalData: (text) => throughDisguise(text, findPersonalData),
+  secret: (text, _kind, readings) => throughDisguise(text, findSecrets, readings),
+  personalData: (text, _kind, readings) => throughDisguise(text, findPersonalData, readings),
   injection: findInjection,
-  link: findLinks,
+  link: (text, _kind, readings) => throughDisguise(text, findLinks, readings),
 };
 
 /**
- * A value is found also where invisible characters part it or where it stands encoded. What is found in clear has its
- * exact place; else the finding covers the encoded part, or all of the text.
+ * A value is found also where invisible characters part it, where it stands in other letters, escaped or encoded. Its
+ * place is that of all that spells it.
  */
-function throughDisguise(text: string, find: (text: string) => Finding[]): Finding[] {
+function throughDisguise(text: string, find: (text: string) => Finding[], readings: Readings): Finding[] {
   const findings = find(text);
-  for (const part of decodedParts(text)) {
-    const isKnown = findings.some(({ start, end }) => start <= part.start && part.end <= end);
-    const inside = isKnown ? [] : find(part.text);
-    findings.push(...inside.map((finding) => ({ ...finding, start: part.start, end: part.end })));
+  for (const reading of readings.all) {
+    for (const finding of find(reading.text)) {
+      // As it is written it was found already.
+      if (reading.changedShare(finding.start, finding.end) === 0) continue;
+      findings.push({ ...finding, ...reading.placeOf(finding.start, finding.end) });
+    }
   }
-  const visible = withoutHiddenText(text);
-  if (visible === text) return findings;
-  const all = find(visible.normalize('NFKC'));
-  if (all.length > findings.length)
-    findings.push(...all.map((finding) => ({ ...finding, start: 0, end: text.length })));
   return findings;
 }
+
+/** Runs one detector; whoever gives another runs it in its time or place. */
+export type RunDetector = (name: DetectorName, run: () => Finding[]) => Finding[];
 
 /**
  * What the named detectors see in a text, by place. A pure function: linear in the length of the text, without state.
  * A text in several pieces (content items, events of a stream) is to be given as one.
  */
-export function inspectText(text: string, kind: TextKind, names: readonly DetectorName[]): Finding[] {
-  return orderedFindings(names.flatMap((name) => detectors[name](text, kind)));
+export function inspectText(
+  text: string,
+  kind: TextKind,
+  names: readonly DetectorName[],
+  runDetector: RunDetector = (_name, run) => run(),
+): Finding[] {
+  const readings = new Readings(text);
+  return orderedFindings(names.flatMap((name) => runDetector(name, () => detectors[name](text, kind, readings))));
 }

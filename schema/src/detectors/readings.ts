@@ -1,0 +1,256 @@
+import { findHiddenText, mayHideText } from './hidden-text.ts';
+
+/**
+ * Other ways to read a text than as it stands: without what is hidden and in compatibility form, with escapes undone,
+ * with what stands in it in base64 or hexadecimal. Detectors look at these too, so that one way to write a thing is as
+ * good as another, and every place found in one is told as the place in the text itself.
+ */
+
+/** A part of a reading and what of the text it stands for. */
+interface Piece {
+  /** Where it begins in the reading. */
+  readonly at: number;
+  readonly length: number;
+  readonly start: number;
+  readonly end: number;
+  /** Whether it reads otherwise than it is written. */
+  readonly isChanged: boolean;
+}
+
+interface Place {
+  readonly start: number;
+  readonly end: number;
+}
+
+interface Replacement extends Place {
+  readonly text: string;
+}
+
+/** How far around something changed a reading reaches, in characters: longer than nearly all that is looked for. */
+const reach = 1_024;
+/** Encodings within encodings. */
+const depthMax = 3;
+/** Compatibility forms of some characters are long; nothing sensible is written in those. */
+const growthMax = 4;
+
+export class Reading {
+  readonly text: string;
+  /** Undoes an encoding, in which nobody writes by chance. */
+  readonly isDecoded: boolean;
+  readonly #pieces: readonly Piece[];
+  readonly #source: Reading | undefined;
+
+  constructor(text: string, isDecoded: boolean, pieces: readonly Piece[], source: Reading | undefined) {
+    this.text = text;
+    this.isDecoded = isDecoded || source?.isDecoded === true;
+    this.#pieces = pieces;
+    this.#source = source;
+  }
+
+  /** The share of characters that read otherwise than they are written, 0 to 1. */
+  changedShare(start: number, end: number): number {
+    let changed = 0;
+    for (let index = this.#pieceAt(start); index < this.#pieces.length; index += 1) {
+      const piece = this.#pieces[index];
+      if (piece === undefined || piece.at >= end) break;
+      if (!piece.isChanged) continue;
+      changed += Math.min(end, piece.at + piece.length) - Math.max(start, piece.at);
+      // What was taken out is a change too.
+      if (piece.length === 0 && piece.at > start) changed += 1;
+    }
+    return changed / Math.max(1, end - start);
+  }
+
+  /** The place in the text of what stands at `start` in this reading. */
+  placeOf(start: number, end: number): Place {
+    const first = this.#pieces[this.#pieceAt(start)];
+    const last = this.#pieces[this.#pieceAt(Math.max(start, end - 1))];
+    const from = first === undefined ? 0 : first.isChanged ? first.start : first.start + (start - first.at);
+    const to = last === undefined ? from : last.isChanged ? last.end : last.start + (end - last.at);
+    const place = { start: from, end: Math.max(to, from + 1) };
+    return this.#source === undefined ? place : this.#source.placeOf(place.start, place.end);
+  }
+
+  /** Index of the last piece that begins at `at` or before. */
+  #pieceAt(at: number): number {
+    let low = 0;
+    let high = this.#pieces.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if ((this.#pieces[middle]?.at ?? 0) <= at) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+}
+
+/** All other readings of a text, computed when first asked for: several detectors share them. */
+export class Readings {
+  readonly #text: string;
+  #all: readonly Reading[] | undefined;
+
+  constructor(text: string) {
+    this.#text = text;
+  }
+
+  get all(): readonly Reading[] {
+    return (this.#all ??= readingsOf(this.#text, undefined, 0));
+  }
+}
+
+function readingsOf(text: string, source: Reading | undefined, depth: number): Reading[] {
+  if (depth >= depthMax) return [];
+  return [visible(text, source), unescaped(text, source), decoded(text, source)].flatMap((reading) =>
+    reading === undefined ? [] : [reading, ...readingsOf(reading.text, reading, depth + 1)],
+  );
+}
+
+// oxlint-disable-next-line no-control-regex
+const notAscii = /[^\u0000-\u007f]+/g;
+
+/** Without what is hidden, and in compatibility form (full-width and mathematical letters, ligatures). */
+function visible(text: string, source: Reading | undefined): Reading | undefined {
+  const replacements: Replacement[] = [];
+  const hidden = mayHideText(text) ? findHiddenText(text) : [];
+  let from = 0;
+  for (const { start, end } of [...hidden, { start: text.length, end: text.length }]) {
+    const part = from === 0 && start === text.length ? text : text.slice(from, start);
+    for (const match of part.matchAll(notAscii)) {
+      const [run] = match;
+      const plain = run.normalize('NFKC');
+      if (plain === run || plain.length > run.length * growthMax) continue;
+      replacements.push({ start: from + match.index, end: from + match.index + run.length, text: plain });
+    }
+    if (end > start) replacements.push({ start, end, text: '' });
+    from = end;
+  }
+  return around(text, replacements, source);
+}
+
+const escape =
+  /(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|(?:\\x[0-9a-fA-F]{2})+|(?:%[0-9a-fA-F]{2})+|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|lt|gt|quot|amp|apos|nbsp|colon|equals|lowbar|hyphen|period|commat|sol|num);/g;
+const entities = new Map(
+  Object.entries({
+    lt: '<',
+    gt: '>',
+    quot: '"',
+    amp: '&',
+    apos: "'",
+    nbsp: ' ',
+    colon: ':',
+    equals: '=',
+    lowbar: '_',
+    hyphen: '-',
+    period: '.',
+    commat: '@',
+    sol: '/',
+    num: '#',
+  }),
+);
+
+/** Escapes of JSON and JavaScript, percent-encoding and character references undone, wherever they stand. */
+function unescaped(text: string, source: Reading | undefined): Reading | undefined {
+  if (!text.includes('\\u') && !text.includes('\\x') && !text.includes('%') && !text.includes('&')) return undefined;
+  const replacements: Replacement[] = [];
+  for (const match of text.matchAll(escape)) {
+    const plain = unescape(match[0]);
+    if (plain === undefined) continue;
+    replacements.push({ start: match.index, end: match.index + match[0].length, text: plain });
+  }
+  return around(text, replacements, source);
+}
+
+function unescape(run: string): string | undefined {
+  switch (run[0]) {
+    case '%':
+      return utf8(Buffer.from(run.replaceAll('%', ''), 'hex'));
+    case '&':
+      return entities.get(run.slice(1, -1)) ?? pointOf(run[2] === 'x' || run[2] === 'X', run.slice(2, -1));
+    default:
+      break;
+  }
+  if (run.startsWith('\\u{')) return pointOf(true, `x${run.slice(3, -1)}`);
+  if (run.startsWith('\\x')) return utf8(Buffer.from(run.replaceAll('\\x', ''), 'hex'));
+  return run.replace(/\\u([0-9a-fA-F]{4})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
+
+function pointOf(isHex: boolean, digits: string): string | undefined {
+  const point = isHex ? Number.parseInt(digits.slice(1), 16) : Number(digits);
+  return point <= 0x10ffff && !(point >= 0xd800 && point <= 0xdfff) ? String.fromCodePoint(point) : undefined;
+}
+
+function utf8(bytes: Buffer): string {
+  const text = bytes.toString('utf8');
+  return text.includes('\ufffd') ? bytes.toString('latin1') : text;
+}
+
+/** The neighbourhoods of what is replaced, with it replaced; undefined where nothing is. */
+function around(text: string, replacements: readonly Replacement[], source: Reading | undefined): Reading | undefined {
+  if (replacements.length === 0) return undefined;
+  const pieces: Piece[] = [];
+  const parts: string[] = [];
+  let at = 0;
+  const add = (part: string, start: number, end: number, isChanged: boolean): void => {
+    pieces.push({ at, length: part.length, start, end, isChanged });
+    parts.push(part);
+    at += part.length;
+  };
+  let from = 0;
+  for (const [index, { start, end, text: replaced }] of replacements.entries()) {
+    if (start - from > 2 * reach) {
+      if (index > 0) add(text.slice(from, from + reach), from, from + reach, false);
+      from = start - reach;
+      // Two neighbourhoods have nothing to do with each other.
+      if (index > 0) add('\n\n', from, from, false);
+    }
+    if (start > from) add(text.slice(from, start), from, start, false);
+    add(replaced, start, end, true);
+    from = end;
+  }
+  const last = Math.min(text.length, from + reach);
+  if (last > from) add(text.slice(from, last), from, last, false);
+  return new Reading(parts.join(''), false, pieces, source);
+}
+
+/** Base64, URL-safe base64 and hexadecimal: which of them, its alphabet tells. */
+const alphanumericRun = /[A-Za-z0-9+/_-]{16,}={0,2}/g;
+const hexDigits = /^(?:0x)?(?:[0-9a-fA-F]{2})+$/;
+const printableAscii = /^[\t\n\r -~]*$/;
+const printable = /^[\p{L}\p{M}\p{N}\p{P}\p{S}\s]*$/u;
+const wordCharacters = /[\p{L}\s]/gu;
+const decodedLengthMin = 8;
+
+/** What stands in base64 or hexadecimal in a text, one after the other; a run broken over lines is one. */
+function decoded(text: string, source: Reading | undefined): Reading | undefined {
+  const pieces: Piece[] = [];
+  const parts: string[] = [];
+  let at = 0;
+  let before = -1;
+  for (const match of text.matchAll(alphanumericRun)) {
+    const [run] = match;
+    const plain = textOf(hexDigits.test(run) ? Buffer.from(run.replace(/^0x/, ''), 'hex') : Buffer.from(run, 'base64'));
+    if (plain === undefined) continue;
+    const start = match.index;
+    const end = start + run.length;
+    if (before >= 0 && !(start - before <= 2 && /^\s+$/.test(text.slice(before, start)))) {
+      pieces.push({ at, length: 1, start: before, end: start, isChanged: false });
+      parts.push('\n');
+      at += 1;
+    }
+    pieces.push({ at, length: plain.length, start, end, isChanged: true });
+    parts.push(plain);
+    at += plain.length;
+    before = end;
+  }
+  return parts.length === 0 ? undefined : new Reading(parts.join(''), true, pieces, source);
+}
+
+/** The bytes as text, or undefined where they are none: anything in base64 decodes to something. */
+function textOf(bytes: Buffer): string | undefined {
+  const text = bytes.toString('utf8');
+  if (text.length < decodedLengthMin) return undefined;
+  if (printableAscii.test(text)) return text;
+  if (text.includes('\ufffd') || !printable.test(text)) return undefined;
+  const letters = text.match(wordCharacters)?.length ?? 0;
+  return letters >= text.length * 0.6 ? text : undefined;
+}
