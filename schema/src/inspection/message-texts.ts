@@ -1,0 +1,230 @@
+import { isUtf8 } from 'node:buffer';
+
+/** Deeper than any message that passes the strict scan of requests. */
+const depthMax = 256;
+
+/**
+ * How a text of a message is looked at:
+ * - `text`: prose of content items, prompts, questions, progress and logs; such texts are also read as one;
+ * - `data`: any other string, read together with the name of its member;
+ * - `constant`: a string that names or routes, or holds one of a few words by the protocol; it parts no texts;
+ * - `number`: digits, as they are written;
+ * - `name`: the name of a member;
+ * - `header`: what stands in a header and not in the message.
+ */
+export type TextRole = 'text' | 'data' | 'constant' | 'number' | 'name' | 'header';
+
+/** One text of a message and where it stands. */
+export interface MessageText {
+  readonly text: string;
+  readonly role: TextRole;
+  /** JSON pointer from the message's root. */
+  readonly path: string;
+  /** Name of the member it is the value of; empty in arrays. */
+  readonly member: string;
+  /** Of the JSON value it was read from, in UTF-16 units of the message; `end` is exclusive. */
+  readonly start: number;
+  readonly end: number;
+  /** `base64`: the text is what the value decodes to. */
+  readonly encoding: 'plain' | 'base64' | 'opaque';
+  /** What names, routes or correlates; changing it would make another message of it. */
+  readonly isFixed: boolean;
+}
+
+/** Members that hold prose, wherever they stand. */
+const proseMembers = new Set(['text', 'content', 'message', 'data', 'description', 'title', 'systemPrompt']);
+/** Members with a fixed set of short words. */
+const constantMembers = new Set([
+  'type',
+  'role',
+  'mimeType',
+  'audience',
+  'jsonrpc',
+  'method',
+  'level',
+  'status',
+  'resultType',
+  'lastModified',
+  'format',
+  'mode',
+  'action',
+  '$schema',
+]);
+const constantLengthMax = 64;
+/** Opaque to whoever reads the message, and often random: no model and no person reads them. */
+const opaqueMembers = new Set([
+  'progressToken',
+  'requestState',
+  'cursor',
+  'nextCursor',
+  'taskId',
+  'requestId',
+  'subscriptionId',
+  'id',
+  'jsonrpc',
+  'traceparent',
+  'tracestate',
+  'io.modelcontextprotocol/subscriptionId',
+]);
+/** Where those members are the protocol's own: not inside of arguments or structured content. */
+const opaquePlace =
+  /^(?:\/(?:id|jsonrpc)|\/(?:params|result)\/(?:requestState|cursor|nextCursor|taskId|requestId|progressToken)|(?:\/[^/]+){0,8}\/_meta\/[^/]+|\/params\/notifications\/taskIds\/\d+)$/;
+/** What was authorized, or says which kind of thing a part is. */
+const fixedPlace =
+  /^\/(?:method|params\/(?:name|uri|ref(?:\/.*)?|protocolVersion|level|notifications(?:\/.*)?)|(?:params|result)\/(?:_meta|capabilities|protocolVersion|resultType|serverInfo|clientInfo)(?:\/.*)?|result\/(?:tools|prompts|resources|resourceTemplates)\/\d+\/(?:name|uri|uriTemplate|inputSchema\/.*|outputSchema\/.*)|(?:.*\/)?(?:type|role|mimeType))$/;
+
+const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+/** Longer `data` in the letters of base64 that is no text is a picture, a sound or the like, in characters. */
+const plainDataLengthMax = 4_096;
+/** Fewer digits identify nobody, in digits. */
+const numberDigitsMin = 9;
+
+/** Thrown for what cannot be looked at: it is treated as too large to inspect. */
+export class NotInspectable extends Error {}
+
+/**
+ * Every text of a JSON message: strings, names of members and long numbers of `params`, `result` and `error`, whatever
+ * the method, and of bodies in base64 what they decode to where that is text. Images, sounds and other binary bodies are
+ * left out. The message must be valid JSON.
+ * @throws NotInspectable where it is nested too deeply
+ */
+export function messageTexts(message: string): MessageText[] {
+  const walker = new Walker(message);
+  walker.value(0, '', '');
+  return walker.texts;
+}
+
+class Walker {
+  readonly texts: MessageText[] = [];
+  readonly #json: string;
+  #at = 0;
+
+  constructor(json: string) {
+    this.#json = json;
+  }
+
+  value(depth: number, path: string, member: string): void {
+    if (depth > depthMax) throw new NotInspectable('nested too deeply');
+    this.#skipSpace();
+    switch (this.#json[this.#at]) {
+      case '{':
+        return this.#object(depth, path);
+      case '[':
+        return this.#array(depth, path, member);
+      case '"':
+        return this.#string(path, member);
+      default:
+        return this.#scalar(path, member);
+    }
+  }
+
+  #object(depth: number, path: string): void {
+    this.#at += 1;
+    for (;;) {
+      this.#skipSpace();
+      if (this.#json[this.#at] !== '"') break;
+      const start = this.#at;
+      const name = this.#token();
+      const at = `${path}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+      const isOwn = depth === 0 || (depth === 1 && (path === '/params' || path === '/result'));
+      if (!isOwn) this.#add({ text: name, role: 'name', path: at, member: name, start, end: this.#at });
+      this.#skipSpace();
+      this.#at += 1;
+      this.value(depth + 1, at, name);
+      this.#skipSpace();
+      if (this.#json[this.#at] !== ',') break;
+      this.#at += 1;
+    }
+    this.#at += 1;
+  }
+
+  #array(depth: number, path: string, member: string): void {
+    this.#at += 1;
+    for (let index = 0; ; index += 1) {
+      this.#skipSpace();
+      if (this.#json[this.#at] === ']' || this.#at >= this.#json.length) break;
+      this.value(depth + 1, `${path}/${index}`, member);
+      this.#skipSpace();
+      if (this.#json[this.#at] !== ',') break;
+      this.#at += 1;
+    }
+    this.#at += 1;
+  }
+
+  #string(path: string, member: string): void {
+    const start = this.#at;
+    const text = this.#token();
+    const end = this.#at;
+    if (text === '' || (opaqueMembers.has(member) && opaquePlace.test(path))) return;
+    const isBody = (member === 'blob' || member === 'data') && text.length >= 4 && base64.test(text);
+    if (isBody) {
+      const body = bodyText(text);
+      if (body === undefined && (member === 'blob' || text.length > plainDataLengthMax)) return;
+      if (body !== undefined) {
+        this.#add({ text: body.text, role: 'text', path, member, start, end, encoding: body.encoding });
+        return;
+      }
+    }
+    this.#add({ text, role: roleOf(member, text), path, member, start, end });
+  }
+
+  #scalar(path: string, member: string): void {
+    const start = this.#at;
+    while (this.#at < this.#json.length && !/[\s,\]}]/.test(this.#json[this.#at] ?? '')) this.#at += 1;
+    if (this.#at - start < numberDigitsMin) return;
+    const text = this.#json.slice(start, this.#at);
+    if (opaqueMembers.has(member) && opaquePlace.test(path)) return;
+    if (/^-?\d/.test(text)) this.#add({ text, role: 'number', path, member, start, end: this.#at });
+  }
+
+  #add(found: Omit<MessageText, 'encoding' | 'isFixed'> & { readonly encoding?: MessageText['encoding'] }): void {
+    const isFixed = found.role === 'name' || fixedPlace.test(found.path);
+    const role = isFixed && found.role === 'data' ? 'constant' : found.role;
+    this.texts.push({ ...found, role, encoding: found.encoding ?? 'plain', isFixed });
+  }
+
+  /** The string that begins here, unescaped. */
+  #token(): string {
+    const json = this.#json;
+    const start = this.#at;
+    let end = start;
+    do {
+      end = json.indexOf('"', end + 1);
+      if (end < 0) throw new NotInspectable('a string without an end');
+    } while (isEscaped(json, end));
+    this.#at = end + 1;
+    const raw = json.slice(start + 1, end);
+    return raw.includes('\\') ? (JSON.parse(json.slice(start, end + 1)) as string) : raw;
+  }
+
+  #skipSpace(): void {
+    for (;;) {
+      const code = this.#json.charCodeAt(this.#at);
+      if (code !== 0x20 && code !== 0x0a && code !== 0x0d && code !== 0x09) return;
+      this.#at += 1;
+    }
+  }
+}
+
+function isEscaped(json: string, at: number): boolean {
+  let backslashes = 0;
+  while (json[at - 1 - backslashes] === '\\') backslashes += 1;
+  return backslashes % 2 === 1;
+}
+
+function roleOf(member: string, text: string): TextRole {
+  if (proseMembers.has(member)) return 'text';
+  return constantMembers.has(member) && text.length <= constantLengthMax ? 'constant' : 'data';
+}
+
+/** The body as text, in UTF-8 or by its mark in UTF-16; undefined where it is none. */
+function bodyText(text: string): { readonly text: string; readonly encoding: 'base64' | 'opaque' } | undefined {
+  const bytes = Buffer.from(text, 'base64');
+  if (bytes[0] === 0xff && bytes[1] === 0xfe)
+    return { text: bytes.subarray(2).toString('utf16le'), encoding: 'opaque' };
+  if (bytes[0] === 0xfe && bytes[1] === 0xff && bytes.length % 2 === 0) {
+    return { text: Buffer.from(bytes.subarray(2)).swap16().toString('utf16le'), encoding: 'opaque' };
+  }
+  if (!isUtf8(bytes) || bytes.includes(0)) return undefined;
+  return { text: bytes.toString('utf8'), encoding: 'base64' };
+}
