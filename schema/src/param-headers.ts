@@ -2,6 +2,7 @@
  * The parameters of a tool that travel in headers as well: `x-mcp-header` in its input schema.
  * Source: 2026-07-28 basic/transports/streamable-http, Custom Headers from Tool Parameters.
  */
+import { canonicalJson } from './canonical-json.ts';
 
 export const paramHeaderTypes = ['string', 'integer', 'boolean'] as const;
 export type ParamHeaderType = (typeof paramHeaderTypes)[number];
@@ -14,7 +15,8 @@ export interface ParamHeader {
   readonly type: ParamHeaderType;
 }
 
-const token = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/;
+/** What may follow `Mcp-Param-` in the name of a header. */
+export const paramHeaderName = /^[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}$/;
 /** As deep as JSON may be nested at all. */
 const depthMax = 128;
 /** Headers are bounded, so is what one tool may ask for. */
@@ -38,6 +40,21 @@ export function paramHeaders(inputSchema: unknown): readonly ParamHeader[] | und
   }
   const names = new Set(found.map(({ name }) => name.toLowerCase()));
   return names.size === found.length && found.length <= paramHeadersMax ? found : undefined;
+}
+
+/**
+ * The maps of a tool's definitions that differ, in an order of their own; undefined where none names a header. One that
+ * breaks the rules, which is offered to nobody, names none.
+ * @param definitions of one tool; anything that is no object names none
+ */
+export function paramHeaderMaps(definitions: readonly unknown[]): (readonly ParamHeader[])[] | undefined {
+  const maps = new Map<string, readonly ParamHeader[]>();
+  for (const definition of definitions) {
+    const headers = (isObject(definition) ? paramHeaders(definition['inputSchema']) : undefined) ?? [];
+    maps.set(canonicalJson(headers), headers);
+  }
+  const different = [...maps].sort(([a], [b]) => (a < b ? -1 : 1)).map(([, headers]) => headers);
+  return different.some((headers) => headers.length > 0) ? different : undefined;
 }
 
 function isObject(value: unknown): value is Readonly<Record<string, unknown>> {
@@ -76,7 +93,13 @@ function collect(
 function headerOf(schema: Readonly<Record<string, unknown>>, path: readonly string[], reachable: boolean): ParamHeader {
   const { [annotation]: name, type } = schema;
   const known = paramHeaderTypes.find((candidate) => candidate === type);
-  if (!reachable || path.length === 0 || typeof name !== 'string' || !token.test(name) || known === undefined) {
+  if (
+    !reachable ||
+    path.length === 0 ||
+    typeof name !== 'string' ||
+    !paramHeaderName.test(name) ||
+    known === undefined
+  ) {
     throw new Invalid();
   }
   return { name, path, type: known };

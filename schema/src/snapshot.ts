@@ -6,11 +6,12 @@ import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
 import { parseCidr } from './ip-address.ts';
 import { oauthDocumentSchema } from './oauth.ts';
+import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 5;
-/** What a node of this build reads: the format before has no limits of keys, and nothing else that differs. */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 4];
+export const snapshotFormat = 6;
+/** What a node of this build reads: 5 has no headers of parameters, 4 no limits of keys, and nothing else differs. */
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -41,6 +42,14 @@ export type ToolLabels = z.infer<typeof toolLabels>;
 export const toolAnnotations = ['readOnly', 'destructive', 'idempotent', 'openWorld'] as const;
 export type ToolAnnotation = (typeof toolAnnotations)[number];
 
+/** An argument of a tool that travels in the header `Mcp-Param-<name>` as well. */
+const paramHeader = z.strictObject({
+  name: z.string().regex(paramHeaderName),
+  /** From the top of `arguments`. */
+  path: z.array(z.string()).min(1),
+  type: z.enum(paramHeaderTypes),
+});
+
 const definitionEntry = z.strictObject({
   kind: z.enum(definitionKinds),
   /** Name of a tool or prompt, URI of a resource, URI template of a resource template. */
@@ -50,6 +59,11 @@ const definitionEntry = z.strictObject({
   state: z.enum(definitionStates),
   /** Of tools only; null where nothing is said. */
   labels: toolLabels.nullable(),
+  /**
+   * Of tools only: which arguments travel in headers (`x-mcp-header`), a map for each approved definition that differs
+   * in it, sorted; absent where no approved definition names a header.
+   */
+  paramHeaders: z.array(z.array(paramHeader).max(paramHeadersMax)).min(1).optional(),
 });
 export type DefinitionEntry = z.infer<typeof definitionEntry>;
 

@@ -133,6 +133,22 @@ test('two processes publish in turn, and neither undoes the other', async () => 
   expect(await other.publish()).toMatchObject({ published: false });
 });
 
+test('the headers of parameters travel with the tool whose approved definition names them', async () => {
+  const region = { type: 'string', 'x-mcp-header': 'Region' };
+  const raw = JSON.stringify({ name: 'echo', inputSchema: { type: 'object', properties: { region } } });
+  await change(control.database, async (tx) => {
+    await tx`update definitions set approved_digests = '{d9}', removed_at = null where kind = 'tool'`;
+    await tx`insert into definition_bodies (server_id, digest, raw)
+      values (${rows.serverId}, 'd8', ${raw.replace('Region', 'NotApproved')}), (${rows.serverId}, 'd9', ${raw})`;
+  });
+  expect(await publisher.publish()).toMatchObject({ published: true });
+  const [stored] = await control.database.raw<{ body: string }[]>`
+    select d.body from config_documents d join config_entries e on e.hash = d.hash
+    where e.key = ${`server/${rows.serverId}`}`;
+  const published = [[{ name: 'Region', path: ['region'], type: 'string' }]];
+  expect(JSON.parse(stored?.body ?? '')).toMatchObject({ definitions: [{ name: 'echo', paramHeaders: published }] });
+});
+
 test('secrets stand in the database sealed only', async () => {
   const stored = await control.database.raw<{ body: string; sealed: boolean }[]>`
     select d.body, d.sealed from config_documents d join config_entries e on e.hash = d.hash where e.key = 'keys'`;

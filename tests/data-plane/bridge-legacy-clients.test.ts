@@ -86,6 +86,18 @@ describe('a legacy client at a modern server', () => {
     expect(upstream.toldOf('tools/call').length).toBe(calls + 1);
   });
 
+  test('tells in headers what the approved definitions say, on a node that never saw a list', async () => {
+    const region = { name: 'Region', path: ['region'], type: 'string' as const };
+    const [server] = configuration().servers;
+    if (server === undefined) throw new Error('no server');
+    node.configure({ ...configuration(), servers: [{ ...server, paramHeaders: { region: [[], [region]] } }] });
+    const session = await openSession();
+    const before = upstream.told.length;
+    expect((await within(session, call('region', { region: 'eu' }))).json.result.content[0].text).toBe('done');
+    expect(upstream.told.slice(before).map(({ message }) => message?.method)).toEqual(['tools/call']);
+    expect(upstream.told.at(-1)?.headers['mcp-param-region']).toBe('eu');
+  });
+
   test('sees lists filtered and as its era has them', async () => {
     node.configure(configuration(['ask']));
     const session = await openSession();

@@ -50,6 +50,8 @@ export interface TestServer {
   readonly tools?: readonly string[];
   readonly prompts?: readonly string[];
   readonly definitions?: readonly DefinitionEntry[];
+  /** Of tools by name: arguments that travel in headers. */
+  readonly paramHeaders?: Readonly<Record<string, DefinitionEntry['paramHeaders']>>;
   readonly auditMode?: 'buffered' | 'strict';
   /** Default: tasks and MCP Apps. */
   readonly extensions?: readonly string[];
@@ -105,7 +107,10 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       extensions: [...(server.extensions ?? defaultExtensions)],
       labels: {},
       definitions: [
-        ...(server.tools ?? []).map((name) => approved('tool', name)),
+        ...(server.tools ?? []).map((name) => {
+          const paramHeaders = server.paramHeaders?.[name];
+          return { ...approved('tool', name), ...(paramHeaders === undefined ? {} : { paramHeaders }) };
+        }),
         ...(server.prompts ?? []).map((name) => approved('prompt', name)),
         ...(server.definitions ?? []),
       ],

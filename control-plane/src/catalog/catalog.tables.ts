@@ -101,6 +101,8 @@ export const definitionBodies = pgTable(
     raw: text().notNull(),
     findings: jsonb().$type<readonly DefinitionFinding[]>(),
     scanVersion: integer('scan_version'),
+    /** Whether it speaks of `x-mcp-header` at all; few do. */
+    namesHeaders: boolean('names_headers').generatedAlwaysAs(sql`raw like '%x-mcp-header%'`),
     createdAt: instant('created_at').notNull().defaultNow(),
   },
   (table) => [primaryKey({ columns: [table.serverId, table.digest] })],

@@ -115,11 +115,23 @@ const sealingKey: SealingKeyRow = {
   retiresAt: null,
 };
 
+function toolWithHeader(name: string): string {
+  const region = { type: 'string', 'x-mcp-header': name };
+  return JSON.stringify({ name: 'ship', inputSchema: { type: 'object', properties: { region } } });
+}
+
 const rows: ConfigurationRows = {
   servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
   definitions: [
     definition('tool', 'echo', { approvedDigests: ['d2', 'd1'], risk: 'low', readOnly: true }),
     definition('prompt', 'ask', { state: 'pending' }),
+    definition('tool', 'ship', { approvedDigests: ['d4', 'd3', 'd5'] }),
+  ],
+  headerBodies: [
+    { serverId: 's1', digest: 'd3', raw: toolWithHeader('Region') },
+    { serverId: 's1', digest: 'd4', raw: toolWithHeader('not a token') },
+    { serverId: 's1', digest: 'd5', raw: toolWithHeader('Region') },
+    { serverId: 's1', digest: 'not-approved', raw: toolWithHeader('Other') },
   ],
   grants: [
     grant('g2', { subjectKind: 'group', subjectGroupId: 'team', effect: 'deny', tools: ['rm*'] }),
@@ -188,7 +200,8 @@ test('rows compile to the documents of the golden file', async () => {
 test('equal rows give equal bytes whatever their order', () => {
   const shuffled = fc.record({
     servers: fc.shuffledSubarray([...rows.servers], { minLength: 2 }),
-    definitions: fc.shuffledSubarray([...rows.definitions], { minLength: 2 }),
+    definitions: fc.shuffledSubarray([...rows.definitions], { minLength: 3 }),
+    headerBodies: fc.shuffledSubarray([...rows.headerBodies], { minLength: 4 }),
     grants: fc.shuffledSubarray([...rows.grants], { minLength: 2 }),
     principals: fc.shuffledSubarray([...rows.principals], { minLength: 2 }),
     access: fc.record({

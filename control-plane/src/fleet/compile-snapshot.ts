@@ -10,6 +10,8 @@ import {
   grantProblems,
   type GrantSubject,
   type LabelSelector,
+  type ParamHeader,
+  paramHeaderMaps,
   type PrincipalRecord,
   principalShard,
   type ServerDocument,
@@ -31,6 +33,8 @@ import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
 export interface ConfigurationRows {
   readonly servers: readonly ServerRow[];
   readonly definitions: readonly PublishedDefinitionRow[];
+  /** The definitions, as their servers sent them, that speak of headers for their parameters. */
+  readonly headerBodies: readonly HeaderBodyRow[];
   readonly grants: readonly GrantRow[];
   /** The grants on labels and the names of groups; undefined where they are not compiled. */
   readonly access: AccessRows | undefined;
@@ -63,6 +67,13 @@ export type PublishedDefinitionRow = Pick<
   DefinitionRow,
   'serverId' | 'kind' | 'name' | 'state' | 'approvedDigests' | ToolAnnotation | 'risk'
 >;
+
+/** Canonical JSON of a definition. */
+export interface HeaderBodyRow {
+  readonly serverId: string;
+  readonly digest: string;
+  readonly raw: string;
+}
 
 export interface AccessRows {
   readonly labelGrants: readonly GrantRow[];
@@ -109,14 +120,15 @@ export function compileSnapshot(
 ): ReadonlyMap<string, CompiledUnit> {
   const units = new Map<string, CompiledUnit>();
   const definitionsOf = Map.groupBy(rows.definitions, (definition) => definition.serverId);
+  const bodiesOf = Map.groupBy(rows.headerBodies, (body) => body.serverId);
   const grantsOf = Map.groupBy(rows.grants, (grant) => grant.serverId ?? '');
   const subjects: Subjects = {
     groupIds: new Set(rows.groups.map((group) => group.id)),
     principalKinds: new Map(rows.subjects.map((principal) => [principal.id, principal.kind])),
   };
   for (const row of rows.servers) {
-    const unit = compileServer(row, definitionsOf.get(row.id) ?? [], grantsOf.get(row.id) ?? [], subjects);
-    units.set(serverUnit(row.id), unit);
+    const parts = { definitions: definitionsOf.get(row.id) ?? [], bodies: bodiesOf.get(row.id) ?? [] };
+    units.set(serverUnit(row.id), compileServer(row, parts, grantsOf.get(row.id) ?? [], subjects));
   }
   const groupsOf = Map.groupBy(rows.groupMembers, (member) => member.principalId);
   const keysOf = Map.groupBy(rows.apiKeys, (key) => key.principalId);
@@ -130,15 +142,21 @@ export function compileSnapshot(
   return units;
 }
 
+/** What belongs to one server. */
+interface ServerParts {
+  readonly definitions: readonly PublishedDefinitionRow[];
+  readonly bodies: readonly HeaderBodyRow[];
+}
+
 function compileServer(
   row: ServerRow,
-  definitions: ConfigurationRows['definitions'],
+  parts: ServerParts,
   rows: readonly GrantRow[],
   subjects: Subjects,
 ): CompiledUnit {
   const problems: ObjectProblem[] = [];
   const grants = compileGrants(row.id, rows, subjects, problems);
-  const server = checked(serverDocument(row, definitions), 'server', row.id, problems);
+  const server = checked(serverDocument(row, parts), 'server', row.id, problems);
   if (grants === undefined || server === undefined) return { documents: [], problems };
   const documents = [encodeDocument(server)];
   if (grants.length > 0) documents.push(encodeDocument({ kind: 'grants', serverId: row.id, grants }));
@@ -221,7 +239,8 @@ function checked(
   return undefined;
 }
 
-function serverDocument(row: ServerRow, definitions: ConfigurationRows['definitions']): unknown {
+function serverDocument(row: ServerRow, { definitions, bodies }: ServerParts): unknown {
+  const bodyByDigest = new Map(bodies.map(({ digest, raw }) => [digest, JSON.parse(raw) as unknown]));
   return {
     kind: 'server',
     id: row.id,
@@ -240,11 +259,22 @@ function serverDocument(row: ServerRow, definitions: ConfigurationRows['definiti
         state: definition.state,
         approvedDigests: definition.approvedDigests.toSorted(),
         labels: toolLabelsOf(definition),
+        ...headersOf(definition, bodyByDigest),
       }))
       .sort((a, b) => compare(`${a.kind}\n${a.name}`, `${b.kind}\n${b.name}`)),
     auditMode: row.auditMode,
     configStalenessMaxMs: row.configStalenessMaxMs,
   };
+}
+
+/** What of a tool's arguments travels in headers; nothing where no approved definition says so. */
+function headersOf(
+  { kind, approvedDigests }: PublishedDefinitionRow,
+  bodies: ReadonlyMap<string, unknown>,
+): { readonly paramHeaders?: readonly (readonly ParamHeader[])[] } {
+  if (kind !== 'tool' || bodies.size === 0) return {};
+  const maps = paramHeaderMaps(approvedDigests.map((digest) => bodies.get(digest)));
+  return maps === undefined ? {} : { paramHeaders: maps };
 }
 
 /** What an administrator said of a definition; null where nothing. */

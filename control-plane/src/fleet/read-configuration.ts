@@ -2,7 +2,7 @@ import { principalShard } from '@sallyport/schema';
 import { and, asc, eq, gt, isNotNull, isNull, lte, or, type SQL, sql } from 'drizzle-orm';
 import type { AnyPgColumn } from 'drizzle-orm/pg-core';
 import { type GrantRow, grants } from '../access/access.tables.ts';
-import { definitions, servers } from '../catalog/catalog.tables.ts';
+import { definitionBodies, definitions, servers } from '../catalog/catalog.tables.ts';
 import type { Reader } from '../database/client.ts';
 import { configChanges, configGeneration, settings } from '../database/settings.tables.ts';
 import {
@@ -122,6 +122,9 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
     with definition_prints as materialized (
       select d.server_id, ${fingerprintOf(definition)} as print
       from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
+    ), header_prints as materialized (
+      select b.server_id, ${fingerprintOf(sql`row(b.server_id, b.digest)::text`)} as print
+      from definition_bodies b where b.names_headers and ${isWanted(sql`b.server_id`)} group by b.server_id
     ), grant_prints as materialized (
       select g.server_id, ${fingerprintOf(grantContent)} as print
       from grants g
@@ -130,10 +133,11 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
       where g.deleted_at is null and ${isWanted(sql`g.server_id`)} and (g.not_after is null or g.not_after > ${new Date(nowMs).toISOString()})
       group by g.server_id
     )
-    select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
+    select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(h.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
       s.protocol_revisions, s.transport, s.extensions, s.labels, s.audit_mode, s.config_staleness_max_ms)::text)) as fingerprint
     from servers s
       left join definition_prints d on d.server_id = s.id
+      left join header_prints h on h.server_id = s.id
       left join grant_prints g on g.server_id = s.id
     where s.deleted_at is null and s.lifecycle in ('approved', 'deprecated') and ${isWanted(sql`s.id`)}`;
 }
@@ -195,7 +199,10 @@ async function readFleet(tx: Reader): Promise<Pick<ConfigurationRows, 'limits' |
   };
 }
 
-type ServerRows = Pick<ConfigurationRows, 'servers' | 'definitions' | 'grants' | 'access' | 'subjects' | 'groups'>;
+type ServerRows = Pick<
+  ConfigurationRows,
+  'servers' | 'definitions' | 'headerBodies' | 'grants' | 'access' | 'subjects' | 'groups'
+>;
 
 async function readServers(tx: Reader, ids: readonly string[], nowMs: number): Promise<ServerRows> {
   if (ids.length === 0) return noServers;
@@ -221,6 +228,10 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
       })
       .from(definitions)
       .where(and(inList(definitions.serverId, ids), isNull(definitions.removedAt))),
+    headerBodies: await tx
+      .select({ serverId: definitionBodies.serverId, digest: definitionBodies.digest, raw: definitionBodies.raw })
+      .from(definitionBodies)
+      .where(and(inList(definitionBodies.serverId, ids), eq(definitionBodies.namesHeaders, true))),
     grants: granted,
     ...(await readSubjects(tx, granted)),
   };
@@ -229,6 +240,7 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
 const noServers: ServerRows = {
   servers: [],
   definitions: [],
+  headerBodies: [],
   grants: [],
   access: undefined,
   subjects: [],

@@ -119,9 +119,9 @@ export class LegacyExchange {
 
   async #readHeaders(): Promise<void> {
     try {
-      const { server } = this.#exchange.authorized.routed;
+      const { server, received } = this.#exchange.authorized.routed;
       const tools = await readTools((page, cursor) => this.#request(this.#machine.listTools(page, cursor)));
-      this.#options.headers.learn(server, tools);
+      this.#options.headers.learn(server, stringMember(received.message?.params ?? {}, 'name') ?? '', tools);
       await this.#perform(this.#machine.handle({ type: 'headersRead' }));
     } catch (error) {
       this.fail(asUpstreamFailure(error));

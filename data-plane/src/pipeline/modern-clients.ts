@@ -23,7 +23,6 @@ import { openModernListening } from './modern-listening.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
 import type { PeerLink } from './peer-link.ts';
-import { readTools } from './read-tools.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 export interface ModernClientsOptions {
@@ -105,7 +104,8 @@ export class ModernClients implements Bridge {
     const responses = objectMember(params, 'inputResponses') ?? {};
     if (returned?.kind === 'parked') return await this.#resume(exchange, digest, responses, returned);
     if (returned?.kind === 'before' && isDeclined(returned.questions, responses)) return declined(message);
-    const lease = await this.#prepared(exchange, client, params, logLevel);
+    this.#checkHeaders(routed, params);
+    const lease = await this.#prepared(exchange, client, logLevel);
     const serverInfo = objectMember(lease.channel.initialized, 'serverInfo') ?? null;
     const machine = new ModernToLegacy({
       request: { id: message.id ?? '', method, params },
@@ -126,43 +126,31 @@ export class ModernClients implements Bridge {
   }
 
   /** A session in which the call can be made; another one where the first turns out to be forgotten. */
-  async #prepared(
-    exchange: BridgedExchange,
-    client: ClientProfile,
-    params: JsonObject,
-    logLevel: LogLevel | null,
-  ): Promise<Lease> {
+  async #prepared(exchange: BridgedExchange, client: ClientProfile, logLevel: LogLevel | null): Promise<Lease> {
     for (let isFresh = false; ; isFresh = true) {
       const lease = await this.#lease(exchange, client, isFresh);
       try {
-        await this.#checkHeaders(exchange, lease, params);
         await setLogLevel(lease, logLevel, exchange);
         return lease;
       } catch (thrown) {
         const error = toAppError(thrown);
-        if (error.code === 'HEADER_MISMATCH') lease.release();
-        else lease.discard();
+        lease.discard();
         if (isFresh || error.code !== 'SESSION_NOT_FOUND') throw asUpstreamFailure(error);
       }
     }
   }
 
-  /** @throws AppError HEADER_MISMATCH where an argument's header does not equal it */
-  async #checkHeaders(exchange: BridgedExchange, { channel }: Lease, params: JsonObject): Promise<void> {
-    const { routed } = exchange.authorized;
-    const { message, request, exchange: recorded } = routed.received;
-    if (message?.method !== 'tools/call') return;
-    if (!this.#headers.knows(routed.server)) {
-      const tools = await readTools((page, cursor) => {
-        const id = `${recorded.eventId}.tools.${page}`;
-        const asked = cursor === undefined ? {} : { params: { cursor } };
-        return channel.request({ jsonrpc: '2.0', id, method: 'tools/list', ...asked }, termsOf(exchange, null));
-      });
-      this.#headers.learn(routed.server, tools);
-    }
-    const expected = this.#headers.of(routed.server, stringMember(params, 'name') ?? '');
-    const name = mismatchedHeader(params, expected, request.headers);
-    if (name === undefined) return;
+  /**
+   * A legacy upstream would not notice a header that says something else than the body. What is right for one of the
+   * tool's approved definitions is right.
+   * @throws AppError HEADER_MISMATCH
+   */
+  #checkHeaders({ server, received }: Routed, params: JsonObject): void {
+    if (received.message?.method !== 'tools/call') return;
+    const maps = this.#headers.approved(server, stringMember(params, 'name') ?? '');
+    const mismatched = maps.map((expected) => mismatchedHeader(params, expected, received.request.headers));
+    const [name] = mismatched;
+    if (name === undefined || mismatched.includes(undefined)) return;
     throw new AppError('HEADER_MISMATCH', {
       publicMessage: `Mcp-Param-${name} does not equal the argument it mirrors.`,
     });
