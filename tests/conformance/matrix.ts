@@ -1,5 +1,6 @@
 /** The official suite against one reference server of each era, over nodes of each number: a cell for each combination. */
 import { startRoundRobinEntry } from '@sallyport/cli';
+import { paramHeaderMaps } from '@sallyport/schema';
 import { createEgress, discoverUpstream, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
 import { startFleetOfNodes } from '../data-plane/fleet-of-nodes.ts';
 import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
@@ -101,15 +102,14 @@ export async function discover(url: string): Promise<Discovery> {
 /** As the control plane would have it: what was discovered is approved, and everything granted. */
 export function configurationOf(url: string, found: Discovery): TestConfiguration {
   const names = new Map(found.definitions.map(({ kind, name }) => [`${kind}\n${name}`, { kind, name }]));
-  const definitions = [...names.values()].map(({ kind, name }) => ({
-    kind,
-    name,
-    approvedDigests: found.definitions
-      .filter((one) => one.kind === kind && one.name === name)
-      .map(({ digest }) => digest),
-    state: 'approved' as const,
-    labels: null,
-  }));
+  const definitions = [...names.values()].map(({ kind, name }) => {
+    const approved = found.definitions.filter((one) => one.kind === kind && one.name === name);
+    const maps = kind === 'tool' ? paramHeaderMaps(approved.map(({ raw }) => raw)) : undefined;
+    const paramHeaders = maps?.map((map) => map.map(({ path, ...header }) => ({ ...header, path: [...path] })));
+    const approvedDigests = approved.map(({ digest }) => digest);
+    const entry = { kind, name, approvedDigests, state: 'approved' as const, labels: null };
+    return { ...entry, ...(paramHeaders === undefined ? {} : { paramHeaders }) };
+  });
   return {
     servers: [{ slug: 'reference', url, protocolRevisions: found.protocolRevisions, definitions }],
     grants: [{ server: 'reference', tools: ['*'], prompts: ['*'], resources: ['*'] }],
