@@ -144,7 +144,12 @@ export interface ChainedLine {
 
 /** The spool line of a record and its hash. */
 export function chainLine(sequence: number, previous: string, record: AuditRecord): ChainedLine {
-  const line = `{"sequence":${sequence},"previous":"${previous}","record":${JSON.stringify(record)}}`;
+  return chainText(sequence, previous, JSON.stringify(record));
+}
+
+/** The same, of a record that is JSON already. */
+export function chainText(sequence: number, previous: string, record: string): ChainedLine {
+  const line = `{"sequence":${sequence},"previous":"${previous}","record":${record}}`;
   return { line, hash: sha256(line) };
 }
 

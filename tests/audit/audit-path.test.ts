@@ -54,9 +54,9 @@ describe.each(backends)('the audit path over %s', (kind) => {
       const node = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
       for (let n = 0; n < 700; n++) {
         const opened = openedRecord();
-        node.spool.append(opened);
-        if (n % 7 === 0) node.spool.append(refusedRecord());
-        if (n % 10 !== 0) node.spool.append(closedRecord(opened));
+        void node.spool.append(opened);
+        if (n % 7 === 0) void node.spool.append(refusedRecord());
+        if (n % 10 !== 0) void node.spool.append(closedRecord(opened));
       }
       expect(await node.stop(10_000)).toBe(0);
       expect(node.shipper.epochs).toEqual([]);
@@ -70,7 +70,7 @@ describe.each(backends)('the audit path over %s', (kind) => {
       const signer = nodeSigner();
       const first = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
       const opened = openedRecord();
-      first.spool.append(opened);
+      void first.spool.append(opened);
       await first.spool.appendDurable(closedRecord(opened));
       expect(await first.stop(300)).toBe(3);
       const second = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });

@@ -184,13 +184,14 @@ class ArrayAudit {
     this.#keep = keep;
   }
 
-  append(record: AuditRecord): void {
+  append(record: AuditRecord): Promise<void> {
     if (this.#keep) this.records.push(record);
+    return Promise.resolve();
   }
 
   async appendDurable(record: AuditRecord): Promise<void> {
     if (this.fails) throw new AppError('AUDIT_UNAVAILABLE');
-    this.append(record);
+    void this.append(record);
     await this.disk;
   }
 }

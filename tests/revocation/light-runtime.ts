@@ -98,7 +98,7 @@ export function startLightRuntime(options: {
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt: () => undefined });
   const pipeline = new Pipeline({
     runtimes: store,
-    audit: { append: () => undefined, appendDurable: () => Promise.resolve() },
+    audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
     peers: loneNode('node-1'),

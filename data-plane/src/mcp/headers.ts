@@ -81,6 +81,7 @@ export function forwardedHeaders(
 
 /** Whether a content type is JSON, its parameters aside; only UTF-8 is a legal charset. */
 export function isJson(contentType: string | undefined): boolean {
+  if (contentType === 'application/json') return true;
   return contentType !== undefined && /^application\/json\s*(?:;\s*charset="?utf-8"?\s*)?$/i.test(contentType.trim());
 }
 
@@ -88,12 +89,16 @@ export function isEventStream(contentType: string | undefined): boolean {
   return contentType !== undefined && /^text\/event-stream\s*(?:;|$)/i.test(contentType.trim());
 }
 
+const bothAccepted = 'application/json, text/event-stream';
+
 /**
  * Whether an `Accept` header takes a media type, exactly or by wildcard. An absent header takes everything (RFC 9110
  * §12.5.1); `q=0` refuses.
  */
 export function accepts(header: string | undefined, type: string): boolean {
   if (header === undefined) return true;
+  // What every SDK sends.
+  if (header === bothAccepted && (type === 'application/json' || type === 'text/event-stream')) return true;
   const family = `${type.slice(0, type.indexOf('/'))}/*`;
   return header.split(',').some((part) => {
     const [range = '', ...parameters] = part.split(';');

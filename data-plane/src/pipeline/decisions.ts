@@ -108,6 +108,10 @@ interface CacheEntry {
   bytes: number;
 }
 
+function holds({ fromMs, untilMs }: CacheEntry, nowMs: number): boolean {
+  return fromMs <= nowMs && nowMs < untilMs;
+}
+
 /**
  * Decision sets by (grant subjects, server fingerprint): principals whom the same grants concern share one, and what a
  * configuration change did not touch survives it. Least recently used sets go when the memory bound is reached.
@@ -117,6 +121,10 @@ export class DecisionCache {
   readonly #entries = new Map<string, CacheEntry>();
   readonly #indexes = new WeakMap<ServerRuntime, ServerIndex>();
   #bytes = 0;
+  /** What was asked for last: the stages of one exchange ask for the same, one after the other. */
+  #last:
+    | { readonly server: ServerRuntime; readonly principal: PrincipalRecord; readonly entry: CacheEntry }
+    | undefined;
 
   constructor(options: { readonly bytesMax: number }) {
     this.#bytesMax = options.bytesMax;
@@ -128,22 +136,30 @@ export class DecisionCache {
 
   /** @param nowMs the control plane's time, in milliseconds since the epoch */
   get(server: ServerRuntime, principal: PrincipalRecord, nowMs: number): DecisionSet {
+    const last = this.#last;
+    if (last?.server === server && last.principal === principal && holds(last.entry, nowMs)) return last.entry.set;
+    const entry = this.#find(server, principal, nowMs);
+    this.#last = { server, principal, entry };
+    return entry.set;
+  }
+
+  #find(server: ServerRuntime, principal: PrincipalRecord, nowMs: number): CacheEntry {
     const index = this.#index(server);
     const key = cacheKey(server, index, principal);
     const found = this.#entries.get(key);
     if (found !== undefined) {
       // Re-inserted: the order of a Map is the order of use.
       this.#entries.delete(key);
-      if (found.fromMs <= nowMs && nowMs < found.untilMs) {
+      if (holds(found, nowMs)) {
         this.#entries.set(key, found);
-        return found.set;
+        return found;
       }
       this.#bytes -= found.bytes;
     }
     return this.#add(key, server, index, principal, nowMs);
   }
 
-  #add(key: string, server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord, nowMs: number): DecisionSet {
+  #add(key: string, server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord, nowMs: number): CacheEntry {
     const grew = (bytes: number): void => {
       // A set that was evicted while a request still holds it no longer counts.
       if (this.#entries.get(key) !== entry) return;
@@ -161,10 +177,11 @@ export class DecisionCache {
     this.#entries.set(key, entry);
     this.#bytes += entry.bytes;
     this.#evict();
-    return set;
+    return entry;
   }
 
   #evict(): void {
+    if (this.#bytes > this.#bytesMax) this.#last = undefined;
     for (const [key, entry] of this.#entries) {
       if (this.#bytes <= this.#bytesMax) return;
       this.#entries.delete(key);

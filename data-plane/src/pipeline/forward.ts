@@ -34,7 +34,7 @@ export interface ForwardContext {
   /** Decides again, under the given configuration. */
   readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
   /** Writes the record that the call is about to be made; nothing is sent before it is done. */
-  readonly writeOpened: () => Promise<void> | undefined;
+  readonly writeOpened: () => Promise<void>;
 }
 
 /**
@@ -57,8 +57,7 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   checkEra(routed);
   checkSession(routed);
   const send = way(inspected, authorized, context);
-  const written = context.writeOpened();
-  if (written !== undefined) await written;
+  await context.writeOpened();
   routed.received.request.onForward?.();
   const sentAt = clock.monotonic();
   const serverId = routed.server.document.id;

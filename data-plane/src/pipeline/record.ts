@@ -1,4 +1,3 @@
-import { randomBytes } from 'node:crypto';
 import {
   AppError,
   toAppError,
@@ -7,7 +6,7 @@ import {
   type Decision,
   type ErrorCode,
 } from '@sallyport/schema';
-import { uuidv7, type Clock, type Log } from '@sallyport/schema/platform';
+import { randomHex, uuidv7, type Clock, type Log } from '@sallyport/schema/platform';
 import { errorResponse } from '../mcp/error-response.ts';
 import { parseTraceparent } from '../mcp/headers.ts';
 import { eraOfHeaders } from '../mcp/revision.ts';
@@ -39,14 +38,13 @@ interface Ending {
 /** Starts the record of an exchange, before anything is read of it. */
 export function openRecord(request: ProxyRequest, context: RecordContext): Entry {
   const trace = parseTraceparent(request.headers.get('traceparent'));
-  const random = randomBytes(24);
-  const traceId = trace?.traceId ?? random.toString('hex', 0, 16);
+  const traceId = trace?.traceId ?? randomHex(16);
   const receivedAt = context.now();
   const exchange: Exchange = {
     request,
     eventId: uuidv7(receivedAt),
     traceId,
-    traceparent: `00-${traceId}-${random.toString('hex', 16)}-${trace?.flags ?? '01'}`,
+    traceparent: `00-${traceId}-${randomHex(8)}-${trace?.flags ?? '01'}`,
     receivedAt,
     startedAt: context.clock.monotonic(),
     era: eraOfHeaders(request.headers),
@@ -93,18 +91,12 @@ export class Entry implements Follower {
     this.#releases.push(release);
   }
 
-  /** Writes that the call is about to be made; where the server's audit is strict, resolves once it is on disk. */
-  writeOpened(): Promise<void> | undefined {
-    const { exchange } = this;
+  /** Writes that the call is about to be made: resolves once the kernel has it, or, where the audit is strict, the disk. */
+  async writeOpened(): Promise<void> {
     const record: AuditRecord = { type: 'opened', ...this.#request() };
-    if (this.#isStrict) {
-      return this.#context.audit.appendDurable(record).then(() => {
-        exchange.forwarded = true;
-      });
-    }
-    this.#context.audit.append(record);
-    exchange.forwarded = true;
-    return undefined;
+    if (this.#isStrict) await this.#context.audit.appendDurable(record);
+    else await this.#context.audit.append(record);
+    this.exchange.forwarded = true;
   }
 
   /** The response on its way; the record closes with its last byte, or when the client is gone. */
@@ -156,7 +148,7 @@ export class Entry implements Follower {
       if (!complete && this.exchange.era === 'modern') this.exchange.outcome = 'aborted';
       const ending = { status: complete ? this.#status : null, responseBytes, firstByteAt };
       try {
-        this.#context.audit.append(this.#closedRecord(ending));
+        void this.#context.audit.append(this.#closedRecord(ending));
       } catch (unrecorded) {
         // Its `opened` is on disk and stands for the call; nothing more can be told to the client.
         this.#context.log.error({ err: unrecorded, traceId: this.exchange.traceId }, 'an end could not be recorded');
@@ -188,7 +180,7 @@ export class Entry implements Follower {
       ...this.#response({ status, responseBytes, firstByteAt: null }),
     };
     if (this.#isStrict) await this.#context.audit.appendDurable(record);
-    else this.#context.audit.append(record);
+    else await this.#context.audit.append(record);
   }
 
   #closedRecord(ending: Ending): AuditRecord {

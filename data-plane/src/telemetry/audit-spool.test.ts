@@ -73,7 +73,8 @@ const segmentOf = (epoch: string): string => {
 
 test('what was appended is found by the next process, chained, and the old epoch is ended', async () => {
   const first = open();
-  for (let n = 0; n < 1200; n++) first.append(record(n));
+  for (let n = 0; n < 1199; n++) void first.append(record(n));
+  await first.append(record(1199));
   const second = open();
   const [old] = second.epochs;
   expect(old).toMatchObject({ epoch: first.epoch, ended: true, last: 1201 });
@@ -87,14 +88,14 @@ test('what was appended is found by the next process, chained, and the old epoch
 test('a durable record may be shipped as soon as it is resolved; a buffered one after the next fsync', async () => {
   const spool = open();
   const [live] = spool.epochs;
-  spool.append(record(1));
+  await spool.append(record(1));
   expect(live?.synced).toBe(0);
   await Promise.all([spool.appendDurable(record(2)), spool.appendDurable(record(3))]);
   expect(live?.synced).toBe(4);
   await spool.close();
 });
 
-test('a process that is killed while it writes loses nothing it had appended', async () => {
+test('a process that is killed while it writes loses nothing that was resolved', async () => {
   const script = `
     import { AuditSpool } from ${JSON.stringify(join(import.meta.dirname, 'audit-spool.ts'))};
     import { createLog, systemClock } from '@sallyport/schema/platform';
@@ -102,7 +103,8 @@ test('a process that is killed while it writes loses nothing it had appended', a
       auditSpoolBytesMax: 1e8, clock: systemClock, now: () => systemClock.now(),
       log: createLog({ name: 'x', level: 'silent' }), onAlarm: () => {} });
     for (let n = 0; ; n++) {
-      spool.append(${JSON.stringify(record(0))});
+      const written = spool.append(${JSON.stringify(record(0))});
+      if (n % 100 === 0) await written;
       if (n % 100 === 0) await new Promise((resolve) => process.stdout.write(n + 2 + '\\n', resolve));
     }`;
   const arguments_ = ['--conditions=@sallyport/source', '--input-type=module', '--eval', script];
@@ -128,8 +130,8 @@ describe('an end that was torn by a crash is cut:', () => {
     ['bytes that were never written', '\0\0\0\0\0\0\0\n\0\0'],
   ])('%s', async (_what, torn) => {
     const first = open();
-    first.append(record(1));
-    first.append(record(2));
+    void first.append(record(1));
+    await first.append(record(2));
     appendFileSync(segmentOf(first.epoch), torn);
     const second = open();
     const lines = await linesOf(second.epochs[0]);
@@ -141,7 +143,7 @@ describe('an end that was torn by a crash is cut:', () => {
 
   test('but a broken line before whole ones is kept as evidence', async () => {
     const first = open();
-    for (let n = 0; n < 3; n++) first.append(record(n));
+    for (let n = 0; n < 3; n++) await first.append(record(n));
     const file = segmentOf(first.epoch);
     writeFileSync(file, readFileSync(file, 'utf8').replace('event-1', 'event-\n'));
     const second = open();
@@ -149,6 +151,26 @@ describe('an end that was torn by a crash is cut:', () => {
     await first.close();
     await second.close();
   });
+});
+
+test('records of one turn are one write, and stand in the order of the calls, durable ones among them', async () => {
+  const spool = open();
+  const sizes = new Set<number>();
+  const size = (): number => readFileSync(segmentOf(spool.epoch)).length;
+  const before = size();
+  const written = [record(1), record(2), record(3)].map((each) => spool.append(each));
+  sizes.add(size());
+  await Promise.race(written);
+  sizes.add(size());
+  await Promise.all(written);
+  sizes.add(size());
+  expect(sizes.size).toBe(2);
+  expect(sizes).toContain(before);
+  void spool.append(record(4));
+  await spool.appendDurable(record(5));
+  const ids = (await linesOf(spool.epochs[0])).map((line) => /event-\d/.exec(line)?.[0]);
+  expect(ids).toEqual([undefined, 'event-1', 'event-2', 'event-3', 'event-4', 'event-5']);
+  await spool.close();
 });
 
 test('an emptied directory only begins a new epoch', async () => {
@@ -175,14 +197,14 @@ test('a directory that is no epoch is set aside and told', async () => {
 describe('a full spool', () => {
   const full = async (): Promise<AuditSpool> => {
     const spool = open(64 * 1024);
-    for (let n = 0; spool.shedCount === 0; n++) spool.append(refusal(n));
+    for (let n = 0; spool.shedCount === 0; n++) await spool.append(refusal(n));
     return spool;
   };
 
   test('refuses durable records and sheds buffered ones, with an alarm', async () => {
     const spool = await full();
     await expect(spool.appendDurable(refusal(1))).rejects.toMatchObject({ code: 'AUDIT_UNAVAILABLE' });
-    spool.append(refusal(2));
+    await spool.append(refusal(2));
     expect(spool.shedCount).toBe(2);
     expect(alarms).toEqual(['AUDIT_SPOOL_SHEDDING']);
     await spool.close();
@@ -192,7 +214,7 @@ describe('a full spool', () => {
     const lines: string[] = [];
     log = createLog({ name: 'test', level: 'error' }, { write: (line) => void lines.push(line) });
     const spool = await full();
-    for (let n = 0; n < 1_000; n++) spool.append(refusal(n));
+    for (let n = 0; n < 1_000; n++) void spool.append(refusal(n));
     await expect(spool.appendDurable(refusal(1))).rejects.toMatchObject({ code: 'AUDIT_UNAVAILABLE' });
     expect(spool.shedCount).toBe(1_001);
     expect(lines.length).toBeLessThanOrEqual(2);
@@ -208,10 +230,10 @@ describe('a full spool', () => {
 
   test('remembers over a kill how many were shed, and the next process records it', async () => {
     const first = await full();
-    first.append(refusal(1));
+    await first.append(refusal(1));
     expect(first.shedCount).toBe(2);
     const second = open();
-    second.append(record(1));
+    void second.append(record(1));
     await second.appendDurable(record(2));
     const records = (await linesOf(second.epochs[1])).map(
       (line) => (JSON.parse(line) as { record: AuditRecord }).record,
@@ -226,7 +248,7 @@ describe('a full spool', () => {
 test('segments are removed when all their lines are confirmed, and the one being written stays', async () => {
   const spool = open(64 * 1024 * 1024);
   const [live] = spool.epochs;
-  for (let n = 0; n < 12_000; n++) spool.append(refusal(n));
+  for (let n = 0; n < 12_000; n++) void spool.append(refusal(n));
   await spool.appendDurable(record(1));
   const segments = live?.segments.length ?? 0;
   expect(segments).toBeGreaterThan(2);

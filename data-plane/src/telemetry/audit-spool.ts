@@ -12,7 +12,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { AppError, type AuditRecord, chainLine, epochSeed } from '@sallyport/schema';
+import { AppError, type AuditRecord, chainText, epochSeed } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
 import { type Segment, SpoolEpoch, syncDirectory } from './spool-epoch.ts';
 
@@ -21,8 +21,12 @@ const segmentBytesMax = 4 * 1024 * 1024;
 /** A line above this is written with its longest strings cut: what a client sends must not fill the spool. */
 const lineBytesMax = 64 * 1024;
 const clippedCharacters = 1024;
+/** What a line has around its record, in bytes at most. */
+const lineFrameBytesMax = 160;
 /** Share of the spool kept free for closing what was opened. */
 const closeReserveFraction = 0.02;
+/** Buffered records written at once, in characters of JSON, so that a burst does not gather in memory. */
+const pendingCharactersMax = 256 * 1024;
 /** Unsynced lines wait at most this long for their fsync. */
 const syncIntervalMs = 200;
 /** The log says at most this often that records are shed or refused. */
@@ -49,10 +53,19 @@ interface Waiter {
   readonly reject: (error: Error) => void;
 }
 
+/** Records of one turn of the event loop, which one write hands to the kernel. */
+interface Batch {
+  readonly records: AuditRecord[];
+  readonly texts: string[];
+  characters: number;
+  readonly written: Promise<void>;
+  readonly resolve: () => void;
+}
+
 /**
  * The audit trail of this process until the control plane has it: append-only files with a hash chain, one epoch per
- * process start. `append` survives the death of the process, `appendDurable` the loss of power. Appending is
- * synchronous, so records of one exchange stand in the order in which they were written.
+ * process start. What `append` resolved survives the death of the process, what `appendDurable` resolved the loss of
+ * power. Lines stand in the order of the calls. Records of one turn of the event loop share one write.
  */
 export class AuditSpool {
   /** Epochs of earlier processes first, this one's last. */
@@ -68,6 +81,7 @@ export class AuditSpool {
   #syncing: Promise<void> | undefined;
   #syncTimer: NodeJS.Timeout | undefined;
   readonly #shed: ShedCount;
+  #batch: Batch | undefined;
   #alarmed = false;
   /** Monotonic time of the last line in the log, by the alarm's code. */
   readonly #loggedAt = new Map<string, number>();
@@ -108,7 +122,8 @@ export class AuditSpool {
     const identity = { nodeId: options.nodeId, epoch, build: options.build };
     const live = SpoolEpoch.create(options.directory, identity);
     const spool = new AuditSpool(options, older, live, new ShedCount(join(options.directory, 'shed')));
-    spool.append({ type: 'epochOpened', time: spool.#time(), nodeId: options.nodeId, build: options.build });
+    void spool.append({ type: 'epochOpened', time: spool.#time(), nodeId: options.nodeId, build: options.build });
+    spool.#flush();
     return spool;
   }
 
@@ -127,21 +142,21 @@ export class AuditSpool {
   }
 
   /**
-   * Writes the record; on return the kernel has it. When the spool is full or the disk refuses, the record is counted
-   * as shed, which is itself recorded as soon as there is room, and an alarm is raised.
+   * Resolves when the kernel has the record, at the end of this turn of the event loop at the latest; never rejects.
+   * When the spool is full or the disk refuses, the record is counted as shed, which is itself recorded as soon as there
+   * is room, and an alarm is raised.
+   * @throws AppError AUDIT_UNAVAILABLE, at once, when the spool is closed
    */
-  append(record: AuditRecord): void {
+  append(record: AuditRecord): Promise<void> {
     this.#assertOpen();
-    try {
-      this.#write(record);
-    } catch (error) {
-      this.#shed.add(1);
-      this.#alarm(
-        'AUDIT_SPOOL_SHEDDING',
-        'the audit spool is full or its disk refuses: records are shed and counted',
-        error,
-      );
-    }
+    const batch = (this.#batch ??= this.#newBatch());
+    // As text, since what it is made of may change until it is written.
+    const text = JSON.stringify(record);
+    batch.records.push(record);
+    batch.texts.push(text);
+    batch.characters += text.length;
+    if (batch.characters >= pendingCharactersMax) this.#flush();
+    return batch.written;
   }
 
   /**
@@ -151,8 +166,9 @@ export class AuditSpool {
   async appendDurable(record: AuditRecord): Promise<void> {
     this.#assertOpen();
     if (this.#syncFailed) throw new AppError('AUDIT_UNAVAILABLE', { internal: 'an fsync of the audit spool failed' });
+    this.#flush();
     try {
-      this.#write(record);
+      this.#write(record, JSON.stringify(record));
     } catch (error) {
       this.#alarm('AUDIT_SPOOL_REFUSING', 'the audit spool is full or its disk refuses: strict servers refuse', error);
       throw new AppError('AUDIT_UNAVAILABLE', { internal: 'the audit spool does not take the record', cause: error });
@@ -173,6 +189,7 @@ export class AuditSpool {
   /** Ends this process's epoch: everything written is synced, and nothing can be appended. */
   async close(): Promise<void> {
     if (this.#closed) return;
+    this.#flush();
     try {
       this.#recordShed();
     } catch (error) {
@@ -200,22 +217,80 @@ export class AuditSpool {
     if (this.#closed) throw new AppError('AUDIT_UNAVAILABLE', { internal: 'the audit spool is closed' });
   }
 
-  #write(record: AuditRecord): void {
+  #newBatch(): Batch {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    setImmediate(this.#flush);
+    return { records: [], texts: [], characters: 0, written: promise, resolve };
+  }
+
+  readonly #flush = (): void => {
+    const batch = this.#batch;
+    if (batch === undefined) return;
+    this.#batch = undefined;
+    if (!this.#writeTogether(batch))
+      for (const [at, record] of batch.records.entries()) this.#writeOrShed(record, batch.texts[at] ?? '');
+    batch.resolve();
+  };
+
+  /** @returns false where something about one of the records, the room or the disk asks for a closer look at each */
+  #writeTogether({ texts, characters }: Batch): boolean {
+    const limit = this.#options.auditSpoolBytesMax;
+    // No character takes more than three bytes, and the rest of a line is short.
+    const bytesAtMost = 3 * characters + texts.length * lineFrameBytesMax;
+    if (this.#shed.count > 0 || this.bytes + bytesAtMost > limit * (1 - closeReserveFraction)) return false;
+    if (texts.some((text) => text.length > lineBytesMax - lineFrameBytesMax)) return false;
+    let sequence = this.#live.last;
+    let previous = this.#previous;
+    let lines = '';
+    for (const text of texts) {
+      const chained = chainText(++sequence, previous, text);
+      previous = chained.hash;
+      lines += `${chained.line}\n`;
+    }
+    try {
+      this.#writeLines(lines, sequence, previous);
+    } catch {
+      return false;
+    }
+    return true;
+  }
+
+  #writeOrShed(record: AuditRecord, text: string): void {
+    try {
+      this.#write(record, text);
+    } catch (error) {
+      this.#shed.add(1);
+      this.#alarm(
+        'AUDIT_SPOOL_SHEDDING',
+        'the audit spool is full or its disk refuses: records are shed and counted',
+        error,
+      );
+    }
+  }
+
+  /** @param text the record's JSON */
+  #write(record: AuditRecord, text: string): void {
     if (record.type !== 'shed' && record.type !== 'epochOpened') this.#recordShed();
     const sequence = this.#live.last + 1;
-    let chained = chainLine(sequence, this.#previous, record);
-    if (chained.line.length > lineBytesMax) chained = chainLine(sequence, this.#previous, clipped(record));
-    const content = Buffer.from(`${chained.line}\n`);
+    let chained = chainText(sequence, this.#previous, text);
+    if (chained.line.length > lineBytesMax) chained = chainText(sequence, this.#previous, clipped(record));
     const limit = this.#options.auditSpoolBytesMax;
     const mayUseReserve = record.type === 'closed' || record.type === 'shed';
-    if (this.bytes + content.length > (mayUseReserve ? limit : limit * (1 - closeReserveFraction))) {
+    const bytes = Buffer.byteLength(chained.line) + 1;
+    if (this.bytes + bytes > (mayUseReserve ? limit : limit * (1 - closeReserveFraction))) {
       throw new Error('the audit spool has reached its size');
     }
-    if (this.#segment.bytes >= segmentBytesMax) this.#rotate(sequence);
+    this.#writeLines(`${chained.line}\n`, sequence, chained.hash);
+  }
+
+  /** Whole lines, up to that of `last`, whose hash is `previous`. */
+  #writeLines(lines: string, last: number, previous: string): void {
+    const content = Buffer.from(lines);
+    if (this.#segment.bytes >= segmentBytesMax) this.#rotate(this.#live.last + 1);
     writeFully(this.#descriptor, content, this.#segment.bytes);
     this.#segment.bytes += content.length;
-    this.#segment.last = sequence;
-    this.#previous = chained.hash;
+    this.#segment.last = last;
+    this.#previous = previous;
     this.#scheduleSync();
   }
 
@@ -229,7 +304,8 @@ export class AuditSpool {
   #recordShed(): void {
     const count = this.#shed.count;
     if (count === 0) return;
-    this.#write({ type: 'shed', time: this.#time(), count });
+    const record: AuditRecord = { type: 'shed', time: this.#time(), count };
+    this.#write(record, JSON.stringify(record));
     // Only now: a process that dies in between counts twice rather than not at all.
     this.#shed.clear();
     this.#alarmed = false;
@@ -311,12 +387,11 @@ function writeFully(descriptor: number, content: Buffer, position: number): void
   }
 }
 
-/** The record with its long strings cut; digests and ids are short and stay whole. */
-function clipped(record: AuditRecord): AuditRecord {
-  const text = JSON.stringify(record, (_, value: unknown) =>
+/** The record's JSON with its long strings cut; digests and ids are short and stay whole. */
+function clipped(record: AuditRecord): string {
+  return JSON.stringify(record, (_, value: unknown) =>
     typeof value === 'string' && value.length > clippedCharacters ? `${value.slice(0, clippedCharacters)}…` : value,
   );
-  return JSON.parse(text) as AuditRecord;
 }
 
 /**

@@ -50,7 +50,8 @@ interface Row {
 /** Counts exchanges: for Prometheus with few labels, and for the control plane in windows of 10 s with sketches. */
 export class Metrics {
   readonly #options: MetricsOptions;
-  readonly #calls: Counter<'server' | 'outcome'>;
+  /** By server's slug and outcome; put into the counter at each scrape. */
+  readonly #calls = new Map<string, Map<AuditOutcome, number>>();
   readonly #duration: Histogram;
   readonly #overhead: Histogram;
   #windowStart: number;
@@ -62,11 +63,18 @@ export class Metrics {
   constructor(options: MetricsOptions) {
     this.#options = options;
     const registers = [options.registry];
-    this.#calls = new Counter({
+    const calls = this.#calls;
+    new Counter({
       name: 'sallyport_exchanges_total',
       help: 'Exchanges closed, by server and outcome.',
       labelNames: ['server', 'outcome'],
       registers,
+      collect() {
+        this.reset();
+        for (const [server, counts] of calls) {
+          for (const [outcome, count] of counts) this.inc({ server, outcome }, count);
+        }
+      },
     });
     const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
     this.#duration = new Histogram({
@@ -92,7 +100,7 @@ export class Metrics {
 
   exchangeClosed(exchange: ClosedExchange): void {
     // A server that does not exist has a name the client made up: no label, no row of its own.
-    this.#calls.inc({ server: exchange.serverId === null ? '' : (exchange.slug ?? ''), outcome: exchange.outcome });
+    this.#count(exchange.serverId === null ? '' : (exchange.slug ?? ''), exchange.outcome);
     if (isStream(exchange)) return;
     this.#duration.observe(exchange.durationMs / 1000);
     if (exchange.upstreamMs !== null) {
@@ -103,6 +111,12 @@ export class Metrics {
     const row = this.#rowOf(exchange, exchange.serverId);
     row.sketch.add(exchange.durationMs);
     row.durationMsSum += exchange.durationMs;
+  }
+
+  #count(server: string, outcome: AuditOutcome): void {
+    let counts = this.#calls.get(server);
+    if (counts === undefined) this.#calls.set(server, (counts = new Map()));
+    counts.set(outcome, (counts.get(outcome) ?? 0) + 1);
   }
 
   /** Ends the current window and sends what is pending; what cannot be sent waits for the next time. */
