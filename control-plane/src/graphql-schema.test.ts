@@ -131,7 +131,7 @@ describe('every field of every type', () => {
   };
   const resolved = (field: (typeof fields)[number][1], ctx: Context): string => {
     try {
-      void field.resolve?.({}, {}, ctx, { fieldName: field.name } as never);
+      void field.resolve?.({}, {}, ctx, { fieldName: field.name, fieldNodes: [] } as never);
       return 'resolved';
     } catch (error) {
       return error instanceof AppError ? error.code : 'failed';

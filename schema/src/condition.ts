@@ -44,7 +44,6 @@ export interface ConditionFacts {
   readonly principal: {
     readonly id: string;
     readonly kind: string;
-    readonly name: string;
     /** Names of the groups it belongs to. */
     readonly groups: readonly string[];
   };
@@ -85,7 +84,7 @@ function environment(kind: ConditionKind, of: typeof limits): Environment {
   const result = new Environment({ limits: of })
     .registerVariable({
       name: 'principal',
-      schema: { id: 'string', kind: 'string', name: 'string', groups: 'list<string>' },
+      schema: { id: 'string', kind: 'string', groups: 'list<string>' },
     })
     .registerVariable({ name: 'server', schema: { slug: 'string', labels: 'map<string, string>' } })
     .registerVariable({ name: 'client', schema: { name: 'string', version: 'string', address: 'string' } })
@@ -233,6 +232,8 @@ function compile(kind: ConditionKind, text: string): Compiled {
   if (text.trim() === '') return refuse('is empty; leave it out for no condition');
   try {
     const parsed = checking[kind].parse(text);
+    const named = nameOfPrincipal(parsed.ast);
+    if (named !== undefined) return refuse(principalNameProblem, named.start);
     const checked = parsed.check();
     if (!checked.valid) return refuse(checked.error?.summary ?? 'is not valid', checked.error?.range?.start);
     if (checked.type !== 'bool') return refuse(`must be true or false, but its type is ${checked.type ?? 'unknown'}`);
@@ -246,6 +247,22 @@ function compile(kind: ConditionKind, text: string): Compiled {
     if (error instanceof ParseError || error instanceof TypeError) return refuse(error.summary, error.range?.start);
     return refuse('is not a CEL expression');
   }
+}
+
+const principalNameProblem =
+  'principal.name is not available: people, and directories, change names; use principal.id, or the subject of the grant';
+
+/** Where a condition asks for the name of the principal, which it could up to decision 0043. */
+function nameOfPrincipal(node: ASTNode): ASTNode | undefined {
+  if (node.op === '.' && node.args[1] === 'name' && isNode(node.args[0])) {
+    const [of] = node.args;
+    if (of.op === 'id' && of.args === 'principal') return node;
+  }
+  for (const child of childrenOf(node)) {
+    const found = nameOfPrincipal(child);
+    if (found !== undefined) return found;
+  }
+  return undefined;
 }
 
 interface RefusedPart {

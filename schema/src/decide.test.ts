@@ -30,7 +30,7 @@ function tool(name = 'search', labels: ToolLabels | null = null): LabelledTarget
 /** @param args the JSON of a call's arguments; null for a list */
 function request(args: string | null = '{}', contactAgeMs = 0): AccessRequest {
   const facts = {
-    principal: { id: 'p1', kind: 'user', name: 'Ada', groups: ['analysts'] },
+    principal: { id: 'p1', kind: 'user', groups: ['analysts'] },
     server: { slug: 's', labels: {} },
     client: { name: '', version: '', address: '10.0.0.1' },
     nowMs,
@@ -63,13 +63,7 @@ const anyGrant: fc.Arbitrary<GrantEntry> = fc.record({
   prompts: fc.constant([]),
   resources: fc.constant([]),
   limits: fc.constantFrom(null, null, { ...noLimits, riskMax: 'medium' as const }, { ...noLimits, readOnly: true }),
-  when: fc.constantFrom(
-    null,
-    null,
-    '"analysts" in principal.groups',
-    'principal.name == "Bob"',
-    'server.labels.no == ""',
-  ),
+  when: fc.constantFrom(null, null, '"analysts" in principal.groups', 'principal.id == "p2"', 'server.labels.no == ""'),
   whenArguments: fc.constantFrom(null, null, 'arguments.n <= 5', 'arguments.n > 5'),
   notBefore: fc.constantFrom(null, null, 500, 1_000, 1_001),
   notAfter: fc.constantFrom(null, null, 1_000, 1_001, 900),
@@ -128,12 +122,12 @@ describe('decide', () => {
     expect(visible({ tools: [] })).toBe('deny');
     expect(visible({ notAfter: nowMs })).toBe('deny');
     expect(visible({ effect: 'deny' })).toBe('deny');
-    expect(visible({ when: 'principal.name == "Bob"' })).toBe('deny');
+    expect(visible({ when: 'principal.id == "p2"' })).toBe('deny');
     expect(visible({ when: 'server.labels.no == ""' })).toBe('deny');
     expect(visible({ mode: 'shadow' })).toBe('deny');
     expect(visible({ configStalenessMaxMs: 1 }, request(null, 2))).toBe('deny');
     expect(visible({ tools: [], prompts: ['greet'] })).toBe('allow');
-    expect(visible({ effect: 'requireApproval', when: 'principal.name == "Ada"' })).toBe('allow');
+    expect(visible({ effect: 'requireApproval', when: 'principal.id == "p1"' })).toBe('allow');
   });
 });
 
@@ -187,7 +181,7 @@ describe('lists', () => {
   test('are opened by `when`, whatever the arguments would have to be', () => {
     const conditional = grant({ whenArguments: 'arguments.n <= 5' });
     expect(effectOf([conditional], tool(), request(null))).toBe('allow');
-    expect(effectOf([{ ...conditional, when: 'principal.name == "Bob"' }], tool(), request(null))).toBe('deny');
+    expect(effectOf([{ ...conditional, when: 'principal.id == "p2"' }], tool(), request(null))).toBe('deny');
   });
   test('are not narrowed by a deny of some arguments', () => {
     const denied = [grant({}), grant({ id: 'b', effect: 'deny', whenArguments: 'arguments.n > 5' })];
@@ -212,7 +206,7 @@ test.each([
   [{ notAfter: 1 }, 'window'],
   [{ configStalenessMaxMs: 1 }, 'staleness'],
   [{ limits: { ...noLimits, riskMax: 'low' as const } }, 'limits'],
-  [{ when: 'principal.name == "Bob"' }, 'when'],
+  [{ when: 'principal.id == "p2"' }, 'when'],
   [{ whenArguments: 'arguments.n == 2' }, 'whenArguments'],
   [{}, null],
 ])('the part that failed is named: %o fails by %s', (part, failed) => {

@@ -15,7 +15,7 @@ import { repositoryRoot } from './generated-files.ts';
 const page = readFileSync(join(repositoryRoot(), 'docs/reference/conditions.md'), 'utf8');
 
 const facts = {
-  principal: { id: 'p1', kind: 'user', name: 'Ada', groups: ['eng-core'] },
+  principal: { id: 'p1', kind: 'user', groups: ['eng-core'] },
   server: { slug: 'jira', labels: { stage: 'test' } },
   client: { name: 'claude', version: '1.0', address: '10.1.2.3' },
   now: new Date('2026-11-23T09:30:00Z'),

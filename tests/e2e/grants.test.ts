@@ -1,3 +1,4 @@
+import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { ClientAccount } from '../kit/administrator.ts';
@@ -77,11 +78,31 @@ describe('a grant', () => {
 
   test('with `when` opens lists and calls to those alone who meet it', async () => {
     const account = await holding(
-      { tools: ['look'], when: 'client.address.inNetwork("127.0.0.0/8") && principal.name == "holder"' },
-      { tools: ['pay'], when: 'principal.name == "another"' },
+      { tools: ['look'], when: 'client.address.inNetwork("127.0.0.0/8") && principal.kind == "serviceAccount"' },
+      { tools: ['pay'], when: 'principal.id == "another"' },
     );
     expect(await listed(account)).toEqual(['look']);
     expect([await called(account, 'look'), await called(account, 'pay')]).toEqual(['ok', unknownTool]);
+  });
+
+  test('that asks for the name of the principal is refused, and one of an older release opens nothing and is named', async () => {
+    const when = 'principal.name == "holder"';
+    await expect(holding({ tools: ['pay'], when })).rejects.toThrow(/principal\.name is not available/);
+    const account = await holding({ tools: ['look'] }, { tools: ['pay'] });
+    const sql = postgres(harness.databaseUrl);
+    const [old] = await sql`update grants set when_condition = ${when}
+      where subject_principal_id = ${account.principalId} and 'pay' = any (tools) returning id`;
+    await sql.end();
+    await harness.administrator.mutate('updateServer', { id: serverId, description: when }, 'id', identified);
+    await harness.administrator.converged();
+    expect(await listed(account)).toEqual(['look']);
+    const problems = z.object({
+      configStatus: z.object({ problems: z.array(z.object({ objectId: z.string(), message: z.string() })) }),
+    });
+    const query = '{ configStatus { problems { objectId message } } }';
+    const { configStatus } = await harness.administrator.api.ask(query, {}, problems);
+    expect(configStatus.problems.find(({ objectId }) => objectId === old?.['id'])?.message).toContain('principal.id');
+    await harness.administrator.mutate('deleteGrant', { id: old?.['id'] }, 'id', identified);
   });
 
   test('sees the name and version that a client gives, in a session too', async () => {

@@ -95,7 +95,7 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
       expect(bad).toMatchObject({ code: 1 });
       expect(bad.output).toContain('sallyport_grant.some');
       expect(bad.output).not.toContain('there is no such group');
-      workspace.write({ 'main.tf': unknown('principal.name != ""') });
+      workspace.write({ 'main.tf': unknown('principal.id != ""') });
       expect(await workspace.plan()).toMatchObject({ code: 2 });
     },
     timeoutMs,
@@ -135,7 +135,7 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
     async () => {
       const workspace = newWorkspace(grantOf('tools = ["a"]'));
       await workspace.apply();
-      workspace.write({ 'main.tf': grantOf('tools = ["b"]\n  when = "principal.name != \'\'"') });
+      workspace.write({ 'main.tf': grantOf('tools = ["b"]\n  when = "principal.id != \'\'"') });
       expect((await workspace.plan()).output).toContain('0 to add, 1 to change, 0 to destroy');
       workspace.write({ 'main.tf': grantOf('tools = ["a"]').replace('"allow"', '"deny"') });
       expect((await workspace.plan()).output).toContain('forces replacement');

@@ -77,7 +77,7 @@ export async function measureGrants(
           server_id = "${serverId}"
           effect    = "allow"
           tools     = ["tool_\${each.key}", "test_*"]
-          when      = "principal.name != ''"
+          when      = "principal.id != ''"
           reason    = "One of many"
         }
       `,

@@ -139,7 +139,7 @@ const rows: ConfigurationRows = {
   ],
   access: {
     labelGrants: [
-      grant('l2', { serverId: null, serverLabels: { tier: 'one' }, when: 'principal.name == "Ada"' }),
+      grant('l2', { serverId: null, serverLabels: { tier: 'one' }, when: 'principal.id == "ada"' }),
       grant('l1', { serverId: null, serverLabels: { tier: 'one' }, effect: 'requireApproval' }),
       grant('l3', { serverId: null, serverLabels: { tier: 'two', team: 'crm' }, mode: 'shadow' }),
     ],

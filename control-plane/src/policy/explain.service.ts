@@ -151,7 +151,6 @@ function explained(
     principal: {
       id: principal.id,
       kind: principal.kind,
-      name: principal.name,
       groups: principal.groups.flatMap((id) => policy.groupNames.get(id) ?? []),
     },
     server: { slug: server.document.slug, labels: server.document.labels },

@@ -30,7 +30,6 @@ function factsOf({ exchange, principal, server, runtime, runtimes }: Asking) {
     principal: {
       id: principal.id,
       kind: principal.kind,
-      name: principal.name,
       groups: principal.groups.flatMap((id) => runtime.groupNames.get(id) ?? []),
     },
     server: { slug: server.document.slug, labels: server.document.labels },

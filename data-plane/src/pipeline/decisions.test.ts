@@ -42,7 +42,7 @@ const at =
   () =>
     new AccessRequest(
       {
-        principal: { id: 'alice', kind: 'user', name: 'alice', groups },
+        principal: { id: 'alice', kind: 'user', groups },
         server: { slug: 's', labels: {} },
         client: { name: '', version: '', address: '' },
         nowMs,

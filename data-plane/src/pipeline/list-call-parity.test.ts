@@ -73,7 +73,7 @@ const conditions = [
   'principal.kind == "user" && client.address.inNetwork("10.0.0.0/8")',
   '"named" in principal.groups',
   'client.name == "agent"',
-  'principal.name == "bob"',
+  'principal.id == "bob"',
   'server.labels.none == "x"',
 ];
 const anyGrant = fc.record<Omit<GrantEntry, 'id'>>({
