@@ -7,6 +7,7 @@ import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
 import { forgetLogins } from './identity/idp/federated-login.service.ts';
 import { forgetUnusedClients } from './oauth/client.service.ts';
+import { forgetConsents } from './oauth/consent.service.ts';
 import { forgetLoginCodes } from './oauth/login-code.service.ts';
 import { forgetOAuthObjects } from './oauth/object-store.service.ts';
 import { forgetRevokedFamilies } from './oauth/token-family.service.ts';
@@ -87,6 +88,7 @@ export function startJobs(options: JobsOptions): Jobs {
       await forgetRevokedFamilies(database.db, clock.now());
       await forgetOAuthObjects(database.db, clock.now());
       await forgetUnusedClients(database.db, clock.now());
+      await forgetConsents(database.db, clock.now());
       await forgetLoginCodes(database.db, clock.now());
       await forgetLogins(database.db, clock.now());
     }),

@@ -10,7 +10,7 @@ import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
 import { IdentityProviderResolver } from './identity/idp/identity-provider.resolver.ts';
 import { ScimResolver } from './identity/scim/scim.resolver.ts';
-import { OAuthResolver } from './oauth/oauth.resolver.ts';
+import { OAuthConsentResolver, OAuthResolver } from './oauth/oauth.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
 
@@ -25,6 +25,7 @@ export const resolverClasses = [
   GrantResolver,
   GroupResolver,
   IdentityProviderResolver,
+  OAuthConsentResolver,
   OAuthResolver,
   PolicyResolver,
   RoleProposalResolver,
@@ -49,6 +50,7 @@ export function createResolvers(services: Services): readonly object[] {
     new GrantResolver(services),
     new GroupResolver(services),
     new IdentityProviderResolver(services),
+    new OAuthConsentResolver(),
     new OAuthResolver(services),
     new PolicyResolver(services),
     new RoleProposalResolver(),

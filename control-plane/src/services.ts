@@ -21,10 +21,11 @@ import type { AuditAlarm, NodeKeys } from './audit/ingest.service.ts';
 import { TrafficQueryService } from './audit/traffic-query.service.ts';
 import { DefinitionService } from './catalog/definition.service.ts';
 import { DiscoveryJob } from './catalog/discovery.job.ts';
+import { serverExists, serverOfSlug } from './catalog/server-lookup.service.ts';
 import { DiscoveryService } from './catalog/discovery.service.ts';
 import { HealthService } from './catalog/health.service.ts';
 import { ServerService } from './catalog/server.service.ts';
-import { systemContext } from './context.ts';
+import { type Context, systemContext } from './context.ts';
 import type { Database, Reader, Transaction } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
@@ -52,6 +53,7 @@ import { ClientService } from './oauth/client.service.ts';
 import { ConsentService } from './oauth/consent.service.ts';
 import { LoginCodeService } from './oauth/login-code.service.ts';
 import { ObjectStore } from './oauth/object-store.service.ts';
+import { slugOfResource } from './oauth/provider.ts';
 import { OAuthSettingsService } from './oauth/settings.service.ts';
 import { EffectiveAccessService } from './policy/effective-access.service.ts';
 import { ExplainService } from './policy/explain.service.ts';
@@ -140,7 +142,11 @@ function oauthServices(
   const { apiKeys, roles, fleet, egress } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
-  const store = new ObjectStore({ database, vault, clients, clock });
+  const serverOf = async (resource: string): Promise<string | null> => {
+    const slug = urls === undefined ? undefined : slugOfResource(urls.nodesUrl, resource);
+    return slug === undefined ? null : serverOfSlug(database.db, slug);
+  };
+  const store = new ObjectStore({ database, vault, clients, serverOf, clock });
   const endLogin = (tx: Transaction, loginId: string): Promise<unknown> => store.endFamilies(tx, { loginId });
   const groups = new ProvidedGroupService(others.groups);
   const providers: IdentityProviderService = new IdentityProviderService({
@@ -163,7 +169,7 @@ function oauthServices(
     log,
   });
   const logouts = new BackChannelLogoutService({ database, providers, connections, endLogin, clock, log });
-  const consents = new ConsentService(database, store);
+  const consents = new ConsentService({ database, store, clients, serverOf });
   const loginCodes = new LoginCodeService(database, apiKeys, clock);
   const settings = new OAuthSettingsService(database, urls?.issuer);
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, clock, log };
@@ -236,10 +242,10 @@ export async function startServices(options: ServicesOptions) {
   const keyUses = new KeyUses(database, log);
   const access = accessServices(database, (reader, keyId) => apiKeys.knownTo(reader, keyId));
   const { roles } = access;
-  const serverExists = (reader: Reader, id: string) => servers.exists(reader, id);
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const onUndiscovered = (): void => discovery.kick();
-  const servers: ServerService = new ServerService({ database, egress, grants, health, groupExists, onUndiscovered });
+  const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
+  const servers = new ServerService({ database, egress, grants, health, groupExists, onDeleted, onUndiscovered });
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
@@ -256,6 +262,7 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
+  const oauth = oauthServices(options, { apiKeys, groups, roles, fleet, egress });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),
@@ -272,7 +279,7 @@ export async function startServices(options: ServicesOptions) {
     ...policyServices(database, apiKeys),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     authentication: guardedAuthentication(options, roles, keyUses),
-    ...oauthServices(options, { apiKeys, groups, roles, fleet, egress }),
+    ...oauth,
     keyUses,
     fleet,
     discovery,

@@ -111,6 +111,8 @@ export interface ServerServiceDependencies {
   readonly database: Database;
   readonly egress: Pick<Egress, 'check'>;
   readonly grants: Pick<GrantService, 'deleteFor'>;
+  /** Ends what was allowed at its endpoint, within the transaction. */
+  readonly onDeleted: (tx: Transaction, ctx: Context, serverId: string) => Promise<void>;
   readonly health: HealthService;
   /** Keeps the group from being deleted until the transaction has ended. */
   readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
@@ -182,16 +184,6 @@ export class ServerService {
       .from(servers)
       .where(and(eq(servers.ownerGroupId, groupId), isNull(servers.deletedAt)));
     return row?.count ?? 0;
-  }
-
-  /** For other slices: whether a grant may name the server. */
-  async exists(reader: Reader, id: string): Promise<boolean> {
-    if (!isUuid(id)) return false;
-    const rows = await reader
-      .select({ id: servers.id })
-      .from(servers)
-      .where(and(eq(servers.id, id), isNull(servers.deletedAt)));
-    return rows.length > 0;
   }
 
   async create(ctx: Context, input: CreateServer): Promise<ServerRow> {
@@ -401,6 +393,7 @@ export class ServerService {
       if (before.lifecycle !== 'draft' && before.lifecycle !== 'pending') ctx.authorize('server:approve', before);
       await this.deps.grants.deleteFor(tx, ctx, { serverId: before.id });
       await this.deps.health.forget(tx, controlPlaneObserver, before.id);
+      await this.deps.onDeleted(tx, ctx, before.id);
       return { deletedAt: new Date(ctx.clock.now()) };
     });
   }

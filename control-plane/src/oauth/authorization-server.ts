@@ -10,11 +10,14 @@ import { attemptLifetimeMs, type FederatedLoginService } from '../identity/idp/f
 import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
 import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
+import { AccessTokenRevocation } from './access-token-revocation.ts';
+import { AccountPages } from './account.ts';
 import { Authorizations } from './authorizations.ts';
 import type { ClientService } from './client.service.ts';
 import type { ConsentService } from './consent.service.ts';
 import { IdentityAssertions } from './identity-assertion.ts';
-import { Interactions, readForm, send } from './interaction.ts';
+import { OwnForms, readForm, redirect, send } from './forms.ts';
+import { Interactions } from './interaction.ts';
 import type { LoginCodeService } from './login-code.service.ts';
 import type { ObjectStore } from './object-store.service.ts';
 import { errorPage } from './pages.ts';
@@ -52,21 +55,26 @@ const matchRoute = routeMatcher<keyof typeof oauthRoutes>(oauthRoutes);
 export class AuthorizationServer {
   readonly #options: AuthorizationServerOptions;
   readonly #interactions: Interactions;
+  readonly #account: AccountPages;
   readonly #authorizations: Authorizations;
   readonly #assertions: IdentityAssertions;
+  readonly #revocation: AccessTokenRevocation;
   #current: { readonly provider: Provider; readonly fingerprint: string } | undefined;
   #checkedAt = Number.NEGATIVE_INFINITY;
 
   constructor(options: AuthorizationServerOptions) {
     this.#options = options;
     this.#authorizations = new Authorizations(options.store, options.consents);
+    const { issuer } = options.urls;
+    const forms = new OwnForms(issuer, derivedKey(options.secretKey, 'csrf'));
+    this.#account = new AccountPages({ ...options, issuer, forms });
     this.#interactions = new Interactions({
       ...options,
-      issuer: options.urls.issuer,
-      csrfKey: derivedKey(options.secretKey, 'csrf'),
+      forms,
       authorizations: this.#authorizations,
       identityProviders: () => options.providers.usable(),
     });
+    this.#revocation = new AccessTokenRevocation({ ...options, issuer });
     this.#assertions = new IdentityAssertions({ ...options, ...options.urls, authorizations: this.#authorizations });
   }
 
@@ -103,6 +111,9 @@ export class AuthorizationServer {
       }
       case 'oauthBackChannelLogout':
         return this.#backChannelLogout(request, response, uid);
+      case 'oauthAccount':
+        if (request.method === 'POST') return this.#account.change(provider, request, response);
+        return this.#account.show(provider, request, response, url.searchParams);
       case 'oauthAuthorize':
         if (!url.searchParams.has('scope')) {
           url.searchParams.set('scope', defaultScope);
@@ -189,6 +200,7 @@ export class AuthorizationServer {
       epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,
       grantFor: (ctx) => this.#authorizations.grantFor(ctx),
     });
+    this.#revocation.register(provider, of.keys);
     this.#assertions.register(provider, resourceServerOf({ urls, keys: of.keys }));
     provider.on('server_error', (_ctx, error) => log.error({ err: error }, 'the authorization server failed'));
     return provider;
@@ -201,11 +213,6 @@ export class AuthorizationServer {
     if (response.headersSent) response.destroy();
     else send(response, isAway ? 503 : 500, errorPage(isAway ? 'temporarily_unavailable' : 'server_error'));
   }
-}
-
-function redirect(response: ServerResponse, location: string, cookie?: string): void {
-  const headers = { location, 'cache-control': 'no-store', 'referrer-policy': 'no-referrer' };
-  response.writeHead(303, cookie === undefined ? headers : { ...headers, 'set-cookie': cookie }).end();
 }
 
 function cookieOf({ headers }: IncomingMessage, name: string): string | undefined {

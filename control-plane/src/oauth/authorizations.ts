@@ -1,8 +1,8 @@
 import { oauthScopes } from '@sallyport/schema';
 import type { KoaContextWithOIDC, Provider } from 'oidc-provider';
+import { accountClientId } from './account.ts';
 import type { ConsentRequest, ConsentService } from './consent.service.ts';
 import type { ObjectStore } from './object-store.service.ts';
-import { isOwnedRedirect } from './redirect-uri.ts';
 
 const loginMark = 'login:';
 const supportedScopes: ReadonlySet<string> = new Set(['offline_access', ...oauthScopes]);
@@ -50,8 +50,12 @@ export class Authorizations {
     if (given !== undefined) return given;
     if (oidc.prompts.has('consent') || (oidc.prompts.has('login') && oidc.result?.login === undefined))
       return undefined;
-    const request = requestOf(oidc.session?.accountId, oidc.params ?? {});
-    if (request === undefined || !isOwnedRedirect(request.redirectUri)) return undefined;
+    const accountId = oidc.session?.accountId;
+    if (oidc.client?.clientId === accountClientId && accountId !== undefined) {
+      return this.ownPage(oidc.provider, accountId);
+    }
+    const request = requestOf(accountId, oidc.params ?? {});
+    if (request === undefined) return undefined;
     if (!(await this.consents.covers(request))) return undefined;
     return this.grant(oidc.provider, request, loginOf(oidc.session?.amr));
   }
@@ -63,7 +67,14 @@ export class Authorizations {
     grant.addOIDCScope(scopes);
     grant.addResourceScope(request.resource, scopes);
     const id = await grant.save();
-    if (loginId !== undefined) await this.store.bindLogin(id, loginId);
+    await this.store.bind(id, request.resource, loginId);
     return id;
+  }
+
+  /** For the page of a user's own, which asks nobody: it opens nothing, and lives for the request alone. */
+  private async ownPage(provider: Provider, accountId: string): Promise<string> {
+    const grant = new provider.Grant({ accountId, clientId: accountClientId });
+    grant.addOIDCScope('openid');
+    return grant.save();
   }
 }

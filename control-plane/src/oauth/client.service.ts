@@ -157,6 +157,35 @@ export class ClientService {
     return this.change(ctx, input, 'delete', ({ generation }) => ({ ...ended, generation: generation + 1 }), endUsers);
   }
 
+  /**
+   * Voids what clients got by themselves as a service account, on nodes too; they can get anew.
+   * @param which of one client and family alone, which must be the present one
+   * @returns how many clients
+   */
+  async endOwnTokens(
+    tx: Transaction,
+    ctx: Context,
+    serviceAccountId: string,
+    which?: { readonly clientId: string; readonly family: string },
+  ): Promise<number> {
+    const { id, serviceAccountId: account, deletedAt } = oauthClients;
+    const clients = await tx
+      .select()
+      .from(oauthClients)
+      .where(and(eq(account, serviceAccountId), isNull(deletedAt), which && eq(id, which.clientId)))
+      .for('update');
+    const ended = clients.filter((client) => which === undefined || ownFamily(client) === which.family);
+    for (const client of ended) {
+      const generation = client.generation + 1;
+      await tx.update(oauthClients).set({ generation }).where(eq(id, client.id));
+      const object = { kind: 'oauthClient', id: client.id };
+      await recordMutation(tx, ctx, { action: 'oauthClient.endTokens', object, after: { generation } });
+    }
+    const families = ended.map((client) => ({ family: ownFamily(client), principalId: serviceAccountId }));
+    await revokeFamilies(tx, families, ctx.clock.now());
+    return ended.length;
+  }
+
   /** What the OAuth library needs to know; undefined where there is no such client. */
   async metadataOf(id: string): Promise<AdapterPayload | undefined> {
     const { db } = this.options.database;

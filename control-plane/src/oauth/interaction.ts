@@ -1,16 +1,16 @@
-import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { type InteractionResults, type Provider } from 'oidc-provider';
 import { noRights } from '../access/rights.ts';
 import { type Context, createContext } from '../context.ts';
+import { oauthRoutes } from '@sallyport/schema';
+import { accountClientId } from './account.ts';
 import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
 import type { ConsentService } from './consent.service.ts';
+import { answering, type OwnForms, Refused, send } from './forms.ts';
 import type { LoginCodeService } from './login-code.service.ts';
-import { consentPage, errorPage, loginPage, type Page } from './pages.ts';
+import { consentPage, loginPage, type Page } from './pages.ts';
 import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
-
-const formBytesMax = 16 * 1024;
 
 type Interaction = Awaited<ReturnType<Provider['interactionDetails']>>;
 
@@ -23,8 +23,7 @@ export interface LoggedIn {
 }
 
 export interface InteractionOptions {
-  readonly issuer: string;
-  readonly csrfKey: Buffer;
+  readonly forms: OwnForms;
   readonly authorizations: Authorizations;
   readonly consents: ConsentService;
   readonly loginCodes: LoginCodeService;
@@ -32,33 +31,6 @@ export interface InteractionOptions {
   readonly identityProviders: () => Promise<readonly { readonly id: string; readonly name: string }[]>;
   readonly clock: Clock;
   readonly log: Log;
-}
-
-/** A request that did not come from a page of ours, or came too late. */
-class Refused extends Error {
-  readonly status: number;
-  constructor(status: number, message: string) {
-    super(message);
-    this.status = status;
-  }
-}
-
-export function send(response: ServerResponse, status: number, { html, headers }: Page): void {
-  response.writeHead(status, headers).end(html);
-}
-
-export async function readForm(request: IncomingMessage): Promise<URLSearchParams> {
-  if (request.headers['content-type']?.split(';')[0] !== 'application/x-www-form-urlencoded') {
-    throw new Refused(415, 'Send the form of the page.');
-  }
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request as AsyncIterable<Buffer>) {
-    bytes += chunk.length;
-    if (bytes > formBytesMax) throw new Refused(413, 'The form is too large.');
-    chunks.push(chunk);
-  }
-  return new URLSearchParams(Buffer.concat(chunks).toString('utf8'));
 }
 
 /**
@@ -74,7 +46,7 @@ export class Interactions {
 
   /** The page that the interaction is at. */
   async show(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
-    await this.answering(response, async () => {
+    await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
       const isConsent = interaction.prompt.name === 'consent';
       const page = isConsent ? await this.consent(provider, interaction) : await this.login(provider, interaction);
@@ -84,9 +56,9 @@ export class Interactions {
 
   /** A login code was entered. */
   async enterCode(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
-    await this.answering(response, async () => {
+    await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
-      const form = await this.form(request, uid);
+      const form = await this.options.forms.read(request, uid);
       const user = await this.options.loginCodes.redeem((form.get('code') ?? '').trim());
       if (user === undefined) {
         this.options.log.warn({ uid }, 'a login code was refused');
@@ -105,7 +77,7 @@ export class Interactions {
     uid: string,
     login: () => Promise<LoggedIn | undefined>,
   ): Promise<void> {
-    await this.answering(response, async () => {
+    await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
       const who = await login();
       if (who === undefined) throw new Refused(400, 'This login has expired or was used already.');
@@ -115,9 +87,9 @@ export class Interactions {
 
   /** Allow, deny, or log in as somebody else. */
   async decide(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
-    await this.answering(response, async () => {
+    await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
-      const form = await this.form(request, uid);
+      const form = await this.options.forms.read(request, uid);
       const decision = form.get('decision');
       // The login of this interaction is part of an answer, but for one that asks for another login.
       const merge = { mergeWithLastSubmission: decision !== 'switch' };
@@ -140,10 +112,8 @@ export class Interactions {
     if (request === undefined || interaction.prompt.name !== 'consent')
       throw new Refused(400, 'There is nothing to allow.');
     const user = await this.options.loginCodes.user(request.principalId);
-    if (isOwnedRedirect(request.redirectUri)) {
-      const clientName = await this.clientName(provider, request.clientId);
-      await this.options.consents.remember(this.contextOf(user), { ...request, clientName });
-    }
+    const clientName = await this.clientName(provider, request.clientId);
+    await this.options.consents.record(this.contextOf(user), { ...request, clientName });
     const grantId = await this.options.authorizations.grant(provider, request, loginOf(interaction.session?.amr));
     return { consent: { grantId } };
   }
@@ -170,10 +140,11 @@ export class Interactions {
     const providers = await this.options.identityProviders();
     return loginPage({
       action: `${base}/login`,
-      csrf: this.csrf(uid),
+      csrf: this.options.forms.tokenOf(uid),
       clientName: await this.clientName(provider, String(params['client_id'])),
       redirectUri,
       redirectHost: redirectHost(redirectUri),
+      isOwnPage: params['client_id'] === accountClientId,
       providers: providers.map(({ id, name }) => ({ name, href: `${base}/provider?id=${encodeURIComponent(id)}` })),
       problem,
     });
@@ -185,11 +156,12 @@ export class Interactions {
     return consentPage({
       ...request,
       action: `/oauth/interaction/${interaction.uid}/consent`,
-      csrf: this.csrf(interaction.uid),
+      csrf: this.options.forms.tokenOf(interaction.uid),
       userName: (await this.options.loginCodes.user(request.principalId)).name,
       clientName: await this.clientName(provider, request.clientId),
       redirectHost: redirectHost(request.redirectUri),
       isRemembered: isOwnedRedirect(request.redirectUri),
+      accountHref: oauthRoutes.oauthAccount.path,
     });
   }
 
@@ -207,36 +179,9 @@ export class Interactions {
     return interaction;
   }
 
-  private async form(request: IncomingMessage, uid: string): Promise<URLSearchParams> {
-    const { origin } = request.headers;
-    const site = request.headers['sec-fetch-site'];
-    if (origin !== undefined && origin !== this.options.issuer) throw new Refused(403, 'The form came from elsewhere.');
-    if (site !== undefined && site !== 'same-origin') throw new Refused(403, 'The form came from elsewhere.');
-    const form = await readForm(request);
-    const given = Buffer.from(form.get('csrf') ?? '');
-    const expected = Buffer.from(this.csrf(uid));
-    if (given.length !== expected.length || !timingSafeEqual(given, expected)) {
-      throw new Refused(403, 'The form is not one of this page.');
-    }
-    return form;
-  }
-
-  private csrf(uid: string): string {
-    return createHmac('sha256', this.options.csrfKey).update(uid).digest('base64url');
-  }
-
   private contextOf(user: { readonly id: string; readonly name: string }): Context {
     const { id: principalId, name } = user;
     return createContext({ principalId, name, kind: 'user', keyId: null, ...noRights }, this.options);
-  }
-
-  private async answering(response: ServerResponse, work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      if (!(error instanceof Refused) || response.headersSent) throw error;
-      send(response, error.status, errorPage('interaction_refused', error.message));
-    }
   }
 }
 

@@ -186,8 +186,14 @@ export class OAuthConsent {
   @Field(() => String, { description: 'What the client called itself.' })
   clientName!: string;
 
-  @Field(() => String, { description: 'Where codes are sent.' })
+  @Field(() => String, { description: 'Where codes are sent; on loopback at any port, and written without one.' })
   redirectUri!: string;
+
+  @Field(() => Boolean, {
+    description:
+      'Whether it is not asked again. False where any program of the machine could answer: on loopback and at a scheme of an application’s own.',
+  })
+  isRemembered!: boolean;
 
   @Field(() => String, { description: 'The MCP endpoint it is for.' })
   resource!: string;
@@ -236,13 +242,15 @@ export class IssuedLoginCodePayload {
 @InputType({ description: 'A user whose browser sessions and tokens to end; API keys stay.' })
 export class EndSessionsInput extends MutationInput {
   @Field(() => ID, {
-    description: 'Id of the user. What a service account got by itself ends with rotateOAuthClientSecret.',
+    description: 'Id of the user or service account. What clients got by themselves as the account ends too.',
   })
   principalId!: string;
 }
 
 @ObjectType({ description: 'What was ended.' })
 export class EndSessionsPayload {
-  @Field(() => Int, { description: 'Authorizations of clients whose tokens are void now.' })
+  @Field(() => Int, {
+    description: 'Authorizations of clients whose tokens are void now, and clients of a service account.',
+  })
   authorizations!: number;
 }

@@ -1,4 +1,4 @@
-import { Arg, Args, Ctx, ID, Mutation, Query, Resolver } from 'type-graphql';
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
@@ -28,6 +28,7 @@ import {
 } from './oauth.graphql.ts';
 import type { OAuthClientRow, OAuthConsentRow } from './oauth.tables.ts';
 import type { ObjectStore } from './object-store.service.ts';
+import { isOwnedRedirect } from './redirect-uri.ts';
 import type { OAuthSettings, OAuthSettingsService } from './settings.service.ts';
 
 interface Services {
@@ -38,6 +39,14 @@ interface Services {
   readonly consents: ConsentService;
   readonly loginCodes: LoginCodeService;
   readonly fleet: { readonly signingKeys: SigningKeyService };
+}
+
+@Resolver(() => OAuthConsent)
+export class OAuthConsentResolver {
+  @FieldResolver(() => Boolean)
+  isRemembered(@Root() { redirectUri }: OAuthConsentRow): boolean {
+    return isOwnedRedirect(redirectUri);
+  }
 }
 
 @Resolver()

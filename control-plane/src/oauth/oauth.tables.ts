@@ -25,6 +25,9 @@ export const oauthObjects = pgTable(
     epoch: integer(),
     clientId: text('client_id'),
     loginId: uuid('login_id'),
+    /** What a grant is for, and the server that had the endpoint then; null where none had, and where it is no grant. */
+    resource: text(),
+    serverId: uuid('server_id'),
     consumedAt: instant('consumed_at'),
     expiresAt: instant('expires_at').notNull(),
     createdAt: instant('created_at').notNull(),
@@ -59,6 +62,8 @@ export const oauthConsents = pgTable('oauth_consents', {
   clientName: text('client_name').notNull(),
   redirectUri: text('redirect_uri').notNull(),
   resource: text().notNull(),
+  /** The server that had the endpoint when it was allowed; null where none had. */
+  serverId: uuid('server_id'),
   scopes: text().array().notNull(),
   createdAt: instant('created_at').notNull(),
   updatedAt: instant('updated_at').notNull(),

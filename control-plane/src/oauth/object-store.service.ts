@@ -21,8 +21,12 @@ export interface ObjectStoreOptions {
   readonly database: Pick<Database, 'db'>;
   readonly vault: FleetVault;
   readonly clients: Pick<ClientService, 'metadataOf' | 'register' | 'noteLogin'>;
+  readonly serverOf: ServerOf;
   readonly clock: Clock;
 }
+
+/** The id of the server whose endpoint the resource is now; null where there is none. */
+export type ServerOf = (resource: string) => Promise<string | null>;
 
 /** Which families to end: all that fit every member given. */
 export interface FamilyFilter {
@@ -30,11 +34,13 @@ export interface FamilyFilter {
   readonly principalId?: string;
   readonly clientId?: string;
   readonly loginId?: string;
+  readonly serverId?: string;
 }
 
 /**
  * Storage of the OAuth library in PostgreSQL, the same for all replicas. What is found has not expired, and belongs to a
- * principal that may act and whose epoch is still the one it was made in.
+ * principal that may act and whose epoch is still the one it was made in; a grant is for the server that has its
+ * endpoint.
  */
 export class ObjectStore {
   readonly #options: ObjectStoreOptions;
@@ -61,13 +67,20 @@ export class ObjectStore {
     };
   }
 
-  /** Says which login at an identity provider is behind a grant, so that it ends with it. */
-  async bindLogin(grantId: string, loginId: string): Promise<void> {
-    await this.#options.database.db
+  /**
+   * Says what a grant is for, so that it ends with the server that has the endpoint now, and which login at an identity
+   * provider is behind it, so that it ends with that.
+   */
+  async bind(grantId: string, resource: string, loginId: string | undefined): Promise<void> {
+    const { database, serverOf } = this.#options;
+    const serverId = await serverOf(resource);
+    await database.db
       .update(oauthObjects)
-      .set({ loginId })
+      .set({ resource, serverId, loginId: loginId ?? null })
       .where(and(eq(oauthObjects.model, 'Grant'), eq(oauthObjects.hash, sha256(grantId))));
-    if (await hasNotEnded(this.#options.database.db, loginId)) return;
+    // Asked again after it was stored: whoever ended either meanwhile has not seen the grant.
+    const isOfNow = (await serverOf(resource)) === serverId;
+    if (isOfNow && (loginId === undefined || (await hasNotEnded(database.db, loginId)))) return;
     await this.#endOne(grantId);
     throw new errors.AccessDenied();
   }
@@ -78,12 +91,13 @@ export class ObjectStore {
    * @returns how many families ended
    */
   async endFamilies(tx: Transaction, filter: FamilyFilter): Promise<number> {
-    const { family, principalId, clientId, loginId } = filter;
+    const { family, principalId, clientId, loginId, serverId } = filter;
     const matches = and(
       family === undefined ? undefined : eq(oauthObjects.family, family),
       principalId === undefined ? undefined : eq(oauthObjects.principalId, principalId),
       clientId === undefined ? undefined : eq(oauthObjects.clientId, clientId),
       loginId === undefined ? undefined : eq(oauthObjects.loginId, loginId),
+      serverId === undefined ? undefined : eq(oauthObjects.serverId, serverId),
     );
     if (matches === undefined) throw new AppError('INTERNAL', { internal: 'no authorizations were named' });
     const ended = await tx
@@ -159,7 +173,8 @@ export class ObjectStore {
     return payload;
   }
 
-  async #isOfNow({ principalId, epoch }: OAuthObjectRow): Promise<boolean> {
+  async #isOfNow({ principalId, epoch, resource, serverId }: OAuthObjectRow): Promise<boolean> {
+    if (resource !== null && (await this.#options.serverOf(resource)) !== serverId) return false;
     if (principalId === null) return true;
     const principal = await usablePrincipal(this.#options.database.db, principalId, this.#options.clock.now());
     return principal?.epoch === epoch;

@@ -11,6 +11,7 @@ const style = `
 body{margin:0;padding:1.5rem}
 main{max-width:34rem;margin:2rem auto}
 h1{font-size:1.5rem;line-height:1.25}
+h2{font-size:1.15rem;margin:2rem 0 .5rem}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem}
 dt{font-weight:600}dd{margin:0;overflow-wrap:anywhere}
 label{display:block;font-weight:600;margin-top:1rem}
@@ -47,14 +48,14 @@ function markupOf(value: Value): string {
   return value.replace(/[&<>"']/g, (character) => entities[character] ?? '');
 }
 
-function html(parts: TemplateStringsArray, ...values: readonly Value[]): Markup {
+export function html(parts: TemplateStringsArray, ...values: readonly Value[]): Markup {
   return new Markup(String.raw({ raw: parts }, ...values.map(markupOf)));
 }
 
 /**
  * @param formTargets where a form of the page may lead, by way of redirects too, besides this host
  */
-function page(title: string, body: Markup, formTargets: readonly string[] = []): Page {
+export function page(title: string, body: Markup, formTargets: readonly string[] = []): Page {
   const document = html`<!doctype html>
 <html lang="en">
 <head>
@@ -107,6 +108,8 @@ export interface LoginPage {
   readonly clientName: string;
   readonly redirectHost: string;
   readonly redirectUri: string;
+  /** For the user's own page, and no client. */
+  readonly isOwnPage: boolean;
   readonly providers: readonly { readonly name: string; readonly href: string }[];
   readonly problem?: string | undefined;
 }
@@ -116,10 +119,13 @@ export function loginPage(given: LoginPage): Page {
   const providers = given.providers.map(
     ({ name, href }) => html`<p><a class="button" href="${href}">Log in with ${name}</a></p>`,
   );
+  const purpose = given.isOwnPage
+    ? html`To see what you allowed clients to do in your name, and to withdraw it.`
+    : html`<strong>${given.clientName}</strong> (answers go to <strong>${given.redirectHost}</strong>) asks to use tools in your name.`;
   return page(
     'Log in',
     html`${problem}
-<p><strong>${given.clientName}</strong> (answers go to <strong>${given.redirectHost}</strong>) asks to use tools in your name.</p>
+<p>${purpose}</p>
 ${providers}
 <form method="post" action="${given.action}">
 <input type="hidden" name="csrf" value="${given.csrf}">
@@ -144,6 +150,8 @@ export interface ConsentPage {
   readonly scopes: readonly string[];
   /** Whether it will not be asked again. */
   readonly isRemembered: boolean;
+  /** Where users see and withdraw what they allowed. */
+  readonly accountHref: string;
 }
 
 const scopeTexts: Readonly<Record<string, string>> = {
@@ -154,10 +162,14 @@ const scopeTexts: Readonly<Record<string, string>> = {
   offline_access: 'Stay connected while you are away',
 };
 
+export function scopeText(scope: string): string {
+  return scopeTexts[scope] ?? scope;
+}
+
 export function consentPage(given: ConsentPage): Page {
-  const scopes = given.scopes.map((scope) => html`<li>${scopeTexts[scope] ?? scope}</li>`);
+  const scopes = given.scopes.map((scope) => html`<li>${scopeText(scope)}</li>`);
   const note = given.isRemembered
-    ? 'You will not be asked again for this client, address and access. You can withdraw it at any time.'
+    ? 'You will not be asked again for this client, address and access.'
     : 'You are asked each time, since any program on your machine could answer at that address.';
   return page(
     'Allow access?',
@@ -177,7 +189,7 @@ export function consentPage(given: ConsentPage): Page {
 <button type="submit" name="decision" value="deny">Deny</button>
 <button type="submit" name="decision" value="switch">Log in as someone else</button>
 </form>
-<p class="note">${note}</p>`,
+<p class="note">${note} You can <a href="${given.accountHref}">see and withdraw</a> it at any time.</p>`,
     sourceOf(given.redirectUri),
   );
 }

@@ -11,25 +11,24 @@ import {
 } from 'oidc-provider';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKey } from '../fleet/signing-keys.ts';
+import { accountClient, accountClientId } from './account.ts';
 import { type ClientService, isSecretOf } from './client.service.ts';
 import { isAllowedClientHost } from './client-domains.ts';
+import {
+  codeLifetimeMs,
+  familyAbsoluteMs,
+  interactionLifetimeMs,
+  metadataDocumentKeptMs,
+  refreshIdleMs,
+  sessionAbsoluteMs,
+  sessionIdleMs,
+} from './lifetimes.ts';
 import type { ObjectStore } from './object-store.service.ts';
 import { errorPage } from './pages.ts';
 import { redirectUriMatches, redirectUriProblem } from './redirect-uri.ts';
 import type { OAuthSettings } from './settings.service.ts';
 
 const seconds = (ms: number): number => Math.floor(ms / 1000);
-const hourMs = 3_600_000;
-const dayMs = 24 * hourMs;
-
-/** A browser session ends when it was not used for an hour, and twelve hours after the login whatever happens. */
-export const sessionIdleMs = hourMs;
-export const sessionAbsoluteMs = 12 * hourMs;
-/** A refresh token ends when it was not used for two weeks; its family thirty days after the login whatever happens. */
-const refreshIdleMs = 14 * dayMs;
-const familyAbsoluteMs = 30 * dayMs;
-const codeLifetimeMs = 60_000;
-const interactionLifetimeMs = 10 * 60_000;
 const metadataDocumentBytesMax = 16 * 1024;
 const jwksBytesMax = 64 * 1024;
 /** How far the clock of a client may be off where it signs assertions, in seconds. */
@@ -126,12 +125,17 @@ function resourceIndicators(options: Pick<ProviderOptions, 'urls' | 'keys'>) {
   const serverOf = resourceServerOf(options);
   return {
     enabled: true,
-    defaultResource: (_ctx: unknown, _client: unknown, oneOf?: readonly string[]): string => {
+    defaultResource: (_ctx: unknown, client: { clientId: string }, oneOf?: readonly string[]): string | string[] => {
+      // The page of users has no endpoint.
+      if (client.clientId === accountClientId) return [];
       if (oneOf !== undefined) throw new errors.InvalidTarget('name one resource');
       throw new errors.InvalidTarget('the parameter "resource" must name the MCP endpoint (RFC 8707)');
     },
     useGrantedResource: () => true,
-    getResourceServerInfo: (_ctx: unknown, resource: string) => serverOf(resource),
+    getResourceServerInfo: (_ctx: unknown, resource: string, client: { clientId: string }) => {
+      if (client.clientId === accountClientId) throw new errors.InvalidTarget('this client is for no resource');
+      return serverOf(resource);
+    },
   };
 }
 
@@ -148,7 +152,7 @@ function metadataDocuments({ settings, log }: Pick<ProviderOptions, 'settings' |
     allowClient: (_ctx: unknown, client: { clientId: string; redirectUris?: readonly string[] | undefined }) =>
       isAllowedClientHost(settings.clientDomains, client.clientId) &&
       (client.redirectUris ?? []).every((uri) => redirectUriProblem(uri) === undefined),
-    cacheDuration: { min: 60, max: seconds(dayMs) },
+    cacheDuration: { min: 60, max: seconds(metadataDocumentKeptMs) },
   };
 }
 
@@ -224,6 +228,7 @@ function configuration(options: ProviderOptions): Configuration {
   return {
     ...protocol(options),
     adapter: (model) => options.store.adapter(model),
+    clients: [accountClient(options.urls.issuer)],
     interactions: { policy: policy(), url: (_ctx, { uid }) => `/oauth/interaction/${uid}` },
     findAccount: async (_ctx, accountId) =>
       (await options.epochOf(accountId)) === undefined
@@ -267,7 +272,7 @@ function lifetimes(clock: Clock): NonNullable<Configuration['ttl']> {
     AuthorizationCode: seconds(codeLifetimeMs),
     ClientCredentials: seconds(accessTokenLifetimeMs),
     AccessToken: seconds(accessTokenLifetimeMs),
-    Grant: seconds(familyAbsoluteMs),
+    Grant: (_ctx, { clientId }) => seconds(clientId === accountClientId ? codeLifetimeMs : familyAbsoluteMs),
     Interaction: seconds(interactionLifetimeMs),
     RefreshToken: (_ctx, token) => left(refreshIdleMs, familyAbsoluteMs, token.iiat),
     Session: (_ctx, session) => left(sessionIdleMs, sessionAbsoluteMs, session.loginTs),

@@ -48,6 +48,11 @@ function withoutLoopbackPort(text: string): string | undefined {
   return url.href;
 }
 
+/** The same address at whatever port, where it is on loopback; any other as it is. */
+export function anyLoopbackPort(text: string): string {
+  return withoutLoopbackPort(text) ?? text;
+}
+
 /** The very string that is registered; on loopback with any port (RFC 8252 §7.3). */
 export function redirectUriMatches(registered: readonly string[], asked: string): boolean {
   if (registered.includes(asked)) return true;

@@ -1,0 +1,153 @@
+import { createHash, randomBytes } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { AppError, oauthRoutes } from '@sallyport/schema';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import type { Provider } from 'oidc-provider';
+import { noRights } from '../access/rights.ts';
+import { type Context, createContext } from '../context.ts';
+import { accountPage } from './account-page.ts';
+import type { ConsentService } from './consent.service.ts';
+import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
+import type { LoginCodeService } from './login-code.service.ts';
+import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
+
+/** The client that the page is: it logs users in like any other, and can redeem nothing. */
+export const accountClientId = 'sallyport-account';
+const path = oauthRoutes.oauthAccount.path;
+const consentsPerPage = 50;
+
+/** Registration of that client. Its secret is known to nobody, so the token endpoint gives it nothing. */
+export function accountClient(issuer: string) {
+  return {
+    client_id: accountClientId,
+    client_name: 'Your account',
+    // In place of a secret: the digest of something that was thrown away.
+    client_secret: randomBytes(32).toString('hex'),
+    redirect_uris: [`${issuer}${path}`],
+    response_types: ['code'],
+    grant_types: ['authorization_code'],
+    application_type: issuer.startsWith('https:') ? 'web' : 'native',
+    token_endpoint_auth_method: 'client_secret_basic',
+  } as const;
+}
+
+export interface AccountOptions {
+  readonly issuer: string;
+  readonly forms: OwnForms;
+  readonly consents: ConsentService;
+  readonly loginCodes: Pick<LoginCodeService, 'user'>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Where users see what they allowed, and withdraw it. Whoever has no browser session logs in first. */
+export class AccountPages {
+  private readonly options: AccountOptions;
+
+  constructor(options: AccountOptions) {
+    this.options = options;
+  }
+
+  async show(provider: Provider, request: IncomingMessage, response: ServerResponse, query: URLSearchParams) {
+    await answering(response, async () => {
+      const user = await this.userOf(provider, request, response);
+      if (user === undefined) {
+        const isBack = query.has('code') || query.has('error');
+        if (isBack) throw new Refused(400, 'The login did not succeed, or the browser takes no cookies from here.');
+        redirect(response, this.loginUrl());
+        return;
+      }
+      // What the login added means nothing here, and does not stay in the address.
+      if (query.has('code')) {
+        redirect(response, path);
+        return;
+      }
+      const after = query.get('after');
+      const page = { limit: consentsPerPage, after: after === null ? undefined : [after] };
+      const rows = await this.options.consents.list(user.ctx, user.id, page);
+      const shown = rows.slice(0, consentsPerPage);
+      const next = rows.length > consentsPerPage ? shown.at(-1)?.id : undefined;
+      send(
+        response,
+        200,
+        accountPage({
+          action: path,
+          csrf: this.options.forms.tokenOf(user.subject),
+          userName: user.name,
+          consents: shown.map((row) => ({
+            ...row,
+            redirectHost: redirectHost(row.redirectUri),
+            isRemembered: isOwnedRedirect(row.redirectUri),
+          })),
+          nextHref: next === undefined ? undefined : `${path}?after=${next}`,
+        }),
+      );
+    });
+  }
+
+  /** Withdraws a consent, or ends the browser session. */
+  async change(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    await answering(response, async () => {
+      const user = await this.userOf(provider, request, response);
+      if (user === undefined) throw new Refused(401, 'You are not logged in any longer.');
+      const form = await this.options.forms.read(request, user.subject);
+      const id = form.get('withdraw');
+      if (id !== null) await this.withdraw(user.ctx, id);
+      else if (form.has('logout')) await user.endSession();
+      else throw new Refused(400, 'The form asks for nothing.');
+      redirect(response, path);
+    });
+  }
+
+  /** One's own alone; another's looks as if it did not exist, and one that is gone already needs no withdrawing. */
+  private async withdraw(ctx: Context, id: string): Promise<void> {
+    try {
+      await this.options.consents.revoke(ctx, { id });
+    } catch (error) {
+      if (!(error instanceof AppError) || !['NOT_FOUND', 'FORBIDDEN'].includes(error.code)) throw error;
+      throw new Refused(404, 'There is no such consent any longer.');
+    }
+  }
+
+  private async userOf(provider: Provider, request: IncomingMessage, response: ServerResponse) {
+    const session = await sessionOf(provider, request, response);
+    if (session?.accountId === undefined) return undefined;
+    const { id, name } = await this.options.loginCodes.user(session.accountId);
+    const actor = { principalId: id, name, kind: 'user', keyId: null, ...noRights } as const;
+    return {
+      id,
+      name,
+      ctx: createContext(actor, this.options),
+      subject: `account|${session.uid}|${id}`,
+      endSession: () => session.destroy(),
+    };
+  }
+
+  private loginUrl(): string {
+    const { issuer } = this.options;
+    const url = new URL(oauthRoutes.oauthAuthorize.path, issuer);
+    const parameters = {
+      client_id: accountClientId,
+      redirect_uri: `${issuer}${path}`,
+      response_type: 'code',
+      scope: 'openid',
+      // Of a verifier that nobody has: the code is not for use.
+      code_challenge: createHash('sha256').update(randomBytes(32)).digest('base64url'),
+      code_challenge_method: 'S256',
+      state: randomBytes(16).toString('base64url'),
+    };
+    for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
+    return url.href;
+  }
+}
+
+type Session = NonNullable<Awaited<ReturnType<Provider['Session']['findByUid']>>>;
+
+/** The browser session whose signed cookie came along; the library's types do not tell how to find it. */
+function sessionOf(provider: Provider, request: IncomingMessage, response: ServerResponse) {
+  const library = provider as unknown as {
+    createContext(request: IncomingMessage, response: ServerResponse): object;
+    Session: { get(ctx: object): Promise<Session | undefined> };
+  };
+  return library.Session.get(library.createContext(request, response));
+}
