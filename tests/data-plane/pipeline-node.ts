@@ -79,6 +79,7 @@ export interface TestConfiguration {
   readonly revision?: number;
   readonly listener?: Partial<ListenerLimits>;
   readonly trustedProxies?: readonly string[];
+  readonly listPollMs?: number;
   /** Default true; false where there would be too many. */
   readonly keepRecords?: boolean;
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
@@ -231,6 +232,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     failedAttempts: new FailedAttempts({ clock }),
     clock,
     log,
+    ...(configuration.listPollMs === undefined ? {} : { listPollMs: configuration.listPollMs }),
   });
   const listener = new Listener({
     host: '127.0.0.1',

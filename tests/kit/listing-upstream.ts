@@ -20,6 +20,8 @@ export interface ListingUpstream {
   /** Revisions whose `initialize` it accepts; none: it is modern only. */
   legacyRevisions: readonly string[];
   modern: boolean;
+  /** Whether it says that it tells of changes; it offers no stream to do so. */
+  announcesChanges: boolean;
   /** Takes the answer to a list method into the test's own hands. */
   page: ((method: string, cursor: string | undefined) => Record<string, unknown>) | undefined;
   /** Answers everything with this status. */
@@ -42,7 +44,6 @@ const members = {
   'resources/templates/list': 'resourceTemplates',
 } as const;
 
-const capabilities = { tools: {}, prompts: {}, resources: {} };
 const serverInfo = { name: 'listing', version: '1.0.0' };
 
 type Settings = Omit<ListingUpstream, 'url' | 'stop'>;
@@ -53,6 +54,7 @@ function isListMethod(method: string): method is keyof typeof members {
 
 function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, modern: boolean) {
   const { method, params } = message;
+  const capabilities = { tools: upstream.announcesChanges ? { listChanged: true } : {}, prompts: {}, resources: {} };
   const complete = modern ? { resultType: 'complete', ttlMs: 0, cacheScope: 'private' } : {};
   if (method === 'server/discover' && upstream.modern) {
     const _meta = { 'io.modelcontextprotocol/serverInfo': serverInfo };
@@ -121,6 +123,7 @@ export async function startListingUpstream(tools: readonly unknown[] = [toolName
     legacyLists: {},
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
     modern: true,
+    announcesChanges: false,
     page: undefined,
     failure: undefined,
     rawAnswer: undefined,

@@ -3,16 +3,20 @@
  * other. Pure, message by message.
  */
 import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
+import { announcedLists, type WatchedList } from './list-changes.ts';
 import { modernParams, serverInfoKey, subscriptionIdKey } from './translate.ts';
 import type { ClientProfile } from './client-profile.ts';
 
-/** The members of a listen's `notifications` that switch on a kind, and what is sent for each. */
-const listChanges = {
-  toolsListChanged: 'notifications/tools/list_changed',
-  promptsListChanged: 'notifications/prompts/list_changed',
-  resourcesListChanged: 'notifications/resources/list_changed',
+/** The members of a listen's `notifications` that switch on a kind, and the list that each is about. */
+const listKinds = {
+  toolsListChanged: 'tools',
+  promptsListChanged: 'prompts',
+  resourcesListChanged: 'resources',
 } as const;
-type ListChange = keyof typeof listChanges;
+const listKindNames = Object.keys(listKinds) as (keyof typeof listKinds)[];
+const listMethods: ReadonlySet<string> = new Set(
+  Object.values(listKinds).map((list) => `notifications/${list}/list_changed`),
+);
 const resourceUpdated = 'notifications/resources/updated';
 
 /** The request by which a legacy client's GET listens at a modern upstream: to all it would have been told. */
@@ -39,7 +43,7 @@ export function readListenMessage(message: JsonObject): ListenMessage {
   const method = stringMember(message, 'method');
   if (method === undefined) return { type: 'ended', isRefused: objectMember(message, 'error') !== undefined };
   if (method === 'notifications/subscriptions/acknowledged') return { type: 'acknowledged' };
-  if (method !== resourceUpdated && !Object.values<string>(listChanges).includes(method)) return { type: 'nothing' };
+  if (method !== resourceUpdated && !listMethods.has(method)) return { type: 'nothing' };
   const { _meta, ...params } = objectMember(message, 'params') ?? {};
   const { [subscriptionIdKey]: _id, ...meta } = objectMember({ _meta }, '_meta') ?? {};
   const kept = Object.keys(meta).length === 0 ? params : { ...params, _meta: meta };
@@ -51,7 +55,8 @@ export function readListenMessage(message: JsonObject): ListenMessage {
 export class ModernListening {
   readonly #id: string | number;
   readonly #serverInfo: JsonObject | null;
-  readonly #changes: ReadonlySet<string>;
+  /** The lists of whose changes it is told. */
+  readonly lists: readonly WatchedList[];
   /** The resources to subscribe to at the upstream. */
   readonly uris: readonly string[];
   readonly #accepted: JsonObject;
@@ -63,30 +68,24 @@ export class ModernListening {
    */
   constructor(id: string | number, asked: JsonObject, initialized: JsonObject) {
     const capabilities = objectMember(initialized, 'capabilities') ?? {};
-    const offers = (name: string, setting: string): boolean => objectMember(capabilities, name)?.[setting] === true;
-    const kinds: readonly (readonly [ListChange, string])[] = [
-      ['toolsListChanged', 'tools'],
-      ['promptsListChanged', 'prompts'],
-      ['resourcesListChanged', 'resources'],
-    ];
-    const accepted = kinds.filter(([kind, name]) => asked[kind] === true && offers(name, 'listChanged'));
+    const announced = announcedLists(capabilities);
+    const accepted = listKindNames.filter((kind) => asked[kind] === true && announced.includes(listKinds[kind]));
     const uris = asked['resourceSubscriptions'];
     this.uris =
-      Array.isArray(uris) && offers('resources', 'subscribe')
+      Array.isArray(uris) && objectMember(capabilities, 'resources')?.['subscribe'] === true
         ? [...new Set(uris.filter((uri) => typeof uri === 'string'))]
         : [];
+    this.lists = accepted.map((kind) => listKinds[kind]);
     this.#id = id;
     this.#serverInfo = objectMember(initialized, 'serverInfo') ?? null;
-    this.#changes = new Set(accepted.map(([kind]) => listChanges[kind]));
-    this.#accepted = {
-      ...Object.fromEntries(accepted.map(([kind]) => [kind, true])),
-      ...(this.uris.length === 0 ? {} : { resourceSubscriptions: this.uris }),
-    };
+    this.#accepted = Object.fromEntries(accepted.map((kind) => [kind, true]));
   }
 
-  /** The first message of the stream. */
-  acknowledgement(): JsonObject {
-    const params = { _meta: { [subscriptionIdKey]: this.#id }, notifications: this.#accepted };
+  /** The first message of the stream. @param hasStream whether the upstream tells of resources at all */
+  acknowledgement(hasStream: boolean): JsonObject {
+    const resources = hasStream && this.uris.length > 0 ? { resourceSubscriptions: this.uris } : {};
+    const notifications = { ...this.#accepted, ...resources };
+    const params = { _meta: { [subscriptionIdKey]: this.#id }, notifications };
     return { jsonrpc: '2.0', method: 'notifications/subscriptions/acknowledged', params };
   }
 
@@ -96,7 +95,7 @@ export class ModernListening {
     const params = objectMember(message, 'params') ?? {};
     if (method === undefined || 'id' in message) return undefined;
     const isWanted =
-      this.#changes.has(method) ||
+      this.lists.some((list) => method === `notifications/${list}/list_changed`) ||
       (method === resourceUpdated && this.uris.includes(stringMember(params, 'uri') ?? ''));
     if (!isWanted) return undefined;
     const _meta = { ...objectMember(params, '_meta'), [subscriptionIdKey]: this.#id };

@@ -3,15 +3,27 @@ import { Agent, request } from 'node:https';
 import { AppError, ERRORS, toAppError, type ErrorCode } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { z } from 'zod';
-import type { PeerLink, PeerNotice, RelayedExchange, RelayedResponse, RelayedReturn } from '../pipeline/peer-link.ts';
+import type { SessionName, ToldState } from '../bridge/session-state.ts';
+import type {
+  AskedSessions,
+  PeerLink,
+  PeerNotice,
+  RelayedExchange,
+  RelayedResponse,
+  RelayedReturn,
+} from '../pipeline/peer-link.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { KnownPeers, Peer } from './known-peers.ts';
 import type { PeerIdentity } from './peer-certificate.ts';
-import { peerPaths } from './peer-server.ts';
+import { peerPaths, toldSchema } from './peer-server.ts';
 
 /** To connect and be heard, in milliseconds; nodes are near each other. */
 const answerTimeoutMs = 5_000;
 const answerBytesMax = 64 * 1024;
+/** A session's subscriptions are many and long at worst. */
+const sessionBytesMax = 8 * 1024 * 1024;
+/** For a session that a client waits with, in milliseconds. */
+const sessionTimeoutMs = 1_000;
 /** Notices under way at once, to all nodes together. Clients cause them and wait for none, so a slow node holds up many. */
 const noticesMax = 256;
 /** To the head of an answer to a client, which its upstream may take its time for; in milliseconds. */
@@ -36,18 +48,48 @@ export class PeerClient implements PeerLink {
     options.peers.onChange(() => this.#forgetOthers());
   }
 
-  tell(notice: PeerNotice): void {
-    for (const peer of this.#options.peers.all) {
-      if (this.#notices >= noticesMax) return this.#notTold(peer, notice, 'too many notices are under way');
-      this.#notices += 1;
-      this.#ask(peer, peerPaths.notice, notice)
-        .catch((error: unknown) => this.#notTold(peer, notice, toAppError(error).message))
-        .finally(() => (this.#notices -= 1));
+  async tell(notice: PeerNotice, nodeId?: string): Promise<readonly string[]> {
+    const peers = this.#options.peers.all.filter((peer) => nodeId === undefined || peer.nodeId === nodeId);
+    const told = await Promise.all(peers.map(async (peer) => await this.#tellOne(peer, notice)));
+    // One that is named no more, or with another certificate, knows nothing and will ask.
+    return peers.flatMap((peer, at) =>
+      told[at] !== true && this.#options.peers.byFingerprint(peer.fingerprint) !== undefined ? [peer.nodeId] : [],
+    );
+  }
+
+  async #tellOne(peer: Peer, notice: PeerNotice): Promise<boolean> {
+    if (this.#notices >= noticesMax) {
+      this.#notTold(peer, notice, 'too many notices are under way');
+      return false;
+    }
+    this.#notices += 1;
+    try {
+      await this.#ask(peer, peerPaths.notice, notice);
+      return true;
+    } catch (error) {
+      this.#notTold(peer, notice, toAppError(error).message);
+      return false;
+    } finally {
+      this.#notices -= 1;
     }
   }
 
   #notTold({ nodeId }: Peer, { kind }: PeerNotice, reason: string): void {
     this.#options.log.warn({ nodeId, reason, kind }, 'another node was not told');
+  }
+
+  async askSession(name: SessionName): Promise<AskedSessions> {
+    const asked = await Promise.allSettled(this.#options.peers.all.map((peer) => this.#askForSession(peer, name)));
+    const known = asked.flatMap((each) => (each.status === 'fulfilled' && each.value !== null ? [each.value] : []));
+    return { known, unreached: asked.filter(({ status }) => status === 'rejected').length };
+  }
+
+  /** Null where that node does not know it. */
+  async #askForSession(peer: Peer, name: SessionName): Promise<ToldState | null> {
+    const incoming = await this.#send(peer, peerPaths.session, name, sessionTimeoutMs, null);
+    const answer = await readAnswer(incoming, sessionBytesMax);
+    if (incoming.statusCode !== 200) throw refusalOf(answerSchema.parse(answer));
+    return toldSchema.parse(answer).told;
   }
 
   async respond(nodeId: string, relayed: RelayedResponse): Promise<boolean> {
@@ -163,11 +205,11 @@ function refusalOf({ code }: z.infer<typeof answerSchema>): AppError {
   });
 }
 
-async function readAnswer(incoming: IncomingMessage): Promise<unknown> {
+async function readAnswer(incoming: IncomingMessage, bytesMax = answerBytesMax): Promise<unknown> {
   let text = '';
   for await (const chunk of incoming as AsyncIterable<Buffer>) {
     text += chunk.toString('utf8');
-    if (text.length > answerBytesMax) throw new AppError('PEER_UNREACHABLE', { internal: 'an answer is too large' });
+    if (text.length > bytesMax) throw new AppError('PEER_UNREACHABLE', { internal: 'an answer is too large' });
   }
   return JSON.parse(text);
 }

@@ -15,6 +15,7 @@ import type { PeerIdentity } from './peer-certificate.ts';
 
 export const peerPaths = {
   notice: '/peer/v1/notice',
+  session: '/peer/v1/session',
   response: '/peer/v1/response',
   resume: '/peer/v1/resume',
   exchange: '/peer/v1/exchange',
@@ -26,16 +27,18 @@ const bodyTimeoutMs = 10_000;
 
 const object = z.record(z.string(), z.unknown());
 const owner = { principalId: z.string(), serverId: z.string() };
+const sessionName = { sessionId: z.string(), principalId: z.string() };
+const at = z.number();
+const toldState = z.strictObject({
+  logLevel: z.strictObject({ level: z.enum(logLevels), at }).optional(),
+  subscriptions: z.array(z.tuple([z.string(), z.boolean(), at])).optional(),
+  listening: z.strictObject({ streamId: z.string(), at }).optional(),
+  isEnded: z.boolean().optional(),
+});
+/** What a node answers that is asked for a session. */
+export const toldSchema = z.strictObject({ told: toldState.nullable() });
 const noticeSchema = z.discriminatedUnion('kind', [
-  z.strictObject({
-    kind: z.literal('session'),
-    sessionId: z.string(),
-    change: z.discriminatedUnion('kind', [
-      z.strictObject({ kind: z.literal('logLevel'), level: z.enum(logLevels) }),
-      z.strictObject({ kind: z.enum(['subscribe', 'unsubscribe']), uri: z.string() }),
-      z.strictObject({ kind: z.literal('ended') }),
-    ]),
-  }),
+  z.strictObject({ kind: z.literal('session'), ...sessionName, told: toldState, isWhole: z.boolean() }),
   z.strictObject({
     kind: z.literal('cancelled'),
     sessionId: z.string(),
@@ -140,6 +143,10 @@ export class PeerServer {
       case peerPaths.notice:
         handlers.notice(noticeSchema.parse(body));
         return reply(outgoing, 200, {});
+      case peerPaths.session: {
+        const told = handlers.session(z.strictObject(sessionName).parse(body)) ?? null;
+        return reply(outgoing, 200, { told });
+      }
       case peerPaths.response:
         return reply(outgoing, 200, { isKnown: handlers.response(responseSchema.parse(body)) });
       case peerPaths.resume: {

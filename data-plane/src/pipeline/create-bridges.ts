@@ -5,6 +5,7 @@ import { StreamableTransport } from '../upstream/streamable-channel.ts';
 import type { Bridges } from './bridge.ts';
 import type { Authorized, RuntimeSource } from './exchange.ts';
 import { LegacyClients } from './legacy-clients.ts';
+import { ListPolls } from './list-polls.ts';
 import { ModernClients } from './modern-clients.ts';
 import { ParkedCalls } from './parked-calls.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
@@ -15,6 +16,8 @@ export interface CreateBridgesOptions {
   readonly runtimes: Pick<RuntimeSource, 'current' | 'onSwap'>;
   readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
   readonly now: () => number;
+  /** Between two readings of lists whose server tells of no changes; for tests. */
+  readonly listPollMs?: number | undefined;
 }
 
 /** Both bridges of a node, and what they do for other nodes. */
@@ -24,7 +27,8 @@ export function createBridges(options: CreateBridgesOptions): {
 } {
   const { connections, peers, now } = options;
   const parked = new ParkedCalls(options);
-  const legacy = new LegacyClients({ connections, peers });
+  const polls = new ListPolls(options.listPollMs);
+  const legacy = new LegacyClients({ connections, peers, polls, now });
   const modern = new ModernClients({
     transportOf: ({ server, runtime }) =>
       new StreamableTransport({
@@ -36,12 +40,14 @@ export function createBridges(options: CreateBridgesOptions): {
     pool: new ChannelPool(),
     parked,
     peers,
+    polls,
     now,
   });
   return {
     bridges: { forLegacyClients: legacy, forModernClients: modern },
     peerHandlers: {
       notice: (notice) => legacy.notice(notice),
+      session: (name) => legacy.whole(name),
       response: (relayed) => legacy.respond(relayed),
       resume: (returned, signal) => parked.resume(returned, signal),
     },

@@ -3,7 +3,14 @@ import { randomSecret } from '@sallyport/schema/platform';
 import { legacyProfile, type ClientProfile } from '../bridge/client-profile.ts';
 import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.ts';
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
-import { SessionStates, subscribedUriLengthMax, type SessionChange } from '../bridge/session-state.ts';
+import {
+  freshSession,
+  type SessionName,
+  type SessionState,
+  subscribedUriLengthMax,
+  subscriptionsPerSessionMax,
+  type ToldState,
+} from '../bridge/session-state.ts';
 import { isLogLevel } from '../bridge/translate.ts';
 import { isObject, isRequestId, objectMember, stringMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { parseLossless } from '../mcp/lossless-json.ts';
@@ -12,38 +19,46 @@ import type { Bridge, BridgeAnswer, BridgedExchange } from './bridge.ts';
 import type { Routed } from './exchange.ts';
 import { LegacyExchange } from './legacy-exchange.ts';
 import { openLegacyListening } from './legacy-listening.ts';
+import type { ListPolls } from './list-polls.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { PeerLink, PeerNotice, RelayedResponse } from './peer-link.ts';
+import { checkKnown, type Knowledge, SessionNews } from './session-news.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 export interface LegacyClientsOptions {
   readonly connections: Pick<Connections, 'send'>;
   readonly peers: PeerLink;
+  readonly polls: ListPolls;
+  /** The control plane's time, milliseconds since the epoch. */
+  readonly now: () => number;
 }
 
 /** What a session hears that set no level: a legacy server would choose, a modern one says nothing without. */
 const defaultLogLevel = 'info';
 
 /** A bridged session, as its token says. */
-interface BridgedSession {
-  readonly id: string;
+export interface BridgedSession extends SessionName {
   readonly client: ClientProfile;
+  /** What it told since, as far as it is known here. */
+  readonly state: SessionState;
+  readonly knowledge: Knowledge;
 }
 
 /**
  * Carries legacy clients to modern upstreams. The session is a sealed token, made here; what a client tells later in its
- * session is known by every node (`SessionStates`); a question to the client is waited for on the node that holds its
+ * session is known by every node (`SessionNews`); a question to the client is waited for on the node that holds its
  * request, and its response finds the way there from any other.
  */
 export class LegacyClients implements Bridge {
   readonly #options: LegacyClientsOptions;
   readonly #headers = new ParamHeaderMap();
-  readonly #sessions = new SessionStates();
+  readonly #news: SessionNews;
   readonly #underWay = new Map<string, LegacyExchange>();
   readonly #asking = new Map<string, { readonly principalId: string; readonly exchange: LegacyExchange }>();
 
   constructor(options: LegacyClientsOptions) {
     this.#options = options;
+    this.#news = new SessionNews(options.peers, options.now);
   }
 
   async send(exchange: BridgedExchange): Promise<BridgeAnswer> {
@@ -52,13 +67,14 @@ export class LegacyClients implements Bridge {
     const message = received.message;
     if (message?.kind === 'request' && message.method === 'initialize')
       return await this.#initialize(exchange, message);
-    const session = this.#sessionOf(routed);
+    const session = await this.#sessionOf(routed);
     if (received.kind === 'endSession') {
-      this.#change(session.id, { kind: 'ended' });
+      await this.#news.change(session, { kind: 'ended' });
       return { response: TranslatedResponse.bare(200), opens: null };
     }
     if (message === null) {
-      const response = await openLegacyListening(exchange, session, { ...this.#options, sessions: this.#sessions });
+      checkKnown(session.knowledge);
+      const response = await openLegacyListening(exchange, session, { ...this.#options, news: this.#news });
       return { response, opens: null };
     }
     switch (message.kind) {
@@ -79,7 +95,7 @@ export class LegacyClients implements Bridge {
   notice(notice: PeerNotice): void {
     switch (notice.kind) {
       case 'session':
-        this.#sessions.apply(notice.sessionId, notice.change);
+        this.#news.heard(notice, notice.told, notice.isWhole);
         return;
       case 'cancelled':
         this.#underWay.get(requestKey(notice.sessionId, notice.requestId))?.cancel();
@@ -87,6 +103,11 @@ export class LegacyClients implements Bridge {
       default:
         notice satisfies never;
     }
+  }
+
+  /** What this node knows of a session, for a node that asks; undefined where that is not all. */
+  whole(name: SessionName): ToldState | undefined {
+    return this.#news.states.whole(name);
   }
 
   /** A response to a question of this node's; false where there is none. */
@@ -98,23 +119,27 @@ export class LegacyClients implements Bridge {
   }
 
   close(): void {
+    this.#news.close();
     for (const exchange of this.#underWay.values()) {
       exchange.fail(new AppError('NOT_READY', { internal: 'the node stops' }));
     }
   }
 
-  #sessionOf({ session }: Routed): BridgedSession {
+  async #sessionOf({ session, authenticated }: Routed): Promise<BridgedSession> {
     if (session?.client == null) throw new AppError('SESSION_REQUIRED');
-    const id = session.upstreamSessionId;
-    if (this.#sessions.get(id).isEnded) throw new AppError('SESSION_NOT_FOUND');
-    return { id, client: session.client };
+    const name = { sessionId: session.upstreamSessionId, principalId: authenticated.principal.id };
+    const { state, knowledge } = await this.#news.of(name);
+    if (state.isEnded) throw new AppError('SESSION_NOT_FOUND');
+    return { ...name, client: session.client, state, knowledge };
   }
 
   async #initialize(exchange: BridgedExchange, message: Message): Promise<BridgeAnswer> {
     const { routed } = exchange.authorized;
     const client = legacyProfile(message.params, routed.protocolRevision);
-    const session = { id: randomSecret('session_'), client };
-    const response = await this.#carry(exchange, session, message, session.id);
+    const name = { sessionId: randomSecret('session_'), principalId: routed.authenticated.principal.id };
+    const session: BridgedSession = { ...name, client, state: freshSession, knowledge: 'whole' };
+    const response = await this.#carry(exchange, session, message, name.sessionId);
+    this.#news.begin(name);
     return { response, opens: client };
   }
 
@@ -125,18 +150,22 @@ export class LegacyClients implements Bridge {
         return answered(message, {});
       case 'logging/setLevel': {
         const { level } = params;
-        if (!isLogLevel(level))
-          throw new AppError('INVALID_PARAMS', { publicMessage: 'Invalid params: unknown level' });
-        this.#change(session.id, { kind: 'logLevel', level });
+        if (!isLogLevel(level)) throw invalidParams('unknown level');
+        checkKnown(session.knowledge);
+        await this.#news.change(session, { kind: 'logLevel', level });
         return answered(message, {});
       }
       case 'resources/subscribe':
       case 'resources/unsubscribe': {
         const kind = message.method === 'resources/subscribe' ? 'subscribe' : 'unsubscribe';
         const uri = stringMember(params, 'uri') ?? '';
-        if (uri.length > subscribedUriLengthMax)
-          throw new AppError('INVALID_PARAMS', { publicMessage: 'Invalid params: uri is too long' });
-        this.#change(session.id, { kind, uri });
+        if (uri.length > subscribedUriLengthMax) throw invalidParams('uri is too long');
+        checkKnown(session.knowledge);
+        const { subscriptions } = session.state;
+        if (subscriptions.includes(uri) === (kind === 'subscribe')) return answered(message, {});
+        if (kind === 'subscribe' && subscriptions.length >= subscriptionsPerSessionMax)
+          throw invalidParams(`a session subscribes to ${subscriptionsPerSessionMax} resources at most`);
+        await this.#news.change(session, { kind, uri });
         return answered(message, {});
       }
       default:
@@ -153,17 +182,17 @@ export class LegacyClients implements Bridge {
     const { routed } = exchange.authorized;
     const { principal } = routed.authenticated;
     const request: LegacyRequest = { id: id ?? '', method: method ?? '', params: paramsOf(exchange.body) };
-    const owner = { principalId: principal.id, sessionId: session.id };
+    const owner = { principalId: principal.id, sessionId: session.sessionId };
     const machine = new LegacyToModern({
       request,
       client: session.client,
       revision: routed.protocolRevision,
-      logLevel: this.#sessions.get(session.id).logLevel ?? defaultLogLevel,
+      logLevel: session.state.logLevel ?? defaultLogLevel,
       serverName: routed.server.document.slug,
       requestIdPrefix: `${routed.received.exchange.eventId}.`,
       newQuestionId: () => sealQuestionId(routed.runtime, owner, this.#options.peers.nodeId),
     });
-    const key = requestKey(session.id, request.id);
+    const key = requestKey(session.sessionId, request.id);
     const carried: LegacyExchange = new LegacyExchange(machine, exchange, {
       connections: this.#options.connections,
       headers: this.#headers,
@@ -182,9 +211,9 @@ export class LegacyClients implements Bridge {
     const requestId = message.params['requestId'];
     if (message.method !== 'notifications/cancelled') return;
     if (!isRequestId(requestId)) return;
-    const underWay = this.#underWay.get(requestKey(session.id, requestId));
+    const underWay = this.#underWay.get(requestKey(session.sessionId, requestId));
     if (underWay !== undefined) underWay.cancel();
-    else this.#options.peers.tell({ kind: 'cancelled', sessionId: session.id, requestId });
+    else void this.#options.peers.tell({ kind: 'cancelled', sessionId: session.sessionId, requestId });
   }
 
   /** @throws AppError PEER_UNREACHABLE; a response nobody waits for any more is taken and dropped */
@@ -193,23 +222,22 @@ export class LegacyClients implements Bridge {
     const { peers } = this.#options;
     const principalId = routed.authenticated.principal.id;
     const questionId = String(message.id ?? '');
-    const nodeId = openQuestionId(routed.runtime, { principalId, sessionId: session.id }, questionId);
+    const nodeId = openQuestionId(routed.runtime, { principalId, sessionId: session.sessionId }, questionId);
     if (nodeId === undefined) return;
     const response = messageOf(exchange.body);
     const serverId = routed.server.document.id;
-    const relayed = { principalId, serverId, sessionId: session.id, questionId, response };
+    const relayed = { principalId, serverId, sessionId: session.sessionId, questionId, response };
     if (nodeId === peers.nodeId) this.respond(relayed);
     else await peers.respond(nodeId, relayed);
-  }
-
-  #change(sessionId: string, change: SessionChange): void {
-    this.#sessions.apply(sessionId, change);
-    this.#options.peers.tell({ kind: 'session', sessionId, change });
   }
 }
 
 function requestKey(sessionId: string, requestId: string | number): string {
   return `${sessionId}\n${JSON.stringify(requestId)}`;
+}
+
+function invalidParams(reason: string): AppError {
+  return new AppError('INVALID_PARAMS', { publicMessage: `Invalid params: ${reason}` });
 }
 
 function answered(message: Message, result: JsonObject): TranslatedResponse {

@@ -7,7 +7,7 @@ import { sendModern } from '../upstream/modern-request.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { ParamHeaderMap } from './param-header-map.ts';
-import { readTools } from './read-tools.ts';
+import { readList } from './read-list.ts';
 
 export interface LegacyExchangeOptions {
   readonly connections: Pick<Connections, 'send'>;
@@ -120,7 +120,7 @@ export class LegacyExchange {
   async #readHeaders(): Promise<void> {
     try {
       const { server, received } = this.#exchange.authorized.routed;
-      const tools = await readTools((page, cursor) => this.#request(this.#machine.listTools(page, cursor)));
+      const tools = await readList('tools', (page, cursor) => this.#request(this.#machine.listTools(page, cursor)));
       this.#options.headers.learn(server, stringMember(received.message?.params ?? {}, 'name') ?? '', tools);
       await this.#perform(this.#machine.handle({ type: 'headersRead' }));
     } catch (error) {

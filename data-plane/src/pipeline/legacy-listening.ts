@@ -1,175 +1,249 @@
-import { AppError, toAppError } from '@sallyport/schema';
-import type { ClientProfile } from '../bridge/client-profile.ts';
+import { toAppError } from '@sallyport/schema';
+import { randomSecret } from '@sallyport/schema/platform';
+import { announcedLists, listChanged, type WatchedList } from '../bridge/list-changes.ts';
+import { type ListenEffect, type ListenEvent, ListenUpkeep } from '../bridge/listen-upkeep.ts';
 import { listenRequest, readListenMessage } from '../bridge/listening.ts';
-import type { SessionStates } from '../bridge/session-state.ts';
-import { objectMember, stringMember } from '../mcp/envelope.ts';
+import { modernParams } from '../bridge/translate.ts';
+import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import type { Connections, UpstreamResponse } from '../upstream/connections.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 import { sendModern } from '../upstream/modern-request.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
+import type { BridgedSession } from './legacy-clients.ts';
+import type { ListPolls } from './list-polls.ts';
+import { responseOf } from './read-list.ts';
+import type { SessionNews } from './session-news.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
-/** Waited before a subscription that broke is made again, in milliseconds; doubles up to the second number. */
-const reopenDelayMs = { first: 500, most: 30_000 };
+/** A subscription that is not acknowledged for this long is none, in milliseconds. */
+const acknowledgedMsMax = 10_000;
 
 export interface LegacyListeningOptions {
   readonly connections: Pick<Connections, 'send'>;
-  readonly sessions: SessionStates;
+  readonly news: SessionNews;
+  readonly polls: ListPolls;
 }
 
 /**
  * Answers a legacy client's GET by listening at a modern upstream, anew whenever the session subscribes to other
- * resources and whenever the upstream lets go. What happens between two subscriptions is not told: legacy clients know
- * that of a stream that breaks.
- * @throws AppError where the first subscription fails; a 405 where the upstream offers none
+ * resources and whenever the upstream lets go; where it offers no subscriptions, by reading its lists again and again.
+ * What happens between two subscriptions is not told: legacy clients know that of a stream that breaks. A session
+ * listens with one stream at a time, whichever node it is on: the one it opened last (2025-11-25 basic/transports,
+ * Multiple Connections: no message on more than one).
+ * @throws AppError where the first subscription fails; a 405 where the upstream announces no changes
  */
 export async function openLegacyListening(
   exchange: BridgedExchange,
-  session: { readonly id: string; readonly client: ClientProfile },
+  session: BridgedSession,
   options: LegacyListeningOptions,
 ): Promise<UpstreamResponse> {
-  const listening = new LegacyListening(exchange, session, options);
-  return await listening.open();
+  return await new LegacyListening(exchange, session, options).open();
 }
 
-/** One `subscriptions/listen`: delivers from its acknowledgement until another took its place. */
 interface Subscription {
-  readonly messages: MessageStream;
   readonly closing: AbortController;
+  readonly deadline: NodeJS.Timeout;
 }
 
 class LegacyListening {
   readonly #exchange: BridgedExchange;
-  readonly #session: { readonly id: string; readonly client: ClientProfile };
+  readonly #session: BridgedSession;
   readonly #options: LegacyListeningOptions;
+  readonly #streamId = randomSecret('stream_');
   readonly #response: TranslatedResponse;
   readonly #unsubscribe: () => void;
-  #current: Subscription | undefined;
-  #generation = 0;
-  #failures = 0;
-  #ended = false;
+  readonly #upkeep = new ListenUpkeep();
+  readonly #subscriptions = new Map<number, Subscription>();
+  readonly #closing = new AbortController();
+  #wanted: string;
+  #leavePoll: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
+  #requests = 0;
 
-  constructor(
-    exchange: BridgedExchange,
-    session: { readonly id: string; readonly client: ClientProfile },
-    options: LegacyListeningOptions,
-  ) {
+  constructor(exchange: BridgedExchange, session: BridgedSession, options: LegacyListeningOptions) {
     this.#exchange = exchange;
     this.#session = session;
     this.#options = options;
-    const { signal } = exchange.authorized.routed.received.request;
     this.#response = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => this.#end() });
-    this.#unsubscribe = options.sessions.onChange(session.id, () => this.#changed());
-    signal.addEventListener('abort', () => this.#end(), { once: true });
+    const { states } = options.news;
+    this.#wanted = this.#subscribed.join('\n');
+    this.#unsubscribe = states.onChange(session.sessionId, () => this.#changed());
+    const { signal } = exchange.authorized.routed.received.request;
+    if (signal.aborted) this.#end();
+    else signal.addEventListener('abort', () => this.#end(), { once: true });
   }
 
   async open(): Promise<UpstreamResponse> {
     try {
-      const subscription = await this.#subscribe();
-      const first = await subscription.messages.next();
-      const read = first === undefined ? undefined : readListenMessage(first);
-      if (read?.type === 'ended' && read.isRefused) {
-        this.#end();
-        return TranslatedResponse.bare(405);
-      }
-      this.#take(subscription);
-      void this.#follow(subscription, this.#generation);
+      await this.#options.news.change(this.#session, { kind: 'listening', streamId: this.#streamId });
+      const [first] = this.#upkeep.start();
+      if (first?.type !== 'open' || this.#isEnded) return this.#response;
+      const messages = await this.#subscribe(first.listen);
+      const message = await messages?.next();
+      const read = message === undefined ? undefined : readListenMessage(message);
+      if (messages === undefined || (read?.type === 'ended' && read.isRefused)) return await this.#poll();
+      void this.#follow(first.listen, messages, message);
       return this.#response;
     } catch (error) {
       this.#end();
-      const failure = toAppError(error);
-      // A server without subscriptions answers 404 to them in words of its own.
-      if (failure.code === 'SESSION_NOT_FOUND') return TranslatedResponse.bare(405);
-      throw failure;
+      throw toAppError(error);
     }
   }
 
-  async #subscribe(): Promise<Subscription> {
-    const { routed } = this.#exchange.authorized;
+  get #isEnded(): boolean {
+    return this.#closing.signal.aborted;
+  }
+
+  get #subscribed(): readonly string[] {
+    return this.#options.news.states.get(this.#session.sessionId).subscriptions;
+  }
+
+  /** Undefined where the server has no subscriptions and says so with a 404 in words of its own. */
+  async #subscribe(listen: number): Promise<MessageStream | undefined> {
     const closing = new AbortController();
-    const id = `${routed.received.exchange.eventId}.${++this.#generation}`;
-    const message = listenRequest(id, this.#session.client, this.#options.sessions.get(this.#session.id).subscriptions);
-    const messages = await sendModern(
+    const late = (): void => closing.abort();
+    const deadline = setTimeout(late, acknowledgedMsMax);
+    this.#subscriptions.set(listen, { closing, deadline });
+    try {
+      const uris = this.#subscribed;
+      this.#wanted = uris.join('\n');
+      return await this.#send(listenRequest(this.#nextId(), this.#session.client, uris), closing.signal);
+    } catch (error) {
+      if (listen === 1 && toAppError(error).code === 'SESSION_NOT_FOUND') return undefined;
+      throw error;
+    }
+  }
+
+  async #send(message: JsonObject, signal: AbortSignal): Promise<MessageStream> {
+    const { routed } = this.#exchange.authorized;
+    const method = stringMember(message, 'method') ?? '';
+    const params = objectMember(message, 'params') ?? {};
+    return await sendModern(
       this.#options.connections,
       { url: routed.server.upstream, limits: routed.runtime.limits },
-      {
-        ...message,
-        method: stringMember(message, 'method') ?? '',
-        params: objectMember(message, 'params') ?? {},
-      },
+      { ...message, method, params },
       [],
-      termsOf(this.#exchange, closing.signal),
+      termsOf(this.#exchange, signal),
     );
-    return { messages, closing };
   }
 
-  #take(subscription: Subscription): void {
-    this.#current?.closing.abort();
-    this.#current = subscription;
-    this.#failures = 0;
-    if (this.#ended) subscription.closing.abort();
+  #nextId(): string {
+    return `${this.#exchange.authorized.routed.received.exchange.eventId}.${++this.#requests}`;
   }
 
-  async #follow(subscription: Subscription, generation: number): Promise<void> {
+  /** Reads a subscription to its end. Never rejects. */
+  async #follow(listen: number, messages: MessageStream, first?: JsonObject): Promise<void> {
     try {
-      for (;;) {
-        const message = await subscription.messages.next();
-        const read = message === undefined ? undefined : readListenMessage(message);
-        if (read === undefined || read.type === 'ended') break;
-        // Until it is acknowledged the one before still tells; from then on that one is closed, so nothing comes twice.
-        if (read.type === 'acknowledged') this.#take(subscription);
-        if (read.type === 'notification' && this.#current === subscription) await this.#response.write(read.message);
+      for (let message = first ?? (await messages.next()); message !== undefined; message = await messages.next()) {
+        const read = readListenMessage(message);
+        if (read.type === 'ended') break;
+        if (read.type === 'acknowledged') {
+          clearTimeout(this.#subscriptions.get(listen)?.deadline);
+          await this.#handle({ type: 'acknowledged', listen });
+        }
+        if (read.type === 'notification') await this.#handle({ type: 'told', listen, message: read.message });
       }
     } catch (error) {
-      const failure = toAppError(error);
-      if (this.#isRefusal(failure)) return this.#fail(failure);
+      if (this.#isRefusal(error)) return;
     }
-    if (!this.#ended && generation === this.#generation) this.#reopenLater();
+    await this.#handle({ type: 'over', listen });
   }
 
-  /** Whether nothing but a decision of ours ended it: then the stream ends too. */
-  #isRefusal({ entry }: AppError): boolean {
-    return !this.#ended && entry.owner !== 'upstream';
+  /** Where a decision of ours ended it, the client's stream ends too. */
+  #isRefusal(thrown: unknown): boolean {
+    const error = toAppError(thrown);
+    if (this.#isEnded || error.entry.owner === 'upstream') return false;
+    this.#response.fail(error);
+    this.#end();
+    return true;
+  }
+
+  async #handle(event: ListenEvent): Promise<void> {
+    for (const effect of this.#upkeep.handle(event)) await this.#do(effect);
+  }
+
+  async #do(effect: ListenEffect): Promise<void> {
+    switch (effect.type) {
+      case 'open':
+        void this.#reopen(effect.listen);
+        return;
+      case 'close':
+        this.#close(effect.listen);
+        return;
+      case 'deliver':
+        await this.#response.write(effect.message);
+        return;
+      case 'wait':
+        clearTimeout(this.#timer);
+        this.#timer = setTimeout(() => void this.#handle({ type: 'waited' }), effect.ms);
+        return;
+      default:
+        effect satisfies never;
+    }
+  }
+
+  async #reopen(listen: number): Promise<void> {
+    try {
+      const messages = await this.#subscribe(listen);
+      if (messages !== undefined) return void this.#follow(listen, messages);
+    } catch (error) {
+      if (this.#isRefusal(error)) return;
+    }
+    await this.#handle({ type: 'over', listen });
+  }
+
+  #close(listen: number): void {
+    const subscription = this.#subscriptions.get(listen);
+    this.#subscriptions.delete(listen);
+    clearTimeout(subscription?.deadline);
+    subscription?.closing.abort();
   }
 
   #changed(): void {
-    if (this.#options.sessions.get(this.#session.id).isEnded) this.#end();
-    else void this.#reopen();
+    const { isEnded, listeningId } = this.#options.news.states.get(this.#session.sessionId);
+    if (isEnded || (listeningId !== null && listeningId !== this.#streamId)) return this.#end();
+    if (this.#leavePoll === undefined && this.#subscribed.join('\n') !== this.#wanted)
+      void this.#handle({ type: 'changed' });
   }
 
-  #reopenLater(): void {
-    clearTimeout(this.#timer);
-    const delayMs = Math.min(reopenDelayMs.most, reopenDelayMs.first * 2 ** this.#failures++);
-    this.#timer = setTimeout(() => void this.#reopen(), delayMs);
-  }
-
-  async #reopen(): Promise<void> {
-    if (this.#ended) return;
-    clearTimeout(this.#timer);
-    const failures = this.#failures;
-    try {
-      const subscription = await this.#subscribe();
-      void this.#follow(subscription, this.#generation);
-    } catch (error) {
-      const failure = toAppError(error);
-      if (this.#isRefusal(failure)) return this.#fail(failure);
-      this.#failures = failures;
-      if (!this.#ended) this.#reopenLater();
+  /** The upstream tells nobody: what changes in the lists that it announces changes of is found by reading them. */
+  async #poll(): Promise<UpstreamResponse> {
+    void this.#handle({ type: 'ended' });
+    const { signal } = this.#closing;
+    const discovered = await responseOf(await this.#send(this.#asked('server/discover', {}), signal));
+    const capabilities = objectMember(objectMember(discovered, 'result') ?? {}, 'capabilities') ?? {};
+    const lists = announcedLists(capabilities);
+    if (lists.length === 0 || this.#isEnded) {
+      this.#end();
+      return TranslatedResponse.bare(405);
     }
+    this.#leavePoll = this.#options.polls.join(pollKey(this.#exchange), {
+      lists,
+      ask: (method, cursor) => this.#send(this.#asked(method, cursor === undefined ? {} : { cursor }), signal),
+      onChange: (list: WatchedList) => void this.#response.write(listChanged(list)),
+    });
+    return this.#response;
   }
 
-  #fail(error: AppError): void {
-    this.#response.fail(error);
-    this.#end();
+  #asked(method: string, params: JsonObject): JsonObject {
+    return { jsonrpc: '2.0', id: this.#nextId(), method, params: modernParams(params, this.#session.client, null) };
   }
 
   #end(): void {
-    if (this.#ended) return;
-    this.#ended = true;
+    if (this.#isEnded) return;
+    this.#closing.abort();
     clearTimeout(this.#timer);
     this.#unsubscribe();
-    this.#current?.closing.abort();
+    this.#leavePoll?.();
+    void this.#handle({ type: 'ended' });
+    for (const listen of [...this.#subscriptions.keys()]) this.#close(listen);
     this.#response.end();
   }
+}
+
+/** What one principal sees of a server's lists is what another may not. */
+export function pollKey({ authorized }: BridgedExchange): string {
+  const { server, authenticated } = authorized.routed;
+  const { principal } = authenticated;
+  return JSON.stringify([server.document.id, server.upstream.href, principal.id, principal.epoch]);
 }

@@ -19,6 +19,7 @@ import { termsOf, type Bridge, type BridgeAnswer, type BridgedExchange } from '.
 import type { Routed } from './exchange.ts';
 import { paramsOf } from './legacy-clients.ts';
 import { asUpstreamFailure, ModernCall } from './modern-call.ts';
+import type { ListPolls } from './list-polls.ts';
 import { openModernListening } from './modern-listening.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
@@ -31,6 +32,7 @@ export interface ModernClientsOptions {
   readonly pool: ChannelPool;
   readonly parked: ParkedCalls;
   readonly peers: PeerLink;
+  readonly polls: ListPolls;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
 }
@@ -71,7 +73,7 @@ export class ModernClients implements Bridge {
         return await this.#discover(exchange, client, message);
       case 'subscriptions/listen': {
         const open = () => this.#open(exchange, client);
-        return await openModernListening(exchange, { id: message.id ?? '', params }, open);
+        return await openModernListening(exchange, { id: message.id ?? '', params }, open, this.#options.polls);
       }
       default:
         return await this.#call(exchange, client, message, params);

@@ -1,9 +1,12 @@
 import { AppError, toAppError } from '@sallyport/schema';
+import { listChanged } from '../bridge/list-changes.ts';
 import { ModernListening } from '../bridge/listening.ts';
 import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms, LegacyChannel, MessageStream } from '../upstream/legacy-channel.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
+import { pollKey } from './legacy-listening.ts';
+import type { ListPolls } from './list-polls.ts';
 import { asUpstreamFailure } from './modern-call.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
@@ -16,7 +19,8 @@ const subscriptionsMax = 256;
 
 /**
  * Answers a modern client's `subscriptions/listen` with a session of its own at a legacy upstream: its GET stream, and a
- * `resources/subscribe` for each resource. A session of its own, since subscriptions hold for a session: in a shared one
+ * `resources/subscribe` for each resource; where it offers no such stream, by reading its lists again and again, and
+ * without the resources, of which nobody would tell. A session of its own, since subscriptions hold for a session: in a shared one
  * the end of one listen would end another's.
  * @throws AppError UPSTREAM_…, INVALID_PARAMS
  */
@@ -24,6 +28,7 @@ export async function openModernListening(
   exchange: BridgedExchange,
   request: { readonly id: string | number; readonly params: JsonObject },
   open: () => Promise<LegacyChannel>,
+  polls: ListPolls,
 ): Promise<UpstreamResponse> {
   const asked = objectMember(request.params, 'notifications') ?? {};
   const uris = asked['resourceSubscriptions'];
@@ -33,7 +38,8 @@ export async function openModernListening(
     });
   }
   const channel = await open();
-  const listening = new Listening(exchange, channel, new ModernListening(request.id, asked, channel.initialized));
+  const bridge = new ModernListening(request.id, asked, channel.initialized);
+  const listening = new Listening(exchange, { channel, bridge, polls });
   try {
     return await listening.start();
   } catch (error) {
@@ -48,14 +54,29 @@ class Listening {
   readonly #bridge: ModernListening;
   readonly #closing = new AbortController();
   readonly #response: TranslatedResponse;
+  readonly #polls: ListPolls;
+  #isOffered = true;
+  #leavePoll: (() => void) | undefined;
   #timer: NodeJS.Timeout | undefined;
   #failures = 0;
+  #requests = 0;
 
-  constructor(exchange: BridgedExchange, channel: LegacyChannel, bridge: ModernListening) {
+  constructor(
+    exchange: BridgedExchange,
+    {
+      channel,
+      bridge,
+      polls,
+    }: { readonly channel: LegacyChannel; readonly bridge: ModernListening; readonly polls: ListPolls },
+  ) {
     this.#exchange = exchange;
     this.#channel = channel;
     this.#bridge = bridge;
+    this.#polls = polls;
     this.#response = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => this.end() });
+    const { signal } = exchange.authorized.routed.received.request;
+    if (signal.aborted) this.end();
+    else signal.addEventListener('abort', () => this.end(), { once: true });
   }
 
   async start(): Promise<UpstreamResponse> {
@@ -63,11 +84,8 @@ class Listening {
     // headers of a stream with its first event show nothing of it before.
     const opening = this.#listen();
     await Promise.race([opening, new Promise((resolve) => setTimeout(resolve, openingMs))]);
-    for (const [at, uri] of this.#bridge.uris.entries()) await this.#subscribe(at, uri);
-    await this.#response.write(this.#bridge.acknowledgement());
-    const { signal } = this.#exchange.authorized.routed.received.request;
-    if (signal.aborted) this.end();
-    else signal.addEventListener('abort', () => this.end(), { once: true });
+    if (this.#isOffered) for (const [at, uri] of this.#bridge.uris.entries()) await this.#subscribe(at, uri);
+    await this.#response.write(this.#bridge.acknowledgement(this.#isOffered));
     return this.#response;
   }
 
@@ -113,14 +131,37 @@ class Listening {
     this.#timer = setTimeout(() => void this.#listen(), delayMs);
   }
 
-  /** Opens the upstream's stream; where it offers none nothing will come, but the subscription stands. Never rejects. */
+  /** Opens the upstream's stream; where it offers none its lists are read instead. Never rejects. */
   async #listen(): Promise<void> {
     try {
       const messages = await this.#channel.listen(this.#terms());
-      if (messages !== null) void this.#follow(messages);
+      if (messages === null) this.#poll();
+      else void this.#follow(messages);
     } catch (error) {
       if (toAppError(error).code === 'SESSION_NOT_FOUND') this.#over();
       else this.#reopenLater();
+    }
+  }
+
+  #poll(): void {
+    this.#isOffered = false;
+    const { lists } = this.#bridge;
+    if (lists.length === 0 || this.#closing.signal.aborted) return;
+    this.#leavePoll ??= this.#polls.join(pollKey(this.#exchange), {
+      lists,
+      ask: (method, cursor) => this.#ask(method, cursor),
+      onChange: (list) => void this.#told(listChanged(list)),
+    });
+  }
+
+  async #ask(method: string, cursor: string | undefined): Promise<MessageStream> {
+    const id = `poll-${++this.#requests}`;
+    const params = cursor === undefined ? {} : { params: { cursor } };
+    try {
+      return await this.#channel.request({ jsonrpc: '2.0', id, method, ...params }, this.#terms());
+    } catch (error) {
+      if (toAppError(error).code === 'SESSION_NOT_FOUND') this.#over();
+      throw error;
     }
   }
 
@@ -139,6 +180,7 @@ class Listening {
   end(): void {
     if (this.#closing.signal.aborted) return;
     clearTimeout(this.#timer);
+    this.#leavePoll?.();
     this.#closing.abort();
     this.#response.end();
     this.#channel.close();

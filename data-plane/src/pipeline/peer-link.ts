@@ -3,7 +3,7 @@ import { AppError } from '@sallyport/schema';
 import type { JsonObject } from '../mcp/envelope.ts';
 import type { ProxyRequest, ProxyResponse } from './exchange.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
-import type { SessionChange } from '../bridge/session-state.ts';
+import type { SessionName, ToldState } from '../bridge/session-state.ts';
 
 /** Whose request it is: a node that is asked checks it against whom the thing belongs to. */
 export interface RelayOwner {
@@ -11,9 +11,17 @@ export interface RelayOwner {
   readonly serverId: string;
 }
 
-/** Told to every live node; nobody waits for it. */
+/** What another node of a session knows. */
+export interface AskedSessions {
+  /** Of each node that knows all of it. */
+  readonly known: readonly ToldState[];
+  /** Nodes that did not answer. */
+  readonly unreached: number;
+}
+
+/** Told to every live node. */
 export type PeerNotice =
-  | { readonly kind: 'session'; readonly sessionId: string; readonly change: SessionChange }
+  | ({ readonly kind: 'session'; readonly told: ToldState; readonly isWhole: boolean } & SessionName)
   /** A legacy client cancels a request that may be under way on any node. */
   | { readonly kind: 'cancelled'; readonly sessionId: string; readonly requestId: string | number };
 
@@ -45,6 +53,8 @@ export interface RelayedExchange extends Pick<ProxyRequest, 'method' | 'path' | 
 /** What this node does when another asks. */
 export interface PeerHandlers {
   notice(notice: PeerNotice): void;
+  /** @returns undefined where this node does not know all of the session */
+  session(name: SessionName): ToldState | undefined;
   /** @returns false where this node knows no such question of this client */
   response(relayed: RelayedResponse): boolean;
   /** @throws AppError CALL_LOST where this node holds no such call of this principal */
@@ -56,7 +66,13 @@ export interface PeerHandlers {
 /** The way to the other nodes. */
 export interface PeerLink {
   readonly nodeId: string;
-  tell(notice: PeerNotice): void;
+  /**
+   * Tells all nodes, or one. Never rejects.
+   * @returns the nodes that were not reached and are still named as live
+   */
+  tell(notice: PeerNotice, nodeId?: string): Promise<readonly string[]>;
+  /** Asks all nodes what they know of a session. Never rejects. */
+  askSession(name: SessionName): Promise<AskedSessions>;
   /**
    * @returns false where that node knows no such question
    * @throws AppError PEER_UNREACHABLE
@@ -73,7 +89,8 @@ export function loneNode(nodeId: string): PeerLink {
   const unreachable = (): AppError => new AppError('PEER_UNREACHABLE', { internal: 'no other node is known' });
   return {
     nodeId,
-    tell: () => undefined,
+    tell: () => Promise.resolve([]),
+    askSession: () => Promise.resolve({ known: [], unreached: 0 }),
     respond: () => Promise.reject(unreachable()),
     resume: () => Promise.reject(unreachable()),
     exchange: () => Promise.reject(unreachable()),

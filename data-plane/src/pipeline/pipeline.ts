@@ -41,6 +41,8 @@ export interface PipelineOptions {
   readonly failedAttempts: FailedAttempts;
   readonly clock: Clock;
   readonly log: Log;
+  /** Between two readings of lists whose server tells of no changes, in milliseconds; a default where absent. */
+  readonly listPollMs?: number;
 }
 
 const tooManyFailures = 'Too many API keys from your network were not valid; try again shortly with one that is.';

@@ -2,29 +2,31 @@ import { AppError } from '@sallyport/schema';
 import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 
-/** Pages read of a list of tools. */
+/** Pages read of a list. */
 const pagesMax = 50;
 
 /**
- * All tools of an upstream, for the bridge's own use: nobody is shown them.
+ * All entries of an upstream's list, for the bridge's own use: nobody is shown them. A list that it refuses is empty.
+ * @param member of the result
  * @param ask sends a request for one page; its id is the bridge's own
  * @throws AppError UPSTREAM_…
  */
-export async function readTools(
+export async function readList(
+  member: string,
   ask: (page: number, cursor: string | undefined) => Promise<MessageStream>,
 ): Promise<unknown[]> {
-  const tools: unknown[] = [];
+  const entries: unknown[] = [];
   const seen = new Set<string>();
   let cursor: string | undefined;
   for (let page = 0; page < pagesMax; page++) {
     const result = objectMember(await responseOf(await ask(page, cursor)), 'result') ?? {};
-    if (Array.isArray(result['tools'])) tools.push(...(result['tools'] as unknown[]));
+    if (Array.isArray(result[member])) entries.push(...(result[member] as unknown[]));
     cursor = stringMember(result, 'nextCursor');
     // A cursor that comes again would never end.
     if (cursor === undefined || seen.has(cursor)) break;
     seen.add(cursor);
   }
-  return tools;
+  return entries;
 }
 
 /** The response among what an upstream sends for one request of the bridge's own. */
