@@ -90,6 +90,10 @@ function registerTalkingTools(server: McpServer): void {
     }
     return text('Finished with progress');
   });
+  server.registerTool('test_waits', { description: 'Answers once it is cancelled' }, async (ctx) => {
+    await new Promise<void>((resolve) => ctx.mcpReq.signal.addEventListener('abort', () => resolve(), { once: true }));
+    return text('Cancelled');
+  });
   server.registerTool('test_reconnection', { description: 'Closes its stream before it answers' }, async (ctx) => {
     ctx.http?.closeSSE?.();
     await delay(2 * stepMs);
