@@ -108,6 +108,7 @@ async function start(
     secretKey: config.secretKey,
     publicUrls: config.publicUrls,
     egressAllow: config.egressAllow,
+    requestRates: config.requestRates,
     build: config.build,
     metrics,
     addressOf,
@@ -191,7 +192,13 @@ async function startApi(config: ControlPlaneConfig, parts: Parts) {
   const { syncServer } = services.fleet;
   const server: Server = await listen(config, {
     requests: {
-      ...scimHandlers({ ...services.scim, publicUrl: () => config.publicUrls?.issuer ?? url, clock, log }),
+      ...scimHandlers({
+        ...scimParts(services),
+        publicUrl: () => config.publicUrls?.issuer ?? url,
+        addressOf,
+        clock,
+        log,
+      }),
       ...oauthHandlers(services),
       graphql: (request, response) => graphql.handle(request, response),
       auditExport: (request, response) =>
@@ -212,6 +219,10 @@ async function startApi(config: ControlPlaneConfig, parts: Parts) {
     graphqlSockets: () => graphql.sockets,
     syncUrl: `${listenUrl(server, secure ? 'wss' : 'ws', config.listen.host)}${apiRoutes.sync.path}`,
   };
+}
+
+function scimParts({ scim: { users, groups }, scimAuthentication: authentication, limits }: Services) {
+  return { users, groups, authentication, limits };
 }
 
 /** All of them are served by the authorization server, where there is one. */

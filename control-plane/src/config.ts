@@ -4,9 +4,11 @@ import { publicUrlSchema } from '@sallyport/schema';
 import { parseEgressAllowList, parseTrustedProxies } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
+import type { RequestRates } from './request-limits.ts';
 
 const truth = z.enum(['true', 'false']).transform((text) => text === 'true');
 const port = z.coerce.number().int().min(0).max(65_535);
+const rate = z.coerce.number().int().min(1).max(100_000);
 const databaseUrl = z.string().regex(/^postgres(ql)?:\/\/\S+$/, 'must be a postgres:// URL');
 const readableFile = z.string().refine((path) => existsSync(path), 'names a file that does not exist');
 const processRoles = ['api', 'worker'] as const;
@@ -50,6 +52,16 @@ const environment = z.object({
     .default('')
     .transform((text) => text.split(',').flatMap((part) => (part.trim() === '' ? [] : [part.trim()])))
     .describe('Addresses or CIDRs of proxies whose X-Forwarded-For is believed, comma-separated.'),
+  SALLYPORT_NETWORK_REQUESTS_PER_SECOND: rate
+    .default(50)
+    .describe(
+      'Requests to the OAuth and SCIM endpoints that one network may send, a second; sixty times as many at once.',
+    ),
+  SALLYPORT_HOLDER_REQUESTS_PER_SECOND: rate
+    .default(20)
+    .describe(
+      'Tokens for one client and user, and requests of one SCIM directory, a second; sixty times as many at once.',
+    ),
   SALLYPORT_OPERATIONS_HOST: z
     .string()
     .min(1)
@@ -107,6 +119,7 @@ export interface ControlPlaneConfig {
   readonly publicUrls: PublicUrls | undefined;
   /** Undefined: a proxy is in front and not named, so nobody's address can be told. */
   readonly trustedProxies: BlockList | undefined;
+  readonly requestRates: RequestRates;
   readonly operations: { readonly host: string; readonly port: number };
   readonly bootstrapToken: string | undefined;
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
@@ -190,6 +203,10 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
       data.SALLYPORT_TLS_TERMINATED_BY_PROXY && data.SALLYPORT_TRUSTED_PROXIES.length === 0
         ? undefined
         : parseTrustedProxies(data.SALLYPORT_TRUSTED_PROXIES),
+    requestRates: {
+      networkPerSecond: data.SALLYPORT_NETWORK_REQUESTS_PER_SECOND,
+      holderPerSecond: data.SALLYPORT_HOLDER_REQUESTS_PER_SECOND,
+    },
     operations: { host: data.SALLYPORT_OPERATIONS_HOST, port: data.SALLYPORT_OPERATIONS_PORT },
     bootstrapToken: data.SALLYPORT_BOOTSTRAP_TOKEN,
     egressAllow: parseEgressAllowList(data.SALLYPORT_EGRESS_ALLOW).allow,

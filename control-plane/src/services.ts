@@ -46,7 +46,7 @@ import { ProvidedGroupService } from './identity/idp/provided-groups.service.ts'
 import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
-import { ScimTokenService } from './identity/scim/token.service.ts';
+import { type OpenedDirectory, ScimTokenService } from './identity/scim/token.service.ts';
 import type { ControlPlaneMetrics } from './metrics.ts';
 import { AuthorizationServer } from './oauth/authorization-server.ts';
 import { ClientService } from './oauth/client.service.ts';
@@ -58,12 +58,14 @@ import { OAuthSettingsService } from './oauth/settings.service.ts';
 import { EffectiveAccessService } from './policy/effective-access.service.ts';
 import { ExplainService } from './policy/explain.service.ts';
 import { PreviewService } from './policy/preview.service.ts';
+import { RequestLimits, type RequestRates } from './request-limits.ts';
 
 export interface ServicesOptions {
   readonly database: Database;
   readonly secretKey: string;
   readonly publicUrls: PublicUrls | undefined;
   readonly egressAllow: readonly EgressAllowance[];
+  readonly requestRates: RequestRates;
   readonly build: string;
   readonly metrics: Pick<ControlPlaneMetrics, 'auditAlarm' | 'authenticationFailed' | 'compiled'>;
   /** Who asks; null where that cannot be told. */
@@ -136,10 +138,12 @@ function oauthServices(
     readonly roles: RoleService;
     readonly fleet: Fleet;
     readonly egress: Egress;
+    readonly limits: RequestLimits;
+    readonly authentication: GuardedAuthentication;
   },
 ) {
-  const { database, secretKey, publicUrls: urls, clock, log } = options;
-  const { apiKeys, roles, fleet, egress } = others;
+  const { database, secretKey, publicUrls: urls, addressOf, clock, log } = options;
+  const { apiKeys, roles, fleet, egress, limits, authentication } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
   const serverOf = async (resource: string): Promise<string | null> => {
@@ -172,7 +176,8 @@ function oauthServices(
   const consents = new ConsentService({ database, store, clients, serverOf });
   const loginCodes = new LoginCodeService(database, apiKeys, clock);
   const settings = new OAuthSettingsService(database, urls?.issuer);
-  const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, clock, log };
+  const guards = { limits, authentication, addressOf };
+  const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, ...guards, clock, log };
   const federation = { providers, connections, logins, logouts };
   const { signingKeys } = fleet;
   return {
@@ -188,18 +193,26 @@ function oauthServices(
   };
 }
 
+/** Keys for the API and tokens of directories; what fails at either counts for the network. */
 function guardedAuthentication(
   { database, metrics, clock }: ServicesOptions,
   roles: RoleService,
   uses: KeyUses,
-): GuardedAuthentication {
+  scimTokens: ScimTokenService,
+) {
   const service = new AuthenticateService({ database, roles, uses, clock });
-  return new GuardedAuthentication({
-    actorFor: (apiKey, address) => service.actorFor(apiKey, { address }),
-    attempts: new FailedAttempts({ clock }),
-    clock,
-    onFailure: (isLimited) => metrics.authenticationFailed(isLimited),
-  });
+  const attempts = new FailedAttempts({ clock });
+  const onFailure = (isLimited: boolean): void => metrics.authenticationFailed(isLimited);
+  const actorFor = (apiKey: string, address: string | null) => service.actorFor(apiKey, { address });
+  return {
+    authentication: new GuardedAuthentication({ actorFor, attempts, clock, onFailure }),
+    scimAuthentication: new GuardedAuthentication<OpenedDirectory>({
+      actorFor: (token) => scimTokens.directoryFor(token),
+      attempts,
+      clock,
+      onFailure,
+    }),
+  };
 }
 
 function fleetOf(
@@ -262,7 +275,11 @@ export async function startServices(options: ServicesOptions) {
     askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
     build: options.build,
   });
-  const oauth = oauthServices(options, { apiKeys, groups, roles, fleet, egress });
+  const scim = scimOf(options, principals, groups);
+  const limits = new RequestLimits(clock, options.requestRates);
+  const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
+  const { authentication } = authentications;
+  const oauth = oauthServices(options, { apiKeys, groups, roles, fleet, egress, limits, authentication });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),
@@ -275,10 +292,11 @@ export async function startServices(options: ServicesOptions) {
     principals,
     groups,
     apiKeys,
-    scim: scimOf(options, principals, groups),
+    scim,
+    limits,
     ...policyServices(database, apiKeys),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
-    authentication: guardedAuthentication(options, roles, keyUses),
+    ...authentications,
     ...oauth,
     keyUses,
     fleet,

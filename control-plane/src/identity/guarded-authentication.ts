@@ -6,9 +6,9 @@ import type { Actor } from '../context.ts';
 const openedTtlMs = 15 * 60_000;
 const openedMax = 10_000;
 
-interface Options {
-  /** The actor of a key; throws UNAUTHENTICATED. */
-  readonly actorFor: (apiKey: string, address: string | null) => Promise<Actor>;
+interface Options<Opened> {
+  /** Whom the key opens for; throws UNAUTHENTICATED. */
+  readonly actorFor: (apiKey: string, address: string | null) => Promise<Opened>;
   readonly attempts: FailedAttempts;
   readonly clock: Clock;
   /** Told of each credential that did not open; `limited` where it was not even looked at. */
@@ -19,12 +19,12 @@ interface Options {
  * Bounds how many keys that do not open one network may try: each costs the database a query. Beyond the limit only
  * keys that opened lately are looked at, so that those who work behind a shared address go on.
  */
-export class GuardedAuthentication {
-  readonly #options: Options;
+export class GuardedAuthentication<Opened = Actor> {
+  readonly #options: Options<Opened>;
   /** Digests of keys that opened, with the monotonic time until which that counts; oldest first. */
   readonly #opened = new Map<string, number>();
 
-  constructor(options: Options) {
+  constructor(options: Options<Opened>) {
     this.#options = options;
   }
 
@@ -33,7 +33,7 @@ export class GuardedAuthentication {
    * @param address the same, where a key is asked for again that opened before, and nobody is to be limited by that
    * @throws AppError UNAUTHENTICATED, RATE_LIMITED
    */
-  async actorFor(apiKey: string, from: string | null, address: string | null = from): Promise<Actor> {
+  async actorFor(apiKey: string, from: string | null, address: string | null = from): Promise<Opened> {
     const { actorFor, attempts, clock } = this.#options;
     const hash = sha256(apiKey);
     const isKnown = (this.#opened.get(hash) ?? 0) > clock.monotonic();

@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { canonicalJson, oauthRoutes, routeMatcher, sha256, toAppError } from '@sallyport/schema';
+import { AppError, canonicalJson, oauthRoutes, routeMatcher, sha256, toAppError } from '@sallyport/schema';
 import type { Clock, Egress, Log } from '@sallyport/schema/platform';
 import type { Provider } from 'oidc-provider';
 import { type Database, isConnectionFailure } from '../database/client.ts';
@@ -9,7 +9,9 @@ import type { BackChannelLogoutService } from '../identity/idp/back-channel-logo
 import { attemptLifetimeMs, type FederatedLoginService } from '../identity/idp/federated-login.service.ts';
 import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
 import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
+import type { GuardedAuthentication } from '../identity/guarded-authentication.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
+import { type RequestLimits, retryAfterOf } from '../request-limits.ts';
 import { AccessTokenRevocation } from './access-token-revocation.ts';
 import { AccountPages } from './account.ts';
 import { Authorizations } from './authorizations.ts';
@@ -42,6 +44,10 @@ export interface AuthorizationServerOptions {
   readonly logins: FederatedLoginService;
   readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
+  readonly limits: RequestLimits;
+  readonly authentication: Pick<GuardedAuthentication, 'assertMayTry' | 'failed'>;
+  /** Who asks; null where that cannot be told. */
+  readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -81,9 +87,13 @@ export class AuthorizationServer {
   /** Answers a request for one of `oauthRoutes`; does not reject. */
   async handle(request: IncomingMessage, response: ServerResponse): Promise<void> {
     try {
+      const [path] = (request.url ?? '').split('?');
+      const isRegistration = path === oauthRoutes.oauthRegister.path;
+      this.#options.limits.assertNetworkMayAsk(this.#options.addressOf(request), isRegistration);
       await this.#dispatch(request, response);
     } catch (error) {
-      this.#answerFailure(response, error);
+      if (error instanceof AppError && error.code === 'RATE_LIMITED') answerTooMany(request, response, error);
+      else this.#answerFailure(response, error);
     }
   }
 
@@ -96,8 +106,12 @@ export class AuthorizationServer {
     switch (match?.name) {
       case 'oauthInteraction':
         return this.#interactions.show(provider, request, response, uid);
-      case 'oauthLogin':
-        return this.#interactions.enterCode(provider, request, response, uid);
+      case 'oauthLogin': {
+        const from = this.#options.addressOf(request);
+        this.#options.authentication.assertMayTry(from);
+        const onWrong = () => this.#options.authentication.failed(from);
+        return this.#interactions.enterCode(provider, request, response, uid, onWrong);
+      }
       case 'oauthConsent':
         return this.#interactions.decide(provider, request, response, uid);
       case 'oauthProvider':
@@ -186,7 +200,7 @@ export class AuthorizationServer {
   }
 
   #create(of: Pick<Parameters<typeof createProvider>[0], 'keys' | 'settings'>): Provider {
-    const { urls, secretKey, store, clients, egress, database, clock, log } = this.#options;
+    const { urls, secretKey, store, clients, egress, limits, database, clock, log } = this.#options;
     const provider = createProvider({
       ...of,
       urls,
@@ -197,6 +211,7 @@ export class AuthorizationServer {
       log,
       // A request object never comes: the library fetches by URL.
       fetch: (input, init) => egress.fetch(input instanceof Request ? input.url : input, init),
+      admit: (holder) => limits.assertHolderMayAsk(holder),
       epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,
       grantFor: (ctx) => this.#authorizations.grantFor(ctx),
     });
@@ -213,6 +228,18 @@ export class AuthorizationServer {
     if (response.headersSent) response.destroy();
     else send(response, isAway ? 503 : 500, errorPage(isAway ? 'temporarily_unavailable' : 'server_error'));
   }
+}
+
+/** As JSON where a program asks, as a page where a person does. */
+function answerTooMany(request: IncomingMessage, response: ServerResponse, error: AppError): void {
+  const headers = { 'retry-after': retryAfterOf(error), 'cache-control': 'no-store', connection: 'close' };
+  const page = errorPage('too_many_requests', 'There were too many requests from your network. Try again shortly.');
+  if ((request.headers.accept ?? '').includes('text/html')) {
+    response.writeHead(429, { ...page.headers, ...headers }).end(page.html);
+    return;
+  }
+  response.writeHead(429, { ...headers, 'content-type': 'application/json' });
+  response.end(JSON.stringify({ error: 'temporarily_unavailable', error_description: error.publicMessage }));
 }
 
 function cookieOf({ headers }: IncomingMessage, name: string): string | undefined {

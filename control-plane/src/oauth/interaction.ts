@@ -55,12 +55,19 @@ export class Interactions {
   }
 
   /** A login code was entered. */
-  async enterCode(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
+  async enterCode(
+    provider: Provider,
+    request: IncomingMessage,
+    response: ServerResponse,
+    uid: string,
+    onWrong: () => void,
+  ): Promise<void> {
     await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
       const form = await this.options.forms.read(request, uid);
       const user = await this.options.loginCodes.redeem((form.get('code') ?? '').trim());
       if (user === undefined) {
+        onWrong();
         this.options.log.warn({ uid }, 'a login code was refused');
         send(response, 401, await this.login(provider, interaction, 'This code is unknown, used or expired.'));
         return;

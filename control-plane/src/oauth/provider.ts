@@ -1,5 +1,5 @@
 import { createHmac, hkdfSync } from 'node:crypto';
-import { accessTokenLifetimeMs, oauthScopes, partScopes, resourceUrl } from '@sallyport/schema';
+import { accessTokenLifetimeMs, AppError, oauthScopes, partScopes, resourceUrl } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import {
   type Configuration,
@@ -11,6 +11,7 @@ import {
 } from 'oidc-provider';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKey } from '../fleet/signing-keys.ts';
+import { retryAfterOf } from '../request-limits.ts';
 import { accountClient, accountClientId } from './account.ts';
 import { type ClientService, isSecretOf } from './client.service.ts';
 import { isAllowedClientHost } from './client-domains.ts';
@@ -60,6 +61,8 @@ export interface ProviderOptions {
   readonly clients: Pick<ClientService, 'actsAs'>;
   /** Guarded: client metadata and key sets are at addresses that strangers chose. */
   readonly fetch: typeof fetch;
+  /** Throws RATE_LIMITED where this client gets too many tokens for this principal. */
+  readonly admit: (holder: string) => void;
   /** The epoch of a principal that may act; undefined where it may not. */
   readonly epochOf: (principalId: string) => Promise<number | undefined>;
   /** A grant from a consent that was given before, or by this interaction. */
@@ -171,6 +174,18 @@ async function subjectOf(options: ProviderOptions, token: unknown): Promise<Toke
   return { principalId: accountId, epoch, family: grantId };
 }
 
+/** Refuses with a status that clients wait on; a refresh token that was used for it is taken again. */
+function admit(options: ProviderOptions, ctx: KoaContextWithOIDC, holder: string): void {
+  try {
+    options.admit(holder);
+  } catch (error) {
+    if (!(error instanceof AppError)) throw error;
+    ctx.set('retry-after', retryAfterOf(error));
+    const refusal = new errors.TemporarilyUnavailable('too many tokens for this client');
+    throw Object.assign(refusal, { status: 429, statusCode: 429 });
+  }
+}
+
 /** What it speaks: no more than clients of MCP need. */
 function protocol({ urls, secretKey, keys, settings, ...options }: ProviderOptions): Configuration {
   const secure = urls.issuer.startsWith('https:');
@@ -238,8 +253,9 @@ function configuration(options: ProviderOptions): Configuration {
       const grantId = await options.grantFor(ctx);
       return grantId === undefined ? undefined : ctx.oidc.provider.Grant.find(grantId);
     },
-    extraTokenClaims: async (_ctx, token) => {
-      const { epoch, family } = await subjectOf(options, token);
+    extraTokenClaims: async (ctx, token) => {
+      const { principalId, epoch, family } = await subjectOf(options, token);
+      admit(options, ctx, `${token.clientId}|${principalId}`);
       return { epoch, family };
     },
     formats: {

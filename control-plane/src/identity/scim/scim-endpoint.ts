@@ -3,6 +3,8 @@ import { AppError, type ErrorCode, type scimRoutes, toAppError } from '@sallypor
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { type Context, createContext } from '../../context.ts';
 import { isConnectionFailure } from '../../database/client.ts';
+import { type RequestLimits, retryAfterOf } from '../../request-limits.ts';
+import type { GuardedAuthentication } from '../guarded-authentication.ts';
 import { resourceTypes, schemaDocuments, serviceProviderConfig } from './discovery.ts';
 import { groupSchema, parseGroup } from './group-resource.ts';
 import { isShown, listSchema, type Page, type Projection, project, queryOf, searchOf } from './list.ts';
@@ -11,7 +13,7 @@ import type { ScimGroup, ScimGroupService } from './scim-group.service.ts';
 import { assertSafe, type Json } from './scim-json.ts';
 import { scimProblem, type ScimType, scimTypeOf } from './scim-problem.ts';
 import type { Directory, Precondition, ScimUser, ScimUserService } from './scim-user.service.ts';
-import type { ScimTokenService } from './token.service.ts';
+import type { OpenedDirectory } from './token.service.ts';
 import { enterpriseSchema, parseUser, userSchema } from './user-resource.ts';
 
 const scimPath = '/scim/v2';
@@ -22,7 +24,10 @@ const bodyBytesMax = 8 * 1024 * 1024;
 export interface ScimEndpointOptions {
   readonly users: ScimUserService;
   readonly groups: ScimGroupService;
-  readonly tokens: ScimTokenService;
+  readonly authentication: Pick<GuardedAuthentication<OpenedDirectory>, 'actorFor'>;
+  readonly limits: RequestLimits;
+  /** Who asks; null where that cannot be told. */
+  readonly addressOf: (request: IncomingMessage) => string | null;
   /** The control plane as the world reaches it, without a slash at the end; for `location` and `$ref`. */
   readonly publicUrl: () => string;
   readonly clock: Clock;
@@ -84,9 +89,12 @@ async function serve(
 ): Promise<void> {
   const { log } = options;
   try {
+    const from = options.addressOf(request);
+    options.limits.assertNetworkMayAsk(from);
     const match = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '');
     if (match?.[1] === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'no bearer token' });
-    const { directory, actor } = await options.tokens.directoryFor(match[1]);
+    const { directory, actor } = await options.authentication.actorFor(match[1], from);
+    options.limits.assertHolderMayAsk(`directory ${directory.id}`);
     const handler = handlers[request.method ?? ''];
     if (handler === undefined) throw new AppError('METHOD_NOT_ALLOWED');
     const url = new URL(request.url ?? '', 'http://localhost');
@@ -193,6 +201,7 @@ function failure(thrown: unknown, log: Log): Answer {
     },
     headers: {
       ...(error.code === 'UNAUTHENTICATED' ? { 'www-authenticate': 'Bearer realm="SCIM"' } : {}),
+      ...(error.code === 'RATE_LIMITED' ? { 'retry-after': retryAfterOf(error) } : {}),
       ...(error.code === 'BODY_TOO_LARGE' ? { connection: 'close' } : {}),
     },
   };

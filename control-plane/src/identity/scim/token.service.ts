@@ -47,6 +47,12 @@ export interface IssuedScimToken {
   readonly secret: string | null;
 }
 
+/** What a token opens, and under whose name changes are recorded. */
+export interface OpenedDirectory {
+  readonly directory: Directory;
+  readonly actor: Actor;
+}
+
 /** What audit events may hold of a token. */
 function visible(row: ScimTokenRow): Omit<ScimTokenRow, 'hash'> {
   const { hash: _hash, ...rest } = row;
@@ -167,7 +173,7 @@ export class ScimTokenService {
    * The directory for a presented token, and the actor under whose name its changes are recorded. Unknown, revoked,
    * expired, of a directory that was deleted: all are UNAUTHENTICATED alike. Reads the database every time.
    */
-  async directoryFor(presented: string): Promise<{ readonly directory: Directory; readonly actor: Actor }> {
+  async directoryFor(presented: string): Promise<OpenedDirectory> {
     const nowMs = this.clock.now();
     if (!presented.startsWith(scimTokenPrefix) || presented.length > tokenLengthMax) throw refused('not a SCIM token');
     const hash = sha256(presented);
