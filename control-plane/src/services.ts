@@ -219,7 +219,7 @@ function fleetOf(
   options: ServicesOptions,
   epochs: EpochService,
   health: HealthService,
-  doubtServer: FleetOptions['doubtServer'],
+  reports: Pick<FleetOptions, 'doubtServer' | 'definitionsSighted'>,
 ): Promise<Fleet> {
   const { database, secretKey, publicUrls, addressOf, metrics, clock, log } = options;
   return startFleet({
@@ -233,7 +233,7 @@ function fleetOf(
     watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
     spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
-    doubtServer,
+    ...reports,
   });
 }
 
@@ -266,7 +266,10 @@ export async function startServices(options: ServicesOptions) {
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
     alarm(fleet, options, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
-  const fleet: Fleet = await fleetOf(options, epochs, health, (serverId) => discovery.doubt(serverId));
+  const fleet: Fleet = await fleetOf(options, epochs, health, {
+    doubtServer: (serverId) => discovery.doubt(serverId),
+    definitionsSighted: (nodeId, serverId, sightings) => discovery.sighted(nodeId, serverId, sightings),
+  });
   const discovery: DiscoveryJob = new DiscoveryJob({
     database,
     egress,

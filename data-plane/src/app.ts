@@ -32,6 +32,7 @@ import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { Connections } from './upstream/connections.ts';
+import { DefinitionSightings } from './upstream/definition-sightings.ts';
 import { ObservedHealth } from './upstream/observed-health.ts';
 
 /** Written into records and shown with the node. */
@@ -192,6 +193,10 @@ function createEdges(
     report: (observations) => sync.reportHealth(observations),
     doubt: (serverId) => sync.doubt(serverId),
   });
+  const sightings = new DefinitionSightings({
+    now: () => clock.monotonic(),
+    send: (serverId, definitions) => sync.reportSightings(serverId, definitions),
+  });
   const pipeline = new Pipeline({
     runtimes: store,
     audit: telemetry.spool,
@@ -199,6 +204,7 @@ function createEdges(
     connections: new Connections(egress),
     peers: peerClient,
     health,
+    sightings,
     decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
     slots,
     receive: { access: config.access, requestBodyTimeoutMs: config.listener.requestBodyTimeoutMs },
@@ -223,7 +229,7 @@ function createEdges(
     log,
   });
   server.serve(pipeline.peerHandlers);
-  return { health, pipeline, listener, peerClient };
+  return { health, sightings, pipeline, listener, peerClient };
 }
 
 interface Parts extends Base {
@@ -231,6 +237,7 @@ interface Parts extends Base {
   readonly operations: OperationsServer;
   readonly telemetry: Telemetry;
   readonly health: ObservedHealth;
+  readonly sightings: DefinitionSightings;
   readonly pipeline: Pipeline;
   readonly listener: Listener;
   readonly peerClient: PeerClient;
@@ -256,6 +263,7 @@ async function stopNode(parts: Parts): Promise<void> {
   parts.peerClient.close();
   parts.peers.server.close();
   parts.health.close();
+  parts.sightings.close();
   await telemetry.metrics.close();
   await telemetry.spool.close();
   const { recordsUnconfirmed } = await telemetry.shipper.drain(spoolTimeoutMs);

@@ -1,5 +1,6 @@
 import { canonicalJson } from './canonical-json.ts';
-import type { DefinitionKind } from './snapshot.ts';
+import { instructionsName } from './definition-digest.ts';
+import type { DefinitionKind, ListedKind } from './snapshot.ts';
 
 export const definitionBytesMax = 256 * 1024;
 export const definitionDepthMax = 64;
@@ -7,7 +8,12 @@ export const definitionDepthMax = 64;
 export const definitionNodesMax = 10_000;
 export const definitionNameLengthMax = 2_048;
 
-const nameMember = { tool: 'name', prompt: 'name', resource: 'uri', resourceTemplate: 'uriTemplate' } as const;
+const nameMember = {
+  tool: 'name',
+  prompt: 'name',
+  resource: 'uri',
+  resourceTemplate: 'uriTemplate',
+} as const satisfies Record<ListedKind, string>;
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -28,10 +34,14 @@ function shapeProblem(raw: object): string | undefined {
   return undefined;
 }
 
+function instructionsProblem(raw: Readonly<Record<string, unknown>>): string | undefined {
+  return typeof raw['instructions'] === 'string' ? undefined : 'has no text';
+}
+
 // oxlint-disable-next-line no-control-regex
 const controlCharacter = /[\u0000-\u001f\u007f]/;
 
-function nameProblem(kind: DefinitionKind, name: unknown): string | undefined {
+function nameProblem(kind: ListedKind, name: unknown): string | undefined {
   const member = nameMember[kind];
   if (typeof name !== 'string' || name === '') return `has no ${member}`;
   if (name.length > definitionNameLengthMax)
@@ -105,8 +115,8 @@ export type CheckedDefinition =
  */
 export function checkDefinition(kind: DefinitionKind, raw: unknown): CheckedDefinition {
   if (!isObject(raw)) return { ok: false, name: null, problem: 'is not an object' };
-  const name = raw[nameMember[kind]];
-  const badName = nameProblem(kind, name);
+  const name = kind === 'instructions' ? instructionsName : raw[nameMember[kind]];
+  const badName = kind === 'instructions' ? instructionsProblem(raw) : nameProblem(kind, name);
   if (badName !== undefined || typeof name !== 'string') return { ok: false, name: null, problem: badName ?? '' };
   const bad = (problem: string): CheckedDefinition => ({ ok: false, name, problem });
   const shape = shapeProblem(raw);

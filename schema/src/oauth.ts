@@ -3,7 +3,7 @@
  * resources they are for (RFC 8707), and the scopes they carry.
  */
 import { z } from 'zod';
-import type { DefinitionKind } from './snapshot.ts';
+import type { ListedKind } from './snapshot.ts';
 
 /** The one algorithm that signs access tokens; a token that names another is refused before any key is looked at. */
 export const accessTokenAlgorithm = 'ES256';
@@ -26,7 +26,7 @@ export const scopeOfKind = {
   prompt: 'mcp:prompts',
   resource: 'mcp:resources',
   resourceTemplate: 'mcp:resources',
-} as const satisfies Record<DefinitionKind, OAuthScope>;
+} as const satisfies Record<ListedKind, OAuthScope>;
 
 /** Whether a token's scopes satisfy one that is needed. */
 export function scopesCover(held: readonly string[], needed: OAuthScope): boolean {

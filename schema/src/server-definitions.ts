@@ -8,6 +8,7 @@ import {
   type LabelledTarget,
 } from './decide.ts';
 import { compileGlob, type Matcher } from './glob.ts';
+import { definitionDigest } from './definition-digest.ts';
 import type { DefinitionEntry, DefinitionKind } from './snapshot.ts';
 
 /** The definitions of one server. */
@@ -36,6 +37,16 @@ export class ServerDefinitions {
   labelled(target: AccessTarget): LabelledTarget {
     const labels = target.kind === 'tool' ? (this.get('tool', target.name)?.labels ?? null) : null;
     return { ...target, labels };
+  }
+
+  /**
+   * Whether what a server sends may be shown: it is word by word what was approved under this name, and nothing else
+   * that goes by the name awaits an approval. Not whether anybody was granted it.
+   * @param raw the object as it came, parsed
+   */
+  isPinned(kind: DefinitionKind, name: string, raw: unknown): boolean {
+    const entry = this.get(kind, name);
+    return entry?.state === 'approved' && entry.approvedDigests.includes(definitionDigest(raw));
   }
 
   /** A tool or prompt must be approved; a resource must not be one that was withheld, itself or by its template. */

@@ -9,9 +9,12 @@ import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 6;
-/** What a node of this build reads: 5 has no headers of parameters, 4 no limits of keys, and nothing else differs. */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 5, 4];
+export const snapshotFormat = 7;
+/**
+ * What a node of this build reads: 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and
+ * nothing else differs.
+ */
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -19,7 +22,11 @@ export const principalShardCount = 256;
 const id = z.string().min(1).max(128);
 const instantMs = z.number().int().nonnegative();
 
-export const definitionKinds = ['tool', 'prompt', 'resource', 'resourceTemplate'] as const;
+/** What comes in lists, and may be granted. */
+export const listedKinds = ['tool', 'prompt', 'resource', 'resourceTemplate'] as const;
+export type ListedKind = (typeof listedKinds)[number];
+/** `instructions`: what a server says to models of itself when it is greeted; there is one of them at most. */
+export const definitionKinds = [...listedKinds, 'instructions'] as const;
 export type DefinitionKind = (typeof definitionKinds)[number];
 export const definitionStates = ['approved', 'pending', 'drifted', 'quarantined'] as const;
 export type DefinitionState = (typeof definitionStates)[number];
@@ -52,7 +59,7 @@ const paramHeader = z.strictObject({
 
 const definitionEntry = z.strictObject({
   kind: z.enum(definitionKinds),
-  /** Name of a tool or prompt, URI of a resource, URI template of a resource template. */
+  /** Name of a tool or prompt, URI of a resource, URI template of a resource template, `instructions` of those. */
   name: z.string().min(1).max(2048),
   /** Digests approved for this name; lists may vary by authorization, so there may be several. */
   approvedDigests: z.array(z.string()),

@@ -7,7 +7,7 @@
  */
 import { z } from 'zod';
 import { apiRoutes } from './http-routes.ts';
-import { historySchema, manifestDeltaSchema, manifestSchema, upstreamTransports } from './snapshot.ts';
+import { definitionKinds, historySchema, manifestDeltaSchema, manifestSchema, upstreamTransports } from './snapshot.ts';
 
 export const syncPath = apiRoutes.sync.path;
 /** Largest frame either side accepts, in bytes after decompression. */
@@ -113,7 +113,7 @@ export const discoveryResultSchema = z.strictObject({
   instructions: z.string().nullable(),
   definitions: z.array(
     z.strictObject({
-      kind: z.enum(['tool', 'prompt', 'resource', 'resourceTemplate']),
+      kind: z.enum(definitionKinds),
       name: z.string(),
       digest: z.string(),
       raw: z.record(z.string(), z.unknown()),
@@ -123,6 +123,24 @@ export const discoveryResultSchema = z.strictObject({
   notes: z.array(z.string()),
 });
 export type DiscoveryResult = z.infer<typeof discoveryResultSchema>;
+
+/** Definitions of one message about what nodes saw, and their size together in bytes of JSON. */
+export const sightingsMax = 64;
+export const sightingsBytesMax = 1024 * 1024;
+
+/** Definitions that an upstream sent and nobody approved; the node withheld them. `raw` objects are exactly as sent. */
+const sightingsSchema = z.strictObject({
+  type: z.literal('sighted'),
+  serverId: z.string().max(128),
+  definitions: z
+    .array(z.strictObject({ kind: z.enum(definitionKinds), raw: z.record(z.string(), z.unknown()) }))
+    .min(1)
+    .max(sightingsMax),
+});
+export type Sighting = z.infer<typeof sightingsSchema>['definitions'][number];
+
+/** What a control plane takes besides what every one does; a node sends nothing that it would not understand. */
+export const controlPlaneAccepts = ['sighted'] as const;
 
 export const nodeMessageSchema = z.discriminatedUnion('type', [
   nodeHelloSchema,
@@ -143,8 +161,13 @@ export const nodeMessageSchema = z.discriminatedUnion('type', [
     load: nodeLoad,
   }),
   z.strictObject({ type: z.literal('health'), observations: z.array(healthObservation) }),
-  /** The server answered like one of another protocol era than it is published with: worth a discovery now. */
+  /**
+   * Worth a discovery now: the server answered like one of another protocol era than it is published with, or it says
+   * that its lists changed.
+   */
   z.strictObject({ type: z.literal('doubt'), serverId: z.string().max(128) }),
+  /** Only to a control plane that accepts it. */
+  sightingsSchema,
   z.strictObject({
     type: z.literal('discovered'),
     requestId: z.string(),
@@ -173,6 +196,8 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
     time: instantMs,
     fleetPublicKey: publicKey,
     history: historySchema,
+    /** See `controlPlaneAccepts`. */
+    accepts: z.array(z.string().max(64)).default([]),
   }),
   z.strictObject({ type: z.literal('refused'), code: z.string(), message: z.string() }),
   z.strictObject({ type: z.literal('manifest'), nonce: z.string(), whole: manifestSchema }),

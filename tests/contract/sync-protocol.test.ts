@@ -179,7 +179,11 @@ test('of two nodes that join at once by a token for one, one is refused', async 
 
 test('a node that reads no format of this control plane is told so', async () => {
   const token = await control.joinToken();
-  const refused = await refusal(() => hello({ kind: 'join', token }, mint().publicKey, { formats: [7, 8] }));
+  const refused = await refusal(() =>
+    hello({ kind: 'join', token }, mint().publicKey, {
+      formats: [snapshotFormat + 1, snapshotFormat + 2],
+    }),
+  );
   expect(refused).toMatchObject({ code: 'FORMAT_NOT_SUPPORTED' });
   expect(refused.message).toContain(`writes snapshot format ${snapshotFormat}`);
 });

@@ -87,7 +87,7 @@ describe('servers built with the official SDKs', () => {
     });
     const result = await discover(`http://127.0.0.1:${(http.address() as AddressInfo).port}/mcp`);
     expect(result.protocolRevisions).toEqual(['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05']);
-    expect(namesOf(result)).toEqual(['add']);
+    expect(namesOf(result)).toEqual(['instructions', 'add']);
     expect(result).toMatchObject({ serverInfo: { name: 'v1' }, instructions: 'Be kind.' });
     expect(sessions.size).toBe(0);
   });

@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type AskingUpstream, bigNumber, startAskingUpstream } from '../kit/asking-upstream.ts';
+import { type AskingUpstream, askingDefinitions, bigNumber, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
-import { otherKey, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
+import { approvedAs, otherKey, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
 import { eventsOf, legacy, send, type Sent } from './requests.ts';
 
 const tools = ['ask', 'askTwice', 'count', 'hang', 'big', 'region'];
@@ -19,8 +19,12 @@ afterAll(async () => {
 beforeEach(() => node.configure(configuration()));
 
 function configuration(granted: readonly string[] = tools) {
+  const definitions = [
+    ...approvedAs('tool', askingDefinitions.tools),
+    ...approvedAs('instructions', [askingDefinitions.instructions]),
+  ];
   return {
-    servers: [{ slug: 'new', url: upstream.url, protocolRevisions: ['2026-07-28'], tools }],
+    servers: [{ slug: 'new', url: upstream.url, protocolRevisions: ['2026-07-28'], definitions }],
     grants: [{ server: 'new', tools: [...granted], resources: ['*'] }],
   };
 }

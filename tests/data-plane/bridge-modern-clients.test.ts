@@ -1,7 +1,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { type AskingUpstream, bigNumber, startAskingUpstream } from '../kit/asking-upstream.ts';
+import { type AskingUpstream, askingDefinitions, bigNumber, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
-import { otherKey, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
+import { approvedAs, otherKey, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
 import { eventsOf, modern, modernParams, send } from './requests.ts';
 
 const tools = ['ask', 'askAside', 'askTwice', 'count', 'chat', 'hang', 'big', 'region'];
@@ -22,8 +22,12 @@ beforeEach(() => node.configure(configuration()));
 const paramHeaders = { region: [[{ name: 'Region', path: ['region'], type: 'string' as const }]] };
 
 function configuration(granted: readonly string[] = tools) {
+  const definitions = [
+    ...approvedAs('tool', askingDefinitions.tools),
+    ...approvedAs('instructions', [askingDefinitions.instructions]),
+  ];
   return {
-    servers: [{ slug: 'old', url: upstream.url, protocolRevisions: ['2025-11-25'], tools, paramHeaders }],
+    servers: [{ slug: 'old', url: upstream.url, protocolRevisions: ['2025-11-25'], definitions, paramHeaders }],
     grants: [{ server: 'old', tools: [...granted], resources: ['*'] }],
   };
 }

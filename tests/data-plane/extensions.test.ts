@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
-import { startTaskUpstream, unknownExtension, view } from '../kit/task-upstream.ts';
-import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
+import { startTaskUpstream, taskTools, unknownExtension, view } from '../kit/task-upstream.ts';
+import { approvedAs, otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
 import { type Answer, changed, eventsOf, modernParams, modernRevision, send } from './requests.ts';
 
 const tasks = 'io.modelcontextprotocol/tasks';
@@ -14,7 +14,8 @@ let configuration: TestConfiguration;
 
 beforeEach(async () => {
   upstream = await startTaskUpstream();
-  const server = { url: upstream.url, protocolRevisions: ['2026-07-28'], tools: ['job', 'weather', 'odd'] };
+  const definitions = approvedAs('tool', taskTools);
+  const server = { url: upstream.url, protocolRevisions: ['2026-07-28'], definitions };
   configuration = {
     servers: [
       { slug: 'usual', ...server },

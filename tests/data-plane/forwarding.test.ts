@@ -4,7 +4,7 @@ import type { ClosedRecord } from '@sallyport/schema';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, fakeTools, startFakeUpstream, type UpstreamRequest } from '../kit/fake-upstream.ts';
-import { type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
+import { approvedAs, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
 import { type Answer, legacy, modern, send, type Sent } from './requests.ts';
 
 let upstream: FakeUpstream;
@@ -101,7 +101,13 @@ describe('bytes pass untouched', () => {
     const tool = (name: string, more: string) => `{ "name":"${name}", "n":1.0 ,${more}"inputSchema":{"type":"object"}}`;
     const kept = [tool('count', '"annotations":{"x":1e3},'), tool('slow', '')];
     const text = `{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","tools":[ ${kept[0]} ,${tool('hidden', '')}, ${kept[1]} ],"cacheScope" : "public","ttlMs":5}}`;
+    const definitions = approvedAs(
+      'tool',
+      kept.map((each) => JSON.parse(each) as Record<string, unknown>),
+    );
+    node.configure({ ...configuration, servers: [{ slug: 'open', url: upstream.url, definitions }] });
     const answer = await answeredBy((response) => json(response, 200, text), modern('tools/list'));
+    node.configure(configuration);
     expect(answer.text).toBe(
       `{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","tools":[ ${kept.join(',')} ],"cacheScope" : "private","ttlMs":5}}`,
     );

@@ -12,7 +12,7 @@ import { waitFor } from '../kit/condition.ts';
 import { type HttpSseUpstream, httpSseTools, startHttpSseUpstream } from '../kit/http-sse-upstream.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
 import { type FleetOfNodes, startFleetOfNodes } from './fleet-of-nodes.ts';
-import { otherKey, type TestConfiguration, testKey } from './pipeline-node.ts';
+import { approvedBy, otherKey, type TestConfiguration, testKey } from './pipeline-node.ts';
 import { changed, legacy, modern, send } from './requests.ts';
 
 const legacyRevisions = ['2025-11-25', '2025-06-18', '2025-03-26', '2024-11-05'];
@@ -33,13 +33,24 @@ beforeAll(async () => {
     modern: await startReferenceServer({ eras: 'modern' }),
   };
   const old = { url: upstream.url, transport: 'httpSse', protocolRevisions: legacyRevisions } as const;
-  const defined = { ...old, tools: httpSseTools, prompts: ['greet'] };
+  const defined = { ...old, definitions: await approvedBy(upstream.url, httpSseTools) };
+  const ofReference = ({ url }: ReferenceServer) => approvedBy(url, referenceTools);
   configuration = {
     servers: [
       { slug: 'old', ...defined },
       { slug: 'twin', ...defined },
-      { slug: 'legacy', url: references.legacy.url, protocolRevisions: legacyRevisions, tools: referenceTools },
-      { slug: 'modern', url: references.modern.url, protocolRevisions: ['2026-07-28'], tools: referenceTools },
+      {
+        slug: 'legacy',
+        url: references.legacy.url,
+        protocolRevisions: legacyRevisions,
+        definitions: await ofReference(references.legacy),
+      },
+      {
+        slug: 'modern',
+        url: references.modern.url,
+        protocolRevisions: ['2026-07-28'],
+        definitions: await ofReference(references.modern),
+      },
     ],
     grants: ['old', 'twin', 'legacy', 'modern'].map((server) => ({
       server,

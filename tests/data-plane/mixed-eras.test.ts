@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
-import { type PipelineNode, startPipelineNode } from './pipeline-node.ts';
+import { approvedAs, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
 import { legacy, modern, send } from './requests.ts';
 
 /** Clients that speak both eras at once, and servers whose answers the eras read differently. */
@@ -81,6 +81,11 @@ test('what no specification knows survives in both directions: _meta, annotation
     icons: [{ src: 'https://example.com/i.png' }],
     _meta: { 'com.example/x': [1, null] },
   };
+  const definitions = approvedAs('tool', [definition]);
+  node.configure({
+    servers: [{ slug: 'open', url: upstream.url, definitions }],
+    grants: [{ server: 'open', tools: ['*'] }],
+  });
   const answers = [
     { tools: [definition], resultType: 'complete', ttlMs: 0, cacheScope: 'private', 'com.example/y': true },
     {

@@ -3,7 +3,7 @@ import { Client as LegacyClient } from '@modelcontextprotocol/sdk/client/index.j
 import { StreamableHTTPClientTransport as LegacyTransport } from '@modelcontextprotocol/sdk/client/streamableHttp.js';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { type PipelineNode, startPipelineNode, testKey } from './pipeline-node.ts';
+import { approvedBy, type PipelineNode, startPipelineNode, testKey } from './pipeline-node.ts';
 
 let upstream: ReferenceServer;
 let node: PipelineNode;
@@ -12,7 +12,13 @@ const granted = ['test_simple_text', 'test_tool_with_progress'];
 beforeAll(async () => {
   upstream = await startReferenceServer();
   node = await startPipelineNode({
-    servers: [{ slug: 'reference', url: upstream.url, tools: [...granted, 'test_image_content'] }],
+    servers: [
+      {
+        slug: 'reference',
+        url: upstream.url,
+        definitions: await approvedBy(upstream.url, [...granted, 'test_image_content']),
+      },
+    ],
     grants: [{ server: 'reference', tools: granted, resources: ['test://static-text'] }],
   });
 });

@@ -19,6 +19,8 @@ import {
   type ConfigDocument,
   defaultExtensions,
   defaultLimits,
+  checkDefinition,
+  definitionDigest,
   type DefinitionEntry,
   grantDefaults,
   type GrantEntry,
@@ -27,16 +29,20 @@ import {
   principalShard,
   protocolRevisions,
   sha256,
+  type Sighting,
   type UpstreamTransport,
 } from '@sallyport/schema';
 import {
   createEgress,
   createLog,
+  discoverUpstream,
   type EgressOptions,
   FailedAttempts,
   parseEgressAllowList,
   systemClock,
 } from '@sallyport/schema/platform';
+
+import { describeTool } from '../kit/fake-upstream.ts';
 
 export const testKey = 'sp_test_key_of_the_first_principal';
 export const otherKey = 'sp_test_key_of_another_principal';
@@ -85,8 +91,18 @@ export interface TestConfiguration {
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
 
-function approved(kind: DefinitionEntry['kind'], name: string): DefinitionEntry {
-  return { kind, name, approvedDigests: [], state: 'approved', labels: null };
+/** By default in the words of the fake upstream. */
+function approved(kind: DefinitionEntry['kind'], name: string, raw: unknown = describeTool(name)): DefinitionEntry {
+  return { kind, name, approvedDigests: [definitionDigest(raw)], state: 'approved', labels: null };
+}
+
+/** Definitions approved as an upstream sends them. */
+export function approvedAs(kind: DefinitionEntry['kind'], raws: readonly Record<string, unknown>[]): DefinitionEntry[] {
+  return raws.map((raw) => {
+    const checked = checkDefinition(kind, raw);
+    if (!checked.ok) throw new Error(checked.problem);
+    return approved(kind, checked.name, raw);
+  });
 }
 
 function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
@@ -108,13 +124,13 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       extensions: [...(server.extensions ?? defaultExtensions)],
       labels: {},
       definitions: [
-        ...(server.tools ?? []).map((name) => {
-          const paramHeaders = server.paramHeaders?.[name];
-          return { ...approved('tool', name), ...(paramHeaders === undefined ? {} : { paramHeaders }) };
-        }),
+        ...(server.tools ?? []).map((name) => approved('tool', name)),
         ...(server.prompts ?? []).map((name) => approved('prompt', name)),
         ...(server.definitions ?? []),
-      ],
+      ].map((definition) => {
+        const paramHeaders = server.paramHeaders?.[definition.name];
+        return paramHeaders === undefined ? definition : { ...definition, paramHeaders };
+      }),
       auditMode: server.auditMode ?? 'buffered',
       configStalenessMaxMs: server.configStalenessMaxMs ?? null,
     });
@@ -154,6 +170,28 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     });
   }
   return documents;
+}
+
+/** What an upstream defines, approved as it stands: the tools of these names, and all else. */
+export async function approvedBy(url: string, tools: readonly string[]): Promise<DefinitionEntry[]> {
+  const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
+  const egress = createEgress({ allow });
+  const clientInfo = { name: 'test', version: '1' };
+  const found = await discoverUpstream({ url, egress, timeoutMs: 10_000, clientInfo });
+  await egress.close();
+  const entries = new Map<string, DefinitionEntry>();
+  for (const { kind, name, digest } of found.definitions) {
+    if (kind === 'tool' && !tools.includes(name)) continue;
+    const known = entries.get(`${kind} ${name}`)?.approvedDigests ?? [];
+    entries.set(`${kind} ${name}`, {
+      kind,
+      name,
+      approvedDigests: [...known, digest],
+      state: 'approved',
+      labels: null,
+    });
+  }
+  return [...entries.values()];
 }
 
 const listenerLimits: ListenerLimits = {
@@ -200,7 +238,18 @@ class ArrayAudit {
 function observing(store: RuntimeStore) {
   const doubted: string[] = [];
   const doubt = (serverId: string): void => void doubted.push(serverId);
-  return { doubted, health: new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt }) };
+  const sightings: (Sighting & { readonly serverId: string })[] = [];
+  const saw = (serverId: string, seen: readonly Sighting[]): void =>
+    void sightings.push(...seen.map((each) => ({ serverId, ...each })));
+  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt });
+  return { doubted, seen: sightings, health, sightings: { seen: saw } };
+}
+
+function receiveSettings({ listener }: TestConfiguration) {
+  return {
+    access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
+    requestBodyTimeoutMs: listener?.requestBodyTimeoutMs ?? 5_000,
+  };
 }
 
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
@@ -214,7 +263,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   configure(configuration);
   const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
   const egress = createEgress({ allow, connectionsPerOriginMax: 1024, ...configuration.egress });
-  const { health, doubted } = observing(store);
+  const { doubted, seen, ...observed } = observing(store);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const pipeline = new Pipeline({
     runtimes: store,
@@ -222,13 +271,10 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections(egress),
     peers,
-    health,
+    ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
-    receive: {
-      access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
-      requestBodyTimeoutMs: configuration.listener?.requestBodyTimeoutMs ?? 5_000,
-    },
+    receive: receiveSettings(configuration),
     failedAttempts: new FailedAttempts({ clock }),
     clock,
     log,
@@ -250,6 +296,8 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     records: audit.records,
     /** Servers whose protocol revisions the node asked to have discovered again. */
     doubted,
+    /** What it withheld since nobody approved it, as often as it was seen. */
+    sightings: seen,
     store,
     /** As a full disk does where the audit is strict. */
     failAudit: (fails: boolean): void => {
@@ -268,7 +316,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
     stop: async () => {
       pipeline.close();
-      health.close();
+      observed.health.close();
       listener.close();
       await egress.close();
     },

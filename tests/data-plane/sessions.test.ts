@@ -4,7 +4,14 @@ import { ElicitRequestSchema, ToolListChangedNotificationSchema } from '@modelco
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
+import {
+  approvedBy,
+  otherKey,
+  type PipelineNode,
+  startPipelineNode,
+  type TestConfiguration,
+  testKey,
+} from './pipeline-node.ts';
 import { legacy, send } from './requests.ts';
 
 let reference: ReferenceServer;
@@ -19,7 +26,7 @@ beforeAll(async () => {
   fake = await startFakeUpstream();
   configuration = {
     servers: [
-      { slug: 'reference', url: reference.url, tools },
+      { slug: 'reference', url: reference.url, definitions: await approvedBy(reference.url, tools) },
       { slug: 'fake', url: fake.url, tools: ['count'] },
       { slug: 'twin', url: fake.url, tools: ['count'] },
     ],

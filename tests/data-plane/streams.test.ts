@@ -2,7 +2,7 @@ import type { ServerResponse } from 'node:http';
 import type { ClosedRecord } from '@sallyport/schema';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
-import { type FakeUpstream, fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { describeTool, type FakeUpstream, fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
 import { changed, eventsOf, legacy, modern, send } from './requests.ts';
 
@@ -94,9 +94,11 @@ test('each event leaves when it comes, with its bytes', async () => {
 test('a list inside a stream is filtered like any other', async () => {
   const { open } = streaming();
   const answer = send(node.url('open'), modern('tools/list'));
-  (await open).end(event(answerOf(1, { tools: [{ name: 'hidden' }, { name: 'count' }], cacheScope: 'public' }), '7'));
+  (await open).end(
+    event(answerOf(1, { tools: [describeTool('hidden'), describeTool('count')], cacheScope: 'public' }), '7'),
+  );
   const { text } = await answer;
-  expect(eventsOf(text)).toEqual([answerOf(1, { tools: [{ name: 'count' }], cacheScope: 'private' })]);
+  expect(eventsOf(text)).toEqual([answerOf(1, { tools: [describeTool('count')], cacheScope: 'private' })]);
   expect(text).toContain('id: 7\n');
 });
 
@@ -408,11 +410,11 @@ describe('a legacy client’s own stream', () => {
     const { open } = streaming();
     const answer = send(node.url('open'), own);
     (await open).end(
-      event(answerOf(3, { tools: [{ name: 'hidden' }, { name: 'count' }] }), '6') +
+      event(answerOf(3, { tools: [describeTool('hidden'), describeTool('count')] }), '6') +
         event({ jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} }, '7'),
     );
     expect(eventsOf((await answer).text)).toEqual([
-      answerOf(3, { tools: [{ name: 'count' }] }),
+      answerOf(3, { tools: [describeTool('count')] }),
       { jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} },
     ]);
     expect(upstream.requests.at(-1)?.headers).toMatchObject({ accept: 'text/event-stream' });

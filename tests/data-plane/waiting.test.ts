@@ -6,7 +6,7 @@ import { request as httpRequest } from 'node:http';
 import type { AuditRecord } from '@sallyport/schema';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
-import { type FakeUpstream, fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { describeTool, type FakeUpstream, fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
 import { eventsOf, legacy, modern, send } from './requests.ts';
 
@@ -248,13 +248,13 @@ describe('what the upstream answers after the revocation', () => {
     await start();
     upstream.intercept((_request, response) => {
       revoke({ grants: [{ server: 'open', tools: ['big'] }] });
-      const result = { resultType: 'complete', tools: [{ name: 'count' }, { name: 'big' }] };
+      const result = { resultType: 'complete', tools: [describeTool('count'), describeTool('big')] };
       response.writeHead(200, { 'content-type': 'application/json' });
       response.end(JSON.stringify({ jsonrpc: '2.0', id: 1, result }));
       return true;
     });
     const { json } = await send(node.url('open'), modern('tools/list'));
-    expect(json.result.tools).toEqual([{ name: 'big' }]);
+    expect(json.result.tools).toEqual([describeTool('big')]);
   });
 });
 

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '@sallyport/cli';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { otherKey, type PipelineNode, startPipelineNode, testKey } from '../data-plane/pipeline-node.ts';
+import { approvedBy, otherKey, type PipelineNode, startPipelineNode, testKey } from '../data-plane/pipeline-node.ts';
 import { modern, send } from '../data-plane/requests.ts';
 import { findBinary, hasBinary } from '../kit/binaries.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -51,7 +51,7 @@ describe.skipIf(!available)('a proxy before the nodes that caches all it may', (
   beforeAll(async () => {
     upstream = await startEchoUpstream();
     node = await startPipelineNode({
-      servers: [{ slug: 'shared', url: upstream.url, tools: ['echo', 'other'] }],
+      servers: [{ slug: 'shared', url: upstream.url, definitions: await approvedBy(upstream.url, ['echo', 'other']) }],
       grants: [
         { server: 'shared', subject: { kind: 'serviceAccount', id: 'first' }, tools: ['echo'] },
         { server: 'shared', subject: { kind: 'serviceAccount', id: 'another' }, tools: ['other'] },

@@ -1,7 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { startPipelineNode } from '../data-plane/pipeline-node.ts';
+import { approvedBy, startPipelineNode } from '../data-plane/pipeline-node.ts';
 import type { CallersResult } from './callers.ts';
 import type { FromProcess, ToProcess } from './process.ts';
 
@@ -34,7 +34,7 @@ export async function measureIsolation(options: {
       ]),
     );
     const configuration = {
-      servers: [{ slug, url: upstreamUrl, tools: ['echo', 'other'] }],
+      servers: [{ slug, url: upstreamUrl, definitions: await approvedBy(upstreamUrl, ['echo', 'other']) }],
       grants: [{ server: slug, tools: ['echo'] }],
       principals: Object.entries(keys).map(([id, key]) => ({ id, key })),
       keepRecords: false,

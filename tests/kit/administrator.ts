@@ -40,6 +40,7 @@ const configStatus = z.object({
 /** Of mutations whose input is not named after them. */
 const inputTypes: Readonly<Record<string, string>> = {
   approveServer: 'ServerInput',
+  discoverServer: 'ServerInput',
   assignRole: 'RoleInput',
   addGroupMembers: 'GroupMembersInput',
 };

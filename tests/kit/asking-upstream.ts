@@ -51,11 +51,19 @@ const question = {
 const serverInfo = { name: 'asking', version: '1' };
 const metaKey = (name: string): string => `io.modelcontextprotocol/${name}`;
 
+const tools = ['ask', 'askAside', 'askTwice', 'count', 'chat', 'hang', 'big'].map((name) => ({
+  name,
+  inputSchema: { type: 'object' },
+  execution: { taskSupport: 'forbidden' },
+}));
 /** A tool that says where its arguments have to be told in headers as well, as the modern era has it. */
 export const regionTool = {
   name: 'region',
   inputSchema: { type: 'object', properties: { region: { type: 'string', 'x-mcp-header': 'Region' } } },
 };
+
+/** What it defines. */
+export const askingDefinitions = { tools: [...tools, regionTool], instructions: { instructions: 'Ask.' } };
 
 /** @param options.stateless a legacy server that keeps no sessions */
 export async function startAskingUpstream(options: {
@@ -132,11 +140,6 @@ function json(response: ServerResponse, status: number, body: unknown, headers: 
 }
 
 const text = (value: string) => ({ content: [{ type: 'text', text: value }] });
-const tools = ['ask', 'askAside', 'askTwice', 'count', 'chat', 'hang', 'big'].map((name) => ({
-  name,
-  inputSchema: { type: 'object' },
-  execution: { taskSupport: 'forbidden' },
-}));
 /** More digits than a double has. */
 export const bigNumber = '12345678901234567890';
 const capabilities = {
@@ -278,7 +281,13 @@ class ModernUpstream extends Upstream {
       });
     switch (message?.method) {
       case 'server/discover':
-        return result({ supportedVersions: ['2026-07-28'], capabilities, ttlMs: 0, cacheScope: 'public' });
+        return result({
+          supportedVersions: ['2026-07-28'],
+          capabilities,
+          instructions: 'Ask.',
+          ttlMs: 0,
+          cacheScope: 'public',
+        });
       case 'tools/list':
         return result({ tools: [...tools, regionTool], ttlMs: 0, cacheScope: 'private' });
       case 'resources/read':

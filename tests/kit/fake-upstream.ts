@@ -222,7 +222,8 @@ class Upstream {
   }
 }
 
-function describeTool(name: string): unknown {
+/** How it lists a tool. */
+export function describeTool(name: string): Record<string, unknown> {
   const properties = { id: { type: 'string' }, delayMs: { type: 'number' }, events: { type: 'number' } };
   return { name, description: `The tool ${name}`, inputSchema: { type: 'object', properties } };
 }

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Database, type Fleet, openDatabase, type PublicUrls, startFleet } from '@sallyport/control-plane/fleet';
 import { RuntimeStore, SyncClient, type SyncClientOptions } from '@sallyport/data-plane/runtime';
-import { AppError, permissions, syncPath } from '@sallyport/schema';
+import { AppError, permissions, type Sighting, syncPath } from '@sallyport/schema';
 import { type Clock, createLog, type Log, systemClock, uuidv7 } from '@sallyport/schema/platform';
 import { waitFor } from './condition.ts';
 import { testConfig } from './config.ts';
@@ -31,6 +31,12 @@ export const administrator = {
   log: quiet,
 };
 
+export interface SightingReport {
+  readonly nodeId: string;
+  readonly serverId: string;
+  readonly definitions: readonly Sighting[];
+}
+
 export interface TestControlPlane {
   readonly fleet: Fleet;
   readonly database: Database;
@@ -39,6 +45,8 @@ export interface TestControlPlane {
   readonly healthReports: { nodeId: string; serverId: string }[];
   /** Servers whose protocol revisions nodes doubted. */
   readonly doubts: readonly string[];
+  /** What nodes withheld. */
+  readonly sightings: readonly SightingReport[];
   joinToken(options?: { usesMax?: number | null; labels?: Record<string, string> }): Promise<string>;
   /** Stops as a crash does: sockets are cut, nobody says goodbye. */
   stop(): Promise<void>;
@@ -52,6 +60,7 @@ export async function startTestControlPlane(
   const database = openDatabase({ url: databaseUrl, connectionsMax: 5 });
   const healthReports: { nodeId: string; serverId: string }[] = [];
   const doubts: string[] = [];
+  const sightings: SightingReport[] = [];
   const fleet = await startFleet({
     database,
     secretKey: testSecretKey,
@@ -69,6 +78,9 @@ export async function startTestControlPlane(
       doubts.push(serverId);
       return Promise.resolve();
     },
+    definitionsSighted: (nodeId, serverId, definitions) => {
+      sightings.push({ nodeId, serverId, definitions });
+    },
   });
   const http = createServer((_request, response) => response.writeHead(404).end());
   http.on('upgrade', (request, socket, head) => fleet.syncServer.handleUpgrade(request, socket, head));
@@ -80,6 +92,7 @@ export async function startTestControlPlane(
     url: `ws://127.0.0.1:${port}${syncPath}`,
     healthReports,
     doubts,
+    sightings,
     joinToken: async (token = {}) => {
       const expiresAt = new Date(systemClock.now() + 3_600_000);
       const input = { name: 'test', expiresAt, usesMax: token.usesMax ?? null, labels: token.labels ?? {} };

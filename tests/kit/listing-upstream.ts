@@ -17,6 +17,8 @@ export interface ListingUpstream {
   lists: Lists;
   /** What it lists to clients of the legacy era, where that differs. */
   legacyLists: Partial<Lists>;
+  /** What it tells of itself when it is greeted. */
+  instructions: string | undefined;
   /** Revisions whose `initialize` it accepts; none: it is modern only. */
   legacyRevisions: readonly string[];
   modern: boolean;
@@ -58,12 +60,18 @@ function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, mo
   const complete = modern ? { resultType: 'complete', ttlMs: 0, cacheScope: 'private' } : {};
   if (method === 'server/discover' && upstream.modern) {
     const _meta = { 'io.modelcontextprotocol/serverInfo': serverInfo };
-    return { ...complete, supportedVersions: ['2026-07-28', '2099-01-01'], capabilities, instructions: 'Hi.', _meta };
+    return {
+      ...complete,
+      supportedVersions: ['2026-07-28', '2099-01-01'],
+      capabilities,
+      instructions: upstream.instructions,
+      _meta,
+    };
   }
   if (method === 'initialize' && upstream.legacyRevisions.length > 0) {
     const wanted = params?.protocolVersion ?? '';
     const protocolVersion = upstream.legacyRevisions.includes(wanted) ? wanted : upstream.legacyRevisions[0];
-    return { protocolVersion, capabilities, serverInfo, instructions: 'Hi.' };
+    return { protocolVersion, capabilities, serverInfo, instructions: upstream.instructions };
   }
   if (!isListMethod(method) || (modern ? !upstream.modern : upstream.legacyRevisions.length === 0)) return undefined;
   if (upstream.page !== undefined) return { ...complete, ...upstream.page(method, params?.cursor) };
@@ -121,6 +129,7 @@ export async function startListingUpstream(tools: readonly unknown[] = [toolName
     sessions: new Set(),
     lists: { tools, prompts: [], resources: [], resourceTemplates: [] },
     legacyLists: {},
+    instructions: undefined,
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
     modern: true,
     announcesChanges: false,

@@ -43,6 +43,8 @@ export interface Seen {
 
 const times = { createdAt: '2030-01-01T00:00:00Z', lastUpdatedAt: '2030-01-01T00:00:00Z', ttlMs: 60_000 };
 const tool = (name: string, more: object = {}) => ({ name, inputSchema: { type: 'object' }, ...more });
+const ui = { _meta: { ui: { resourceUri: view.uri, visibility: ['model', 'app'] } } };
+export const taskTools = [tool('job'), tool('weather', ui), tool('odd')];
 
 class TaskUpstream {
   readonly seen: Seen[] = [];
@@ -84,10 +86,8 @@ class TaskUpstream {
         const all = { tools: {}, resources: {}, extensions: offered };
         return answer({ supportedVersions: ['2026-07-28'], capabilities: all, ...cached });
       }
-      case 'tools/list': {
-        const ui = { _meta: { ui: { resourceUri: view.uri, visibility: ['model', 'app'] } } };
-        return answer({ tools: [tool('job'), tool('weather', ui), tool('odd')], ...cached });
-      }
+      case 'tools/list':
+        return answer({ tools: taskTools, ...cached });
       case 'resources/read':
         return answer({ contents: [view], ...cached });
       case 'tools/call':

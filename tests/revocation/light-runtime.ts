@@ -67,6 +67,12 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
   };
 }
 
+/** What is observed of upstreams, and told to nobody. */
+function unheard(store: RuntimeStore) {
+  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt: () => undefined });
+  return { health, sightings: { seen: () => undefined } };
+}
+
 export function startLightRuntime(options: {
   readonly syncUrl: string;
   readonly joinToken: string;
@@ -95,14 +101,14 @@ export function startLightRuntime(options: {
     discover: () => Promise.reject(new AppError('UPSTREAM_UNREACHABLE')),
   });
   let admittedAt: number | undefined;
-  const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt: () => undefined });
+  const observed = unheard(store);
   const pipeline = new Pipeline({
     runtimes: store,
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
     peers: loneNode('node-1'),
-    health,
+    ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
     slots: new ExchangeSlots({ exchangesMax: 1000 }),
     receive: {
@@ -133,7 +139,7 @@ export function startLightRuntime(options: {
     stop: async () => {
       await sync.stop();
       pipeline.close();
-      health.close();
+      observed.health.close();
     },
   };
 }

@@ -56,6 +56,7 @@ export const DefinitionKindEnum = graphqlEnum<DefinitionKind>('DefinitionKind', 
   prompt: 'A prompt.',
   resource: 'A resource.',
   resourceTemplate: 'A resource template.',
+  instructions: 'Its instructions for models, told when it is greeted.',
 });
 
 export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
@@ -258,7 +259,9 @@ export class ToolLabelsInput {
   openWorld?: boolean | null;
 }
 
-@ObjectType({ description: 'A tool, prompt, resource or resource template that a server defines.' })
+@ObjectType({
+  description: 'A tool, prompt, resource or resource template that a server defines, or its instructions for models.',
+})
 export class Definition {
   @Field(() => ID, { description: 'Unique and permanent.' })
   id!: string;
@@ -269,7 +272,9 @@ export class Definition {
   @Field(() => DefinitionKindEnum, { description: 'What it is.' })
   kind!: DefinitionKind;
 
-  @Field(() => String, { description: 'Name of a tool or prompt, URI of a resource, URI template of a template.' })
+  @Field(() => String, {
+    description: 'Name of a tool or prompt, URI of a resource, URI template of a template, instructions.',
+  })
   name!: string;
 
   @Field(() => DefinitionStateEnum, { description: 'Whether it may be served.' })
@@ -279,6 +284,11 @@ export class Definition {
     description: 'Digests of what the server sends; several when it words it differently for older revisions.',
   })
   digests!: string[];
+
+  @Field(() => [String], {
+    description: 'Digests that nodes saw besides, as lists may vary by who asks, until somebody decides on them.',
+  })
+  reportedDigests!: string[];
 
   @Field(() => [String], { description: 'Digests that may be served.' })
   approvedDigests!: string[];

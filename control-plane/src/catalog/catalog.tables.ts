@@ -75,6 +75,10 @@ export const definitions = pgTable('definitions', {
   digests: text().array().notNull(),
   state: text({ enum: definitionStates }).notNull(),
   approvedDigests: text('approved_digests').array().notNull().default([]),
+  /** Seen by nodes besides `digests`, and not decided on. */
+  reportedDigests: text('reported_digests').array().notNull().default([]),
+  /** False where only nodes ever saw it. */
+  discovered: boolean().notNull().default(true),
   /** What an administrator says of a tool. */
   risk: text({ enum: toolRisks }),
   readOnly: boolean('read_only'),

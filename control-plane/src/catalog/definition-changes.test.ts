@@ -14,6 +14,8 @@ function held(name: string, digests: string[], state: DefinitionState, approvedD
     digests,
     state,
     approvedDigests,
+    reportedDigests: [],
+    discovered: true,
     risk: null,
     readOnly: null,
     destructive: null,

@@ -14,6 +14,7 @@ export interface DefinitionChanges {
   readonly changed: readonly {
     readonly row: DefinitionRow;
     readonly digests: readonly string[];
+    readonly reportedDigests: readonly string[];
     readonly state: DefinitionState;
   }[];
   readonly removed: readonly DefinitionRow[];
@@ -71,15 +72,60 @@ export function planDefinitionChanges(
   const changed = seen.flatMap((definition) => {
     const row = heldByKey.get(keyOf(definition));
     if (row === undefined) return [];
-    const state = stateOf(row, definition.digests, severe);
-    const same = row.removedAt === null && row.state === state && sameDigests(row.digests, definition.digests);
-    return same ? [] : [{ row, digests: definition.digests, state }];
+    const { digests } = definition;
+    const earlier = row.discovered ? [] : row.digests;
+    const reportedDigests = [...row.reportedDigests, ...earlier].filter(
+      (digest) => !digests.includes(digest) && !row.approvedDigests.includes(digest),
+    );
+    const state = stateOf(row, [...digests, ...reportedDigests], severe);
+    const same =
+      row.removedAt === null &&
+      row.discovered &&
+      row.state === state &&
+      sameDigests(row.digests, digests) &&
+      sameDigests(row.reportedDigests, reportedDigests);
+    return same ? [] : [{ row, digests, reportedDigests, state }];
   });
   return {
     added: seen
       .filter((definition) => !heldByKey.has(keyOf(definition)))
       .map((definition) => ({ ...definition, state: stateOf(unknown, definition.digests, severe) })),
     changed,
-    removed: held.filter((row) => row.removedAt === null && !seenKeys.has(keyOf(row))),
+    removed: held.filter((row) => row.removedAt === null && row.discovered && !seenKeys.has(keyOf(row))),
   };
+}
+
+/** Further wordings of one definition that await a decision; more say nothing more. */
+export const reportedDigestsMax = 8;
+
+/**
+ * What changes by what nodes saw in lists: a list may vary by who asks, so it adds to what discovery sees, and only a
+ * person takes it away again.
+ * @param held those that are seen
+ */
+export function planSightings(
+  held: readonly DefinitionRow[],
+  seen: readonly SeenDefinition[],
+  severe: ReadonlySet<string>,
+): DefinitionChanges {
+  const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
+  const changed = seen.flatMap(({ digests, ...definition }) => {
+    const row = heldByKey.get(keyOf(definition));
+    if (row === undefined) return [];
+    const isBack = row.removedAt !== null;
+    const known = [...row.digests, ...row.reportedDigests, ...row.approvedDigests];
+    const fresh = digests.filter((digest) => !known.includes(digest));
+    const room = Math.max(0, reportedDigestsMax - row.reportedDigests.length);
+    const told = fresh.slice(0, room);
+    if (told.length === 0 && !isBack) return [];
+    const reportedDigests = isBack ? [] : [...row.reportedDigests, ...told];
+    const now = isBack ? digests.slice(0, reportedDigestsMax) : row.digests;
+    return [{ row, digests: now, reportedDigests, state: stateOf(row, [...now, ...reportedDigests], severe) }];
+  });
+  const added = seen.flatMap((definition) => {
+    if (heldByKey.has(keyOf(definition))) return [];
+    const digests = definition.digests.slice(0, reportedDigestsMax);
+    return [{ ...definition, digests, state: stateOf(unknown, digests, severe) }];
+  });
+  return { added, changed, removed: [] };
 }

@@ -134,7 +134,7 @@ export class DefinitionResolver {
 
   @FieldResolver(() => [DefinitionBody], { description: 'What the server sends.' })
   seen(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionBody[]> {
-    return this.service.bodies(ctx, row.serverId, row.digests);
+    return this.service.bodies(ctx, row.serverId, [...row.digests, ...row.reportedDigests]);
   }
 
   @FieldResolver(() => [DefinitionBody], { description: 'What may be served; compare with seen when it has drifted.' })

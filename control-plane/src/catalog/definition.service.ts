@@ -145,11 +145,11 @@ export class DefinitionService {
     return this.change(ctx, input, 'definition.approve', (row, path, found) => {
       if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
       const kept = input.keepApproved === true ? row.approvedDigests : [];
-      const approvedDigests = [...new Set([...row.digests, ...kept])];
+      const approvedDigests = [...new Set([...row.digests, ...row.reportedDigests, ...kept])];
       if (approvedDigests.length > approvedDigestsMax) {
         found.add(path, `would have more than ${approvedDigestsMax} approved digests: approve without keepApproved`);
       }
-      return { state: 'approved', approvedDigests };
+      return { state: 'approved', approvedDigests, reportedDigests: [] };
     });
   }
 

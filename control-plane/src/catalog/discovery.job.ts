@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { AppError, type DiscoveryResult, toAppError } from '@sallyport/schema';
+import { AppError, type DiscoveryResult, type Sighting, toAppError } from '@sallyport/schema';
 import { discoverUpstream, type Egress, uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, inArray, isNull, lt, or, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
@@ -51,6 +51,9 @@ const leaseMarginMs = 60_000;
 /** How often a caller looks whether another process has finished the discovery that it waits for. */
 const waitStepMs = 100;
 
+/** Reports of nodes that are worked off at once. */
+const sightingsOpenMax = 64;
+
 /** Trouble that a node, which stands elsewhere in the network, may not have. */
 const worthAskingNode = new Set<string>(['UPSTREAM_UNREACHABLE', 'UPSTREAM_TIMEOUT']);
 
@@ -61,6 +64,7 @@ export class DiscoveryJob {
   private readonly stopping = new AbortController();
   private readonly background = new Set<Promise<unknown>>();
   private active = 0;
+  private sightings = 0;
   private claiming = false;
   private timer: NodeJS.Timeout | undefined;
 
@@ -87,8 +91,8 @@ export class DiscoveryJob {
   }
 
   /**
-   * A node was answered as if the server spoke another protocol era than was observed: it is due now, or as soon as the
-   * last look at it is a little while ago. Does nothing for a server that is not in service.
+   * A node was answered as if the server spoke another protocol era than was observed, or was told that its lists
+   * changed: it is due now, or as soon as the last look at it is a little while ago. Does nothing for a server that is not in service.
    */
   async doubt(serverId: string): Promise<void> {
     if (!isUuid(serverId)) return;
@@ -105,6 +109,19 @@ export class DiscoveryJob {
         ),
       );
     this.kick();
+  }
+
+  /** Takes in what a node withheld; in the background, and not where too much waits: the node tells it again. */
+  sighted(nodeId: string, serverId: string, sightings: readonly Sighting[]): void {
+    const { log } = this.deps.systemContext;
+    if (!isUuid(serverId) || this.stopping.signal.aborted) return;
+    if (this.sightings >= sightingsOpenMax) {
+      log.warn({ nodeId, serverId }, 'too many reports of definitions at once; the node will repeat it');
+      return;
+    }
+    this.sightings += 1;
+    const stored = this.deps.store.storeSightings(this.deps.systemContext, nodeId, serverId, sightings);
+    this.track(stored.finally(() => (this.sightings -= 1)));
   }
 
   /**

@@ -1,10 +1,13 @@
 import {
   AppError,
   canonicalJson,
+  checkDefinition,
+  definitionDigest,
   type DefinitionFinding,
   definitionScanVersion,
   type DiscoveryResult,
   isSevere,
+  type Sighting,
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, inArray, sql } from 'drizzle-orm';
@@ -14,7 +17,7 @@ import type { Database, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { mutate } from '../database/mutation.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
-import { type DefinitionChanges, planDefinitionChanges, seenDefinitions } from './definition-changes.ts';
+import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefinitions } from './definition-changes.ts';
 import { DefinitionScanner } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
@@ -27,6 +30,8 @@ const rowsPerStatement = 500;
  * must not fill the database.
  */
 const removedKeptMax = 1_000;
+/** Definitions of one server that only nodes saw and nobody approved; there is no room for more. */
+const sightedKeptMax = 1_000;
 /** Names of each kind of change that the audit event lists. */
 const auditedNamesMax = 100;
 
@@ -52,6 +57,7 @@ interface Scan {
   readonly isNew: boolean;
 }
 type Scans = ReadonlyMap<string, Scan>;
+type Found = DiscoveryResult['definitions'];
 
 interface ScannedDiscovery {
   readonly begunAt: number;
@@ -106,6 +112,11 @@ function summary(changes: DefinitionChanges): unknown {
   };
 }
 
+/** The digests of definitions with severe findings. */
+function severeOf(scans: Scans): ReadonlySet<string> {
+  return new Set([...scans].flatMap(([digest, { findings }]) => (isSevere(findings) ? [digest] : [])));
+}
+
 /** Puts what a discovery found, or that it failed, into the catalog. */
 export class DiscoveryService {
   private readonly database: Database;
@@ -124,7 +135,8 @@ export class DiscoveryService {
   /** Bumps the generation and writes an audit event only when something changed. */
   async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
     // Before the transaction: a scan takes its time.
-    const scans = outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result);
+    const scans =
+      outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result.definitions);
     return mutate(this.database, options, async (tx) => {
       const before = await lockServer(tx, serverId);
       if (before.url !== outcome.url) return before;
@@ -138,6 +150,35 @@ export class DiscoveryService {
         return this.storeFailure(tx, ctx, before, outcome.begunAt, outcome.result, options);
       }
       return this.storeSuccess(tx, ctx, before, { ...outcome, result: outcome.result, scans }, options);
+    });
+  }
+
+  /**
+   * Takes in what a node withheld since nobody approved it: from then on no node lets a call of it pass. Objects that
+   * could not be in the catalog are left out. Each change is in the audit trail, and none that changes nothing.
+   */
+  async storeSightings(ctx: Context, nodeId: string, serverId: string, sightings: readonly Sighting[]): Promise<void> {
+    const found = sightings.flatMap(({ kind, raw }): Found => {
+      const checked = checkDefinition(kind, raw);
+      return checked.ok ? [{ kind, name: checked.name, digest: definitionDigest(raw), raw }] : [];
+    });
+    if (found.length === 0) return;
+    const scans = await this.scan(serverId, found);
+    await this.database.db.transaction(async (tx) => {
+      const server = await lockServer(tx, serverId);
+      const now = new Date(ctx.clock.now());
+      const held = await tx.select().from(definitions).where(eq(definitions.serverId, serverId));
+      const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
+      const planned = planSightings(held, seenDefinitions(found), severeOf(scans));
+      const changes = { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
+      if (changes.added.length + changes.changed.length === 0) return;
+      await this.storeBodies(tx, serverId, found, scans, now);
+      await this.storeDefinitions(tx, server, { changes, discovered: false, now });
+      const row = await this.updateServer(tx, server, { revision: server.revision + 1, updatedAt: now });
+      const object = { kind: 'server', id: row.id } as const;
+      const after = { nodeId, definitions: summary(changes) };
+      await recordMutation(tx, ctx, { action: 'server.reportDefinitions', object, after });
+      if (isServed(server.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [serverId] });
     });
   }
 
@@ -170,11 +211,10 @@ export class DiscoveryService {
   ): Promise<ServerRow> {
     const now = new Date(ctx.clock.now());
     const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
-    const severe = new Set([...scans].flatMap(([digest, { findings }]) => (isSevere(findings) ? [digest] : [])));
-    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions), severe);
+    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions), severeOf(scans));
     const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
-    await this.storeBodies(tx, before.id, result, scans, now);
-    if (definitionsChanged) await this.storeDefinitions(tx, before, changes, now);
+    await this.storeBodies(tx, before.id, result.definitions, scans, now);
+    if (definitionsChanged) await this.storeDefinitions(tx, before, { changes, discovered: true, now });
     const update = observed(result);
     const changed = definitionsChanged || describesAnother(before, update);
     const row = await this.updateServer(tx, before, {
@@ -200,7 +240,7 @@ export class DiscoveryService {
   }
 
   /** What the scan sees in each definition; those of an earlier discovery are not scanned again. */
-  private async scan(serverId: string, result: DiscoveryResult): Promise<Scans> {
+  private async scan(serverId: string, found: Found): Promise<Scans> {
     const known = await this.database.db
       .select({ digest: definitionBodies.digest, findings: definitionBodies.findings })
       .from(definitionBodies)
@@ -208,21 +248,15 @@ export class DiscoveryService {
     const scans = new Map<string, Scan>(
       known.map(({ digest, findings }) => [digest, { findings: findings ?? [], isNew: false }]),
     );
-    for (const { digest, raw } of result.definitions) {
+    for (const { digest, raw } of found) {
       if (!scans.has(digest)) scans.set(digest, { findings: await this.scanner.scan(raw), isNew: true });
     }
     return scans;
   }
 
   /** Each wording that was not known, or not scanned in this way, with what the scan saw. */
-  private async storeBodies(
-    tx: Transaction,
-    serverId: string,
-    result: DiscoveryResult,
-    scans: Scans,
-    now: Date,
-  ): Promise<void> {
-    const bodies = new Map(result.definitions.map(({ digest, raw }) => [digest, raw]));
+  private async storeBodies(tx: Transaction, serverId: string, found: Found, scans: Scans, now: Date): Promise<void> {
+    const bodies = new Map(found.map(({ digest, raw }) => [digest, raw]));
     const fresh = [...bodies].flatMap(([digest, raw]) => {
       const scan = scans.get(digest);
       return scan?.isNew === true ? [{ digest, raw: canonicalJson(raw), findings: scan.findings }] : [];
@@ -247,8 +281,11 @@ export class DiscoveryService {
   private async storeDefinitions(
     tx: Transaction,
     server: ServerRow,
-    changes: DefinitionChanges,
-    now: Date,
+    {
+      changes,
+      discovered,
+      now,
+    }: { readonly changes: DefinitionChanges; readonly discovered: boolean; readonly now: Date },
   ): Promise<void> {
     const times = { createdAt: now, updatedAt: now };
     for (const chunk of inChunks(changes.added)) {
@@ -260,6 +297,7 @@ export class DiscoveryService {
           name,
           digests: [...digests],
           state,
+          discovered,
           firstSeenAt: now,
           lastSeenAt: now,
           ...times,
@@ -267,10 +305,11 @@ export class DiscoveryService {
       );
     }
     const next = { revision: sql`${definitions.revision} + 1`, updatedAt: now };
-    for (const { row, digests, state } of changes.changed) {
+    for (const { row, digests, reportedDigests, state } of changes.changed) {
+      const seen = { digests: [...digests], reportedDigests: [...reportedDigests] };
       await tx
         .update(definitions)
-        .set({ digests: [...digests], state, removedAt: null, lastSeenAt: now, ...next })
+        .set({ ...seen, state, discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now, ...next })
         .where(eq(definitions.id, row.id));
     }
     for (const chunk of inChunks(changes.removed)) {
@@ -300,7 +339,8 @@ export class DiscoveryService {
       and(
         eq(definitionBodies.serverId, serverId),
         sql`${definitionBodies.digest} not in (
-          select unnest(${definitions.digests} || ${definitions.approvedDigests}) from ${definitions}
+          select unnest(${definitions.digests} || ${definitions.reportedDigests} || ${definitions.approvedDigests})
+          from ${definitions}
           where ${definitions.serverId} = ${serverId}
         )`,
       ),

@@ -479,7 +479,8 @@ async function approveFound(tx: Transaction, serverId: string, now: Date): Promi
     .update(definitions)
     .set({
       state: 'approved',
-      approvedDigests: sql`${definitions.digests}`,
+      approvedDigests: sql`${definitions.digests} || ${definitions.reportedDigests}`,
+      reportedDigests: [],
       revision: sql`${definitions.revision} + 1`,
       updatedAt: now,
     })

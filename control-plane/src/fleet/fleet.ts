@@ -15,7 +15,10 @@ import { ensureSigningKey, SigningKeyService } from './signing-keys.ts';
 import { SyncServer } from './sync-server.ts';
 
 export interface FleetOptions
-  extends Pick<ConnectionDependencies, 'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer'>,
+  extends Pick<
+      ConnectionDependencies,
+      'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer' | 'definitionsSighted'
+    >,
     Pick<SnapshotPublisherOptions, 'onCompiled'> {
   readonly database: Database;
   /** SALLYPORT_SECRET_KEY. */
@@ -72,6 +75,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     spoolEpochsReported: options.spoolEpochsReported,
     recordHealth: options.recordHealth,
     doubtServer: options.doubtServer,
+    definitionsSighted: options.definitionsSighted,
   };
   const syncServer = new SyncServer(connections, options.addressOf);
   const services = createFleetServices(options);

@@ -1,11 +1,13 @@
 import { randomBytes } from 'node:crypto';
 import {
   type ControlPlaneMessage,
+  controlPlaneAccepts,
   type HealthObservation,
   type Manifest,
   type NodeLoad,
   type NodeMessage,
   nodeMessageSchema,
+  type Sighting,
 } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import type { FleetKey } from './fleet-keys.ts';
@@ -50,6 +52,8 @@ export interface ConnectionDependencies {
   readonly recordHealth: (nodeId: string, observations: readonly HealthObservation[]) => Promise<void>;
   /** A node doubts the protocol revisions that a server is published with. */
   readonly doubtServer: (serverId: string) => Promise<void>;
+  /** A node withheld definitions that nobody approved. Not waited for: what is told takes a scan. */
+  readonly definitionsSighted: (nodeId: string, serverId: string, sightings: readonly Sighting[]) => void;
 }
 
 type Applied = NonNullable<Hello['applied']>;
@@ -236,6 +240,8 @@ export class NodeConnection {
         return this.#deps.recordHealth(reporter.nodeId, message.observations);
       case 'doubt':
         return this.#deps.doubtServer(message.serverId);
+      case 'sighted':
+        return this.#deps.definitionsSighted(reporter.nodeId, message.serverId, message.definitions);
       case 'discovered':
         this.#discoveries.get(message.requestId)?.(message.outcome);
         return undefined;
@@ -267,7 +273,8 @@ export class NodeConnection {
     this.#contact();
     const fleetPublicKey = this.#deps.fleetKey.publicKey;
     const time = this.#deps.clock.now();
-    this.#send({ type: 'welcome', nodeId, keyExpiresAt, certificate, time, fleetPublicKey, history });
+    const accepts = [...controlPlaneAccepts];
+    this.#send({ type: 'welcome', nodeId, keyExpiresAt, certificate, time, fleetPublicKey, history, accepts });
     await this.#deps.reports.connected();
     await this.#deps.spoolEpochsReported(nodeId, hello.spoolEpochs);
     await this.#offerCurrent();

@@ -1,4 +1,4 @@
-import type { CompiledGrant, DefinitionKind, GrantSubject, PrincipalRecord } from '@sallyport/schema';
+import type { CompiledGrant, ListedKind, GrantSubject, PrincipalRecord } from '@sallyport/schema';
 import type { Reader } from '../database/client.ts';
 import { servedServers, type ServerSet, type UsableTarget, usableOn } from './effective-access.service.ts';
 import { readPolicy, readPrincipalRecords, type ServerView } from './policy-view.ts';
@@ -13,7 +13,7 @@ export interface Concern {
 }
 
 export interface AccessItem {
-  readonly kind: DefinitionKind;
+  readonly kind: ListedKind;
   readonly name: string;
   readonly effect: UsableTarget['effect'];
   readonly isConditional: boolean;
@@ -188,7 +188,7 @@ function differs(was: AccessItem | undefined, is: AccessItem): boolean {
   return was !== undefined && (was.effect !== is.effect || was.isConditional !== is.isConditional);
 }
 
-const words: Readonly<Record<DefinitionKind, string>> = {
+const words: Readonly<Record<ListedKind, string>> = {
   tool: 'tool',
   prompt: 'prompt',
   resource: 'resource',

@@ -1,4 +1,4 @@
-import { type AccessTarget, AppError, type DefinitionKind, matchesTarget } from '@sallyport/schema';
+import { type AccessTarget, AppError, type ListedKind, matchesTarget } from '@sallyport/schema';
 import { type SQL, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
 import type { Database, Reader } from '../database/client.ts';
@@ -15,7 +15,7 @@ const principalsAtOnce = 500;
 export interface UsableTarget extends PotentialAccess {
   readonly serverId: string;
   readonly slug: string;
-  readonly kind: DefinitionKind;
+  readonly kind: ListedKind;
   readonly name: string;
 }
 
@@ -113,6 +113,8 @@ export function usableOn(
 ): UsableTarget[] {
   const access = new PotentialAccessOf(view, principal, nowMs);
   return view.document.definitions.flatMap(({ kind, name }) => {
+    // Who may use anything of a server hears its instructions.
+    if (kind === 'instructions') return [];
     const potential = access.to(targetOf({ kind, name }));
     return potential === undefined ? [] : [{ ...potential, serverId, slug, kind, name }];
   });

@@ -9,6 +9,7 @@ import { ListPolls } from './list-polls.ts';
 import { ModernClients } from './modern-clients.ts';
 import { ParkedCalls } from './parked-calls.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
+import type { Sighted } from './pinned-definitions.ts';
 
 export interface CreateBridgesOptions {
   readonly connections: Pick<Connections, 'send'>;
@@ -18,6 +19,8 @@ export interface CreateBridgesOptions {
   readonly now: () => number;
   /** Between two readings of lists whose server tells of no changes; for tests. */
   readonly listPollMs?: number | undefined;
+  /** Is told of definitions that nobody approved. */
+  readonly sighted: Sighted;
 }
 
 /** Both bridges of a node, and what they do for other nodes. */
@@ -25,10 +28,10 @@ export function createBridges(options: CreateBridgesOptions): {
   readonly bridges: Bridges;
   readonly peerHandlers: Omit<PeerHandlers, 'exchange'>;
 } {
-  const { connections, peers, now } = options;
+  const { connections, peers, now, sighted } = options;
   const parked = new ParkedCalls(options);
   const polls = new ListPolls(options.listPollMs);
-  const legacy = new LegacyClients({ connections, peers, polls, now });
+  const legacy = new LegacyClients({ connections, peers, polls, now, sighted });
   const modern = new ModernClients({
     transportOf: ({ server, runtime }) =>
       new StreamableTransport({
@@ -42,6 +45,7 @@ export function createBridges(options: CreateBridgesOptions): {
     peers,
     polls,
     now,
+    sighted,
   });
   return {
     bridges: { forLegacyClients: legacy, forModernClients: modern },

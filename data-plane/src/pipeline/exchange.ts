@@ -188,6 +188,8 @@ export interface Forwarded {
   /** As decided last: anew where the configuration changed on the way. */
   readonly authorized: Authorized;
   readonly response: UpstreamResponse;
+  /** A bridge put the answer into the words of the client's era. */
+  readonly isBridged: boolean;
   /** What a legacy client said of itself where a bridge opens its session; null where no bridge does. */
   readonly opens: ClientProfile | null;
 }

@@ -70,10 +70,10 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
     refused = false;
   };
   try {
-    const { response, opens } = await send(beforeWrite);
+    const { response, opens, isBridged } = await send(beforeWrite);
     context.health.answered(serverId, response.status, clock.monotonic() - sentAt);
     exchange.upstreamMs = clock.monotonic() - sentAt;
-    return { inspected, authorized, response, opens };
+    return { inspected, authorized, response, isBridged, opens };
   } catch (error) {
     if (!refused) exchange.upstreamMs = clock.monotonic() - sentAt;
     if (!refused && !routed.received.request.signal.aborted) context.health.failed(serverId, error);
@@ -107,19 +107,22 @@ function way(
   inspected: Inspected,
   authorized: Authorized,
   context: ForwardContext,
-): (beforeWrite: () => void) => Promise<BridgeAnswer> {
+): (beforeWrite: () => void) => Promise<BridgeAnswer & Pick<Forwarded, 'isBridged'>> {
   const { routed } = authorized;
   const timeoutMs = timeoutOf(routed, context);
   const bridge = bridgeFor(routed, context.bridges);
   if (bridge !== null) {
     const { body } = inspected;
     const headers = exchangeHeaders(routed);
-    return (beforeWrite) => bridge.send({ authorized, body, headers, beforeWrite, timeoutMs });
+    return async (beforeWrite) => {
+      const answer = await bridge.send({ authorized, body, headers, beforeWrite, timeoutMs });
+      return { ...answer, isBridged: true };
+    };
   }
   const request = upstreamRequest(inspected, authorized, timeoutMs);
   return async (beforeWrite) => {
     const response = await context.connections.send({ ...request, beforeWrite }, cancellation(routed));
-    return { response, opens: null };
+    return { response, opens: null, isBridged: false };
   };
 }
 

@@ -4,7 +4,7 @@ import { isEventStream, isJson } from '../mcp/headers.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { Answer, Authorized, Forwarded } from './exchange.ts';
 import type { OpenStreams } from './open-streams.ts';
-import { reviewMessage, type Reviewed } from './review-message.ts';
+import { type Origin, reviewMessage, type Reviewed } from './review-message.ts';
 import { SseRelay } from './sse-relay.ts';
 
 export interface InspectResponseContext {
@@ -13,6 +13,8 @@ export interface InspectResponseContext {
   readonly recheck: (authorized: Authorized) => Authorized;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
+  /** Is told what was found in each message of the upstream's. */
+  readonly observe: (authorized: Authorized, reviewed: Reviewed) => void;
 }
 
 const noStore: readonly string[] = ['cache-control', 'no-store'];
@@ -72,6 +74,8 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
   const relay: SseRelay = new SseRelay({
     response,
     authorized,
+    isBridged: forwarded.isBridged,
+    observe: context.observe,
     eventBytesMax: runtime.limits.sseEventBytesMax,
     onEnd: () => context.streams.remove(relay),
   });
@@ -95,7 +99,8 @@ function whole(body: Buffer, forwarded: Forwarded, authorized: Authorized, conte
       exchange.outcome = status < 400 ? 'success' : 'error';
       return { status, headers: ['content-type', 'application/json', ...noStore, ...retryAfter(response)], body };
     }
-    const reviewed = reviewWhole(body, status, authorized);
+    const reviewed = reviewWhole(body, status, { authorized, isBridged: forwarded.isBridged });
+    context.observe(authorized, reviewed);
     if (!reviewed.isAnswer || reviewed.bytes === null) {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
     }
@@ -121,9 +126,10 @@ function whole(body: Buffer, forwarded: Forwarded, authorized: Authorized, conte
   return { status, headers: [...noStore, ...(allow === undefined ? [] : ['allow', allow])], body: null };
 }
 
-function reviewWhole(body: Buffer, status: number, authorized: Authorized): Reviewed {
+function reviewWhole(body: Buffer, status: number, origin: Origin): Reviewed {
+  const { authorized } = origin;
   try {
-    return reviewMessage(body, authorized);
+    return reviewMessage(body, origin);
   } catch (error) {
     // Some servers say 404 in words of their own; what matters to the client is to begin anew.
     throw isForgotten(status, authorized) ? new AppError('SESSION_NOT_FOUND', { cause: error }) : error;

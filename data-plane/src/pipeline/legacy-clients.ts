@@ -22,6 +22,7 @@ import { openLegacyListening } from './legacy-listening.ts';
 import type { ListPolls } from './list-polls.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { PeerLink, PeerNotice, RelayedResponse } from './peer-link.ts';
+import type { Sighted } from './pinned-definitions.ts';
 import { checkKnown, type Knowledge, SessionNews } from './session-news.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
@@ -31,6 +32,7 @@ export interface LegacyClientsOptions {
   readonly polls: ListPolls;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
+  readonly sighted: Sighted;
 }
 
 /** What a session hears that set no level: a legacy server would choose, a modern one says nothing without. */
@@ -196,6 +198,7 @@ export class LegacyClients implements Bridge {
     const carried: LegacyExchange = new LegacyExchange(machine, exchange, {
       connections: this.#options.connections,
       headers: this.#headers,
+      sighted: this.#options.sighted,
       newSessionId,
       onAsk: (questionId) => this.#asking.set(questionId, { principalId: principal.id, exchange: carried }),
       onAnswered: (questionId) => this.#asking.delete(questionId),

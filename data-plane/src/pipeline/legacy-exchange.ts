@@ -7,11 +7,13 @@ import { sendModern } from '../upstream/modern-request.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { ParamHeaderMap } from './param-header-map.ts';
+import { type Sighted, withoutUnapproved } from './pinned-definitions.ts';
 import { readList } from './read-list.ts';
 
 export interface LegacyExchangeOptions {
   readonly connections: Pick<Connections, 'send'>;
   readonly headers: ParamHeaderMap;
+  readonly sighted: Sighted;
   readonly newSessionId: string | undefined;
   readonly onAsk: (questionId: string) => void;
   readonly onAnswered: (questionId: string) => void;
@@ -101,14 +103,15 @@ export class LegacyExchange {
     }
   }
 
-  async #send(round: number, message: JsonObject): Promise<void> {
+  async #send(round: number, request: JsonObject): Promise<void> {
     try {
-      const messages = await this.#request(message);
+      const messages = await this.#request(request);
       this.#reading?.close();
       this.#reading = messages;
       if (messages.isStream) this.#reply.open();
       for (let next = await messages.next(); next !== undefined; next = await messages.next()) {
-        await this.#perform(this.#machine.handle({ type: 'upstreamMessage', round, message: next }));
+        const message = withoutUnapproved(next, this.#exchange.authorized, this.#options.sighted);
+        await this.#perform(this.#machine.handle({ type: 'upstreamMessage', round, message }));
         if (this.#reading !== messages) return;
       }
       await this.#perform(this.#machine.handle({ type: 'upstreamEnded', round }));

@@ -1,7 +1,9 @@
 import {
   AppError,
   defaultLimits,
+  definitionDigest,
   type DefinitionEntry,
+  type DefinitionKind,
   grantDefaults,
   principalShard,
   type GrantEntry,
@@ -14,6 +16,7 @@ import { buildFromDocuments } from '../runtime/build-runtime.ts';
 import { authorize } from './authorize.ts';
 import { DecisionCache } from './decisions.ts';
 import type { Exchange, Routed } from './exchange.ts';
+import { listedKind } from './pinned-definitions.ts';
 import { reviewMessage } from './review-message.ts';
 
 const names = ['a', 'ab', 'b', 'a://x', 'a://y', 'é'];
@@ -90,13 +93,26 @@ const anyGrant = fc.record<Omit<GrantEntry, 'id'>>({
   notBefore: instant,
   notAfter: instant,
 });
-const anyDefinition = fc.record<DefinitionEntry>({
-  kind: fc.constantFrom('tool', 'prompt', 'resource', 'resourceTemplate'),
-  name: fc.constantFrom(...names),
-  state: fc.constantFrom('approved', 'approved', 'drifted', 'quarantined'),
-  approvedDigests: fc.constant([]),
-  labels: fc.constant(null),
-});
+const nameMembers = { tool: 'name', prompt: 'name', resource: 'uri', resourceTemplate: 'uriTemplate' } as const;
+/** As the upstream lists it. */
+function rawOf(kind: keyof typeof nameMembers, name: string): Record<string, unknown> {
+  return { [nameMembers[kind]]: name, ...(kind === 'tool' ? { inputSchema: { type: 'object' } } : {}) };
+}
+const anyDefinition = fc
+  .record({
+    kind: fc.constantFrom('tool', 'prompt', 'resource', 'resourceTemplate'),
+    name: fc.constantFrom(...names),
+    state: fc.constantFrom('approved', 'approved', 'drifted', 'quarantined'),
+  })
+  .map(
+    ({ kind, name, state }): DefinitionEntry => ({
+      kind,
+      name,
+      state,
+      approvedDigests: [definitionDigest(rawOf(kind, name))],
+      labels: null,
+    }),
+  );
 
 /** What a request is routed to under these grants, with one more, so that the principal knows of the server. */
 function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: DefinitionEntry[]) {
@@ -133,20 +149,27 @@ function routedUnder(grants: readonly Omit<GrantEntry, 'id'>[], definitions: Def
   return { authenticated, runtime, server, protocolRevision: '2026-07-28' as const, session: null };
 }
 
-test('whatever the policy: what is listed can be called, and what can be called is listed', () => {
+test('whatever the policy: what is listed can be called, and what can be called is listed as it was approved', () => {
   const property = fc.property(
     fc.array(anyGrant, { maxLength: 5 }),
     fc.array(anyDefinition, { maxLength: 20 }),
     (grants, defined) => {
       const unique = [...new Map(defined.map((entry) => [`${entry.kind} ${entry.name}`, entry])).values()];
       const routed = routedUnder(grants, unique);
+      const isApproved = (kind: DefinitionKind, name: string): boolean =>
+        unique.some((entry) => entry.kind === kind && entry.name === name && entry.state === 'approved');
       for (const { list, member, name, call, parameter } of kinds) {
         const listing = decided(routed, list, {});
-        const whole = { jsonrpc: '2.0', id: 1, result: { [member]: names.map((each) => ({ [name]: each })) } };
-        const { bytes } = reviewMessage(Buffer.from(JSON.stringify(whole)), listing);
+        const kind = listedKind[member];
+        const listedByAll = names.map((each) => rawOf(kind, each));
+        const whole = { jsonrpc: '2.0', id: 1, result: { [member]: listedByAll } };
+        const { bytes } = reviewMessage(Buffer.from(JSON.stringify(whole)), { authorized: listing, isBridged: false });
         const left = JSON.parse(String(bytes)) as { result: Record<string, Record<string, string>[]> };
         const listed = left.result[member]?.map((each) => each[name]);
-        expect(listed).toEqual(names.filter((each) => isCallable(routed, call, { [parameter]: each })));
+        const callable = names.filter((each) => isCallable(routed, call, { [parameter]: each }));
+        // A resource may be read that no list names; what is told of one that a list names must be approved.
+        const isOfResources = kind === 'resource' || kind === 'resourceTemplate';
+        expect(listed).toEqual(callable.filter((each) => !isOfResources || isApproved(kind, each)));
       }
     },
   );

@@ -12,6 +12,7 @@ import { ClientReply } from './client-reply.ts';
 import type { Authorized } from './exchange.ts';
 import type { ParkedCall, ParkedCalls } from './parked-calls.ts';
 import type { RelayedReturn } from './peer-link.ts';
+import { type Sighted, withoutUnapproved } from './pinned-definitions.ts';
 
 /** How long the upstream may go on asking before its questions are handed over together, in milliseconds. */
 const settleMs = 25;
@@ -24,6 +25,7 @@ export interface ModernCallOptions {
   readonly digest: string;
   readonly serverInfo: JsonObject | null;
   readonly now: () => number;
+  readonly sighted: Sighted;
   /** A session with the upstream; another one where the first turned out to be forgotten. */
   readonly lease: (isFresh: boolean) => Promise<Lease>;
 }
@@ -87,7 +89,12 @@ export class ModernCall implements ParkedCall {
 
   #own(lease: Lease): void {
     this.#lease = lease;
-    lease.onMessage = (message) => this.#perform(this.#machine.handle({ type: 'upstreamMessage', message }));
+    lease.onMessage = (message) => this.#told(message);
+  }
+
+  #told(message: JsonObject): void {
+    const approved = withoutUnapproved(message, this.authorized, this.#options.sighted);
+    this.#perform(this.#machine.handle({ type: 'upstreamMessage', message: approved }));
   }
 
   #attach(timeoutMs: number, signal: AbortSignal): ClientReply {
@@ -170,7 +177,7 @@ export class ModernCall implements ParkedCall {
       const messages = await this.#request(message, terms);
       this.#messages = messages;
       for (let next = await messages.next(); next !== undefined; next = await messages.next()) {
-        this.#perform(this.#machine.handle({ type: 'upstreamMessage', message: next }));
+        this.#told(next);
         // A slow client holds back the upstream.
         await this.#order;
         if (this.#machine.isDone) return;

@@ -24,6 +24,7 @@ import { openModernListening } from './modern-listening.ts';
 import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
 import type { PeerLink } from './peer-link.ts';
+import type { Sighted } from './pinned-definitions.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 export interface ModernClientsOptions {
@@ -35,6 +36,7 @@ export interface ModernClientsOptions {
   readonly polls: ListPolls;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
+  readonly sighted: Sighted;
 }
 
 /** What the gateway calls itself where a client said nothing. */
@@ -122,6 +124,7 @@ export class ModernClients implements Bridge {
       digest,
       serverInfo,
       now: this.#options.now,
+      sighted: this.#options.sighted,
       lease: (isFresh) => this.#lease(exchange, client, isFresh),
     });
     return await call.run(lease, exchange);

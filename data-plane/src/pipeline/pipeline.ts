@@ -3,6 +3,7 @@ import type { Clock, FailedAttempts, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
+import type { DefinitionSightings } from '../upstream/definition-sightings.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { Upstreams } from '../upstream/upstreams.ts';
 import { AccessTokens } from './access-token.ts';
@@ -25,6 +26,7 @@ import type { PeerHandlers, PeerLink } from './peer-link.ts';
 import { holderOf, relayedRequest, relayExchange } from './relay-exchange.ts';
 import { receive, type ReceiveSettings } from './receive.ts';
 import { openRecord, type RecordContext } from './record.ts';
+import type { Reviewed } from './review-message.ts';
 import { resourceMetadata } from './resource-metadata.ts';
 import { route } from './route.ts';
 
@@ -35,6 +37,7 @@ export interface PipelineOptions {
   readonly connections: Connections;
   readonly peers: PeerLink;
   readonly health: ObservedHealth;
+  readonly sightings: Pick<DefinitionSightings, 'seen'>;
   readonly decisions: DecisionCache;
   readonly slots: ExchangeSlots;
   readonly receive: Omit<ReceiveSettings, 'tokens' | 'now'>;
@@ -77,6 +80,7 @@ export class Pipeline {
       connections: this.#upstreams,
       reauthorize: this.#reauthorize,
       now: this.#now,
+      sighted: (serverId, withheld) => options.sightings.seen(serverId, withheld),
     });
     this.#bridges = bridges;
     this.peerHandlers = {
@@ -107,6 +111,14 @@ export class Pipeline {
     return running === undefined || running === authorized.routed.runtime
       ? authorized
       : this.#reauthorize(authorized, running);
+  };
+
+  /** What an upstream says of its definitions is news for the control plane. */
+  readonly #observe = ({ routed }: Authorized, { withheld, listsChanged }: Reviewed): void => {
+    const { sightings, health } = this.#options;
+    const { id } = routed.server.document;
+    if (withheld.length > 0) sightings.seen(id, withheld);
+    if (listsChanged) health.doubted(id);
   };
 
   /** Answers a request. Never rejects. */
@@ -158,6 +170,7 @@ export class Pipeline {
         streams: this.streams,
         recheck: this.#recheck,
         now: this.#now,
+        observe: this.#observe,
       });
       if (contradictsEra(exchange, forwarded.response.status)) health.doubted(routed.server.document.id);
       return this.#readableFor(request, await entry.follow(answer));

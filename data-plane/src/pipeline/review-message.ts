@@ -3,7 +3,6 @@ import {
   isProtocolRevision,
   legacyRevisions,
   type AccessTarget,
-  type MethodRule,
   type ProtocolRevision,
 } from '@sallyport/schema';
 import { sealTask } from '../bridge/sealed-task.ts';
@@ -21,9 +20,8 @@ import {
   type Range,
 } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
-import type { Authorized, IsAllowed } from './exchange.ts';
-
-type ListRule = NonNullable<MethodRule['list']>;
+import type { Authorized } from './exchange.ts';
+import { approvedName, areApproved, listedKind, type ListRule, type Withheld } from './pinned-definitions.ts';
 
 /** Every list there is: a resumed stream may bring the answer to any request. */
 const allLists: readonly ListRule[] = [
@@ -33,8 +31,17 @@ const allLists: readonly ListRule[] = [
   { member: 'resourceTemplates', target: 'resource' },
 ];
 
+/** What comes from the upstream of an exchange. */
+export interface Origin {
+  readonly authorized: Authorized;
+  /** A bridge put it into other words, and has looked at the definitions in it as they came. */
+  readonly isBridged: boolean;
+}
+
 /** The member of a list's element that a grant names. */
 const nameMembers = { tools: 'name', prompts: 'name', resources: 'uri', resourceTemplates: 'uriTemplate' } as const;
+
+const listChanged = /^notifications\/(?:tools|prompts|resources)\/list_changed$/;
 
 /** What was learnt of a message from the upstream, and the bytes that may go to the client. */
 export interface Reviewed {
@@ -46,48 +53,67 @@ export interface Reviewed {
   readonly rpcErrorCode: number | null;
   /** Of a successful `initialize`. */
   readonly negotiated: ProtocolRevision | null;
+  /** Definitions that nobody approved. */
+  readonly withheld: Withheld;
+  /** The upstream says that its lists are others now. */
+  readonly listsChanged: boolean;
 }
 
-const passed: Omit<Reviewed, 'bytes'> = { isAnswer: false, isError: false, rpcErrorCode: null, negotiated: null };
+const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
+  isAnswer: false,
+  isError: false,
+  rpcErrorCode: null,
+  negotiated: null,
+  listsChanged: false,
+};
 
 /**
- * Looks at one JSON-RPC message on its way to the client: lists lose what the principal may not use, capabilities
- * lose what the gateway refuses, updates of resources and tasks that are no longer granted are dropped, tasks get the ids
+ * Looks at one JSON-RPC message on its way to the client: lists lose what the principal may not use and what nobody
+ * approved, instructions go with them, capabilities lose what the gateway refuses, updates of resources and tasks that are no longer granted are dropped, tasks get the ids
  * that only their principal can use. Everything else passes with its very bytes.
  * @throws AppError UPSTREAM_PROTOCOL where it is no message; UNSUPPORTED_PROTOCOL_REVISION where a legacy handshake
  *   agreed on a revision the gateway does not know
  */
-export function reviewMessage(bytes: Buffer, authorized: Authorized): Reviewed {
+export function reviewMessage(bytes: Buffer, origin: Origin): Reviewed {
+  const withheld: Withheld = [];
+  return { ...review(bytes, origin, withheld), withheld };
+}
+
+function review(bytes: Buffer, origin: Origin, withheld: Withheld): Omit<Reviewed, 'withheld'> {
+  const { authorized } = origin;
   const value = parse(bytes);
   if (!isObject(value)) throw notAMessage('not an object');
   // Which of two a client believes is its own affair, so only one of them may be there to be looked at.
   if (['method', 'result', 'error'].filter((key) => (value[key] ?? null) !== null).length > 1) {
     throw notAMessage('more than one of method, result and error');
   }
-  if (typeof value['method'] === 'string') {
-    return { ...passed, bytes: reviewCall(bytes, value['method'], value['params'], authorized) };
+  const { method, result, error } = value;
+  if (typeof method === 'string') {
+    const listsChanged = listChanged.test(method);
+    return { ...passed, bytes: reviewCall(bytes, method, value['params'], authorized), listsChanged };
   }
   const { message } = authorized.routed.received;
-  if (isObject(value['error'])) {
-    const code = value['error']['code'];
-    // An upstream that could not read the id answers with null (JSON-RPC 2.0 §5).
-    const isAnswer =
-      message?.kind === 'request' && (value['id'] === message.id || value['id'] === null || value['id'] === undefined);
-    // Another request's failure is as little to be told here as its result.
-    if (message?.kind === 'request' && !isAnswer) return { ...passed, bytes: null };
-    return {
-      ...passed,
-      bytes,
-      isAnswer,
-      isError: true,
-      rpcErrorCode: typeof code === 'number' && Number.isInteger(code) ? code : null,
-    };
-  }
-  if (!isObject(value['result'])) throw notAMessage('neither method, result nor error');
-  if (message === null) return { ...passed, bytes: filterLists(bytes, allLists, authorized.isAllowed) };
+  if (isObject(error)) return reviewError(bytes, value['id'], error, authorized);
+  if (!isObject(result)) throw notAMessage('neither method, result nor error');
+  if (message === null) return { ...passed, bytes: reviewAnyAnswer(bytes, result, origin, withheld) };
   // The answer to another request does not belong on this one's stream, and was not decided here.
   if (message.kind !== 'request' || value['id'] !== message.id) return { ...passed, bytes: null };
-  return reviewAnswer(bytes, value['result'], authorized);
+  return reviewAnswer(bytes, result, origin, withheld);
+}
+
+function reviewError(
+  bytes: Buffer,
+  id: unknown,
+  { code }: JsonObject,
+  { routed }: Authorized,
+): Omit<Reviewed, 'withheld'> {
+  const { message } = routed.received;
+  // An upstream that could not read the id answers with null (JSON-RPC 2.0 §5).
+  const isAnswer = message?.kind === 'request' && (id === message.id || id === null || id === undefined);
+  // Another request's failure is as little to be told here as its result.
+  if (message?.kind === 'request' && !isAnswer) return { ...passed, bytes: null };
+  const rpcErrorCode = typeof code === 'number' && Number.isInteger(code) ? code : null;
+  return { ...passed, bytes, isAnswer, isError: true, rpcErrorCode };
 }
 
 function parse(bytes: Buffer): unknown {
@@ -135,18 +161,24 @@ function updatedUri(params: unknown): string | undefined {
   return isObject(params) ? (stringMember(params, 'uri') ?? '') : '';
 }
 
-function reviewAnswer(bytes: Buffer, result: Readonly<Record<string, unknown>>, authorized: Authorized): Reviewed {
+function reviewAnswer(
+  bytes: Buffer,
+  result: Readonly<Record<string, unknown>>,
+  origin: Origin,
+  withheld: Withheld,
+): Omit<Reviewed, 'withheld'> {
+  const { authorized } = origin;
   const answer = { ...passed, isAnswer: true, isError: result['isError'] === true };
   const { rule, routed } = authorized;
-  if (rule?.list !== undefined) return { ...answer, bytes: reviewList(bytes, result, rule.list, authorized) };
+  if (rule?.list !== undefined) return { ...answer, bytes: reviewList(bytes, result, rule.list, origin, withheld) };
+  const { extensions } = routed.server.document;
   switch (routed.received.message?.method) {
     case 'initialize':
-      return { ...answer, ...reviewInitialize(bytes, result, routed.server.document.extensions) };
-    case 'server/discover':
-      return {
-        ...answer,
-        bytes: edit(bytes, 'result', (scanned) => discoverEdits(bytes, scanned, routed.server.document.extensions)),
-      };
+      return { ...answer, ...reviewInitialize(toldInstructions(bytes, result, origin, withheld), result, extensions) };
+    case 'server/discover': {
+      const told = toldInstructions(bytes, result, origin, withheld);
+      return { ...answer, bytes: edit(told, 'result', (scanned) => discoverEdits(told, scanned, extensions)) };
+    }
     case 'resources/read':
       return {
         ...answer,
@@ -164,6 +196,21 @@ function reviewAnswer(bytes: Buffer, result: Readonly<Record<string, unknown>>, 
     default:
       return { ...answer, bytes };
   }
+}
+
+/** The answer without instructions that nobody approved. */
+function toldInstructions(bytes: Buffer, result: JsonObject, { authorized }: Origin, withheld: Withheld): Buffer {
+  const { definitions } = authorized.routed.server;
+  if (areApproved(definitions, result['instructions'], withheld)) return bytes;
+  return edit(bytes, 'result', (scanned) => removeMembers(bytes, scanned, (key) => key === 'instructions'));
+}
+
+/** An answer to whatever it was, on a stream that is taken up again. */
+function reviewAnyAnswer(bytes: Buffer, result: JsonObject, origin: Origin, withheld: Withheld): Buffer {
+  const told = toldInstructions(bytes, result, origin, withheld);
+  return edit(told, 'result', (scanned) =>
+    allLists.flatMap((list) => listEdits(told, scanned, list, origin, withheld)),
+  );
 }
 
 /** A task has the same id for its client from its creation on. */
@@ -186,12 +233,14 @@ function reviewList(
   bytes: Buffer,
   result: Readonly<Record<string, unknown>>,
   list: ListRule,
-  { routed, isAllowed }: Authorized,
+  origin: Origin,
+  withheld: Withheld,
 ): Buffer {
+  const { era } = origin.authorized.routed.received;
   return edit(bytes, 'result', (scanned) => [
-    ...listEdits(bytes, scanned, list, isAllowed),
+    ...listEdits(bytes, scanned, list, origin, withheld),
     // What one principal may see is no public truth (2026-07-28 server/utilities/caching).
-    ...(routed.received.era === 'modern' && result['cacheScope'] !== 'private' ? privateEdits(bytes, scanned) : []),
+    ...(era === 'modern' && result['cacheScope'] !== 'private' ? privateEdits(bytes, scanned) : []),
   ]);
 }
 
@@ -204,19 +253,29 @@ function edit(bytes: Buffer, member: 'result' | 'params', edits: (range: Range) 
   return applyEdits(bytes, edits(range));
 }
 
-function filterLists(bytes: Buffer, lists: readonly ListRule[], isAllowed: IsAllowed): Buffer {
-  return edit(bytes, 'result', (result) => lists.flatMap((list) => listEdits(bytes, result, list, isAllowed)));
-}
-
-function listEdits(bytes: Buffer, result: Range, list: ListRule, isAllowed: IsAllowed): Edit[] {
+function listEdits(
+  bytes: Buffer,
+  result: Range,
+  list: ListRule,
+  { authorized, isBridged }: Origin,
+  withheld: Withheld,
+): Edit[] {
   const range = memberRange(bytes, result, list.member);
   if (range === undefined) return [];
   const elements = arrayElements(bytes, range);
   if (elements === undefined) throw new AppError('UPSTREAM_PROTOCOL', { internal: `${list.member} is not a list` });
-  const kept = elements.filter((element) => {
+  const { definitions } = authorized.routed.server;
+  const nameOf = (element: Range): unknown => {
+    if (!isBridged) {
+      const text = bytes.subarray(element.start, element.end);
+      return approvedName(definitions, listedKind[list.member], text, withheld);
+    }
     const nameRange = memberRange(bytes, element, nameMembers[list.member]);
-    const name = nameRange === undefined ? undefined : parseRange(bytes, nameRange);
-    return typeof name === 'string' && isAllowed({ kind: list.target, name } satisfies AccessTarget);
+    return nameRange === undefined ? undefined : parseRange(bytes, nameRange);
+  };
+  const kept = elements.filter((element) => {
+    const name = nameOf(element);
+    return typeof name === 'string' && authorized.isAllowed({ kind: list.target, name } satisfies AccessTarget);
   });
   return keepElements(bytes, elements, kept);
 }

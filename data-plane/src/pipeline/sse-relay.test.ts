@@ -36,8 +36,16 @@ function relayOf(response: UpstreamResponse, era: 'modern' | 'legacy') {
   const message = parseMessage(Buffer.from('{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"t"}}'));
   const exchange = { outcome: null, errorCode: null, rpcErrorCode: null } as unknown as Exchange;
   const received = { exchange, era, kind: 'message', message };
-  const authorized = { routed: { received }, rule: null, isAllowed: () => true } as unknown as Authorized;
-  const relay = new SseRelay({ response, authorized, eventBytesMax: 1000, onEnd: () => undefined });
+  const server = { document: { id: 'server', extensions: [] } };
+  const authorized = { routed: { received, server }, rule: null, isAllowed: () => true } as unknown as Authorized;
+  const relay = new SseRelay({
+    response,
+    authorized,
+    isBridged: false,
+    observe: () => undefined,
+    eventBytesMax: 1000,
+    onEnd: () => undefined,
+  });
   return { relay, exchange };
 }
 

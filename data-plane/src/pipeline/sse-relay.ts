@@ -21,6 +21,8 @@ export class SseRelay implements ByteStream, OpenStream {
   readonly #parser: SseParser;
   readonly #queue: Buffer[] = [];
   readonly #onEnd: () => void;
+  readonly #isBridged: boolean;
+  readonly #observe: (authorized: Authorized, reviewed: Reviewed) => void;
   /** As decided last; replaced when the configuration changes. */
   authorized: Authorized;
   #negotiated: Reviewed['negotiated'] = null;
@@ -36,6 +38,9 @@ export class SseRelay implements ByteStream, OpenStream {
   constructor(options: {
     readonly response: UpstreamResponse;
     readonly authorized: Authorized;
+    readonly isBridged: boolean;
+    /** Is told what was found in each message. */
+    readonly observe: (authorized: Authorized, reviewed: Reviewed) => void;
     readonly eventBytesMax: number;
     /** Called once, when the stream has ended in whatever way. */
     readonly onEnd: () => void;
@@ -44,6 +49,8 @@ export class SseRelay implements ByteStream, OpenStream {
     this.authorized = options.authorized;
     this.#exchange = options.authorized.routed.received.exchange;
     this.#parser = new SseParser(options.eventBytesMax);
+    this.#isBridged = options.isBridged;
+    this.#observe = options.observe;
     this.#onEnd = options.onEnd;
   }
 
@@ -167,7 +174,8 @@ export class SseRelay implements ByteStream, OpenStream {
       return;
     }
     const data = Buffer.from(event.data);
-    const reviewed = reviewMessage(data, this.authorized);
+    const reviewed = reviewMessage(data, { authorized: this.authorized, isBridged: this.#isBridged });
+    this.#observe(this.authorized, reviewed);
     if (reviewed.isAnswer) {
       this.#answered = true;
       this.#negotiated = reviewed.negotiated;

@@ -11,6 +11,7 @@ import {
   nodeCertificateText,
   type NodeLoad,
   type NodeMessage,
+  type Sighting,
   snapshotFormatsRead,
   syncFrameBytesMax,
   toAppError,
@@ -84,6 +85,8 @@ interface Connection {
   offered: NodeKey | undefined;
   joining: boolean;
   welcomed: boolean;
+  /** What the control plane takes besides what every one does. */
+  accepts: ReadonlySet<string>;
   heardAt: number;
 }
 
@@ -194,6 +197,14 @@ export class SyncClient {
     this.#send({ type: 'doubt', serverId });
   }
 
+  /** Tells what was withheld since nobody approved it; false where there is nobody to tell, or who would understand. */
+  reportSightings(serverId: string, definitions: readonly Sighting[]): boolean {
+    const connection = this.#connection;
+    if (connection?.welcomed !== true || !connection.accepts.has('sighted')) return false;
+    this.#send({ type: 'sighted', serverId, definitions: [...definitions] });
+    return true;
+  }
+
   /** Tells the operator; kept until there is a connection. */
   alarm(code: string, message: string): void {
     this.#options.log.error({ alarm: code }, message);
@@ -217,6 +228,7 @@ export class SyncClient {
       offered: undefined,
       joining: false,
       welcomed: false,
+      accepts: new Set(),
       heardAt: this.#options.clock.monotonic(),
     };
     this.#connection = connection;
@@ -376,6 +388,7 @@ export class SyncClient {
     this.#identity.register({ ...message, key: offered });
     connection.offered = undefined;
     connection.welcomed = true;
+    connection.accepts = new Set(message.accepts);
     this.#identityRefused = false;
     this.#keyRegisteredAt = message.time;
     this.#options.store.contact(message.time);

@@ -1,5 +1,6 @@
 import { canonicalJson, sha256 } from '../canonical-json.ts';
 import { checkDefinition } from '../definition-check.ts';
+import { instructionsDefinition, instructionsName } from '../definition-digest.ts';
 import { eraOf, legacyRevisions, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
 import type { DefinitionKind, UpstreamTransport } from '../snapshot.ts';
 import type { DiscoveryResult } from '../sync.ts';
@@ -101,7 +102,17 @@ class Collection {
   }
 }
 
+/** Each era greets in its own words. An empty text is nothing to pin. */
+function collectInstructions(attempt: Attempt, { greeting, protocolRevision }: Connection, into: Collection): void {
+  const { instructions } = greeting;
+  if (typeof instructions !== 'string' || instructions === '') return;
+  const checked = checkDefinition('instructions', instructionsDefinition(instructions));
+  if (checked.ok) into.add('instructions', instructionsName, checked.raw);
+  else attempt.note(`instructions (${protocolRevision}) ${checked.problem}; left out`);
+}
+
 async function collect(attempt: Attempt, connection: Connection, into: Collection): Promise<void> {
+  collectInstructions(attempt, connection, into);
   const capabilities = capabilitiesOf(connection);
   for (const list of lists) {
     if (capabilities[list.capability] === undefined) continue;
@@ -165,9 +176,6 @@ function describe(
   const modern = eraOf(connection.protocolRevision) === 'modern';
   const serverInfo = modern ? objectOf(greeting['_meta'])?.[serverInfoMeta] : greeting['serverInfo'];
   const instructions = greeting['instructions'];
-  if (typeof instructions === 'string' && instructions.length > informationBytesMax) {
-    attempt.note(`instructions are longer than ${informationBytesMax} characters; cut`);
-  }
   return {
     serverInfo: information(attempt, 'serverInfo', objectOf(serverInfo)),
     capabilities: information(attempt, 'capabilities', capabilitiesOf(connection)) ?? {},

@@ -255,7 +255,7 @@ var AllApiKeyScope = []ApiKeyScope{
 // ApproveDefinitionsApproveDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines.
+// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
 type ApproveDefinitionsApproveDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -1326,7 +1326,7 @@ func (v *DefinitionBodyFields) GetRaw() json.RawMessage { return v.Raw }
 // DefinitionFields includes the GraphQL fields of Definition requested by the fragment DefinitionFields.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines.
+// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
 type DefinitionFields struct {
 	// Unique and permanent.
 	Id string `json:"id"`
@@ -1334,7 +1334,7 @@ type DefinitionFields struct {
 	ServerId string `json:"serverId"`
 	// What it is.
 	Kind DefinitionKind `json:"kind"`
-	// Name of a tool or prompt, URI of a resource, URI template of a template.
+	// Name of a tool or prompt, URI of a resource, URI template of a template, instructions.
 	Name string `json:"name"`
 	// Whether it may be served.
 	State DefinitionState `json:"state"`
@@ -1379,6 +1379,8 @@ func (v *DefinitionFields) GetLabels() ToolLabelFields { return v.Labels }
 type DefinitionKind string
 
 const (
+	// Its instructions for models, told when it is greeted.
+	DefinitionKindInstructions DefinitionKind = "INSTRUCTIONS"
 	// A prompt.
 	DefinitionKindPrompt DefinitionKind = "PROMPT"
 	// A resource.
@@ -1390,6 +1392,7 @@ const (
 )
 
 var AllDefinitionKind = []DefinitionKind{
+	DefinitionKindInstructions,
 	DefinitionKindPrompt,
 	DefinitionKindResource,
 	DefinitionKindResourceTemplate,
@@ -3349,7 +3352,7 @@ func (v *LabelDefinitionsInput) GetLabels() ToolLabelsInput { return v.Labels }
 // LabelDefinitionsLabelDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines.
+// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
 type LabelDefinitionsLabelDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -3652,7 +3655,7 @@ func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdge) GetN
 // ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines.
+// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
 type ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition struct {
 	DefinitionFields `json:"-"`
 	// What the server sends.
@@ -4609,7 +4612,7 @@ func (v *QuarantineDefinitionsInput) GetId() string { return v.Id }
 // QuarantineDefinitionsQuarantineDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines.
+// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
 type QuarantineDefinitionsQuarantineDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.

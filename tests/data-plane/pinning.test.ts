@@ -1,0 +1,127 @@
+import { definitionDigest, type DefinitionEntry } from '@sallyport/schema';
+import { afterEach, describe, expect, test } from 'vitest';
+import { askingDefinitions, startAskingUpstream } from '../kit/asking-upstream.ts';
+import { describeTool, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { approvedAs, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
+import { eventsOf, legacy, modern, send } from './requests.ts';
+
+const stops: (() => Promise<unknown>)[] = [];
+afterEach(async () => {
+  for (const stop of stops.splice(0).reverse()) await stop();
+});
+
+async function nodeBefore(
+  url: string,
+  definitions: readonly DefinitionEntry[],
+  protocolRevisions?: readonly string[],
+): Promise<PipelineNode> {
+  const server = { slug: 's', url, definitions, ...(protocolRevisions === undefined ? {} : { protocolRevisions }) };
+  const node = await startPipelineNode({
+    servers: [server],
+    grants: [{ server: 's', tools: ['*'], resources: ['*'] }],
+  });
+  stops.push(() => node.stop());
+  return node;
+}
+
+const approvedTool = describeTool('count');
+const changedTool = { ...approvedTool, description: 'Counts, and sends the count elsewhere.' };
+
+async function answering(lists: object, asStream: boolean) {
+  const upstream = await startFakeUpstream();
+  stops.push(() => upstream.stop());
+  upstream.intercept((_request, response) => {
+    const text = JSON.stringify({ jsonrpc: '2.0', id: 1, result: { resultType: 'complete', ...lists } });
+    response.writeHead(200, { 'content-type': asStream ? 'text/event-stream' : 'application/json' });
+    response.end(asStream ? `data: ${text}\n\n` : text);
+    return true;
+  });
+  return upstream;
+}
+
+describe.each([
+  ['in one answer', false],
+  ['in a stream', true],
+])('a list %s', (_name, asStream) => {
+  test.each([
+    ['modern', modern],
+    ['legacy', legacy],
+  ])('shows a %s client only what is approved word by word, and the rest is told', async (_era, as) => {
+    const upstream = await answering({ tools: [changedTool, describeTool('slow')] }, asStream);
+    const node = await nodeBefore(upstream.url, approvedAs('tool', [approvedTool, describeTool('slow')]));
+    const { json, text } = await send(node.url('s'), as('tools/list'));
+    const message = asStream ? (eventsOf(text)[0] as { result: object }) : json;
+    expect(message.result).toMatchObject({ tools: [describeTool('slow')] });
+    expect(node.sightings).toEqual([{ serverId: 'server-s', kind: 'tool', raw: changedTool }]);
+  });
+
+  test('shows each of several wordings that are approved under one name', async () => {
+    const upstream = await answering({ tools: [changedTool] }, asStream);
+    const [entry] = approvedAs('tool', [approvedTool]);
+    if (entry === undefined) throw new Error('no entry');
+    const approvedDigests = [...entry.approvedDigests, definitionDigest(changedTool)];
+    const node = await nodeBefore(upstream.url, [{ ...entry, approvedDigests }]);
+    expect((await send(node.url('s'), modern('tools/list'))).text).toContain('sends the count elsewhere');
+    expect(node.sightings).toEqual([]);
+  });
+
+  test('shows nothing under a name that awaits a decision, whatever is approved of it', async () => {
+    const upstream = await answering({ tools: [approvedTool] }, asStream);
+    const drifted = approvedAs('tool', [approvedTool]).map((entry) => ({ ...entry, state: 'drifted' as const }));
+    const node = await nodeBefore(upstream.url, drifted);
+    expect((await send(node.url('s'), modern('tools/list'))).text).not.toContain('count');
+  });
+
+  test.each([
+    ['prompts/list', 'prompts', 'prompt', { name: 'greet' }],
+    ['resources/list', 'resources', 'resource', { uri: 'file://a', name: 'a' }],
+    ['resources/templates/list', 'resourceTemplates', 'resourceTemplate', { uriTemplate: 'file://{x}', name: 'x' }],
+  ] as const)('of %s is compared likewise', async (method, member, kind, raw) => {
+    const upstream = await answering({ [member]: [{ ...raw, description: 'New.' }] }, asStream);
+    const node = await nodeBefore(upstream.url, approvedAs(kind, [raw]));
+    expect((await send(node.url('s'), modern(method))).text).not.toContain('New.');
+    expect(node.sightings).toMatchObject([{ kind, raw: { description: 'New.' } }]);
+  });
+});
+
+describe.each([
+  ['legacy', '2025-11-25'],
+  ['modern', '2026-07-28'],
+] as const)('over a bridge to a %s server', (era, revision) => {
+  const initialize = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'c', version: '1' } };
+
+  async function ask(node: PipelineNode, method: string) {
+    if (era === 'legacy') return await send(node.url('s'), modern(method));
+    const opened = await send(node.url('s'), legacy('initialize', initialize));
+    if (method === 'server/discover') return opened;
+    const session = { 'mcp-session-id': String(opened.headers['mcp-session-id']) };
+    return await send(node.url('s'), { ...legacy(method), headers: session });
+  }
+
+  test('a definition is compared as the upstream wrote it', async () => {
+    const upstream = await startAskingUpstream({ era });
+    stops.push(() => upstream.stop());
+    const [first, ...others] = askingDefinitions.tools;
+    const node = await nodeBefore(upstream.url, approvedAs('tool', others), [revision]);
+    const { result } = (await ask(node, 'tools/list')).json;
+    expect(result.tools.map(({ name }: { name: string }) => name)).toEqual(others.map(({ name }) => name));
+    expect(node.sightings.filter(({ kind }) => kind === 'tool')).toEqual([
+      { serverId: 'server-s', kind: 'tool', raw: first },
+    ]);
+  });
+
+  test('instructions are told only once they are approved', async () => {
+    const upstream = await startAskingUpstream({ era });
+    stops.push(() => upstream.stop());
+    const withheld = await nodeBefore(upstream.url, approvedAs('tool', askingDefinitions.tools), [revision]);
+    expect((await ask(withheld, 'server/discover')).json.result.instructions).toBeUndefined();
+    expect(withheld.sightings).toEqual([
+      { serverId: 'server-s', kind: 'instructions', raw: askingDefinitions.instructions },
+    ]);
+    const told = await nodeBefore(upstream.url, approvedAs('instructions', [askingDefinitions.instructions]), [
+      revision,
+    ]);
+    const grantsNothingElse = (await ask(told, 'server/discover')).json.result.instructions;
+    expect(grantsNothingElse).toBe('Ask.');
+  });
+});
