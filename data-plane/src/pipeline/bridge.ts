@@ -57,7 +57,8 @@ export function termsOf(exchange: BridgedExchange, signal: AbortSignal | null, t
   const onRequest = (method: string): void => {
     if ((recorded.upstreamRequests ??= []).length < upstreamRequestsMax) recorded.upstreamRequests.push(method);
   };
-  return { beforeWrite, headers, onRequest, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
+  const principalId = authorized.routed.authenticated.principal.id;
+  return { principalId, beforeWrite, headers, onRequest, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
 }
 
 /**

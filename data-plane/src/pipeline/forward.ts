@@ -147,7 +147,7 @@ function upstreamRequest(
   totalTimeoutMs: number,
 ): Omit<UpstreamRequest, 'beforeWrite'> {
   const { routed, rule, tasks } = authorized;
-  const { received, runtime, server, session } = routed;
+  const { authenticated, received, runtime, server, session } = routed;
   const { request, era, kind } = received;
   const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
   const [task] = rule?.permission === 'task' ? tasks : [];
@@ -159,6 +159,7 @@ function upstreamRequest(
   const { limits } = runtime;
   return {
     transport: server.document.transport,
+    principalId: authenticated.principal.id,
     url: server.upstream,
     method,
     headers,

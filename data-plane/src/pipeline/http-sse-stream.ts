@@ -1,5 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import { isObject, stringMember } from '../mcp/envelope.ts';
+import { arrayElements } from '../mcp/json-scanner.ts';
 import { keepAliveComment, messageEvent, SseParser } from '../mcp/sse.ts';
 import type { Authorized, ByteStream, ProxyRequest, ProxyResponse, Received } from './exchange.ts';
 import type { OpenStream } from './open-streams.ts';
@@ -19,8 +20,10 @@ export interface HttpSseStreamOptions {
   readonly onEnd: () => void;
 }
 
-/** The message that an answer belongs to; null for the session's own stream and for batches. */
+/** The message that an answer belongs to; null for the session's own stream and for what has no answer. */
 type Carried = { readonly id: unknown; readonly method: string | null } | null;
+/** Several messages, each with an answer of its own. */
+const batch: Carried = { id: undefined, method: null };
 
 /** One client's event stream, with the session of Streamable HTTP that its messages make. */
 export class HttpSseStream implements ByteStream, OpenStream {
@@ -31,6 +34,7 @@ export class HttpSseStream implements ByteStream, OpenStream {
   #reader: (() => void) | undefined;
   #room = Promise.withResolvers<void>();
   #keepAlive: NodeJS.Timeout | undefined;
+  #age: NodeJS.Timeout | undefined;
   #underWay = 0;
   #draining = false;
   #listening = false;
@@ -46,6 +50,8 @@ export class HttpSseStream implements ByteStream, OpenStream {
   }
 
   begin(event: Buffer): void {
+    // Its client opens another, as that of any stream does; what is under way is answered first.
+    this.#age = setTimeout(() => this.endGracefully(), this.authorized.routed.runtime.limits.streamAgeMsMax);
     this.#push(event);
   }
 
@@ -85,6 +91,7 @@ export class HttpSseStream implements ByteStream, OpenStream {
   /** Sends a message on its way. Its HTTP answer says only whether it was taken. */
   async post(received: Received): Promise<ProxyResponse> {
     const { request, message, body } = received;
+    if (this.#draining && message?.kind === 'request') throw new AppError('SESSION_NOT_FOUND');
     const accepted = Promise.withResolvers<'accepted'>();
     const answered = this.#send(request, {
       method: 'POST',
@@ -92,16 +99,22 @@ export class HttpSseStream implements ByteStream, OpenStream {
         body.length > bytesMax ? Promise.reject(new AppError('BODY_TOO_LARGE')) : Promise.resolve(body),
       onForward: () => accepted.resolve('accepted'),
     });
-    const first = await Promise.race([answered, accepted.promise]);
-    if (first !== 'accepted' && first.status >= 400) return first;
     this.#underWay++;
-    void this.#carry(answered, request, message?.kind === 'request' ? message : null).finally(() => {
-      this.#underWay--;
-      if (this.#draining && this.#underWay === 0) this.#end();
-    });
+    const first = await Promise.race([answered, accepted.promise]);
+    if (first !== 'accepted' && first.status >= 400) {
+      this.#answered();
+      return first;
+    }
+    const carried = received.batch !== null ? batch : message?.kind === 'request' ? message : null;
+    void this.#carry(answered, request, carried).finally(() => this.#answered());
     if (message?.method === 'notifications/initialized' && this.#protocolRevision !== undefined)
       void this.#listen(request);
     return { status: 202, headers: ['cache-control', 'no-store'], body: null, follower: null };
+  }
+
+  #answered(): void {
+    this.#underWay--;
+    if (this.#draining && this.#underWay === 0) this.#end();
   }
 
   /**
@@ -127,7 +140,7 @@ export class HttpSseStream implements ByteStream, OpenStream {
       bytes += event.length;
       await this.#write(event);
     };
-    if (Buffer.isBuffer(body) && message !== null) await put(body.toString('utf8'));
+    if (Buffer.isBuffer(body) && message !== null) for (const text of messagesIn(body, message)) await put(text);
     else if (body !== null && !Buffer.isBuffer(body)) await this.#carryStream(body, request, message?.id, put);
     follower?.ended(!this.#ended.signal.aborted, bytes, null);
   }
@@ -229,6 +242,7 @@ export class HttpSseStream implements ByteStream, OpenStream {
     const { exchange, request } = this.authorized.routed.received;
     exchange.outcome ??= 'success';
     clearTimeout(this.#keepAlive);
+    clearTimeout(this.#age);
     // Before the signal, so that the upstream hears that its session ended.
     if (this.#session !== undefined) void this.#endSession(request);
     this.#ended.abort();
@@ -268,6 +282,12 @@ export class HttpSseStream implements ByteStream, OpenStream {
     this.#reader = undefined;
     reader?.();
   }
+}
+
+/** A body's messages, with their very bytes: on the stream each is an event of its own. */
+function messagesIn(body: Buffer, carried: Carried): string[] {
+  const members = carried === batch ? arrayElements(body, { start: 0, end: body.length }) : undefined;
+  return (members ?? [{ start: 0, end: body.length }]).map(({ start, end }) => body.toString('utf8', start, end));
 }
 
 function answers(data: string, requestId: unknown): boolean {

@@ -200,7 +200,7 @@ export class ModernClients implements Bridge {
       ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined, onRequest: () => undefined }
       : null;
     const key = sha256(canonicalJson(parts));
-    return await this.#options.pool.acquire(key, () => this.#open(exchange, client), { isFresh, events });
+    return await this.#options.pool.acquire(key, () => this.#open(exchange, client), { principalId, isFresh, events });
   }
 
   async #open(exchange: BridgedExchange, client: ClientProfile): Promise<LegacyChannel> {

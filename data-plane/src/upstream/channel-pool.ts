@@ -1,12 +1,14 @@
 import { AppError, toAppError } from '@sallyport/schema';
+import { FairShares } from '../bridge/fair-shares.ts';
 import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { CallTerms, LegacyChannel, MessageStream } from './legacy-channel.ts';
 
 /** An idle session is ended after this long, in milliseconds. */
 const idleMsMax = 60_000;
-/** Idle sessions kept for one key, and in all; the one idle longest goes first. */
+/** Idle sessions kept for one key, one principal, and in all; of who has most the one idle longest goes first. */
 const idlePerKeyMax = 8;
-const idleMax = 1_000;
+export const idlePerPrincipalMax = 64;
+export const idleMax = 1_000;
 
 /** A session in the hands of one call. */
 export interface Lease {
@@ -29,11 +31,13 @@ export interface Lease {
 export class ChannelPool {
   readonly #idle = new Map<string, Entry[]>();
   readonly #entries = new Set<Entry>();
-  #idleCount = 0;
+  readonly #shares = new FairShares<Entry>();
+  #opened = 0;
   #closed = false;
 
   /**
    * @param key of all that a session may not be shared across
+   * @param options.principalId whose it is
    * @param options.isFresh an idle session will not do: the one before was forgotten
    * @param options.terms for the stream of what belongs to no request; null where the client could be asked nothing
    * @throws AppError of `open`
@@ -41,12 +45,17 @@ export class ChannelPool {
   async acquire(
     key: string,
     open: () => Promise<LegacyChannel>,
-    options: { readonly isFresh: boolean; readonly events: CallTerms | null },
+    options: { readonly principalId: string; readonly isFresh: boolean; readonly events: CallTerms | null },
   ): Promise<Lease> {
     if (options.isFresh) this.#drop(key);
     const idle = options.isFresh ? undefined : this.#take(key);
     if (idle !== undefined) return idle;
-    const entry = new Entry(key, await open(), this.#returned, this.#discarded);
+    const entry = new Entry(
+      { key, id: String(++this.#opened), principalId: options.principalId },
+      await open(),
+      this.#returned,
+      this.#discarded,
+    );
     if (this.#closed) {
       entry.channel.close();
       throw new AppError('NOT_READY', { internal: 'the node stops' });
@@ -60,6 +69,11 @@ export class ChannelPool {
     return this.#entries.size;
   }
 
+  /** Sessions that nobody uses at the moment. */
+  get idleCount(): number {
+    return this.#shares.size;
+  }
+
   close(): void {
     this.#closed = true;
     for (const entry of [...this.#entries]) entry.discard();
@@ -71,7 +85,7 @@ export class ChannelPool {
     const entry = entries?.pop();
     if (entries?.length === 0) this.#idle.delete(key);
     if (entry === undefined) return undefined;
-    this.#idleCount--;
+    this.#shares.delete(entry.id);
     entry.wake();
     return entry;
   }
@@ -82,15 +96,22 @@ export class ChannelPool {
 
   readonly #returned = (entry: Entry): void => {
     const entries = this.#idle.get(entry.key) ?? [];
-    if (this.#closed || entries.length >= idlePerKeyMax || this.#idleCount >= idleMax) {
+    if (this.#closed || entries.length >= idlePerKeyMax) {
       entry.discard();
       return;
     }
     entries.push(entry);
     this.#idle.set(entry.key, entries);
-    this.#idleCount++;
+    this.#shares.set(entry.principalId, entry.id, entry);
     entry.sleep(idleMsMax);
+    if (this.#shares.countOf(entry.principalId) > idlePerPrincipalMax) this.#discardOldest(entry.principalId);
+    else if (this.#shares.size > idleMax) this.#discardOldest(this.#shares.largest() ?? entry.principalId);
   };
+
+  #discardOldest(principalId: string): void {
+    const [oldest] = this.#shares.heldBy(principalId);
+    oldest?.[1].discard();
+  }
 
   readonly #discarded = (entry: Entry): void => {
     this.#entries.delete(entry);
@@ -98,13 +119,15 @@ export class ChannelPool {
     const at = entries?.indexOf(entry) ?? -1;
     if (entries === undefined || at < 0) return;
     entries.splice(at, 1);
-    this.#idleCount--;
+    this.#shares.delete(entry.id);
     if (entries.length === 0) this.#idle.delete(entry.key);
   };
 }
 
 class Entry implements Lease {
   readonly key: string;
+  readonly id: string;
+  readonly principalId: string;
   readonly channel: LegacyChannel;
   readonly #returned: (entry: Entry) => void;
   readonly #discarded: (entry: Entry) => void;
@@ -115,12 +138,14 @@ class Entry implements Lease {
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
-    key: string,
+    name: { readonly key: string; readonly id: string; readonly principalId: string },
     channel: LegacyChannel,
     returned: (entry: Entry) => void,
     discarded: (entry: Entry) => void,
   ) {
-    this.key = key;
+    this.key = name.key;
+    this.id = name.id;
+    this.principalId = name.principalId;
     this.channel = channel;
     this.#returned = returned;
     this.#discarded = discarded;

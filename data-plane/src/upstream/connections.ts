@@ -13,6 +13,8 @@ export interface EgressPools {
 
 export interface UpstreamRequest {
   readonly transport: UpstreamTransport;
+  /** For whom, where what it opens outlasts it. */
+  readonly principalId: string;
   readonly url: URL;
   readonly method: 'GET' | 'POST' | 'DELETE';
   /** Name, value, name, value, … */

@@ -7,6 +7,7 @@ import { TranslatedResponse } from './translated-response.ts';
 
 const request: UpstreamRequest = {
   transport: 'httpSse',
+  principalId: 'p',
   url: new URL('http://127.0.0.1/sse'),
   method: 'POST',
   headers: [],
@@ -38,4 +39,22 @@ test('a stream that breaks before a POST is answered fails that call, and nothin
   await expect(answer).rejects.toMatchObject({ code: 'UPSTREAM_UNREACHABLE' });
   process.off('unhandledRejection', onRejection);
   expect(rejections).toEqual([]);
+});
+
+test('several messages in one event are as many messages', async () => {
+  const stream = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => undefined });
+  const session = new HttpSseSession({
+    id: 'session',
+    response: stream,
+    parser: new SseParser(1_000),
+    events: [],
+    endpoint: request.url,
+    connections: { send: () => Promise.resolve(TranslatedResponse.bare(202)) },
+    onClose: () => undefined,
+  });
+  const answers = [1, 2].map((id) => session.post(request, { jsonrpc: '2.0', id, method: 'tools/list' }, null));
+  await stream.writeText('[{"jsonrpc":"2.0","id":2,"result":{"n":1.0}}, {"jsonrpc":"2.0","id":1,"result":{}}]');
+  const limits = { bytesMax: 1_000, idleTimeoutMs: 1_000 };
+  const bodies = await Promise.all(answers.map(async (answer) => (await (await answer).collect(limits)).toString()));
+  expect(bodies).toEqual(['{"jsonrpc":"2.0","id":1,"result":{}}', '{"jsonrpc":"2.0","id":2,"result":{"n":1.0}}']);
 });

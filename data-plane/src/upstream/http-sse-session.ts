@@ -1,5 +1,6 @@
 import { AppError, toAppError } from '@sallyport/schema';
 import { isObject, objectMember, type JsonObject } from '../mcp/envelope.ts';
+import { arrayElements, scanJson } from '../mcp/json-scanner.ts';
 import type { SseEvent, SseParser } from '../mcp/sse.ts';
 import type { Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { TranslatedResponse } from './translated-response.ts';
@@ -164,9 +165,14 @@ export class HttpSseSession {
     }
   }
 
-  /** Waits where its reader has enough; the readers of a session are one client's. */
+  /** One message, or several at once as 2025-03-26 has it. */
   async #dispatch({ data, event }: SseEvent): Promise<void> {
     if (data === null || data === '' || (event !== null && event !== 'message')) return;
+    for (const text of data.trimStart().startsWith('[') ? membersOf(data) : [data]) await this.#told(text);
+  }
+
+  /** Waits where its reader has enough; the readers of a session are one client's. */
+  async #told(data: string): Promise<void> {
     const message = parse(data);
     if (!('method' in message)) {
       this.#pending.get(keyOf(message['id']))?.answer(data);
@@ -191,6 +197,7 @@ export class HttpSseSession {
     const body = Buffer.from(JSON.stringify({ jsonrpc: '2.0', id, result: {} }));
     const terms = {
       transport: 'httpSse',
+      principalId: '',
       method: 'POST',
       body,
       firstByteTimeoutMs: acknowledgementTimeoutMs,
@@ -277,6 +284,15 @@ class PendingExchange implements Pending {
     this.#onEnd();
     return true;
   }
+}
+
+/** The messages of a batch, with their very bytes. */
+function membersOf(data: string): string[] {
+  const bytes = Buffer.from(data);
+  const scan = scanJson(bytes);
+  const elements = scan.ok ? arrayElements(bytes, scan.root) : undefined;
+  if (elements === undefined) throw new AppError('UPSTREAM_PROTOCOL', { internal: 'an event is not JSON' });
+  return elements.map(({ start, end }) => bytes.toString('utf8', start, end));
 }
 
 function parse(data: string): JsonObject {

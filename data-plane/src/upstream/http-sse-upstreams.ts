@@ -4,6 +4,7 @@
  */
 import { AppError, type LimitsDocument } from '@sallyport/schema';
 import { randomSecret } from '@sallyport/schema/platform';
+import { FairShares } from '../bridge/fair-shares.ts';
 import { isObject, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream } from '../mcp/headers.ts';
 import { SseParser, type SseEvent } from '../mcp/sse.ts';
@@ -13,6 +14,8 @@ import { TranslatedResponse } from './translated-response.ts';
 
 /** Sessions held at once on this node; each is a connection. */
 const sessionsMax = 4_000;
+/** Of one principal; beyond, those it does not use make room. */
+export const sessionsPerPrincipalMax = 256;
 /** A session that nobody used for this long is closed, in milliseconds. */
 const idleMsMax = 30 * 60_000;
 const sweepIntervalMs = 60_000;
@@ -33,7 +36,7 @@ export function ownerOfSession(upstreamSessionId: string): string | undefined {
 
 export class HttpSseUpstreams {
   readonly #options: HttpSseUpstreamsOptions;
-  readonly #sessions = new Map<string, HttpSseSession>();
+  readonly #sessions = new FairShares<HttpSseSession>();
   readonly #timer: NodeJS.Timeout;
   #opening = 0;
 
@@ -49,7 +52,7 @@ export class HttpSseUpstreams {
 
   /**
    * Sends a request of Streamable HTTP. `initialize` opens a session; anything else needs one.
-   * @throws AppError UPSTREAM_…, OVERLOADED
+   * @throws AppError UPSTREAM_…, RATE_LIMITED where the principal has too many sessions in use, OVERLOADED
    */
   async send(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
     const sessionId = headerOf(request.headers, 'mcp-session-id');
@@ -82,7 +85,8 @@ export class HttpSseUpstreams {
   async #open(request: UpstreamRequest, initialize: JsonObject): Promise<UpstreamResponse> {
     const limits = this.#options.limits();
     if (limits === undefined) throw new AppError('NOT_READY');
-    if (this.#sessions.size + this.#opening >= sessionsMax) throw new AppError('OVERLOADED');
+    const { principalId } = request;
+    this.#makeRoom(principalId);
     this.#opening++;
     try {
       const stream = await openStream(this.#options.connections, request, limits);
@@ -95,11 +99,29 @@ export class HttpSseUpstreams {
         onClose: () => this.#sessions.delete(id),
       });
       session.usedAt = this.#options.clock.monotonic();
-      this.#sessions.set(id, session);
+      this.#sessions.set(principalId, id, session);
       return await session.initialize(request, initialize);
     } finally {
       this.#opening--;
     }
+  }
+
+  /** Who has too many gives one up that is not in use; where the node has too many, who has most. */
+  #makeRoom(principalId: string): void {
+    const isOver = this.#sessions.countOf(principalId) >= sessionsPerPrincipalMax;
+    if (isOver && !this.#closeUnused(principalId)) throw new AppError('RATE_LIMITED');
+    if (this.#sessions.size + this.#opening < sessionsMax) return;
+    const most = this.#sessions.largest();
+    if (most === undefined || !this.#closeUnused(most)) throw new AppError('OVERLOADED');
+  }
+
+  #closeUnused(principalId: string): boolean {
+    for (const [, session] of this.#sessions.heldBy(principalId)) {
+      if (!session.isIdle) continue;
+      session.close(new AppError('SESSION_NOT_FOUND', { internal: 'made room for another' }));
+      return true;
+    }
+    return false;
   }
 
   #sweep(): void {

@@ -17,6 +17,8 @@ export interface MessageStream {
 
 /** What holds for one request toward the upstream. */
 export interface CallTerms {
+  /** For whom it is made. */
+  readonly principalId: string;
   /**
    * Called when the first byte is about to be written, however long that took. What it throws is what the request
    * rejects with; nothing was sent then.

@@ -18,6 +18,7 @@ export async function sendModern(
   const response = await connections.send(
     {
       transport: 'streamableHttp',
+      principalId: terms.principalId,
       url,
       method: 'POST',
       headers: [

@@ -118,6 +118,7 @@ class StreamableChannel implements LegacyChannel {
   close(): void {
     if (!this.hasSession) return;
     const terms = {
+      principalId: '',
       beforeWrite: () => undefined,
       onRequest: () => undefined,
       totalTimeoutMs: closeTimeoutMs,
@@ -226,6 +227,7 @@ async function send(
     {
       url,
       transport,
+      principalId: terms.principalId,
       method,
       headers,
       body: message === null ? null : Buffer.from(JSON.stringify(message)),
