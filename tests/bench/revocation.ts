@@ -16,7 +16,7 @@ import { RawConnection } from '../isolation/raw-connection.ts';
 import type { FromLight, ToLight } from '../revocation/light-process.ts';
 import { head, nodeSite, openLegacySession, revokeOne, type Site, type TrialResult } from '../revocation/trial.ts';
 import { createVictim, type RevocationKind, revocationKinds, type World } from '../revocation/victims.ts';
-import { startControl } from './topology.ts';
+import { nodesUrl, startControl } from './topology.ts';
 
 export interface RevocationOptions {
   /** Of each kind. */
@@ -77,7 +77,13 @@ interface Fleet {
   readonly upstream: EchoUpstream;
   readonly nodeUrls: readonly string[];
   readonly sites: readonly Site[];
-  readonly sql: postgres.Sql;
+  readonly issuer: string;
+}
+
+async function seed(databaseUrl: string): Promise<void> {
+  const sql = postgres(databaseUrl, { max: 1, onnotice: () => undefined });
+  await seedLargeConfiguration(sql, designSize);
+  await sql.end();
 }
 
 async function startFleet(options: RevocationOptions, directory: string, atEnd: AtEnd): Promise<Fleet> {
@@ -88,9 +94,8 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
   const egressAllow = `127.0.0.1/32:${new URL(upstream.url).port}`;
   const [controlPlane, api] = await startControl(egressAllow, database.url);
   atEnd(() => controlPlane.stop());
-  const sql = postgres(database.url, { max: 1, onnotice: () => undefined });
-  atEnd(() => sql.end());
-  if (options.large) await seedLargeConfiguration(sql, designSize);
+  const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
+  if (options.large) await seed(database.url);
   const administrator = new Administrator(api, runtimeCount);
   const joinToken = await administrator.createJoinToken(runtimeCount);
   const processes = lightCounts.map(() => new LightProcess());
@@ -107,7 +112,7 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
     }),
   );
   const nodes = nodeUrls.map((url, at) => nodeSite(`node-${at}`, url, upstream.arrivals));
-  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes], sql };
+  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes], issuer };
 }
 
 function nodeEnvironment(
@@ -133,7 +138,7 @@ async function everywhere({ administrator }: Fleet): Promise<void> {
   await waitFor('every runtime has the configuration', () => administrator.converged(), { deadlineMs: coldDeadlineMs });
 }
 
-async function createWorld({ administrator, upstream, nodeUrls, sql }: Fleet): Promise<World> {
+async function createWorld({ administrator, upstream, nodeUrls, issuer }: Fleet): Promise<World> {
   const { id } = await administrator.registerServer(slug, upstream.url);
   const disposable = await administrator.registerServer('disposable', upstream.url);
   const [nodeUrl = ''] = nodeUrls;
@@ -142,7 +147,8 @@ async function createWorld({ administrator, upstream, nodeUrls, sql }: Fleet): P
     serverId: id,
     slug,
     disposable,
-    sql,
+    issuer,
+    nodesUrl,
     openSession: (name, key) => openLegacySession(`${nodeUrl}/mcp/${name}`, key),
   };
 }

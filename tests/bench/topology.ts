@@ -13,6 +13,9 @@ import { testConfig } from '../kit/config.ts';
 /** Groups whose grants a decision has to look through, besides the one that allows. */
 const otherGrants = 50;
 
+/** Under which resources lie; access tokens are for URLs under it, wherever the nodes listen. */
+export const nodesUrl = 'https://mcp.example.com';
+
 export interface Topology {
   readonly nodeUrl: URL;
   /** The node's process, for its memory. */
@@ -33,11 +36,14 @@ export interface TopologyOptions {
 
 export async function startControl(egressAllow: string, databaseUrl: string): Promise<[ControlPlane, GraphqlClient]> {
   const bootstrapToken = randomSecret('spb_');
+  const port = await freePort();
   const parsed = parseConfig({
     DATABASE_URL: databaseUrl,
     SALLYPORT_SECRET_KEY: randomSecret('secret_'),
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
-    SALLYPORT_LISTEN_PORT: '0',
+    SALLYPORT_LISTEN_PORT: String(port),
+    SALLYPORT_PUBLIC_URL: `http://127.0.0.1:${port}`,
+    SALLYPORT_NODES_URL: nodesUrl,
     SALLYPORT_OPERATIONS_PORT: '0',
     SALLYPORT_EGRESS_ALLOW: egressAllow,
   });

@@ -2,7 +2,6 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
@@ -19,21 +18,20 @@ const directory = mkdtempSync(join(tmpdir(), 'sallyport-light-'));
 let upstream: EchoUpstream;
 let harness: Harness;
 let world: World;
-let sql: postgres.Sql;
 let lights: readonly LightRuntime[];
 let sites: readonly Site[];
 
 beforeAll(async () => {
   upstream = await startEchoUpstream();
-  harness = await startHarness({ upstreams: [upstream.url] });
+  harness = await startHarness({ upstreams: [upstream.url], authorizationServer: true });
   const { administrator, nodes, controlPlane } = harness;
-  sql = postgres(harness.databaseUrl, { max: 1 });
   world = {
     administrator,
     serverId: (await administrator.registerServer(slug, upstream.url)).id,
     slug,
     disposable: await administrator.registerServer('disposable', upstream.url),
-    sql,
+    issuer: new URL(controlPlane.graphqlUrl ?? '').origin,
+    nodesUrl: harness.entryOrigin,
     openSession: (name, key) => openLegacySession(`${nodes[0]?.url ?? ''}/mcp/${name}`, key),
   };
   const joinToken = await administrator.createJoinToken(lightCount);
@@ -45,7 +43,6 @@ beforeAll(async () => {
 });
 afterAll(async () => {
   await Promise.all(lights.map((light) => light.stop()));
-  await sql.end();
   await harness.stop();
   await upstream.stop();
   rmSync(directory, { recursive: true, force: true });

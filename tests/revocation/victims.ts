@@ -1,6 +1,5 @@
 /** Somebody who may call a tool, and the change that takes it from him: one of each kind of revocation. */
 import { systemClock } from '@sallyport/schema/platform';
-import type postgres from 'postgres';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -14,6 +13,7 @@ export const revocationKinds = [
   'service account disabled',
   'server disabled',
   'legacy session ended',
+  'authorization revoked',
 ] as const;
 export type RevocationKind = (typeof revocationKinds)[number];
 
@@ -45,7 +45,9 @@ export interface World {
   readonly disposable: { readonly id: string; readonly slug: string };
   /** Opens a legacy session once the key has reached a node; any serves it. */
   openSession(slug: string, key: string): Promise<string>;
-  readonly sql: postgres.Sql;
+  /** Of the authorization server, and under which its resources lie. */
+  readonly issuer: string;
+  readonly nodesUrl: string;
 }
 
 const identified = z.object({ id: z.string() });
@@ -116,16 +118,22 @@ async function createKey({ administrator }: World, principalId: string): Promise
   return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
 }
 
-/** Raises the epoch of a principal, in a transaction like any mutation's. */
-async function endSessions(sql: postgres.Sql, principalId: string): Promise<void> {
-  await sql.begin(async (tx) => {
-    await tx`update principals set epoch = epoch + 1 where id = ${principalId}`;
-    await tx`
-      with bumped as (update config_generation set generation = generation + 1 returning generation)
-      insert into config_changes (generation, everything, server_ids, principal_ids)
-      select generation, false, '{}', array[${principalId}]::uuid[] from bumped`;
-    await tx`select pg_notify('sallyport_config', '')`;
-  });
+/** An access token that a client gets by itself, and what revokes it by RFC 7009. */
+async function createAuthorization({ administrator, issuer, nodesUrl, slug }: World, serviceAccountId: string) {
+  const input = { name: 'revocation', authentication: 'SECRET', serviceAccountId };
+  const shape = z.object({ client: identified, secret: z.string() });
+  const { client, secret } = await administrator.mutate('createOAuthClient', input, 'client { id } secret', shape);
+  const headers = { authorization: `Basic ${btoa(`${client.id}:${secret}`)}` };
+  const post = (path: string, form: Readonly<Record<string, string>>) =>
+    fetch(`${issuer}${path}`, { method: 'POST', headers, body: new URLSearchParams(form) });
+  const asked = { grant_type: 'client_credentials', resource: `${nodesUrl}/mcp/${slug}`, scope: 'mcp' };
+  const answer = await (await post('/oauth/token', asked)).json();
+  const { access_token: token } = z.object({ access_token: z.string() }).parse(answer);
+  const revoke = async (): Promise<void> => {
+    const { status } = await post('/oauth/revoke', { token });
+    if (status !== 200) throw new Error(`not revoked: ${status}`);
+  };
+  return { token, revoke };
 }
 
 /** Makes somebody who may call `echo`; what it is given has reached no node yet. */
@@ -179,7 +187,13 @@ export async function createVictim(kind: RevocationKind, world: World): Promise<
       return { ...victim, revoke: () => change('updateServiceAccount', { id: principalId, status: 'DISABLED' }) };
     case 'legacy session ended': {
       const session = await waitFor('the session is opened', () => world.openSession(slug, key));
-      return { ...victim, ...legacyVictim(slug, key, session), revoke: () => endSessions(world.sql, principalId) };
+      const document = 'mutation ($id: ID!) { endSessions(input: { principalId: $id }) { authorizations } }';
+      const revoke = () => administrator.api.ask(document, { id: principalId }, z.unknown());
+      return { ...victim, ...legacyVictim(slug, key, session), revoke };
+    }
+    case 'authorization revoked': {
+      const { token, revoke } = await createAuthorization(world, principalId);
+      return { ...victim, ...modernVictim(slug, token), revoke };
     }
     default:
       return kind satisfies never;

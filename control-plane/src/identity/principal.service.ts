@@ -98,6 +98,15 @@ export async function usablePrincipal(reader: Reader, id: string, nowMs: number)
   return owner !== undefined && isUsable(owner, nowMs) ? row : undefined;
 }
 
+/** Voids every session and token of the principal on every node, for good: each carries the epoch it was made in. */
+export async function raiseEpoch(tx: Transaction, principalId: string): Promise<void> {
+  await tx
+    .update(principals)
+    .set({ epoch: sql`${principals.epoch} + 1` })
+    .where(eq(principals.id, principalId));
+  await bumpConfigGeneration(tx, { principalIds: [principalId] });
+}
+
 /** Whether the row may act or be acted for at `nowMs`; a service account besides needs an owner who may. */
 export function isUsable(row: Pick<PrincipalRow, 'status' | 'expiresAt' | 'deletedAt'>, nowMs: number): boolean {
   return (

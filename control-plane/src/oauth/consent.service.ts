@@ -5,6 +5,7 @@ import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Drizzle, Reader, Transaction } from '../database/client.ts';
 import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { raiseEpoch } from '../identity/principal.service.ts';
 import type { ClientService } from './client.service.ts';
 import { familyAbsoluteMs } from './lifetimes.ts';
 import type { ObjectStore, ServerOf } from './object-store.service.ts';
@@ -126,14 +127,15 @@ export class ConsentService {
   }
 
   /**
-   * Ends every browser session and every token of a principal, also those that clients got by themselves for a service
-   * account; its API keys stay. One's own need no permission.
+   * Ends every browser session, legacy session and token of a principal, also those that clients got by themselves for
+   * a service account; its API keys stay. One's own need no permission.
    */
   async endSessions(ctx: Context, input: MutationOptions & { readonly principalId: string }) {
     const { principalId } = input;
     if (!isUuid(principalId)) throw new AppError('NOT_FOUND');
     if (principalId !== ctx.actor.principalId) ctx.authorize('user:write');
     return mutate(this.database, input, async (tx) => {
+      await raiseEpoch(tx, principalId);
       const authorizations =
         (await this.store.endFamilies(tx, { principalId })) +
         (await this.options.clients.endOwnTokens(tx, ctx, principalId));
