@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { apiRoutes, nodeRoutes, operationsRoutes, routeMatcher } from './http-routes.ts';
+import { apiRoutes, nodeRoutes, operationsRoutes, peerRoutes, routeMatcher } from './http-routes.ts';
 
 test('a path is matched as a whole, and what is no route is none', () => {
   const match = routeMatcher(apiRoutes);
@@ -22,7 +22,7 @@ test('an unknown parameter is refused when the table is read', () => {
 });
 
 test('no path of a port stands in two rows', () => {
-  for (const routes of [apiRoutes, nodeRoutes, operationsRoutes]) {
+  for (const routes of [apiRoutes, nodeRoutes, peerRoutes, operationsRoutes]) {
     const paths = Object.values(routes).map(({ path }) => path);
     expect(new Set(paths).size).toBe(paths.length);
   }

@@ -13,6 +13,7 @@ import type { Permission } from './permissions.ts';
  * - `authenticated`: any actor; a permission: an actor who has it;
  * - `fields`: each field by its own row (control-plane/src/access/field-permissions.ts);
  * - `node`: a node, which proves who it is within the protocol;
+ * - `fleet`: a live node by the certificate that the control plane named for it; anybody else gets no connection;
  * - `endpoint`: a principal with a grant on the server, by the method table (mcp-methods.ts);
  * - `directory`: a SCIM directory by a token of its own, which sees what it provisions.
  */
@@ -23,6 +24,7 @@ export type RouteAccess =
   | 'authenticated'
   | 'fields'
   | 'node'
+  | 'fleet'
   | 'endpoint'
   | 'directory';
 
@@ -97,6 +99,17 @@ export const nodeRoutes = {
   },
   rootMetadata: { path: '/.well-known/oauth-protected-resource', methods: ['GET', 'HEAD'], access: 'public' },
   endpoint: { path: '/mcp/{slug}', methods: ['POST', 'GET', 'DELETE'], access: 'endpoint' },
+} as const satisfies HttpRoutes;
+
+const askedByNodes = { methods: ['POST'], access: 'fleet' } as const;
+
+/** The port on which nodes reach each other. */
+export const peerRoutes = {
+  notice: { path: '/peer/v1/notice', ...askedByNodes },
+  session: { path: '/peer/v1/session', ...askedByNodes },
+  response: { path: '/peer/v1/response', ...askedByNodes },
+  resume: { path: '/peer/v1/resume', ...askedByNodes },
+  exchange: { path: '/peer/v1/exchange', ...askedByNodes },
 } as const satisfies HttpRoutes;
 
 /** The operations port of both planes. */

@@ -1,5 +1,7 @@
 /** Every kind of caller of a node, made through the public API, with what the grants of a server come to for it. */
+import postgres from 'postgres';
 import { z } from 'zod';
+import { TokenIssuer } from '../kit/access-tokens.ts';
 import type { Harness } from '../kit/harness.ts';
 
 /**
@@ -10,8 +12,10 @@ export type Standing = 'unauthenticated' | 'hidden' | 'granted';
 
 export interface Caller {
   readonly name: string;
-  /** Undefined: no credential at all. */
+  /** An API key or an access token; undefined: no credential at all. */
   readonly key: string | undefined;
+  /** What it has for an endpoint that does not exist, where that is something else: tokens are for one endpoint. */
+  readonly keyForNowhere?: string;
   readonly standing: Standing;
 }
 
@@ -28,6 +32,52 @@ export function fromElsewhere(): { readonly 'x-forwarded-for': string } {
 const identified = z.object({ id: z.string() });
 const inDays = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString();
 
+/** A program that acts as an account, at the authorization server of the harness. */
+export interface TestProgram {
+  readonly id: string;
+  readonly secret: string;
+}
+
+export function makeProgram({ administrator }: Harness, serviceAccountId: string): Promise<TestProgram> {
+  const input = { name: 'program', authentication: 'SECRET', serviceAccountId };
+  const answer = z
+    .object({ client: identified, secret: z.string() })
+    .transform(({ client, secret }) => ({ id: client.id, secret }));
+  return administrator.mutate('createOAuthClient', input, 'client { id } secret', answer);
+}
+
+/** What the token endpoint answers a program that asks for a token for a server. */
+export async function askToken(harness: Harness, { id, secret }: TestProgram, slug: string): Promise<Response> {
+  const issuer = new URL(harness.controlPlane.graphqlUrl ?? '').origin;
+  const resource = `${harness.entryOrigin}/mcp/${slug}`;
+  return fetch(`${issuer}/oauth/token`, {
+    method: 'POST',
+    headers: { ...fromElsewhere(), authorization: `Basic ${btoa(`${id}:${secret}`)}` },
+    body: new URLSearchParams({ grant_type: 'client_credentials', resource, scope: 'mcp' }),
+  });
+}
+
+async function tokenOf(harness: Harness, program: TestProgram, slug: string): Promise<string> {
+  const response = await askToken(harness, program, slug);
+  return z.object({ access_token: z.string() }).parse(await response.json()).access_token;
+}
+
+/** A token that was good an hour ago, by a key that nodes are told to believe; and one that is good, which shows that. */
+async function expiredToken(harness: Harness, principalId: string): Promise<{ expired: string; good: string }> {
+  const issuer = new URL(harness.controlPlane.graphqlUrl ?? '').origin;
+  const signer = new TokenIssuer('key-of-the-matrix', { issuer, nodesUrl: harness.entryOrigin });
+  const [key] = signer.document().keys;
+  const sql = postgres(harness.databaseUrl);
+  await sql`insert into oauth_signing_keys (id, x, y, sealed_private_key, use, created_at)
+    values (${signer.kid}, ${key?.x ?? ''}, ${key?.y ?? ''}, '', 'verify', now())`;
+  await sql.end();
+  const hourAgo = Math.floor(Date.now() / 1000) - 3_600;
+  return {
+    expired: signer.token('asked', principalId, { claims: { iat: hourAgo - 600, exp: hourAgo } }),
+    good: signer.token('asked', principalId),
+  };
+}
+
 export interface Servers {
   /** The one that is asked for. */
   readonly serverId: string;
@@ -37,8 +87,37 @@ export interface Servers {
   readonly selectors: { readonly tools: string[]; readonly prompts: string[]; readonly resources: string[] };
 }
 
-/** Makes the callers; the configuration has converged when they are returned. */
-export async function makeCallers({ administrator }: Harness, servers: Servers): Promise<readonly Caller[]> {
+/** Callers with access tokens; the accounts are one with a grant, one with a grant elsewhere, and one to void. */
+async function tokenCallers(
+  harness: Harness,
+  accounts: { readonly granted: string; readonly other: string; readonly voided: string },
+): Promise<readonly Caller[]> {
+  const program = await makeProgram(harness, accounts.granted);
+  const token = await tokenOf(harness, program, 'asked');
+  const elsewhere = await tokenOf(harness, program, 'other');
+  const stranger = await makeProgram(harness, accounts.other);
+  const [ungranted, forNowhere] = [
+    await tokenOf(harness, stranger, 'asked'),
+    await tokenOf(harness, stranger, 'nowhere'),
+  ];
+  const revoked = await tokenOf(harness, await makeProgram(harness, accounts.voided), 'asked');
+  for (const status of ['DISABLED', 'ACTIVE']) {
+    await harness.administrator.mutate('updateServiceAccount', { id: accounts.voided, status }, 'id', identified);
+  }
+  const ownSigned = await expiredToken(harness, accounts.granted);
+  return [
+    { name: 'access token', key: token, standing: 'granted' },
+    { name: 'access token, signed by the test', key: ownSigned.good, standing: 'granted' },
+    { name: 'access token for another server', key: elsewhere, standing: 'unauthenticated' },
+    { name: 'access token that has expired', key: ownSigned.expired, standing: 'unauthenticated' },
+    { name: 'access token that was revoked', key: revoked, standing: 'unauthenticated' },
+    { name: 'access token without a grant', key: ungranted, keyForNowhere: forNowhere, standing: 'hidden' },
+  ];
+}
+
+/** Makes the callers of `asked`, beside `other`; the configuration has converged when they are returned. */
+export async function makeCallers(harness: Harness, servers: Servers): Promise<readonly Caller[]> {
+  const { administrator } = harness;
   const account = (name: string): Promise<{ id: string }> =>
     administrator.mutate('createServiceAccount', { name, expiresAt: inDays(2) }, 'id', identified);
   const keyOf = async (principalId: string, more: object = {}): Promise<string> => {
@@ -56,18 +135,20 @@ export async function makeCallers({ administrator }: Harness, servers: Servers):
     await administrator.api.ask(document, { input: { principalId: id, role } }, z.unknown());
     return keyOf(id);
   };
-  const [granted, expired, deactivated, other] = await Promise.all(
-    ['granted', 'expired grant', 'deactivated', 'other principal'].map(account),
+  const [granted, expired, deactivated, other, voided] = await Promise.all(
+    ['granted', 'expired grant', 'deactivated', 'other principal', 'voided'].map(account),
   );
-  if (!granted || !expired || !deactivated || !other) throw new Error('an account was not made');
+  if (!granted || !expired || !deactivated || !other || !voided) throw new Error('an account was not made');
   await grant(granted.id, servers.serverId);
   await grant(deactivated.id, servers.serverId);
   await grant(other.id, servers.otherServerId);
+  await grant(voided.id, servers.serverId);
   await grant(expired.id, servers.serverId, { notBefore: inDays(-2), notAfter: inDays(-1) });
   const deactivatedKey = await keyOf(deactivated.id);
   const disable = { id: deactivated.id, status: 'DISABLED' };
   await administrator.mutate('updateServiceAccount', disable, 'id', identified);
   const callers: Caller[] = [
+    ...(await tokenCallers(harness, { granted: granted.id, other: other.id, voided: voided.id })),
     { name: 'anonymous', key: undefined, standing: 'unauthenticated' },
     { name: 'unknown key', key: `sp_${'x'.repeat(43)}`, standing: 'unauthenticated' },
     { name: 'key without the scope', key: await keyOf(granted.id, { scopes: ['API'] }), standing: 'unauthenticated' },

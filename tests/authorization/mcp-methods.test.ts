@@ -12,7 +12,12 @@ let callers: readonly Caller[];
 
 beforeAll(async () => {
   upstream = await startFakeUpstream();
-  harness = await startHarness({ upstreams: [upstream.url], nodes: 1, environment: behindProxy });
+  harness = await startHarness({
+    upstreams: [upstream.url],
+    nodes: 1,
+    environment: behindProxy,
+    authorizationServer: true,
+  });
   const { administrator } = harness;
   const [asked, other] = [
     await administrator.registerServer('asked', upstream.url),
@@ -70,6 +75,46 @@ function paramsOf({ permission }: MethodRule, isGranted: boolean): Record<string
   }
 }
 
+/** The JSON-RPC message, marked so that the upstream can be asked whether it saw it. */
+function messageOf(
+  revision: ProtocolRevision,
+  method: string,
+  message: MethodRule['message'],
+  given: Readonly<Record<string, unknown>>,
+  marker: string,
+): string {
+  const meta = {
+    'io.modelcontextprotocol/protocolVersion': revision,
+    'io.modelcontextprotocol/clientInfo': { name: 'matrix', version: '1' },
+    'io.modelcontextprotocol/clientCapabilities': {},
+  };
+  const handshake = { protocolVersion: revision, capabilities: {}, clientInfo: { name: 'matrix', version: '1' } };
+  const own = method === 'initialize' ? handshake : given;
+  const params = { ...own, marker, ...(eraOf(revision) === 'modern' ? { _meta: meta } : {}) };
+  return JSON.stringify({ jsonrpc: '2.0', ...(message === 'request' ? { id: marker } : {}), method, params });
+}
+
+function headersOf(
+  revision: ProtocolRevision,
+  method: string,
+  given: Readonly<Record<string, unknown>>,
+  key: string | undefined,
+): Record<string, string> {
+  const name = given['name'] ?? given['uri'] ?? given['taskId'];
+  const mirrored = typeof name === 'string' ? { 'mcp-name': name } : {};
+  return {
+    ...fromElsewhere(),
+    'content-type': 'application/json',
+    accept: 'application/json, text/event-stream',
+    'mcp-protocol-version': revision,
+    ...(eraOf(revision) === 'modern' ? { 'mcp-method': method, ...mirrored } : {}),
+    ...(key === undefined ? {} : { authorization: `Bearer ${key}` }),
+  };
+}
+
+/** Of a caller who is not told of the server: those whose credential is good. */
+const hiddenCallers = ['no grant', 'other principal', 'key for another server', 'access token without a grant'];
+
 async function send(
   caller: Pick<Caller, 'key'>,
   revision: ProtocolRevision,
@@ -79,33 +124,12 @@ async function send(
 ): Promise<Outcome> {
   asked += 1;
   const marker = `matrix-${asked}`;
-  const isModern = eraOf(revision) === 'modern';
-  const name = given['name'] ?? given['uri'] ?? given['taskId'];
-  const meta = {
-    'io.modelcontextprotocol/protocolVersion': revision,
-    'io.modelcontextprotocol/clientInfo': { name: 'matrix', version: '1' },
-    'io.modelcontextprotocol/clientCapabilities': {},
-  };
-  const handshake = { protocolVersion: revision, capabilities: {}, clientInfo: { name: 'matrix', version: '1' } };
-  const params = {
-    ...(method === 'initialize' ? handshake : given),
-    marker,
-    ...(isModern ? { _meta: meta } : {}),
-  };
-  const mirrored = isModern && typeof name === 'string' ? { 'mcp-name': name } : {};
   const aborting = new AbortController();
   const response = await fetch(`${harness.entryOrigin}/mcp/asked`, {
     method: 'POST',
     signal: aborting.signal,
-    headers: {
-      ...fromElsewhere(),
-      'content-type': 'application/json',
-      accept: 'application/json, text/event-stream',
-      'mcp-protocol-version': revision,
-      ...(isModern ? { 'mcp-method': method, ...mirrored } : {}),
-      ...(caller.key === undefined ? {} : { authorization: `Bearer ${caller.key}` }),
-    },
-    body: JSON.stringify({ jsonrpc: '2.0', ...(message === 'request' ? { id: marker } : {}), method, params }),
+    headers: headersOf(revision, method, given, caller.key),
+    body: messageOf(revision, method, message, given, marker),
   });
   const isStream = response.headers.get('content-type')?.startsWith('text/event-stream') === true;
   const text = isStream ? '' : await response.text();
@@ -146,6 +170,29 @@ describe('every method of every revision, for every kind of caller', () => {
       const outcome = await send(caller, revision, method, rule.message, paramsOf(rule, true));
       expect([caller.name, outcome]).toEqual([caller.name, expectedOf(caller, rule, outcome)]);
     }
+  });
+});
+
+describe('a server that is hidden answers every method as one that does not exist, to the byte', () => {
+  const answer = async (slug: string, key: string | undefined, row: (typeof rows)[number]): Promise<string> => {
+    const { revision, method, rule } = row;
+    const body = messageOf(revision, method, rule.message, paramsOf(rule, true), 'the same');
+    const headers = headersOf(revision, method, paramsOf(rule, true), key);
+    const response = await fetch(`${harness.entryOrigin}/mcp/${slug}`, { method: 'POST', headers, body });
+    const told = [...response.headers].filter(([name]) => name !== 'date').map(([name, value]) => `${name}: ${value}`);
+    return `${response.status}\n${told.join('\n').replaceAll(slug, '{slug}')}\n${await response.text()}`;
+  };
+  test.each(rows.map((row) => [`${row.revision} ${row.method}`, row] as const))('%s', async (_name, row) => {
+    for (const caller of callers.filter(({ name }) => hiddenCallers.includes(name))) {
+      const [hidden, unknown] = [
+        await answer('asked', caller.key, row),
+        await answer('nowhere', caller.keyForNowhere ?? caller.key, row),
+      ];
+      expect([caller.name, hidden]).toEqual([caller.name, unknown]);
+      expect(hidden).toMatch(/^404/);
+    }
+    const anonymous = await answer('asked', undefined, row);
+    expect(anonymous).toBe(await answer('nowhere', undefined, row));
   });
 });
 

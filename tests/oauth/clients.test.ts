@@ -257,7 +257,10 @@ test('a user’s own consents and sessions are the user’s to end', async () =>
   const bobs = await keyOf(bob);
   expect((await plane.ask(list, { id: ada }, bobs)).errors[0]?.extensions.code).toBe('FORBIDDEN');
   expect((await plane.ask(list, { id: null }, bobs)).errors[0]?.extensions.code).toBe('FORBIDDEN');
-  expect((await plane.ask(revoke, { id: consent.node.id }, bobs)).errors[0]?.extensions.code).toBe('FORBIDDEN');
+  // Of a consent of another he is not even told that there is one.
+  const hidden = await plane.ask(revoke, { id: consent.node.id }, bobs);
+  expect(hidden.errors[0]?.extensions.code).toBe('NOT_FOUND');
+  expect(hidden).toEqual(await plane.ask(revoke, { id: '01890000-0000-7000-8000-0000000000ff' }, bobs));
   const end = 'mutation ($id: ID!) { endSessions(input: { principalId: $id }) { authorizations } }';
   expect((await plane.ask(end, { id: ada }, bobs)).errors[0]?.extensions.code).toBe('FORBIDDEN');
   expect((await plane.ask(revoke, { id: consent.node.id }, await keyOf(ada))).errors).toEqual([]);

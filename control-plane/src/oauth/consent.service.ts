@@ -1,6 +1,7 @@
 import { AppError, wholeScope } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, lt, notLike } from 'drizzle-orm';
+import { isPermitted } from '../access/rights.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Drizzle, Reader, Transaction } from '../database/client.ts';
@@ -103,11 +104,16 @@ export class ConsentService {
       .limit(page.limit + 1);
   }
 
-  /** Withdraws a consent: the client's tokens for this user are void on every node. One's own needs no permission. */
+  /**
+   * Withdraws a consent: the client's tokens for this user are void on every node. One's own needs no permission, and of
+   * another's nothing is told to who has none.
+   */
   async revoke(ctx: Context, input: MutationOptions & { readonly id: string }): Promise<OAuthConsentRow> {
     return mutate(this.database, input, async (tx) => {
       const row = await this.find(tx, input.id);
-      if (row.principalId !== ctx.actor.principalId) ctx.authorize('user:write');
+      if (row.principalId !== ctx.actor.principalId && !isPermitted(ctx.actor, 'user:write')) {
+        throw new AppError('NOT_FOUND', { internal: `${ctx.actor.principalId} lacks user:write` });
+      }
       await this.remove(tx, ctx, row);
       return row;
     });

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http';
 import { Agent, request } from 'node:https';
-import { AppError, ERRORS, toAppError, type ErrorCode } from '@sallyport/schema';
+import { AppError, ERRORS, peerRoutes, toAppError, type ErrorCode } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import type { SessionName, ToldState } from '../bridge/session-state.ts';
@@ -15,7 +15,7 @@ import type {
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { KnownPeers, Peer } from './known-peers.ts';
 import type { PeerIdentity } from './peer-certificate.ts';
-import { peerPaths, toldSchema } from './peer-server.ts';
+import { toldSchema } from './peer-server.ts';
 
 /** To connect and be heard, in milliseconds; nodes are near each other. */
 const answerTimeoutMs = 5_000;
@@ -64,7 +64,7 @@ export class PeerClient implements PeerLink {
     }
     this.#notices += 1;
     try {
-      await this.#ask(peer, peerPaths.notice, notice);
+      await this.#ask(peer, peerRoutes.notice.path, notice);
       return true;
     } catch (error) {
       this.#notTold(peer, notice, toAppError(error).message);
@@ -86,19 +86,25 @@ export class PeerClient implements PeerLink {
 
   /** Null where that node does not know it. */
   async #askForSession(peer: Peer, name: SessionName): Promise<ToldState | null> {
-    const incoming = await this.#send(peer, peerPaths.session, name, sessionTimeoutMs, null);
+    const incoming = await this.#send(peer, peerRoutes.session.path, name, sessionTimeoutMs, null);
     const answer = await readAnswer(incoming, sessionBytesMax);
     if (incoming.statusCode !== 200) throw refusalOf(answerSchema.parse(answer));
     return toldSchema.parse(answer).told;
   }
 
   async respond(nodeId: string, relayed: RelayedResponse): Promise<boolean> {
-    const { isKnown } = await this.#ask(this.#peer(nodeId), peerPaths.response, relayed);
+    const { isKnown } = await this.#ask(this.#peer(nodeId), peerRoutes.response.path, relayed);
     return isKnown ?? false;
   }
 
   async resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse> {
-    const incoming = await this.#send(this.#lostPeer(nodeId), peerPaths.resume, relayed, relayed.timeoutMs, signal);
+    const incoming = await this.#send(
+      this.#lostPeer(nodeId),
+      peerRoutes.resume.path,
+      relayed,
+      relayed.timeoutMs,
+      signal,
+    );
     const status = Number(incoming.headers['sallyport-status']);
     if (incoming.statusCode === 200 && Number.isInteger(status)) return new PeerResponse(incoming, status);
     throw refusalOf(answerSchema.parse(await readAnswer(incoming)));
@@ -109,7 +115,7 @@ export class PeerClient implements PeerLink {
     // A session that was held there is gone with it, and its client can begin another.
     if (peer === undefined) throw new AppError('SESSION_NOT_FOUND', { internal: `node ${nodeId} is not known` });
     const body = { ...relayed, body: relayed.body.toString('base64') };
-    const incoming = await this.#send(peer, peerPaths.exchange, body, exchangeTimeoutMs, signal);
+    const incoming = await this.#send(peer, peerRoutes.exchange.path, body, exchangeTimeoutMs, signal);
     const status = Number(incoming.headers['sallyport-status']);
     if (incoming.statusCode === 200 && Number.isInteger(status)) return new PeerResponse(incoming, status);
     throw refusalOf(answerSchema.parse(await readAnswer(incoming)));

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http';
 import { createServer, type Server } from 'node:https';
 import type { AddressInfo } from 'node:net';
 import { TLSSocket } from 'node:tls';
-import { AppError, toAppError } from '@sallyport/schema';
+import { AppError, peerRoutes, routeMatcher, toAppError } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { logLevels } from '../bridge/translate.ts';
@@ -13,13 +13,7 @@ import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { KnownPeers } from './known-peers.ts';
 import type { PeerIdentity } from './peer-certificate.ts';
 
-export const peerPaths = {
-  notice: '/peer/v1/notice',
-  session: '/peer/v1/session',
-  response: '/peer/v1/response',
-  resume: '/peer/v1/resume',
-  exchange: '/peer/v1/exchange',
-} as const;
+const matchRoute = routeMatcher<keyof typeof peerRoutes>(peerRoutes);
 
 /** A client's answers travel in it, bounded by the request that brought them. */
 const bodyBytesMax = 16 * 1024 * 1024;
@@ -127,8 +121,10 @@ export class PeerServer {
       const peer = certificate === undefined ? undefined : peers.byFingerprint(certificate.fingerprint256);
       if (peer === undefined) throw new AppError('UNAUTHENTICATED');
       if (this.#handlers === undefined) throw new AppError('NOT_READY');
-      if (incoming.method !== 'POST') throw new AppError('METHOD_NOT_ALLOWED');
-      await this.#answer(incoming.url ?? '', await readJson(incoming), this.#handlers, outgoing);
+      const match = matchRoute(incoming.url ?? '');
+      if (match === undefined) throw new AppError('NOT_FOUND');
+      if (!match.route.methods.some((one) => one === incoming.method)) throw new AppError('METHOD_NOT_ALLOWED');
+      await this.#answer(match.name, await readJson(incoming), this.#handlers, outgoing);
     } catch (thrown) {
       const error =
         thrown instanceof z.ZodError ? new AppError('INVALID_REQUEST', { cause: thrown }) : toAppError(thrown);
@@ -138,23 +134,28 @@ export class PeerServer {
     }
   }
 
-  async #answer(path: string, body: unknown, handlers: PeerHandlers, outgoing: ServerResponse): Promise<void> {
-    switch (path) {
-      case peerPaths.notice:
+  async #answer(
+    route: keyof typeof peerRoutes,
+    body: unknown,
+    handlers: PeerHandlers,
+    outgoing: ServerResponse,
+  ): Promise<void> {
+    switch (route) {
+      case 'notice':
         handlers.notice(noticeSchema.parse(body));
         return reply(outgoing, 200, {});
-      case peerPaths.session: {
+      case 'session': {
         const told = handlers.session(z.strictObject(sessionName).parse(body)) ?? null;
         return reply(outgoing, 200, { told });
       }
-      case peerPaths.response:
+      case 'response':
         return reply(outgoing, 200, { isKnown: handlers.response(responseSchema.parse(body)) });
-      case peerPaths.resume: {
+      case 'resume': {
         const closed = new AbortController();
         outgoing.once('close', () => closed.abort());
         return await relay(outgoing, await handlers.resume(resumeSchema.parse(body), closed.signal));
       }
-      case peerPaths.exchange: {
+      case 'exchange': {
         const closed = new AbortController();
         outgoing.once('close', () => {
           if (!outgoing.writableFinished) closed.abort();
@@ -164,7 +165,7 @@ export class PeerServer {
         return await answerFor(outgoing, await handlers.exchange(relayed, closed.signal));
       }
       default:
-        throw new AppError('NOT_FOUND');
+        route satisfies never;
     }
   }
 }
