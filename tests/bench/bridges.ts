@@ -1,6 +1,8 @@
 /** What translating between eras costs, against passing the same call through. */
+import { once } from 'node:events';
+import { Worker } from 'node:worker_threads';
 import { Pool } from 'undici';
-import { type PipelineNode, startPipelineNode, testKey } from '../data-plane/pipeline-node.ts';
+import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
 import { legacy, modern, send } from '../data-plane/requests.ts';
 import { startAskingUpstream } from '../kit/asking-upstream.ts';
 
@@ -20,9 +22,49 @@ const ways: readonly Way[] = [
   { client: 'modern', server: 'legacy' },
 ];
 
+interface Measured {
+  readonly rate: number;
+  readonly p50Ms: number;
+  /** Of the node alone. */
+  readonly cpuMicroseconds: number;
+}
+
+/** A node in a thread of its own. */
+class NodeThread {
+  readonly #worker: Worker;
+  #port = 0;
+
+  constructor(configuration: TestConfiguration) {
+    this.#worker = new Worker(new URL('./bridge-node.js', import.meta.url), { workerData: configuration });
+  }
+
+  async start(): Promise<void> {
+    this.#port = (await this.#next()) as number;
+  }
+
+  url(slug: string): string {
+    return `http://127.0.0.1:${this.#port}/mcp/${slug}`;
+  }
+
+  async cpuMicroseconds(): Promise<number> {
+    const answer = this.#next();
+    this.#worker.postMessage('cpu');
+    return (await answer) as number;
+  }
+
+  async stop(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  async #next(): Promise<unknown> {
+    const [message] = (await once(this.#worker, 'message')) as unknown[];
+    return message;
+  }
+}
+
 /** A call of the client's era, with a session where it needs one. */
 async function callOf(
-  node: PipelineNode,
+  node: NodeThread,
   { client, server }: Way,
 ): Promise<{ headers: Record<string, string>; body: string }> {
   const params = { name: tool, arguments: { query: 'open issues assigned to me', limit: 20 } };
@@ -41,11 +83,12 @@ async function callOf(
   return { body, headers: { ...common, ...headers, 'mcp-session-id': String(opened.headers['mcp-session-id']) } };
 }
 
-async function measure(node: PipelineNode, way: Way, seconds: number): Promise<{ rate: number; p50Ms: number }> {
+async function measure(node: NodeThread, way: Way, seconds: number): Promise<Measured> {
   const call = await callOf(node, way);
   const url = new URL(node.url(way.server));
   const pool = new Pool(url.origin, { connections });
   const latencies: number[] = [];
+  const cpuBefore = await node.cpuMicroseconds();
   const end = performance.now() + seconds * 1000;
   const caller = async (): Promise<void> => {
     while (performance.now() < end) {
@@ -57,14 +100,16 @@ async function measure(node: PipelineNode, way: Way, seconds: number): Promise<{
     }
   };
   await Promise.all(Array.from({ length: connections }, caller));
+  const cpuMicroseconds = ((await node.cpuMicroseconds()) - cpuBefore) / latencies.length;
   await pool.close();
   latencies.sort((a, b) => a - b);
-  return { rate: latencies.length / seconds, p50Ms: latencies[Math.floor(latencies.length / 2)] ?? Number.NaN };
+  const p50Ms = latencies[Math.floor(latencies.length / 2)] ?? Number.NaN;
+  return { rate: latencies.length / seconds, p50Ms, cpuMicroseconds };
 }
 
 /**
- * Calls one tool over each way, with clients, node and upstream in one process: the figures are of use against each
- * other only.
+ * Calls one tool over each way, in turn, with the node in a thread of its own and clients and servers in another. What a
+ * bridge costs is the node's processor time for a call against that for the same call passed through.
  */
 export async function measureBridges(
   { seconds, rounds }: { readonly seconds: number; readonly rounds: number },
@@ -79,27 +124,29 @@ export async function measureBridges(
     servers.push({ slug: era, url: upstream.url, protocolRevisions: revisions, tools: [tool] });
   }
   const grants = servers.map(({ slug }) => ({ server: slug, tools: ['*'] }));
-  const node = await startPipelineNode({ servers, grants, keepRecords: false });
+  const node = new NodeThread({ servers, grants, keepRecords: false });
   atEnd(() => node.stop());
-  const results = new Map<Way, { rate: number; p50Ms: number }[]>(ways.map((way) => [way, []]));
+  await node.start();
+  const results = new Map<Way, Measured[]>(ways.map((way) => [way, []]));
   for (const way of ways) await measure(node, way, 1);
   for (let round = 0; round < rounds; round++) {
     for (const way of ways) results.get(way)?.push(await measure(node, way, seconds));
   }
   print(`${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`);
-  print('client   server    requests/s   p50 ms   of passing through');
+  print('client   server    requests/s   p50 ms   CPU µs/request   of passing through');
   const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
-  const rateOf = (way: Way | undefined): number =>
-    way === undefined ? 0 : median(results.get(way)?.map(({ rate }) => rate) ?? []);
+  const medianOf = (way: Way, figure: keyof Measured): number =>
+    median(results.get(way)?.map((measured) => measured[figure]) ?? []);
   for (const way of ways) {
-    const passing = ways.find(({ client, server }) => client === way.client && server === way.client);
-    const p50Ms = median(results.get(way)?.map((result) => result.p50Ms) ?? []);
+    const passing = ways.find(({ client, server }) => client === way.client && server === way.client) ?? way;
+    const cpu = medianOf(way, 'cpuMicroseconds');
     const row = [
       way.client.padEnd(8),
       way.server.padEnd(8),
-      rateOf(way).toFixed(0).padStart(11),
-      p50Ms.toFixed(2).padStart(8),
-      (rateOf(way) / rateOf(passing)).toFixed(2).padStart(20),
+      medianOf(way, 'rate').toFixed(0).padStart(11),
+      medianOf(way, 'p50Ms').toFixed(2).padStart(8),
+      cpu.toFixed(0).padStart(16),
+      `${(cpu / medianOf(passing, 'cpuMicroseconds')).toFixed(2)} x`.padStart(20),
     ];
     print(row.join(' '));
   }

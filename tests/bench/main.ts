@@ -19,7 +19,8 @@ const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   --streams N     idle event streams to hold open (default 5000; 0 leaves that out)
 
 pnpm bench bridges [--seconds N] [--rounds N]
-  Measures a call between protocol eras, both ways, against the same call passed through.
+  Measures a call between protocol eras, both ways, against the same call passed through in the
+  same run: processor time of the node for each request, and their ratio.
 
 pnpm bench revocation [--trials N] [--load N] [--large]
   Measures, for each kind of revocation, how long after the mutation's answer a call is still

@@ -167,6 +167,12 @@ describe('a legacy client at a modern server', () => {
   });
 });
 
+test('a call that a legacy client wants as a task runs like any other', async () => {
+  const sent = legacy('tools/call', { name: 'count', arguments: {}, task: { ttl: 1_000 } });
+  expect((await within(await openSession(), sent)).json.result).toMatchObject({ content: [{ text: 'done' }] });
+  expect(upstream.toldOf('tools/call').at(-1)?.body).not.toContain('"task"');
+});
+
 describe('what a modern server asks in a call of a legacy client', () => {
   test('is asked on the stream of the call, and the call made again with the answers', async () => {
     const session = await openSession();

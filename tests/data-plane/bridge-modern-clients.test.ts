@@ -261,6 +261,36 @@ test('one record stands for each exchange of the client, and names what it cause
   expect(closed).toMatchObject({ outcome: 'success', upstreamRequests: ['initialize', 'tools/call'] });
 });
 
+test('progress that a legacy server tells on the stream that belongs to no call reaches the call', async () => {
+  const sent = call('hang');
+  const params = { name: 'hang', arguments: {}, _meta: { ...modernParams({}, {})._meta, progressToken: 'mine' } };
+  const controller = new AbortController();
+  let text = '';
+  const body = JSON.stringify({ jsonrpc: '2.0', id: 7, method: 'tools/call', params });
+  const calling = send(node.url('old'), {
+    ...sent,
+    body,
+    signal: controller.signal,
+    onChunk: (chunk) => (text += chunk),
+  }).catch(() => undefined);
+  await waitFor('the stream that belongs to no call', () => upstream.streams.size > 0);
+  await waitFor('the call under way', () => eventsOf(text).length === 1);
+  upstream.announce({ method: 'notifications/progress', params: { progressToken: 'mine', progress: 2 } });
+  await waitFor('the progress', () => text.includes('"progress":2'));
+  controller.abort();
+  await calling;
+});
+
+test('tasks of neither revision reach a legacy server: a call runs like any other, and there is no task to ask for', async () => {
+  const answer = await resultOf(call('count', { task: { ttl: 1_000 } }));
+  expect(answer.result).toMatchObject({ resultType: 'complete' });
+  expect(upstream.toldOf('tools/call').at(-1)?.body).not.toContain('"task"');
+  const get = modern('tasks/get', { taskId: 'any' });
+  const asked = await send(node.url('old'), { ...get, headers: { ...get.headers, 'mcp-name': 'any' } });
+  expect([asked.status, asked.json.error.code]).toEqual([404, -32601]);
+  expect(upstream.toldOf('tasks/get')).toHaveLength(0);
+});
+
 test('a listen is acknowledged with what the server offers, and tells of it by its own id', async () => {
   const params = {
     notifications: { toolsListChanged: true, promptsListChanged: true, resourceSubscriptions: ['file://a'] },

@@ -183,3 +183,13 @@ describe('a session', () => {
     expect(fake.requests.at(-1)?.headers['mcp-session-id']).toBeUndefined();
   });
 });
+
+test('a call that a legacy client wants as a task reaches a server of its era like any other', async () => {
+  const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'ide', version: '2' } };
+  const session = String((await send(nodes[0].url('fake'), legacy('initialize', params))).headers['mcp-session-id']);
+  const sent = legacy('tools/call', { task: { ttl: 1_000 }, name: 'count', arguments: { id: 'as-task' } });
+  const answer = await send(nodes[0].url('fake'), { ...sent, headers: { ...sent.headers, 'mcp-session-id': session } });
+  expect(answer.json.result.content[0].text).toBe('executed as-task');
+  const told = fake.requests.findLast(({ body }) => body.includes('as-task'));
+  expect(JSON.parse(told?.body ?? '').params).toEqual({ name: 'count', arguments: { id: 'as-task' } });
+});

@@ -1,7 +1,7 @@
 import type { ProtocolRevision } from '@sallyport/schema';
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { canAnswer, type ClientProfile } from './client-profile.ts';
-import { initializeResult, legacyError, legacyResult, modernParams, type LogLevel } from './translate.ts';
+import { initializeResult, legacyError, legacyResult, modernParams, withoutTask, type LogLevel } from './translate.ts';
 
 /** Rounds of questions one request may take, a retry for its headers included. */
 export const roundsMax = 16;
@@ -142,7 +142,7 @@ export class LegacyToModern {
     this.#round++;
     const isHandshake = request.method === 'initialize';
     const params = {
-      ...modernParams(isHandshake ? {} : request.params, client, logLevel),
+      ...modernParams(isHandshake ? {} : withoutTask(request.method, request.params), client, logLevel),
       ...(this.#answers === undefined ? {} : { inputResponses: this.#answers }),
       ...(this.#state === undefined ? {} : { requestState: this.#state }),
     };

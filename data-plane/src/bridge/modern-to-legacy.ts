@@ -8,6 +8,7 @@ import {
   modernError,
   modernResult,
   urlElicitationRequired,
+  withoutTask,
   type LogLevel,
 } from './translate.ts';
 
@@ -114,7 +115,7 @@ export class ModernToLegacy {
     if (this.#state !== 'new') return [];
     this.#state = 'running';
     const { request, upstreamId } = this.#options;
-    const params = legacyParams(request.params);
+    const params = legacyParams(withoutTask(request.method, request.params));
     const message = {
       jsonrpc: '2.0',
       id: upstreamId,

@@ -20,6 +20,16 @@ export function isLogLevel(value: unknown): value is LogLevel {
   return (logLevels as readonly unknown[]).includes(value);
 }
 
+/**
+ * The `params` of a call without what it says of legacy tasks, which are not carried: it runs like any other
+ * (2025-11-25 basic/utilities/tasks). No other method of a client has them.
+ */
+export function withoutTask(method: string, params: JsonObject): JsonObject {
+  if (method !== 'tools/call' || !('task' in params)) return params;
+  const { task: _task, ...others } = params;
+  return others;
+}
+
 /** The results that carry hints for caches (2026-07-28 server/utilities/caching). */
 const cacheable: ReadonlySet<string> = new Set([
   'server/discover',
@@ -175,7 +185,8 @@ export function initializeResult(discovered: JsonObject, revision: ProtocolRevis
 
 /** The result of `server/discover` that says what `initialize` said. */
 export function discoverResult(initialized: JsonObject, revisions: readonly string[]): JsonObject {
-  const { tasks: _tasks, ...capabilities } = objectMember(initialized, 'capabilities') ?? {};
+  // A session is opened without the client's extensions, so the server's are not offered either: both sides alike.
+  const { tasks: _tasks, extensions: _extensions, ...capabilities } = objectMember(initialized, 'capabilities') ?? {};
   const instructions = stringMember(initialized, 'instructions');
   return modernResult(
     'server/discover',

@@ -62,6 +62,7 @@ const paramsMembers = membersByFold([
   'notifications',
   '_meta',
   'taskId',
+  'task',
   'requestId',
 ]);
 const refMembers = membersByFold(['type', 'name', 'uri']);

@@ -163,12 +163,14 @@ function listenTargets(params: JsonObject): AccessTarget[] {
 
 /**
  * The tasks that a request names: of this principal and server, each.
- * @throws AppError TASK_NOT_AVAILABLE; METHOD_NOT_FOUND where the server's tasks are not let through
+ * @throws AppError TASK_NOT_AVAILABLE; METHOD_NOT_FOUND where the server's tasks are not let through, or it has none that
+ *   a modern client could name
  */
 function tasksOf(rule: MethodRule, message: Message, { authenticated, runtime, server }: Routed): OpenedTask[] {
   const tokens = taskTokens(rule, message);
   if (tokens.length === 0) return [];
-  if (!server.document.extensions.includes(tasksExtension)) throw new AppError('METHOD_NOT_FOUND');
+  const isCarried = server.document.extensions.includes(tasksExtension) && server.eras.has('modern');
+  if (!isCarried) throw new AppError(rule.permission === 'task' ? 'METHOD_NOT_FOUND' : 'TASK_NOT_AVAILABLE');
   const { id, epoch } = authenticated.principal;
   const owner = { principalId: id, principalEpoch: epoch, serverId: server.document.id };
   return tokens.map((token) => {

@@ -4,7 +4,7 @@ import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Message } from '../mcp/envelope.ts';
 import { declaredExtensionEdits } from '../mcp/extensions.ts';
 import { forwardedHeaders, mirroredHeader } from '../mcp/headers.ts';
-import { memberRange, applyEdits, type Edit } from '../mcp/json-scanner.ts';
+import { memberRange, applyEdits, removeMembers, type Edit } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections, UpstreamRequest } from '../upstream/connections.ts';
@@ -183,8 +183,18 @@ function ownerOf({ authenticated, server, session }: Routed): EventOwner {
 function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
   const { message } = routed.received;
   if (message === null) return body;
-  const edits = declaredExtensionEdits(body, message, routed.server.document.extensions);
+  const declared = declaredExtensionEdits(body, message, routed.server.document.extensions);
+  const edits = asksForLegacyTask(routed) ? [...declared, ...legacyTaskEdits(body, message)] : declared;
   return applyEdits(body, tasks.length === 0 ? edits : [...edits, ...taskEdits(body, message, tasks)]);
+}
+
+/** Tasks of 2025-11-25 are not carried; who does not offer them runs such a call like any other (basic/utilities/tasks). */
+function asksForLegacyTask({ received: { era, message } }: Routed): boolean {
+  return era === 'legacy' && message?.method === 'tools/call' && 'task' in message.params;
+}
+
+function legacyTaskEdits(body: Buffer, { paramsRange }: Message): Edit[] {
+  return paramsRange === null ? [] : removeMembers(body, paramsRange, (key) => key === 'task');
 }
 
 /** Puts the upstream's own ids where a request names tasks. */

@@ -39,6 +39,12 @@ export interface ModernClientsOptions {
   readonly sighted: Sighted;
 }
 
+interface Caller {
+  readonly client: ClientProfile;
+  /** Whether what the server sends on the stream that belongs to no call may be for it. */
+  readonly isFollowed: boolean;
+}
+
 /** What the gateway calls itself where a client said nothing. */
 const ownInfo = { name: 'sallyport', version: '0' };
 const revisionToAsk = legacyRevisions[0];
@@ -84,7 +90,7 @@ export class ModernClients implements Bridge {
 
   async #discover(exchange: BridgedExchange, client: ClientProfile, { id }: Message): Promise<UpstreamResponse> {
     const { routed } = exchange.authorized;
-    const lease = await this.#lease(exchange, client, false);
+    const lease = await this.#lease(exchange, { client, isFollowed: canBeAsked(client.capabilities) }, false);
     const { initialized } = lease.channel;
     lease.release();
     const revisions = [...modernRevisions, ...routed.server.document.protocolRevisions];
@@ -109,7 +115,9 @@ export class ModernClients implements Bridge {
     if (returned?.kind === 'parked') return await this.#resume(exchange, digest, responses, returned);
     if (returned?.kind === 'before' && isDeclined(returned.questions, responses)) return declined(message);
     this.#checkHeaders(routed, params);
-    const lease = await this.#prepared(exchange, client, logLevel);
+    const isFollowed = canBeAsked(client.capabilities) || isTold(params);
+    const caller: Caller = { client, isFollowed };
+    const lease = await this.#prepared(exchange, caller, logLevel);
     const serverInfo = objectMember(lease.channel.initialized, 'serverInfo') ?? null;
     const machine = new ModernToLegacy({
       request: { id: message.id ?? '', method, params },
@@ -125,15 +133,15 @@ export class ModernClients implements Bridge {
       serverInfo,
       now: this.#options.now,
       sighted: this.#options.sighted,
-      lease: (isFresh) => this.#lease(exchange, client, isFresh),
+      lease: (isFresh) => this.#lease(exchange, caller, isFresh),
     });
     return await call.run(lease, exchange);
   }
 
   /** A session in which the call can be made; another one where the first turns out to be forgotten. */
-  async #prepared(exchange: BridgedExchange, client: ClientProfile, logLevel: LogLevel | null): Promise<Lease> {
+  async #prepared(exchange: BridgedExchange, caller: Caller, logLevel: LogLevel | null): Promise<Lease> {
     for (let isFresh = false; ; isFresh = true) {
-      const lease = await this.#lease(exchange, client, isFresh);
+      const lease = await this.#lease(exchange, caller, isFresh);
       try {
         await setLogLevel(lease, logLevel, exchange);
         return lease;
@@ -191,12 +199,12 @@ export class ModernClients implements Bridge {
     return await peers.resume(nodeId, returned, request.signal);
   }
 
-  async #lease(exchange: BridgedExchange, client: ClientProfile, isFresh: boolean): Promise<Lease> {
+  async #lease(exchange: BridgedExchange, { client, isFollowed }: Caller, isFresh: boolean): Promise<Lease> {
     const { routed } = exchange.authorized;
     const { streamAgeMsMax } = routed.runtime.limits;
     const { principalId, principalEpoch, serverId } = ownerOf(routed);
     const parts = [serverId, routed.server.upstream.href, principalId, principalEpoch, client];
-    const events = canBeAsked(client.capabilities)
+    const events = isFollowed
       ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined, onRequest: () => undefined }
       : null;
     const key = sha256(canonicalJson(parts));
@@ -217,6 +225,11 @@ export class ModernClients implements Bridge {
       throw asUpstreamFailure(error);
     }
   }
+}
+
+/** Whether a call wants to be told something while it runs, which some servers do on the stream that belongs to no call. */
+function isTold(params: JsonObject): boolean {
+  return objectMember(params, '_meta')?.['progressToken'] !== undefined;
 }
 
 function clientOf(params: JsonObject): ClientProfile {

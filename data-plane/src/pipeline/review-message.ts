@@ -133,6 +133,9 @@ function reviewCall(bytes: Buffer, method: string, params: unknown, authorized: 
   switch (method) {
     case 'notifications/resources/updated':
       return authorized.isAllowed({ kind: 'resource', name: updatedUri(params) ?? '' }) ? bytes : null;
+    case 'notifications/tasks/status':
+      // Of 2025-11-25, with the upstream's own id of a task: none was made by way of here.
+      return null;
     case 'notifications/tasks': {
       const taskId = isObject(params) ? params['taskId'] : undefined;
       const task = authorized.tasks.find((each) => each.taskId === taskId);

@@ -39,7 +39,7 @@ export class ChannelPool {
    * @param key of all that a session may not be shared across
    * @param options.principalId whose it is
    * @param options.isFresh an idle session will not do: the one before was forgotten
-   * @param options.terms for the stream of what belongs to no request; null where the client could be asked nothing
+   * @param options.terms for the stream of what belongs to no request; null where nothing on it could be for the call
    * @throws AppError of `open`
    */
   async acquire(
@@ -49,7 +49,10 @@ export class ChannelPool {
   ): Promise<Lease> {
     if (options.isFresh) this.#drop(key);
     const idle = options.isFresh ? undefined : this.#take(key);
-    if (idle !== undefined) return idle;
+    if (idle !== undefined) {
+      if (options.events !== null) idle.listen(options.events);
+      return idle;
+    }
     const entry = new Entry(
       { key, id: String(++this.#opened), principalId: options.principalId },
       await open(),
@@ -135,6 +138,7 @@ class Entry implements Lease {
   logLevel: string | null = null;
   onMessage: ((message: JsonObject) => void) | undefined;
   #isOver = false;
+  #isListening = false;
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -178,6 +182,8 @@ class Entry implements Lease {
 
   /** Reads what belongs to no request, as long as the upstream offers it; a session works without. */
   listen(terms: CallTerms): void {
+    if (this.#isListening) return;
+    this.#isListening = true;
     const own = { ...terms, signal: this.#closing.signal };
     const read = async (): Promise<void> => {
       const messages = await this.channel.listen(own);
