@@ -106,6 +106,7 @@ async function start(
   const services = await startServices({
     database,
     secretKey: config.secretKey,
+    credentialKeys: config.credentialKeys,
     publicUrls: config.publicUrls,
     egressAllow: config.egressAllow,
     requestRates: config.requestRates,

@@ -3,6 +3,8 @@ import type { BlockList } from 'node:net';
 import { publicUrlSchema } from '@sallyport/schema';
 import { parseEgressAllowList, parseTrustedProxies } from '@sallyport/schema/platform';
 import { z } from 'zod';
+import type { KeySettings } from './credentials/create-key-provider.ts';
+import { parseKeyFile } from './credentials/key-provider.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
 import type { RequestRates } from './request-limits.ts';
 
@@ -11,6 +13,7 @@ const port = z.coerce.number().int().min(0).max(65_535);
 const rate = z.coerce.number().int().min(1).max(100_000);
 const databaseUrl = z.string().regex(/^postgres(ql)?:\/\/\S+$/, 'must be a postgres:// URL');
 const readableFile = z.string().refine((path) => existsSync(path), 'names a file that does not exist');
+const pathName = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$/, 'must be a name, such as sallyport');
 const processRoles = ['api', 'worker'] as const;
 
 /** Every variable of the environment, in the order `--help` prints them. */
@@ -25,6 +28,22 @@ const environment = z.object({
     .string()
     .min(32, 'must have at least 32 characters')
     .describe('Seals keys at rest: at least 32 characters, kept outside the database and its backups.'),
+  SALLYPORT_CREDENTIAL_KEY_FILE: readableFile
+    .optional()
+    .describe(
+      'Seals credentials toward upstreams: a file with a line for each key, an id and 32 bytes in base64, the first of ' +
+        'which seals. Without it or SALLYPORT_TRANSIT_URL no credential can be stored.',
+    ),
+  SALLYPORT_TRANSIT_URL: z
+    .url({ protocol: /^https?$/ })
+    .optional()
+    .describe('Seals them by the transit engine of a HashiCorp Vault or OpenBao instead, such as https://vault:8200.'),
+  SALLYPORT_TRANSIT_KEY: pathName.default('sallyport').describe('Name of the key in the transit engine.'),
+  SALLYPORT_TRANSIT_MOUNT: pathName.default('transit').describe('Where the transit engine is mounted.'),
+  SALLYPORT_TRANSIT_NAMESPACE: z.string().min(1).optional().describe('Namespace of the transit engine.'),
+  SALLYPORT_TRANSIT_TOKEN_FILE: readableFile
+    .optional()
+    .describe('Holds the token for the transit engine; read for each request, so an agent may renew it.'),
   SALLYPORT_ROLES: z
     .string()
     .default('api,worker')
@@ -112,6 +131,8 @@ export interface ControlPlaneConfig {
   readonly databaseConnectionsMax: number;
   readonly redisUrl: string | undefined;
   readonly secretKey: string;
+  /** Undefined: credentials cannot be stored. */
+  readonly credentialKeys: KeySettings | undefined;
   readonly roles: readonly (typeof processRoles)[number][];
   readonly listen: { readonly host: string; readonly port: number };
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
@@ -160,10 +181,39 @@ function crossProblems(env: Partial<Environment>): string[] {
   if (parseTrustedProxies(env.SALLYPORT_TRUSTED_PROXIES ?? []) === undefined) {
     problems.push('SALLYPORT_TRUSTED_PROXIES: must be addresses or CIDRs, such as 10.0.0.0/8');
   }
+  problems.push(...credentialKeyProblems(env));
   for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW ?? '').problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
   }
   return problems;
+}
+
+function credentialKeyProblems(env: Partial<Environment>): string[] {
+  const file = env.SALLYPORT_CREDENTIAL_KEY_FILE;
+  const url = env.SALLYPORT_TRANSIT_URL;
+  if (file !== undefined && url !== undefined) {
+    return ['SALLYPORT_CREDENTIAL_KEY_FILE and SALLYPORT_TRANSIT_URL are both set: choose one'];
+  }
+  if ((url === undefined) !== (env.SALLYPORT_TRANSIT_TOKEN_FILE === undefined)) {
+    return ['SALLYPORT_TRANSIT_URL and SALLYPORT_TRANSIT_TOKEN_FILE belong together: set both or none'];
+  }
+  if (url?.startsWith('http:') === true && !isLoopback(new URL(url).hostname)) {
+    return ['SALLYPORT_TRANSIT_URL: must start with https://, since keys travel over it'];
+  }
+  const parsed = file === undefined ? undefined : parseKeyFile(readFileSync(file, 'utf8'));
+  return parsed !== undefined && 'problem' in parsed ? [`SALLYPORT_CREDENTIAL_KEY_FILE: ${parsed.problem}`] : [];
+}
+
+function credentialKeysOf(env: Environment): KeySettings | undefined {
+  const {
+    SALLYPORT_CREDENTIAL_KEY_FILE: file,
+    SALLYPORT_TRANSIT_URL: url,
+    SALLYPORT_TRANSIT_TOKEN_FILE: tokenFile,
+  } = env;
+  if (file !== undefined) return { file };
+  if (url === undefined || tokenFile === undefined) return undefined;
+  const { SALLYPORT_TRANSIT_KEY: keyName, SALLYPORT_TRANSIT_MOUNT: mount } = env;
+  return { url, tokenFile, keyName, mount, namespace: env.SALLYPORT_TRANSIT_NAMESPACE };
 }
 
 /** The variables that are right, each by itself. */
@@ -195,6 +245,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     databaseConnectionsMax: data.SALLYPORT_DATABASE_CONNECTIONS_MAX,
     redisUrl: data.REDIS_URL,
     secretKey: data.SALLYPORT_SECRET_KEY,
+    credentialKeys: credentialKeysOf(data),
     roles: data.SALLYPORT_ROLES,
     listen: { host: data.SALLYPORT_LISTEN_HOST, port: data.SALLYPORT_LISTEN_PORT },
     tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },

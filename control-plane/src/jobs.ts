@@ -18,6 +18,8 @@ const housekeepingIntervalMs = 10 * 60_000;
 /** How long an event of the control plane waits for its place in the chain. */
 const chainIntervalMs = 5_000;
 const checkpointIntervalMs = 60_000;
+/** How soon a new key-encryption key wraps what older ones did. */
+const rewrapIntervalMs = 60_000;
 const partitionIntervalMs = 3_600_000;
 /** Audit batches in work at once in one process; those of one spool epoch wait for each other anyway. */
 const auditBatchesConcurrent = 4;
@@ -25,7 +27,7 @@ const metricsWindowsConcurrent = 2;
 
 export interface JobsOptions {
   readonly database: Database;
-  readonly services: Pick<Services, 'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm'>;
+  readonly services: Pick<Services, 'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping'>;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
   readonly clock: Clock;
@@ -80,6 +82,7 @@ export function startJobs(options: JobsOptions): Jobs {
     queues.consumer(metricsQueue, { concurrency: metricsWindowsConcurrent, handle: (data) => traffic.ingest(data) }),
   ];
   const timers = [
+    every('rewrap', rewrapIntervalMs, log, async () => void (await services.rewrapping.run())),
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),

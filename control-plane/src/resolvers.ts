@@ -4,6 +4,7 @@ import { AuditResolver } from './audit/audit.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
 import { DefinitionBodyResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
 import { ServerResolver } from './catalog/server.resolver.ts';
+import { CredentialResolver, ServerCredentialModeResolver } from './credentials/credential.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
 import { ApiKeyResolver } from './identity/api-key.resolver.ts';
 import { GroupResolver } from './identity/group.resolver.ts';
@@ -18,6 +19,7 @@ import type { Services } from './services.ts';
 export const resolverClasses = [
   ApiKeyResolver,
   AuditResolver,
+  CredentialResolver,
   DefinitionBodyResolver,
   DefinitionResolver,
   FleetResolver,
@@ -31,6 +33,7 @@ export const resolverClasses = [
   RoleProposalResolver,
   RoleResolver,
   ScimResolver,
+  ServerCredentialModeResolver,
   ServerResolver,
   ServiceAccountResolver,
   TargetUserResolver,
@@ -43,6 +46,7 @@ export function createResolvers(services: Services): readonly object[] {
   return [
     new ApiKeyResolver(services),
     new AuditResolver(services),
+    new CredentialResolver(services),
     new DefinitionBodyResolver(),
     new DefinitionResolver(services),
     new FleetResolver(services.fleet),
@@ -56,6 +60,7 @@ export function createResolvers(services: Services): readonly object[] {
     new RoleProposalResolver(),
     new RoleResolver(services),
     new ScimResolver(services.scim),
+    new ServerCredentialModeResolver(),
     new ServerResolver(services),
     new ServiceAccountResolver(services),
     new TargetUserResolver(services),

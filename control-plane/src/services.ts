@@ -20,12 +20,17 @@ import { ExportService } from './audit/export.service.ts';
 import type { AuditAlarm, NodeKeys } from './audit/ingest.service.ts';
 import { TrafficQueryService } from './audit/traffic-query.service.ts';
 import { DefinitionService } from './catalog/definition.service.ts';
-import { DiscoveryJob } from './catalog/discovery.job.ts';
+import { DiscoveryJob, type DiscoveryJobDependencies } from './catalog/discovery.job.ts';
 import { serverExists, serverOfSlug } from './catalog/server-lookup.service.ts';
 import { DiscoveryService } from './catalog/discovery.service.ts';
 import { HealthService } from './catalog/health.service.ts';
-import { ServerService } from './catalog/server.service.ts';
+import { ServerService, type ServerServiceDependencies } from './catalog/server.service.ts';
 import { type Context, systemContext } from './context.ts';
+import { CredentialVault } from './credentials/credential-vault.ts';
+import { createKeyProvider, type KeySettings } from './credentials/create-key-provider.ts';
+import { LendingService, needOf } from './credentials/lending.service.ts';
+import { RewrapService } from './credentials/rewrap.service.ts';
+import { ServerCredentialService } from './credentials/server-credential.service.ts';
 import type { Database, Reader, Transaction } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
@@ -63,6 +68,8 @@ import { RequestLimits, type RequestRates } from './request-limits.ts';
 export interface ServicesOptions {
   readonly database: Database;
   readonly secretKey: string;
+  /** Where the key that seals credentials lives; undefined where there is none. */
+  readonly credentialKeys: KeySettings | undefined;
   readonly publicUrls: PublicUrls | undefined;
   readonly egressAllow: readonly EgressAllowance[];
   readonly requestRates: RequestRates;
@@ -193,6 +200,35 @@ function oauthServices(
   };
 }
 
+function discoveryOf(
+  { database, build, clock, log }: ServicesOptions,
+  health: HealthService,
+  parts: Pick<DiscoveryJobDependencies, 'egress' | 'askNode' | 'credentialHeaders'>,
+): DiscoveryJob {
+  const store = new DiscoveryService(database, health);
+  const asSystem = systemContext('discovery', discoveryPermissions, { clock, log });
+  return new DiscoveryJob({ ...parts, database, store, systemContext: asSystem, build });
+}
+
+/** The catalog, and what its servers are called with. */
+function serverServices(
+  { database, credentialKeys, clock, log }: ServicesOptions,
+  others: Omit<ServerServiceDependencies, 'database' | 'credentials'>,
+) {
+  const vault = new CredentialVault(createKeyProvider(credentialKeys, clock));
+  const servers: ServerService = new ServerService({
+    ...others,
+    database,
+    credentials: { destroyFor: (tx, ctx, server) => credentials.serverCredentials.destroyFor(tx, ctx, server) },
+  });
+  const credentials = {
+    serverCredentials: new ServerCredentialService({ database, vault, servers }),
+    rewrapping: new RewrapService({ database, vault, log }),
+    lending: new LendingService({ database, vault, clock, log }),
+  };
+  return { servers, credentials };
+}
+
 /** Keys for the API and tokens of directories; what fails at either counts for the network. */
 function guardedAuthentication(
   { database, metrics, clock }: ServicesOptions,
@@ -219,7 +255,7 @@ function fleetOf(
   options: ServicesOptions,
   epochs: EpochService,
   health: HealthService,
-  reports: Pick<FleetOptions, 'doubtServer' | 'definitionsSighted'>,
+  asked: Pick<FleetOptions, 'doubtServer' | 'definitionsSighted' | 'lend'>,
 ): Promise<Fleet> {
   const { database, secretKey, publicUrls, addressOf, metrics, clock, log } = options;
   return startFleet({
@@ -233,7 +269,7 @@ function fleetOf(
     watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
     spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
-    ...reports,
+    ...asked,
   });
 }
 
@@ -258,7 +294,8 @@ export async function startServices(options: ServicesOptions) {
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
-  const servers = new ServerService({ database, egress, grants, health, groupExists, onDeleted, onUndiscovered });
+  const told = { onDeleted, onUndiscovered };
+  const { servers, credentials } = serverServices(options, { egress, grants, health, groupExists, ...told });
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
@@ -269,14 +306,12 @@ export async function startServices(options: ServicesOptions) {
   const fleet: Fleet = await fleetOf(options, epochs, health, {
     doubtServer: (serverId) => discovery.doubt(serverId),
     definitionsSighted: (nodeId, serverId, sightings) => discovery.sighted(nodeId, serverId, sightings),
+    lend: (nodeId, need) => credentials.lending.lend(nodeId, need),
   });
-  const discovery: DiscoveryJob = new DiscoveryJob({
-    database,
+  const discovery: DiscoveryJob = discoveryOf(options, health, {
     egress,
-    store: new DiscoveryService(database, health),
-    systemContext: systemContext('discovery', discoveryPermissions, { clock, log }),
-    askNode: (_serverId, url) => fleet.syncServer.discoverThroughNode(url),
-    build: options.build,
+    askNode: (server) => fleet.syncServer.discoverThroughNode({ url: server.url, credential: needOf(server) }),
+    credentialHeaders: (server) => credentials.lending.headersFor(server),
   });
   const scim = scimOf(options, principals, groups);
   const limits = new RequestLimits(clock, options.requestRates);
@@ -291,6 +326,7 @@ export async function startServices(options: ServicesOptions) {
     ...access,
     grants,
     servers,
+    ...credentials,
     definitions: new DefinitionService(database),
     principals,
     groups,

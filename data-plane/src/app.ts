@@ -32,6 +32,7 @@ import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { Connections } from './upstream/connections.ts';
+import { UpstreamCredentials } from './upstream/credentials.ts';
 import { DefinitionSightings } from './upstream/definition-sightings.ts';
 import { ObservedHealth } from './upstream/observed-health.ts';
 
@@ -78,8 +79,12 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
   const load = new LoadMeter(clock);
   const peers = await startPeers(config, log);
-  const base = { config, log, clock, store, state, egress, slots, load, peers };
-  const sync = createSyncClient(base);
+  const credentials: UpstreamCredentials = new UpstreamCredentials({
+    lend: (need) => sync.lend(need),
+    now: () => store.now(),
+  });
+  const base = { config, log, clock, store, state, egress, slots, load, peers, credentials };
+  const sync: SyncClient = createSyncClient(base);
   const operations = await startOperationsServer({
     ...config.operations,
     registry,
@@ -141,6 +146,7 @@ interface Base {
   readonly slots: ExchangeSlots;
   readonly load: LoadMeter;
   readonly peers: PeerParts;
+  readonly credentials: UpstreamCredentials;
 }
 
 function readinessOf(state: State, store: RuntimeStore): Readiness {
@@ -152,7 +158,18 @@ function readinessOf(state: State, store: RuntimeStore): Readiness {
   return { ready: reasons.length === 0, reasons };
 }
 
-function createSyncClient({ config, log, clock, store, state, egress, slots, load, peers }: Base): SyncClient {
+function createSyncClient({
+  config,
+  log,
+  clock,
+  store,
+  state,
+  egress,
+  slots,
+  load,
+  peers,
+  credentials,
+}: Base): SyncClient {
   const clientInfo = { name: 'sallyport', version: build };
   return new SyncClient({
     url: config.syncUrl,
@@ -170,9 +187,12 @@ function createSyncClient({ config, log, clock, store, state, egress, slots, loa
     log,
     spoolEpochs: () => state.telemetry?.shipper.epochs ?? [],
     load: () => load.read(slots.total, state.telemetry),
-    discover: (url) =>
+    onReturned: () => credentials.forgetUsers(),
+    onForget: (serverId, principalId) => credentials.forget(serverId, principalId),
+    discover: (url, credentialHeaders) =>
       discoverUpstream({
         url,
+        credentialHeaders,
         egress,
         timeoutMs: discoveryTimeoutMs,
         clientInfo,
@@ -185,7 +205,7 @@ function createSyncClient({ config, log, clock, store, state, egress, slots, loa
 function createEdges(
   options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry; readonly nodeId: string },
 ) {
-  const { config, log, clock, store, egress, slots, load, sync, telemetry, nodeId } = options;
+  const { config, log, clock, store, egress, slots, load, sync, telemetry, nodeId, credentials } = options;
   const { identity, known, server } = options.peers;
   const peerClient = new PeerClient(nodeId, { identity, peers: known, log });
   const health = new ObservedHealth({
@@ -202,6 +222,7 @@ function createEdges(
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     connections: new Connections(egress),
+    credentials,
     peers: peerClient,
     health,
     sightings,

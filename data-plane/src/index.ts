@@ -12,5 +12,6 @@ export { buildFromDocuments } from './runtime/build-runtime.ts';
 export { RuntimeStore } from './runtime/runtime-store.ts';
 export { Listener, type ListenerLimits } from './server.ts';
 export { Connections } from './upstream/connections.ts';
+export { type CredentialSource, UpstreamCredentials } from './upstream/credentials.ts';
 export { DefinitionSightings } from './upstream/definition-sightings.ts';
 export { ObservedHealth } from './upstream/observed-health.ts';

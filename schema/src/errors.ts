@@ -246,6 +246,43 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'The MCP server did not accept the gateway.',
   },
+  CREDENTIAL_REFUSED: {
+    owner: 'upstream',
+    http: 502,
+    jsonRpc: 1035,
+    retryable: false,
+    publicMessage: 'The MCP server did not accept the credential that the gateway has for it; it must be set anew.',
+  },
+  CREDENTIAL_MISSING: {
+    owner: 'config',
+    http: 502,
+    jsonRpc: 1036,
+    retryable: false,
+    publicMessage: 'The gateway has no credential for this MCP server; an administrator has to set it.',
+  },
+  CREDENTIAL_UNAVAILABLE: {
+    owner: 'platform',
+    http: 503,
+    jsonRpc: 1037,
+    retryable: true,
+    publicMessage: 'The credential for this MCP server cannot be had just now; try again shortly.',
+  },
+  CONNECTION_NEEDED: {
+    owner: 'client',
+    http: 200,
+    jsonRpc: -32042,
+    retryable: false,
+    publicMessage: 'Your account is not connected to this MCP server.',
+  },
+  CREDENTIAL_KEY_MISSING: {
+    owner: 'config',
+    http: 409,
+    jsonRpc: 1038,
+    retryable: false,
+    publicMessage:
+      'No key is configured to seal credentials with, so none can be stored: set SALLYPORT_CREDENTIAL_KEY_FILE or ' +
+      'SALLYPORT_TRANSIT_URL on the control plane.',
+  },
   CANCELLED: {
     owner: 'client',
     http: 200,

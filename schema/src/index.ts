@@ -2,6 +2,7 @@ export * from './audit-export.ts';
 export * from './audit.ts';
 export * from './canonical-json.ts';
 export * from './condition.ts';
+export * from './credential.ts';
 export * from './decide.ts';
 export * from './definition-check.ts';
 export * from './definition-digest.ts';

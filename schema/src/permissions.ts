@@ -7,6 +7,9 @@ export const permissions = [
   // Of servers that a group one belongs to owns; in a role limited to servers, of those.
   'server:writeOwn',
   'server:approve',
+  // Of servers: who may set what the gateway proves itself with.
+  'credential:read',
+  'credential:write',
   'group:read',
   'group:write',
   'user:read',
@@ -41,6 +44,8 @@ export const serverPermissions: readonly Permission[] = [
   'server:write',
   'server:writeOwn',
   'server:approve',
+  'credential:read',
+  'credential:write',
 ];
 
 /** In no custom role: whoever had it could give himself all the rest. */
@@ -58,6 +63,7 @@ export function isPermission(text: string): text is Permission {
 
 const reading = [
   'server:read',
+  'credential:read',
   'group:read',
   'user:read',
   'serviceAccount:read',

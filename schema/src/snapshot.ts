@@ -4,17 +4,18 @@
  */
 import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
+import { serverCredentialSchema } from './credential.ts';
 import { parseCidr } from './ip-address.ts';
 import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 7;
+export const snapshotFormat = 8;
 /**
- * What a node of this build reads: 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and
- * nothing else differs.
+ * What a node of this build reads: 7 knows no credentials of servers, 6 pins no instructions, 5 has no headers of
+ * parameters, 4 no limits of keys, and nothing else differs.
  */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 6, 5, 4];
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 7, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -101,6 +102,8 @@ export const serverDocumentSchema = z.strictObject({
   auditMode: z.enum(['buffered', 'strict']),
   /** Refuse this server when the node has been without the control plane for longer. Null: the fleet's default. */
   configStalenessMaxMs: z.number().int().positive().nullable(),
+  /** How the gateway proves itself to the upstream; absent where it does not. */
+  credential: serverCredentialSchema.optional(),
 });
 export type ServerDocument = z.infer<typeof serverDocumentSchema>;
 

@@ -6,6 +6,7 @@
  * `health` flow at any time after `welcome`. Each message is one JSON text frame; the WebSocket compresses.
  */
 import { z } from 'zod';
+import { credentialNeedSchema, credentialOutcomeSchema } from './credential.ts';
 import { apiRoutes } from './http-routes.ts';
 import { definitionKinds, historySchema, manifestDeltaSchema, manifestSchema, upstreamTransports } from './snapshot.ts';
 
@@ -21,6 +22,9 @@ export const heartbeatIntervalMs = 2_000;
 export const contactLostAfterMs = 5_000;
 /** Unseen for this long, a node leaves the denominator as gone. */
 export const nodeGoneAfterMs = 60_000;
+
+/** Credentials asked for in one message. */
+export const credentialNeedsMax = 64;
 
 const instantMs = z.number().int().nonnegative();
 const hash = z.string().regex(/^[0-9a-f]{64}$/);
@@ -178,6 +182,17 @@ export const nodeMessageSchema = z.discriminatedUnion('type', [
   }),
   /** Registers a fresh public key, signed by the one in force; sent well before the node key expires. */
   z.strictObject({ type: z.literal('renew'), publicKey, signature: z.base64() }),
+  /** Asks for credentials toward upstreams; each is answered by its own `credential`. */
+  z.strictObject({
+    type: z.literal('needCredentials'),
+    /** X25519, SPKI DER in base64: what they are to be sealed to. The node key signs it, over `lendingKeyText`. */
+    publicKey,
+    signature: z.base64().max(256),
+    needs: z
+      .array(z.strictObject({ requestId: z.string().max(128), need: credentialNeedSchema }))
+      .min(1)
+      .max(credentialNeedsMax),
+  }),
   /** Something an operator must know: a refused manifest, a dropped spool, a key that does not open. */
   z.strictObject({ type: z.literal('alarm'), code: z.string(), message: z.string() }),
   /** The node is draining; it will close. */
@@ -226,6 +241,19 @@ export const controlPlaneMessageSchema = z.discriminatedUnion('type', [
     type: z.literal('peers'),
     peers: z.array(z.strictObject({ nodeId: z.string(), url: z.string(), certificate: z.base64() })),
   }),
-  z.strictObject({ type: z.literal('discover'), requestId: z.string(), url: z.url({ protocol: /^https?$/ }) }),
+  z.strictObject({
+    type: z.literal('discover'),
+    requestId: z.string(),
+    url: z.url({ protocol: /^https?$/ }),
+    /** What to ask a credential for first; absent where the server is looked at without. */
+    credential: credentialNeedSchema.optional(),
+  }),
+  z.strictObject({ type: z.literal('credential'), requestId: z.string(), outcome: credentialOutcomeSchema }),
+  /** Credentials that may not be used any more, though no document says so; null stands for all. */
+  z.strictObject({
+    type: z.literal('forgetCredentials'),
+    serverId: z.string().nullable(),
+    principalId: z.string().nullable(),
+  }),
 ]);
 export type ControlPlaneMessage = z.infer<typeof controlPlaneMessageSchema>;

@@ -360,7 +360,7 @@ test('only a node that joined after another was last heard may be its successor'
 
 test('an upstream is discovered through a node, and its problem comes back as a code', async () => {
   const { node } = await join();
-  const found = control.fleet.syncServer.discoverThroughNode('http://10.0.0.1/mcp');
+  const found = control.fleet.syncServer.discoverThroughNode({ url: 'http://10.0.0.1/mcp', credential: null });
   const asked = await node.next('discover');
   expect(asked.url).toBe('http://10.0.0.1/mcp');
   const result = {
@@ -374,7 +374,7 @@ test('an upstream is discovered through a node, and its problem comes back as a 
   };
   node.send({ type: 'discovered', requestId: asked.requestId, outcome: { ok: true, result } });
   expect(await found).toEqual(result);
-  const failed = control.fleet.syncServer.discoverThroughNode('http://10.0.0.2/mcp');
+  const failed = control.fleet.syncServer.discoverThroughNode({ url: 'http://10.0.0.2/mcp', credential: null });
   const again = await node.next('discover', node.received.indexOf(asked) + 1);
   node.send({
     type: 'discovered',

@@ -68,6 +68,7 @@ function jobWith(overrides: Partial<DiscoveryJobDependencies> = {}, clock: Clock
     store: new DiscoveryService(database, health),
     systemContext: { ...administrator, clock },
     askNode: noNode,
+    credentialHeaders: () => Promise.resolve([]),
     build: 'test',
     ...overrides,
     options: { tickMs: 10, timeoutMs: 20_000, ...overrides.options },
@@ -162,7 +163,7 @@ test('what the control plane cannot reach is discovered by a node', async () => 
   const id = await register({ url: 'http://10.0.0.1:8080/mcp' });
   const asked: string[] = [];
   const job = jobWith({
-    askNode: (_serverId, url) => {
+    askNode: ({ url }) => {
       asked.push(url);
       return Promise.resolve(learntByNode);
     },

@@ -9,9 +9,11 @@ import {
   type ListenerLimits,
   loneNode,
   ObservedHealth,
+  type CredentialSource,
   type PeerLink,
   Pipeline,
   RuntimeStore,
+  UpstreamCredentials,
 } from '@sallyport/data-plane';
 import {
   AppError,
@@ -28,6 +30,7 @@ import {
   type OAuthDocument,
   principalShard,
   protocolRevisions,
+  type ServerCredentialReference,
   sha256,
   type Sighting,
   type UpstreamTransport,
@@ -63,6 +66,7 @@ export interface TestServer {
   readonly extensions?: readonly string[];
   readonly transport?: UpstreamTransport;
   readonly configStalenessMaxMs?: number;
+  readonly credential?: ServerCredentialReference;
 }
 
 export interface TestGrant extends Partial<Omit<GrantEntry, 'id'>> {
@@ -88,6 +92,8 @@ export interface TestConfiguration {
   readonly listPollMs?: number;
   /** Default true; false where there would be too many. */
   readonly keepRecords?: boolean;
+  /** Stands for the control plane; default: it has none. */
+  readonly lend?: CredentialSource['lend'];
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
 
@@ -133,6 +139,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       }),
       auditMode: server.auditMode ?? 'buffered',
       configStalenessMaxMs: server.configStalenessMaxMs ?? null,
+      ...(server.credential === undefined ? {} : { credential: server.credential }),
     });
     const grants = configuration.grants
       .filter((grant) => grant.server === server.slug)
@@ -235,14 +242,15 @@ class ArrayAudit {
   }
 }
 
-function observing(store: RuntimeStore) {
+function observing(store: RuntimeStore, { lend = noCredential }: TestConfiguration) {
   const doubted: string[] = [];
   const doubt = (serverId: string): void => void doubted.push(serverId);
   const sightings: (Sighting & { readonly serverId: string })[] = [];
   const saw = (serverId: string, seen: readonly Sighting[]): void =>
     void sightings.push(...seen.map((each) => ({ serverId, ...each })));
+  const credentials = new UpstreamCredentials({ lend, now: () => store.now() });
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt });
-  return { doubted, seen: sightings, health, sightings: { seen: saw } };
+  return { doubted, seen: sightings, health, credentials, sightings: { seen: saw } };
 }
 
 function receiveSettings({ listener }: TestConfiguration) {
@@ -252,10 +260,14 @@ function receiveSettings({ listener }: TestConfiguration) {
   };
 }
 
+const noCredential: CredentialSource['lend'] = () =>
+  Promise.resolve({ ok: false, problem: 'CREDENTIAL_MISSING', connectUrl: null });
+
+const clock = systemClock;
+const log = createLog({ name: 'node', level: 'silent' });
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration, peers: PeerLink = loneNode('node-1')) {
-  const clock = systemClock;
-  const log = createLog({ name: 'node', level: 'silent' });
   const store = new RuntimeStore({ clock });
   const configure = (next: TestConfiguration): void =>
     store.swap(buildFromDocuments(documentsOf(next), { revision: next.revision ?? 1 }));
@@ -263,7 +275,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   configure(configuration);
   const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
   const egress = createEgress({ allow, connectionsPerOriginMax: 1024, ...configuration.egress });
-  const { doubted, seen, ...observed } = observing(store);
+  const { doubted, seen, ...observed } = observing(store, configuration);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const pipeline = new Pipeline({
     runtimes: store,

@@ -24,6 +24,8 @@ export interface FakeUpstream {
   readonly executions: ReadonlyMap<string, number>;
   /** Answers the next requests instead of the built-in behaviour, until it returns false. */
   intercept(answer: (request: UpstreamRequest, response: ServerResponse) => boolean | Promise<boolean>): void;
+  /** From now on: what is not accepted is answered 401 with the challenge. */
+  guard(isAccepted: (request: UpstreamRequest) => boolean, challenge?: string): void;
   stop(): Promise<void>;
 }
 
@@ -138,6 +140,8 @@ class Upstream {
   readonly requests: UpstreamRequest[] = [];
   readonly executions = new Map<string, number>();
   intercepting: ((request: UpstreamRequest, response: ServerResponse) => boolean | Promise<boolean>) | undefined;
+  isAccepted: (request: UpstreamRequest) => boolean = () => true;
+  challenge = '';
   private readonly eras: 'dual' | 'legacy' | 'modern';
   private readonly tools: readonly string[];
 
@@ -155,6 +159,10 @@ class Upstream {
     const { method: httpMethod = '', url: path = '', rawHeaders, headers } = incoming;
     const request = { httpMethod, path, rawHeaders, headers, body: Buffer.concat(chunks).toString(), closed };
     this.requests.push(request);
+    if (!this.isAccepted(request)) {
+      response.writeHead(401, { 'content-type': 'application/json', 'www-authenticate': this.challenge });
+      return void response.end('{"error":"invalid_token"}');
+    }
     if (this.intercepting !== undefined) {
       if (await this.intercepting(request, response)) return;
       this.intercepting = undefined;
@@ -253,6 +261,10 @@ export async function startFakeUpstream(options: FakeUpstreamOptions = {}): Prom
     executions: upstream.executions,
     intercept: (answer) => {
       upstream.intercepting = answer;
+    },
+    guard: (isAccepted, challenge = 'Bearer realm="upstream"') => {
+      upstream.isAccepted = isAccepted;
+      upstream.challenge = challenge;
     },
     stop: async () => {
       server.closeAllConnections();

@@ -74,6 +74,7 @@ export async function startTestControlPlane(
       healthReports.push(...observations.map(({ serverId }) => ({ nodeId, serverId })));
       return Promise.resolve();
     },
+    lend: () => Promise.resolve({ ok: false, problem: 'CREDENTIAL_MISSING', connectUrl: null }),
     doubtServer: (serverId) => {
       doubts.push(serverId);
       return Promise.resolve();
@@ -147,6 +148,8 @@ export function startTestNode(
     peerUrl: null,
     peerCertificate: null,
     onPeers: () => undefined,
+    onReturned: () => undefined,
+    onForget: () => undefined,
     clock,
     log: quiet,
     spoolEpochs: () => [],

@@ -43,6 +43,8 @@ export interface Harness {
   readonly administrator: Administrator;
   readonly controlPlane: ControlPlane;
   readonly nodes: readonly RunningNode[];
+  /** Of each node, by its index: all that it has on disk. */
+  readonly dataDirectories: readonly string[];
   /** Of the round-robin entry: each request goes to the next node. */
   readonly entryOrigin: string;
   readonly databaseUrl: string;
@@ -209,6 +211,7 @@ async function start(
     administrator,
     controlPlane,
     nodes,
+    dataDirectories: joined.map(({ directory }) => directory),
     entryOrigin,
     databaseUrl: database.url,
     ownerKey,

@@ -11,6 +11,7 @@ import {
   ObservedHealth,
   Pipeline,
   RuntimeStore,
+  UpstreamCredentials,
 } from '@sallyport/data-plane';
 import { SyncClient } from '@sallyport/data-plane/runtime';
 import { AppError } from '@sallyport/schema';
@@ -21,6 +22,16 @@ import type { Call } from './victims.ts';
 
 const log = createLog({ name: 'light', level: 'silent' });
 const answer = Buffer.from('{"jsonrpc":"2.0","id":1,"result":{"content":[]}}');
+/** Of what only a whole node has. */
+const alone = {
+  build: 'light',
+  labels: {},
+  peerUrl: null,
+  peerCertificate: null,
+  onPeers: () => undefined,
+  onReturned: () => undefined,
+  onForget: () => undefined,
+};
 const idle = {
   exchangesOpen: 0,
   requestsPerSecond: 0,
@@ -88,11 +99,7 @@ export function startLightRuntime(options: {
     dataDirectory: options.directory,
     nodeSecret: randomSecret('node_'),
     name: options.name,
-    build: 'light',
-    labels: {},
-    peerUrl: null,
-    peerCertificate: null,
-    onPeers: () => undefined,
+    ...alone,
     store,
     clock,
     log,
@@ -107,6 +114,7 @@ export function startLightRuntime(options: {
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     metrics: { exchangeClosed: () => undefined },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
+    credentials: new UpstreamCredentials({ lend: (need) => sync.lend(need), now: () => store.now() }),
     peers: loneNode('node-1'),
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),

@@ -11,6 +11,7 @@ import { type RoundRobinEntry, startRoundRobinEntry } from './round-robin-entry.
 import {
   claimDirectory,
   createStateDirectory,
+  ensureCredentialKey,
   ensureSecrets,
   readState,
   recordChildren,
@@ -113,6 +114,7 @@ class Start {
     const directory = this.#directory;
     terminal.write(`Sallyport starts. Its data lies in ${directory.root}\n`);
     const secrets = ensureSecrets(directory, nodeNames.length);
+    ensureCredentialKey(directory);
     const memory = remember(directory);
     const { ports, notices } = await choosePorts(
       { entry: this.#options.port, api: this.#options.apiPort },

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto';
 import { chmodSync, existsSync, linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { randomSecret } from '@sallyport/schema/platform';
@@ -10,6 +11,8 @@ export interface StateDirectory {
   readonly logs: string;
   readonly postgres: string;
   readonly secretsFile: string;
+  /** The key that credentials toward upstreams are sealed with; a file of its own, as the control plane reads it. */
+  readonly credentialKeyFile: string;
   readonly stateFile: string;
   readonly runFile: string;
 }
@@ -21,6 +24,7 @@ export function stateDirectory(parent: string): StateDirectory {
     logs: join(root, 'logs'),
     postgres: join(root, 'postgres'),
     secretsFile: join(root, 'secrets.json'),
+    credentialKeyFile: join(root, 'credential-keys'),
     stateFile: join(root, 'state.json'),
     runFile: join(root, 'run.json'),
   };
@@ -53,6 +57,15 @@ export function ensureSecrets(directory: StateDirectory, nodeCount: number): Sec
   writePrivateJson(directory.secretsFile, secrets);
   return secrets;
 }
+
+/** Makes the key that seals credentials toward upstreams, where there is none yet. */
+export function ensureCredentialKey({ credentialKeyFile }: StateDirectory): void {
+  if (existsSync(credentialKeyFile)) return;
+  const partial = `${credentialKeyFile}.partial`;
+  writeFileSync(partial, `start ${randomBytes(credentialKeyBytes).toString('base64')}\n`, { mode: 0o600 });
+  renameSync(partial, credentialKeyFile);
+}
+const credentialKeyBytes = 32;
 
 export function readSecrets(directory: StateDirectory): Secrets {
   return readJson(directory.secretsFile, Secrets);

@@ -37,7 +37,7 @@ const egressAllowance = (ports: Ports): string =>
 
 /** The control plane as production runs it, API and worker in one process. */
 export function controlPlaneProgram(topology: Topology, bootstrapToken: string | undefined): ChildProgram {
-  const { ports, secrets, databaseUrl, environment } = topology;
+  const { directory, ports, secrets, databaseUrl, environment } = topology;
   return {
     name: 'control-plane',
     nodeArguments: [beside('../../../control-plane/dist/main.js')],
@@ -46,6 +46,7 @@ export function controlPlaneProgram(topology: Topology, bootstrapToken: string |
       DATABASE_URL: databaseUrl,
       REDIS_URL: environment.redisUrl,
       SALLYPORT_SECRET_KEY: secrets.secretKey,
+      SALLYPORT_CREDENTIAL_KEY_FILE: directory.credentialKeyFile,
       SALLYPORT_DRAIN_TIMEOUT_MS: drainTimeoutMs,
       SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
       SALLYPORT_EGRESS_ALLOW: egressAllowance(ports),

@@ -38,6 +38,15 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   RoleProposal: 'role:read',
   ...connection('RoleProposal', 'role:read'),
 
+  'Query.serverCredential': 'credential:read',
+  'Query.credentialKeys': 'settings:read',
+  'Mutation.setServerCredential': 'credential:write',
+  'Mutation.rotateServerCredential': 'credential:write',
+  'Mutation.deleteServerCredential': 'credential:write',
+  ServerCredential: 'credential:read',
+  CredentialKeys: 'settings:read',
+  CredentialKeyUse: 'settings:read',
+
   'Query.grant': 'grant:read',
   'Query.grants': 'grant:read',
   'Mutation.createGrant': 'grant:write',

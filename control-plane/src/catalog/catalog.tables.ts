@@ -12,6 +12,7 @@ import {
 } from 'drizzle-orm/pg-core';
 import { sql } from 'drizzle-orm';
 import {
+  credentialModes,
   type DefinitionFinding,
   definitionKinds,
   definitionStates,
@@ -45,6 +46,9 @@ export const servers = pgTable('servers', {
   protocolRevisions: text('protocol_revisions').array().notNull().default([]),
   transport: text({ enum: upstreamTransports }).notNull().default('streamableHttp'),
   extensions: text().array().notNull(),
+  /** What is published of how the gateway proves itself; the rest is of the slice credentials. */
+  credentialMode: text('credential_mode', { enum: credentialModes }).notNull().default('none'),
+  credentialRevision: integer('credential_revision').notNull().default(0),
   capabilities: jsonb().$type<Record<string, unknown>>().notNull().default({}),
   serverInfo: jsonb('server_info').$type<Record<string, unknown>>(),
   instructions: text(),

@@ -19,7 +19,8 @@ import type { Page } from '../graphql-connection.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { isServed } from './lifecycle.ts';
 import { inScope } from './server-scope.ts';
-import { type ChangeServer, lockServer } from './server.service.ts';
+import type { ChangeServer } from './server.service.ts';
+import { lockServer } from './server-row.service.ts';
 
 /** Definitions that one mutation may name. */
 export const definitionsPerMutationMax = 1_000;

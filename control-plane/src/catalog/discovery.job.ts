@@ -19,7 +19,9 @@ export interface DiscoveryJobDependencies {
    * Has a connected node discover the upstream. Rejects with an AppError: what the node met, or NOT_READY when none is
    * connected.
    */
-  readonly askNode: (serverId: string, url: string) => Promise<DiscoveryResult>;
+  readonly askNode: (server: ServerRow) => Promise<DiscoveryResult>;
+  /** What the server is looked at with; none where it wants none. Rejects with an AppError CREDENTIAL_…. */
+  readonly credentialHeaders: (server: ServerRow) => Promise<readonly (readonly [name: string, value: string])[]>;
   readonly build: string;
   readonly options?: Partial<DiscoveryJobOptions>;
 }
@@ -227,8 +229,10 @@ export class DiscoveryJob {
       },
     };
     try {
+      const credentialHeaders = await this.deps.credentialHeaders(server);
       const result = await discoverUpstream({
         url: server.url,
+        credentialHeaders,
         egress,
         timeoutMs: this.options.timeoutMs,
         clientInfo: { name: 'sallyport', version: this.deps.build },
@@ -243,7 +247,7 @@ export class DiscoveryJob {
 
   private async lookThroughNode(server: ServerRow): Promise<DiscoveryResult | AppError> {
     try {
-      return await this.deps.askNode(server.id, server.url);
+      return await this.deps.askNode(server);
     } catch (error) {
       return this.noted(server, error);
     }

@@ -21,7 +21,7 @@ import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefin
 import { DefinitionScanner } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
-import { lockServer } from './server.service.ts';
+import { lockServer } from './server-row.service.ts';
 
 /** Rows per statement, below PostgreSQL's bound on parameters. */
 const rowsPerStatement = 500;

@@ -26,6 +26,7 @@ import {
   type ServerFieldsInput,
   UrlChecks,
 } from './server-form.ts';
+import { auditable, leaveOrigin, lockServer, type ServerSecrets, undiscovered } from './server-row.service.ts';
 import { carrying, checkOwnerGroup, checkStaysWritable, inScope } from './server-scope.ts';
 import { slugKey, slugProblem } from './slug.ts';
 
@@ -74,39 +75,6 @@ const moves: Readonly<Record<'pending' | 'draft' | 'deprecated' | 'disabled', re
 };
 type Move = keyof typeof moves;
 
-/** What is not known any more once a server has another URL. */
-const undiscovered = {
-  protocolRevisions: [],
-  transport: 'streamableHttp',
-  capabilities: {},
-  serverInfo: null,
-  instructions: null,
-  discoveredAt: null,
-  discoveryAttemptedAt: null,
-  discoveryDoubtedAt: null,
-  discoveryProblem: null,
-  discoveryProblemMessage: null,
-  discoveryNotes: [],
-} satisfies Partial<typeof servers.$inferInsert>;
-
-/** The row as the audit trail shows it: what an actor set, not what discovery observed. */
-function auditable(row: ServerRow): unknown {
-  const { slugKey: _key, discoveryLease: _lease, discoveryLeaseUntil: _until, discoveryDoubtedAt: _at, ...shown } = row;
-  return { ...shown, capabilities: undefined, instructions: undefined, discoveryNotes: undefined };
-}
-
-/** The row under a lock until the transaction ends. */
-export async function lockServer(tx: Transaction, id: string): Promise<ServerRow> {
-  if (!isUuid(id)) throw new AppError('NOT_FOUND');
-  const [row] = await tx
-    .select()
-    .from(servers)
-    .where(and(eq(servers.id, id), isNull(servers.deletedAt)))
-    .for('update');
-  if (row === undefined) throw new AppError('NOT_FOUND');
-  return row;
-}
-
 export interface ServerServiceDependencies {
   readonly database: Database;
   readonly egress: Pick<Egress, 'check'>;
@@ -114,6 +82,7 @@ export interface ServerServiceDependencies {
   /** Ends what was allowed at its endpoint, within the transaction. */
   readonly onDeleted: (tx: Transaction, ctx: Context, serverId: string) => Promise<void>;
   readonly health: HealthService;
+  readonly credentials: ServerSecrets;
   /** Keeps the group from being deleted until the transaction has ended. */
   readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
   /** Told after the commit that a server is worth discovering now: it is new, or has another URL. */
@@ -334,8 +303,11 @@ export class ServerService {
         if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve', before);
         moved ||= isRedone;
         if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
-        if (goesElsewhere && !isServed(before.lifecycle)) return { ...fields, ...undiscovered };
-        return isRedone ? { ...fields, discoveryAttemptedAt: null } : fields;
+        const kept = goesElsewhere
+          ? { ...fields, ...(await leaveOrigin(this.deps.credentials, tx, ctx, before, fields.url)) }
+          : fields;
+        if (goesElsewhere && !isServed(before.lifecycle)) return { ...kept, ...undiscovered };
+        return isRedone ? { ...kept, discoveryAttemptedAt: null } : kept;
       },
     );
     if (moved && options.dryRun !== true) this.deps.onUndiscovered();
@@ -394,6 +366,7 @@ export class ServerService {
       await this.deps.grants.deleteFor(tx, ctx, { serverId: before.id });
       await this.deps.health.forget(tx, controlPlaneObserver, before.id);
       await this.deps.onDeleted(tx, ctx, before.id);
+      await this.deps.credentials.destroyFor(tx, ctx, before);
       return { deletedAt: new Date(ctx.clock.now()) };
     });
   }

@@ -33,6 +33,8 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     protocolRevisions: ['2026-07-28'],
     transport: 'streamableHttp',
     extensions: ['io.modelcontextprotocol/ui', 'io.modelcontextprotocol/tasks'],
+    credentialMode: 'none',
+    credentialRevision: 0,
     capabilities: {},
     serverInfo: null,
     instructions: null,

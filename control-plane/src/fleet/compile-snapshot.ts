@@ -264,6 +264,9 @@ function serverDocument(row: ServerRow, { definitions, bodies }: ServerParts): u
       .sort((a, b) => compare(`${a.kind}\n${a.name}`, `${b.kind}\n${b.name}`)),
     auditMode: row.auditMode,
     configStalenessMaxMs: row.configStalenessMaxMs,
+    ...(row.credentialMode === 'none'
+      ? {}
+      : { credential: { mode: row.credentialMode, revision: row.credentialRevision } }),
   };
 }
 

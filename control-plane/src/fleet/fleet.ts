@@ -17,7 +17,7 @@ import { SyncServer } from './sync-server.ts';
 export interface FleetOptions
   extends Pick<
       ConnectionDependencies,
-      'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer' | 'definitionsSighted'
+      'watermarksOf' | 'spoolEpochsReported' | 'recordHealth' | 'doubtServer' | 'definitionsSighted' | 'lend'
     >,
     Pick<SnapshotPublisherOptions, 'onCompiled'> {
   readonly database: Database;
@@ -76,6 +76,7 @@ export async function startFleet(options: FleetOptions): Promise<Fleet> {
     recordHealth: options.recordHealth,
     doubtServer: options.doubtServer,
     definitionsSighted: options.definitionsSighted,
+    lend: options.lend,
   };
   const syncServer = new SyncServer(connections, options.addressOf);
   const services = createFleetServices(options);

@@ -2,15 +2,20 @@ import { randomBytes } from 'node:crypto';
 import {
   type ControlPlaneMessage,
   controlPlaneAccepts,
+  type CredentialNeed,
+  type CredentialOutcome,
   type HealthObservation,
+  lendingContext,
+  lendingKeyText,
+  type LentCredential,
   type Manifest,
   type NodeLoad,
   type NodeMessage,
   nodeMessageSchema,
   type Sighting,
 } from '@sallyport/schema';
-import type { Clock, Log } from '@sallyport/schema/platform';
-import type { FleetKey } from './fleet-keys.ts';
+import { type Clock, isLendingKey, type Log, sealTo } from '@sallyport/schema/platform';
+import { type FleetKey, signedBy } from './fleet-keys.ts';
 import type { ManifestFeed } from './manifest-feed.ts';
 import type { Hello, NodeAdmission } from './node-admission.ts';
 import type { NamedPeer, NodeReports, Reporter } from './node-reports.ts';
@@ -26,9 +31,22 @@ const drainPollMs = 10;
 /** A node that has not answered an offer for this long is offered again, whole. */
 const offerTimeoutMs = 60_000;
 const watermarkIntervalMs = 1_000;
+/** Credentials being made for one node; further needs are told to come again. */
+const lendingsAtOnceMax = 512;
 
 export type DiscoveryOutcome = Extract<NodeMessage, { type: 'discovered' }>['outcome'];
 export type SpoolWatermarks = Extract<ControlPlaneMessage, { type: 'watermark' }>['epochs'];
+
+/** A credential, or why there is none. */
+export type Lending =
+  | { readonly ok: true; readonly credential: LentCredential }
+  | Extract<CredentialOutcome, { ok: false }>;
+
+/** What to look at, and what to be lent for it. */
+export interface DiscoveryTarget {
+  readonly url: string;
+  readonly credential: CredentialNeed | null;
+}
 
 /** What a connection needs of a WebSocket. */
 export interface Wire {
@@ -50,6 +68,8 @@ export interface ConnectionDependencies {
   /** The node said which spool epochs it still holds. */
   readonly spoolEpochsReported: (nodeId: string, epochs: readonly string[]) => Promise<void>;
   readonly recordHealth: (nodeId: string, observations: readonly HealthObservation[]) => Promise<void>;
+  /** What a node may be lent. Never rejects. */
+  readonly lend: (nodeId: string, need: CredentialNeed) => Promise<Lending>;
   /** A node doubts the protocol revisions that a server is published with. */
   readonly doubtServer: (serverId: string) => Promise<void>;
   /** A node withheld definitions that nobody approved. Not waited for: what is told takes a scan. */
@@ -92,6 +112,9 @@ export class NodeConnection {
   #watermarkSent = '';
   #watermarkAskedAt = 0;
   #work: Promise<void> = Promise.resolve();
+  #lendings = 0;
+  /** A node that never asked knows no such message. */
+  #hasLent = false;
   #credit = messagesBurst;
   #creditAt: number;
   #closed = false;
@@ -201,7 +224,7 @@ export class NodeConnection {
   }
 
   /** Asks the node to look at an upstream; settles with a problem when it takes longer than `timeoutMs`. */
-  discover(requestId: string, url: string, timeoutMs: number): Promise<DiscoveryOutcome> {
+  discover(requestId: string, { url, credential }: DiscoveryTarget, timeoutMs: number): Promise<DiscoveryOutcome> {
     return new Promise((resolve) => {
       const settle = (outcome: DiscoveryOutcome): void => {
         clearTimeout(deadline);
@@ -210,7 +233,7 @@ export class NodeConnection {
       };
       const deadline = setTimeout(() => settle({ ok: false, problem: 'UPSTREAM_TIMEOUT' }), timeoutMs);
       this.#discoveries.set(requestId, settle);
-      this.#send({ type: 'discover', requestId, url });
+      this.#send({ type: 'discover', requestId, url, ...(credential === null ? {} : { credential }) });
     });
   }
 
@@ -245,6 +268,8 @@ export class NodeConnection {
       case 'discovered':
         this.#discoveries.get(message.requestId)?.(message.outcome);
         return undefined;
+      case 'needCredentials':
+        return this.#lend(reporter, message);
       case 'renew':
         return this.#renew(reporter, message);
       case 'alarm':
@@ -378,6 +403,36 @@ export class NodeConnection {
     if (renewed === undefined) return this.#refuse('KEY_REFUSED', 'the renewal is not signed by the key in force');
     this.#publicKey = renewal.publicKey;
     this.#send({ type: 'renewed', publicKey: renewal.publicKey, ...renewed });
+  }
+
+  /** In the background: what is made for one of them over the network keeps no other message waiting. */
+  #lend(reporter: Reporter, message: Extract<NodeMessage, { type: 'needCredentials' }>): void {
+    const { publicKey, signature, needs } = message;
+    const isOfNode = signedBy(this.#publicKey ?? '', lendingKeyText(this.#challenge, publicKey), signature);
+    const refuse = (requestId: string): void => {
+      const outcome = { ok: false, problem: 'CREDENTIAL_UNAVAILABLE', connectUrl: null } as const;
+      this.#send({ type: 'credential', requestId, outcome });
+    };
+    for (const { requestId, need } of needs) {
+      if (!isOfNode || !isLendingKey(publicKey) || this.#lendings >= lendingsAtOnceMax) {
+        refuse(requestId);
+        continue;
+      }
+      this.#lendings += 1;
+      this.#hasLent = true;
+      void this.#deps.lend(reporter.nodeId, need).then((lending) => {
+        this.#lendings -= 1;
+        if (!lending.ok) return this.#send({ type: 'credential', requestId, outcome: lending });
+        const context = lendingContext(reporter.nodeId, requestId);
+        const sealed = sealTo(publicKey, context, JSON.stringify(lending.credential));
+        return this.#send({ type: 'credential', requestId, outcome: { ok: true, sealed } });
+      });
+    }
+  }
+
+  /** Tells the node to let go of what it was lent; null stands for all. */
+  forgetCredentials(serverId: string | null, principalId: string | null): void {
+    if (this.#hasLent) this.#send({ type: 'forgetCredentials', serverId, principalId });
   }
 
   #contact(): void {

@@ -134,7 +134,8 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
       group by g.server_id
     )
     select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(h.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
-      s.protocol_revisions, s.transport, s.extensions, s.labels, s.audit_mode, s.config_staleness_max_ms)::text)) as fingerprint
+      s.protocol_revisions, s.transport, s.extensions, s.labels, s.audit_mode, s.config_staleness_max_ms,
+      s.credential_mode, s.credential_revision)::text)) as fingerprint
     from servers s
       left join definition_prints d on d.server_id = s.id
       left join header_prints h on h.server_id = s.id

@@ -12,7 +12,7 @@ import {
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { type WebSocket, WebSocketServer } from 'ws';
-import { type ConnectionDependencies, NodeConnection } from './node-connection.ts';
+import { type ConnectionDependencies, type DiscoveryTarget, NodeConnection } from './node-connection.ts';
 
 /** Sockets open at the same time, known and unknown nodes together. */
 const connectionsMax = 2_000;
@@ -96,17 +96,22 @@ export class SyncServer {
    * Looks at an upstream from a node, for addresses the control plane cannot reach. Throws an AppError: UPSTREAM_*
    * where the node said so, NOT_READY where no node is connected to this process.
    */
-  async discoverThroughNode(url: string): Promise<DiscoveryResult> {
+  async discoverThroughNode(target: DiscoveryTarget): Promise<DiscoveryResult> {
     const candidates = [...this.#connections.keys()]
       .filter((connection) => connection.reporter !== undefined && connection.silentMs() <= contactLostAfterMs)
       .sort((a, b) => a.discoveriesOpen - b.discoveriesOpen);
     const connection = candidates[0];
     if (connection === undefined) throw new AppError('NOT_READY', { internal: 'no node is connected here' });
-    const outcome = await connection.discover(uuidv7(this.#deps.clock.now()), url, discoveryTimeoutMs);
+    const outcome = await connection.discover(uuidv7(this.#deps.clock.now()), target, discoveryTimeoutMs);
     if (outcome.ok) return outcome.result;
     throw new AppError(isErrorCode(outcome.problem) ? outcome.problem : 'UPSTREAM_UNREACHABLE', {
       internal: `discovery through ${connection.reporter?.nodeId ?? 'a node'} failed: ${outcome.problem}`,
     });
+  }
+
+  /** Tells every connected node to let go of what it was lent; null stands for all. */
+  forgetCredentials(serverId: string | null, principalId: string | null): void {
+    for (const connection of this.#connections.keys()) connection.forgetCredentials(serverId, principalId);
   }
 
   #accept(socket: WebSocket, from: string | null): void {

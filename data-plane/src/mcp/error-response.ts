@@ -19,6 +19,10 @@ const perMessage: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'UPSTREAM_TIMEOUT',
   'UPSTREAM_PROTOCOL',
   'UPSTREAM_RESPONSE_TOO_LARGE',
+  'CREDENTIAL_REFUSED',
+  'CREDENTIAL_MISSING',
+  'CREDENTIAL_UNAVAILABLE',
+  'CONNECTION_NEEDED',
 ]);
 
 /** How long a caller is asked to wait where waiting helps, in seconds. */

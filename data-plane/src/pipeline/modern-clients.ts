@@ -203,7 +203,9 @@ export class ModernClients implements Bridge {
     const { routed } = exchange.authorized;
     const { streamAgeMsMax } = routed.runtime.limits;
     const { principalId, principalEpoch, serverId } = ownerOf(routed);
-    const parts = [serverId, routed.server.upstream.href, principalId, principalEpoch, client];
+    // A session belongs to whom the upstream took its opener for.
+    const credentialRevision = routed.server.document.credential?.revision ?? null;
+    const parts = [serverId, routed.server.upstream.href, credentialRevision, principalId, principalEpoch, client];
     const events = isFollowed
       ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined, onRequest: () => undefined }
       : null;

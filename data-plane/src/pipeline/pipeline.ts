@@ -3,6 +3,7 @@ import type { Clock, FailedAttempts, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
+import type { UpstreamCredentials } from '../upstream/credentials.ts';
 import type { DefinitionSightings } from '../upstream/definition-sightings.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { Upstreams } from '../upstream/upstreams.ts';
@@ -35,6 +36,7 @@ export interface PipelineOptions {
   readonly audit: RecordContext['audit'];
   readonly metrics: RecordContext['metrics'];
   readonly connections: Connections;
+  readonly credentials: UpstreamCredentials;
   readonly peers: PeerLink;
   readonly health: ObservedHealth;
   readonly sightings: Pick<DefinitionSightings, 'seen'>;
@@ -159,6 +161,7 @@ export class Pipeline {
       const inspected = inspectRequest(admitted);
       const forwarded = await forward(inspected, {
         connections: this.#upstreams,
+        credentials: this.#options.credentials,
         bridges: this.#bridges,
         health,
         runtimes,

@@ -3,11 +3,13 @@ import { join } from 'node:path';
 import {
   AppError,
   contactLostAfterMs,
+  type CredentialNeed,
   type ControlPlaneMessage,
   controlPlaneMessageSchema,
   type DiscoveryResult,
   type HealthObservation,
   helloSigningText,
+  type LentCredential,
   nodeCertificateText,
   type NodeLoad,
   type NodeMessage,
@@ -19,6 +21,7 @@ import {
 import { type Clock, type Log, sealingKeyFromSecret } from '@sallyport/schema/platform';
 import { WebSocket } from 'ws';
 import { ManifestApplier } from './apply-manifest.ts';
+import { CredentialRequests, type Lent } from './credential-requests.ts';
 import { LastKnownGood } from './last-known-good.ts';
 import { NodeIdentity, NodeKey, signedByFleet } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
@@ -73,7 +76,11 @@ export interface SyncClientOptions {
   readonly spoolEpochs: () => readonly string[];
   readonly load: () => NodeLoad;
   /** Connects to an upstream which the control plane cannot reach itself. */
-  readonly discover: (url: string) => Promise<DiscoveryResult>;
+  readonly discover: (url: string, credentialHeaders: LentCredential['headers']) => Promise<DiscoveryResult>;
+  /** The node is in contact again after it was not. */
+  readonly onReturned: () => void;
+  /** What was lent may not be used any more, though no document says so; null stands for all. */
+  readonly onForget: (serverId: string | null, principalId: string | null) => void;
 }
 
 /** One connection's life, from dialled to closed. */
@@ -100,6 +107,7 @@ export class SyncClient {
   readonly #lastKnownGood: LastKnownGood;
   readonly #applier: ManifestApplier;
   readonly #watermarkListeners = new Set<(epochs: Watermark) => void>();
+  readonly #credentials: CredentialRequests;
   readonly #joined = Promise.withResolvers<string>();
   #alarms: { code: string; message: string }[] = [];
   #connection: Connection | undefined;
@@ -117,6 +125,11 @@ export class SyncClient {
     this.#options = options;
     this.#identity = new NodeIdentity(new SealedFiles(join(options.dataDirectory, 'identity'), key));
     this.#lastKnownGood = new LastKnownGood(new SealedFiles(join(options.dataDirectory, 'config'), key));
+    this.#credentials = new CredentialRequests({
+      send: (message) => this.#send(message),
+      signer: () => (this.#connection?.welcomed === true ? this.signer : undefined),
+      challenge: () => this.#connection?.challenge ?? '',
+    });
     this.#applier = new ManifestApplier({
       store: options.store,
       lastKnownGood: this.#lastKnownGood,
@@ -205,6 +218,11 @@ export class SyncClient {
     return true;
   }
 
+  /** Asks the control plane for what a call to an upstream needs. Never rejects. */
+  lend(need: CredentialNeed): Promise<Lent> {
+    return this.#credentials.lend(need);
+  }
+
   /** Tells the operator; kept until there is a connection. */
   alarm(code: string, message: string): void {
     this.#options.log.error({ alarm: code }, message);
@@ -246,6 +264,7 @@ export class SyncClient {
     this.#connection = undefined;
     this.#options.store.detach();
     this.#applier.disconnected();
+    this.#credentials.disconnected();
     if (this.#stopped) return;
     this.#failures = connection.welcomed ? 0 : this.#failures + 1;
     const ceilingMs = Math.min(reconnectDelayMsMax, reconnectDelayMsMin * 2 ** Math.min(this.#failures, 10));
@@ -320,8 +339,12 @@ export class SyncClient {
       case 'peers':
         return this.#options.onPeers(message.peers);
       case 'discover':
-        void this.#discover(message.requestId, message.url);
+        void this.#discover(message);
         return undefined;
+      case 'credential':
+        return this.#credentials.answered(message.requestId, message.outcome);
+      case 'forgetCredentials':
+        return this.#options.onForget(message.serverId, message.principalId);
       default:
         return message satisfies never;
     }
@@ -392,6 +415,8 @@ export class SyncClient {
     this.#identityRefused = false;
     this.#keyRegisteredAt = message.time;
     this.#options.store.contact(message.time);
+    // What was to be forgotten while this node was away, nobody tells it any more.
+    this.#options.onReturned();
     this.#options.log.info({ nodeId: message.nodeId }, 'connected to the control plane');
     this.#joined.resolve(message.nodeId);
     for (const alarm of this.#alarms.splice(0)) this.#send({ type: 'alarm', ...alarm });
@@ -430,14 +455,16 @@ export class SyncClient {
     connection.offered = undefined;
   }
 
-  async #discover(requestId: string, url: string): Promise<void> {
+  async #discover({ requestId, url, credential }: Extract<ControlPlaneMessage, { type: 'discover' }>): Promise<void> {
     if (this.#discoveries >= discoveriesAtOnceMax) {
       this.#send({ type: 'discovered', requestId, outcome: { ok: false, problem: 'OVERLOADED' } });
       return;
     }
     this.#discoveries += 1;
     try {
-      const result = await this.#options.discover(url);
+      const lent = credential === undefined ? undefined : await this.lend(credential);
+      if (lent?.ok === false) throw new AppError(lent.problem);
+      const result = await this.#options.discover(url, headersFor(url, lent?.credential));
       const message: NodeMessage = { type: 'discovered', requestId, outcome: { ok: true, result } };
       // A larger frame would cost the connection.
       if (Buffer.byteLength(JSON.stringify(message)) > syncFrameBytesMax)
@@ -451,4 +478,11 @@ export class SyncClient {
       this.#discoveries -= 1;
     }
   }
+}
+
+/** Of a credential, where it is for the URL's origin. */
+function headersFor(url: string, credential: LentCredential | undefined): LentCredential['headers'] {
+  if (credential === undefined) return [];
+  if (credential.origin === new URL(url).origin) return credential.headers;
+  throw new AppError('CREDENTIAL_MISSING', { internal: 'the credential is for another origin' });
 }

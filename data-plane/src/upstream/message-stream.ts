@@ -5,6 +5,7 @@ import { parseUpstreamMessage } from '../mcp/lossless-json.ts';
 import { SseParser } from '../mcp/sse.ts';
 import type { UpstreamResponse } from './connections.ts';
 import type { MessageStream } from './legacy-channel.ts';
+import { refusalOf } from './upstream-refusal.ts';
 
 type ReadingLimits = Pick<LimitsDocument, 'responseBodyBytesMax' | 'upstreamIdleTimeoutMs' | 'sseEventBytesMax'>;
 
@@ -26,7 +27,8 @@ export interface ResponseMessages extends MessageStream {
 export async function readMessages(response: UpstreamResponse, limits: ReadingLimits): Promise<ResponseMessages> {
   const { status } = response;
   const encoding = response.header('content-encoding');
-  if (status === 401 || status === 403) throw discard(response, 'UPSTREAM_REFUSED', `the upstream answered ${status}`);
+  const refusal = refusalOf(response);
+  if (refusal !== undefined) throw discard(response, 'UPSTREAM_REFUSED', refusal.message, refusal);
   if (status >= 300 && status < 400) throw discard(response, 'UPSTREAM_PROTOCOL', 'redirects are not followed');
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     throw discard(response, 'UPSTREAM_PROTOCOL', `content-encoding ${encoding} was not asked for`);
@@ -48,8 +50,9 @@ function discard(
   response: UpstreamResponse,
   code: 'UPSTREAM_REFUSED' | 'UPSTREAM_PROTOCOL',
   internal: string,
+  cause?: Error,
 ): AppError {
-  const error = new AppError(code, { internal });
+  const error = new AppError(code, { internal, cause });
   response.abort(error);
   return error;
 }

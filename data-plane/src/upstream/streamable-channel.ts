@@ -69,6 +69,8 @@ async function initializedBy(messages: MessageStream): Promise<JsonObject> {
 class StreamableChannel implements LegacyChannel {
   readonly #options: StreamableTransportOptions;
   readonly #headers: readonly string[];
+  /** Of the last exchange: the end of a session is told with a credential that was good then. */
+  #exchangeHeaders: readonly string[] = [];
   readonly initialized: JsonObject;
   readonly hasSession: boolean;
 
@@ -84,6 +86,7 @@ class StreamableChannel implements LegacyChannel {
   }
 
   async request(message: JsonObject, terms: CallTerms): Promise<MessageStream> {
+    this.#exchangeHeaders = terms.headers;
     const response = await send(this.#options, 'POST', message, this.#headers, terms);
     const forgotten = response.status === 404 && this.hasSession;
     const messages = await readMessages(response, this.#options.limits);
@@ -122,7 +125,7 @@ class StreamableChannel implements LegacyChannel {
       beforeWrite: () => undefined,
       onRequest: () => undefined,
       totalTimeoutMs: closeTimeoutMs,
-      headers: [],
+      headers: this.#exchangeHeaders,
       signal: null,
     };
     // A courtesy to the upstream, which forgets the session by itself in time.

@@ -22,6 +22,8 @@ export interface DiscoverOptions {
   readonly egress: Pick<Egress, 'fetch'>;
   /** For the whole discovery, all connections and pages together. */
   readonly timeoutMs: number;
+  /** Sent along, to the URL's own origin alone; names are lower-case. */
+  readonly credentialHeaders?: readonly (readonly [name: string, value: string])[];
   readonly clientInfo: { readonly name: string; readonly version: string };
   /** Canonical bytes of all definitions together; what a caller can carry on. */
   readonly definitionsBytesMax?: number;
@@ -137,9 +139,18 @@ export class Attempt {
     this.signal.throwIfAborted();
     const signal = init?.signal ?? undefined;
     const signals = signal === undefined ? [this.signal] : [this.signal, signal];
-    const response = await this.options.egress.fetch(input, { ...init, signal: AbortSignal.any(signals) });
+    const headers = this.#headersFor(input, init?.headers);
+    const response = await this.options.egress.fetch(input, { ...init, headers, signal: AbortSignal.any(signals) });
     return this.#bounded(response);
   };
+
+  #headersFor(input: string | URL, given: RequestInit['headers']): Headers {
+    const headers = new Headers(given);
+    const { credentialHeaders = [], url } = this.options;
+    if (new URL(input).origin !== new URL(url).origin) return headers;
+    for (const [name, value] of credentialHeaders) headers.set(name, value);
+    return headers;
+  }
 
   #bounded(response: Response): Response {
     if (response.body === null) return response;

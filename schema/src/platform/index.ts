@@ -5,6 +5,7 @@ export * from './buckets.ts';
 export * from './failed-attempts.ts';
 export * from './guarded-egress.ts';
 export * from './identifiers.ts';
+export * from './lending.ts';
 export * from './log.ts';
 export * from './operations.ts';
 export * from './queues.ts';

@@ -1,0 +1,101 @@
+import { AppError, type CredentialNeed, type LentCredential, toAppError } from '@sallyport/schema';
+import type { Clock, Log } from '@sallyport/schema/platform';
+import { eq } from 'drizzle-orm';
+import { z } from 'zod';
+import { recordAccess } from '../audit/audit.service.ts';
+import { currentServer, type ServerRow } from '../catalog/server-row.service.ts';
+import { systemContext } from '../context.ts';
+import type { Database } from '../database/client.ts';
+import type { Lending } from '../fleet/node-connection.ts';
+import { serverCredentials } from './credential.tables.ts';
+import type { CredentialVault } from './credential-vault.ts';
+import { serverCredentialIdentity } from './server-credential.service.ts';
+
+const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
+
+export interface LendingDependencies {
+  readonly database: Database;
+  readonly vault: CredentialVault;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** Makes what a call to a server needs, for nodes that are about to make it and for the discovery. */
+export class LendingService {
+  private readonly deps: LendingDependencies;
+
+  constructor(deps: LendingDependencies) {
+    this.deps = deps;
+  }
+
+  /** For a node. Each lending is an event of the audit trail. Never rejects. */
+  async lend(nodeId: string, need: CredentialNeed): Promise<Lending> {
+    try {
+      const server = await currentServer(this.deps.database.db, need.serverId);
+      // A node that runs an older configuration takes the new one within moments.
+      if (server?.credentialRevision !== need.revision) throw new AppError('CREDENTIAL_UNAVAILABLE');
+      const credential = await this.make(server, need);
+      await this.record(nodeId, credential, server);
+      return { ok: true, credential };
+    } catch (thrown) {
+      return this.refusal(nodeId, need, toAppError(thrown));
+    }
+  }
+
+  /**
+   * Headers for the control plane's own look at a server; none where it is called without a credential.
+   * @throws AppError CREDENTIAL_…
+   */
+  async headersFor(server: ServerRow): Promise<LentCredential['headers']> {
+    const need = needOf(server);
+    return need === null ? [] : (await this.make(server, need)).headers;
+  }
+
+  private async make(server: ServerRow, need: CredentialNeed): Promise<LentCredential> {
+    const [row] = await this.deps.database.db
+      .select()
+      .from(serverCredentials)
+      .where(eq(serverCredentials.serverId, server.id));
+    const { origin } = new URL(server.url);
+    if (row === undefined || row.mode !== server.credentialMode || row.origin !== origin || need.principalId !== null) {
+      throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
+    }
+    const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
+    return {
+      serverId: server.id,
+      principalId: null,
+      issuer: null,
+      resource: null,
+      revision: server.credentialRevision,
+      origin,
+      headers: storedHeaders.parse(JSON.parse(secret)),
+      expiresAt: null,
+      renewable: false,
+    };
+  }
+
+  private async record(nodeId: string, credential: LentCredential, server: ServerRow): Promise<void> {
+    const { serverId, principalId, issuer, resource, revision, expiresAt } = credential;
+    const after = { nodeId, mode: server.credentialMode, principalId, issuer, resource, revision, expiresAt };
+    await this.deps.database.db.transaction((tx) =>
+      recordAccess(tx, systemContext('lending', [], this.deps), {
+        action: 'credential.lend',
+        object: { kind: 'server', id: serverId },
+        after,
+      }),
+    );
+  }
+
+  private refusal(nodeId: string, need: CredentialNeed, error: AppError): Lending {
+    const isKnown = error.code === 'CREDENTIAL_MISSING' || error.code === 'CREDENTIAL_UNAVAILABLE';
+    const problem = isKnown ? error.code : 'CREDENTIAL_UNAVAILABLE';
+    this.deps.log.warn({ nodeId, serverId: need.serverId, problem, detail: error.message }, 'no credential was lent');
+    return { ok: false, problem, connectUrl: null };
+  }
+}
+
+/** What the look at a server needs first; null where it is called without a credential. */
+export function needOf(server: Pick<ServerRow, 'id' | 'credentialMode' | 'credentialRevision'>): CredentialNeed | null {
+  if (server.credentialMode === 'none') return null;
+  return { serverId: server.id, principalId: null, revision: server.credentialRevision, refused: null };
+}

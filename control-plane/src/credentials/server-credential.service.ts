@@ -1,0 +1,194 @@
+import { AppError, type CredentialMode } from '@sallyport/schema';
+import { uuidv7 } from '@sallyport/schema/platform';
+import { eq } from 'drizzle-orm';
+import { recordMutation } from '../audit/audit.service.ts';
+import { lockServerFor, type ServerRow, setCredentialMode } from '../catalog/server-row.service.ts';
+import type { ServerService } from '../catalog/server.service.ts';
+import type { Context } from '../context.ts';
+import type { Database, Reader, Transaction } from '../database/client.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { Violations } from '../database/violations.ts';
+import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
+import { type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
+import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
+
+/** What is told of a credential: everything but the secret. */
+export interface ServerCredential {
+  readonly serverId: string;
+  readonly mode: CredentialMode;
+  /** Null where the mode is set and nothing is stored for it: it was destroyed when the server moved. */
+  readonly settings: CredentialSettings | null;
+  readonly revision: number;
+  readonly createdAt: Date | null;
+  readonly rotatedAt: Date | null;
+}
+
+export interface PutCredential extends MutationOptions, CredentialInput {
+  readonly serverId: string;
+  /** Of the credential, not of the server. */
+  readonly expectedRevision?: number | null | undefined;
+  readonly idempotencyKey?: string | null | undefined;
+}
+export interface DeleteCredential extends MutationOptions {
+  readonly serverId: string;
+  readonly expectedRevision?: number | null | undefined;
+}
+
+export interface ServerCredentialDependencies {
+  readonly database: Database;
+  readonly vault: CredentialVault;
+  readonly servers: Pick<ServerService, 'get'>;
+}
+
+/** Sets, replaces and destroys what servers are called with on behalf of everybody. Secrets go in and never come out. */
+export class ServerCredentialService {
+  private readonly deps: ServerCredentialDependencies;
+
+  constructor(deps: ServerCredentialDependencies) {
+    this.deps = deps;
+  }
+
+  async get(ctx: Context, serverId: string): Promise<ServerCredential> {
+    ctx.serverScope('credential:read');
+    const server = await this.deps.servers.get(ctx, serverId);
+    ctx.authorize('credential:read', server);
+    return shown(server, await this.find(this.deps.database.db, server.id));
+  }
+
+  /** Sets what a server is called with, instead of whatever was set before. */
+  set(ctx: Context, input: PutCredential): Promise<ServerCredential> {
+    return this.put(ctx, input, 'set');
+  }
+
+  /** The same with a new secret for what is set already; refused where another mode is. */
+  rotate(ctx: Context, input: PutCredential): Promise<ServerCredential> {
+    return this.put(ctx, input, 'rotate');
+  }
+
+  /** Destroys what is stored; the server is called without any credential from then on. */
+  async delete(ctx: Context, input: DeleteCredential): Promise<ServerCredential> {
+    ctx.serverScope('credential:write');
+    return mutate(this.deps.database, input, async (tx) => {
+      const server = await this.lock(tx, ctx, input);
+      if (server.credentialMode === 'none') throw new AppError('NOT_FOUND');
+      const before = await this.find(tx, server.id);
+      await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id));
+      return this.changed(tx, ctx, 'delete', { server, before, after: undefined, mode: 'none' });
+    });
+  }
+
+  /**
+   * For the catalog, when a server goes or moves to another origin: what was stored for the old one is destroyed. The mode
+   * stays, so that nobody is called without the credential that an administrator wanted.
+   */
+  async destroyFor(tx: Transaction, ctx: Context, server: ServerRow): Promise<void> {
+    const [row] = await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id)).returning();
+    if (row === undefined) return;
+    const object = { kind: 'server', id: server.id };
+    await recordMutation(tx, ctx, { action: 'credential.destroy', object, before: row.settings });
+  }
+
+  private async put(ctx: Context, input: PutCredential, verb: 'set' | 'rotate'): Promise<ServerCredential> {
+    ctx.serverScope('credential:write');
+    const looked = await this.deps.servers.get(ctx, input.serverId);
+    ctx.authorize('credential:write', looked);
+    const found = new Violations();
+    found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+    const checked = checkCredential(found, input);
+    if (verb === 'rotate' && checked !== undefined && looked.credentialMode !== checked.settings.mode) {
+      found.add(
+        'input',
+        `has another mode than is set (${looked.credentialMode}); use setServerCredential to change it`,
+      );
+    }
+    found.assertNone();
+    if (checked === undefined) throw new AppError('INTERNAL', { internal: 'neither a credential nor a violation' });
+    const now = new Date(ctx.clock.now());
+    const { settings } = checked;
+    const row = { id: uuidv7(now.getTime()), serverId: looked.id, settings, origin: new URL(looked.url).origin };
+    // Outside of the transaction: the key may be asked for over the network.
+    const secret = await this.sealed(row, checked.secret);
+    return mutate(this.deps.database, input, async (tx) => {
+      const server = await this.lock(tx, ctx, input);
+      const claim = { actorId: ctx.actor.principalId, operation: `${verb}ServerCredential`, key: input.idempotencyKey };
+      const told = { serverId: server.id, settings };
+      const earlier = await claimIdempotencyKey(tx, { ...claim, input: told }, server.id, now.getTime());
+      const before = await this.find(tx, server.id);
+      if (earlier !== undefined) return shown(server, before);
+      if (new URL(server.url).origin !== row.origin || server.credentialMode !== looked.credentialMode) {
+        throw new AppError('CONFLICT', { internal: 'the server changed while the secret was sealed' });
+      }
+      await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id));
+      const times = { createdAt: before?.createdAt ?? now, rotatedAt: now };
+      const values = { ...row, ...secret, ...times, mode: settings.mode };
+      const [after] = await tx.insert(serverCredentials).values(values).returning();
+      return this.changed(tx, ctx, verb, { server, before, after, mode: settings.mode });
+    });
+  }
+
+  private async sealed(row: Identified, secret: string | null) {
+    if (secret === null) return { sealed: null, wrappedKey: null, keyId: null };
+    return this.deps.vault.seal(serverCredentialIdentity(row), secret);
+  }
+
+  private async lock(tx: Transaction, ctx: Context, input: DeleteCredential): Promise<ServerRow> {
+    const server = await lockServerFor(tx, ctx, input.serverId, 'credential:write');
+    if (typeof input.expectedRevision === 'number' && input.expectedRevision !== server.credentialRevision) {
+      throw new AppError('CONFLICT', { internal: `credential revision is ${server.credentialRevision}` });
+    }
+    return server;
+  }
+
+  private async changed(
+    tx: Transaction,
+    ctx: Context,
+    verb: string,
+    change: {
+      readonly server: ServerRow;
+      readonly before: ServerCredentialRow | undefined;
+      readonly after: ServerCredentialRow | undefined;
+      readonly mode: CredentialMode;
+    },
+  ): Promise<ServerCredential> {
+    const { before, after, mode } = change;
+    const server = await setCredentialMode(tx, change.server, mode);
+    const object = { kind: 'server', id: server.id };
+    await recordMutation(tx, ctx, {
+      action: `credential.${verb}`,
+      object,
+      before: { mode: change.server.credentialMode, ...before?.settings },
+      after: { mode, ...after?.settings, revision: server.credentialRevision },
+    });
+    return shown(server, after);
+  }
+
+  private async find(reader: Reader, serverId: string): Promise<ServerCredentialRow | undefined> {
+    if (!isUuid(serverId)) return undefined;
+    const [row] = await reader.select().from(serverCredentials).where(eq(serverCredentials.serverId, serverId));
+    return row;
+  }
+}
+
+interface Identified {
+  readonly id: string;
+  readonly serverId: string;
+  readonly settings: CredentialSettings;
+  readonly origin: string;
+}
+
+/** What the secret of a row is bound to. */
+export function serverCredentialIdentity({ id, serverId, settings, origin }: Identified): SecretIdentity {
+  return ['server_credentials', id, serverId, settings.mode, origin];
+}
+
+function shown(server: ServerRow, row: ServerCredentialRow | undefined): ServerCredential {
+  return {
+    serverId: server.id,
+    mode: server.credentialMode,
+    settings: row?.settings ?? null,
+    revision: server.credentialRevision,
+    createdAt: row?.createdAt ?? null,
+    rotatedAt: row?.rotatedAt ?? null,
+  };
+}
