@@ -36,7 +36,7 @@ describe('the headers that a schema asks for', () => {
       'one name for two values',
       { properties: { a: { type: 'string', 'x-mcp-header': 'A' }, b: { type: 'string', 'x-mcp-header': 'a' } } },
     ],
-  ])('make a tool unfit to be offered: %s', (_what, input) => {
+  ])('make a tool unfit to be offered: %s [P08]', (_what, input) => {
     expect(paramHeaders(input)).toBeUndefined();
   });
 });

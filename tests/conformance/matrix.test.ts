@@ -38,7 +38,7 @@ describe('where client and server share no era, over nodes of which one dies', (
   );
 
   test.each(translatedClients.map((cell) => [nameOfClient(cell), cell] as const))(
-    'servers of the suite see what the page says: %s',
+    'servers of the suite see what the page says: %s [P05] [P08] [P52]',
     async (_name, cell) => {
       const result = await runClientCell(cell);
       expect(result.kills).toBeGreaterThanOrEqual(result.scenarios - 1);

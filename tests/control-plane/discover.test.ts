@@ -114,7 +114,7 @@ describe('a server of HTTP+SSE', () => {
 });
 
 /** How servers that are no modern ones answer `server/discover`, and what is to be made of it (2026-07-28 basic/versioning). */
-describe('the era of a server that answers the newest handshake with', () => {
+describe('the era of a server that answers the newest handshake with [P33]', () => {
   const error = (code: number): string => JSON.stringify({ jsonrpc: '2.0', id: 'ID', error: { code, message: 'no' } });
 
   async function answering(status: number, type: string, body: string): Promise<DiscoveryResult> {
@@ -170,7 +170,7 @@ describe('definitions', () => {
     ]);
   });
 
-  test('that are invalid are left out one by one, with a note that names tool and reason', async () => {
+  test('that are invalid are left out one by one, with a note that names tool and reason [P08]', async () => {
     const schema = (properties: unknown) => ({ type: 'object', properties });
     const header = (value: unknown, type = 'string') => schema({ region: { type, 'x-mcp-header': value } });
     let deep: unknown = 'x';
@@ -229,7 +229,7 @@ describe('definitions', () => {
     expect(namesOf(result)).toEqual(['routed']);
   });
 
-  test('come from all pages, an empty cursor included', async () => {
+  test('come from all pages, an empty cursor included [P41]', async () => {
     const upstream = await listing();
     upstream.legacyRevisions = [];
     const pages = new Map<string | undefined, Record<string, unknown>>([
@@ -247,8 +247,29 @@ describe('definitions', () => {
   });
 });
 
+describe('lists that a server', () => {
+  const refusing = (methods: readonly string[]) => (id: string | number, method: string) =>
+    methods.includes(method)
+      ? JSON.stringify({ jsonrpc: '2.0', id, error: { code: -32601, message: 'Method not found' } })
+      : undefined;
+
+  test('does not declare are not asked for [P46]', async () => {
+    const upstream = await listing();
+    upstream.capabilities = { tools: {} };
+    expect(namesOf(await discover(upstream.url))).toEqual(['echo']);
+    expect(upstream.asked.filter((method) => method.endsWith('/list'))).toEqual(['tools/list', 'tools/list']);
+  });
+
+  test('declares and does not have spoil nothing else [P46]', async () => {
+    const upstream = await listing();
+    upstream.rawAnswer = refusing(['prompts/list', 'resources/templates/list']);
+    expect(namesOf(await discover(upstream.url))).toEqual(['echo']);
+    expect(upstream.asked).toContain('resources/list');
+  });
+});
+
 describe('an upstream', () => {
-  test('whose cursor repeats is an error, not an endless walk', async () => {
+  test('whose cursor repeats is an error, not an endless walk [P41]', async () => {
     const upstream = await listing();
     upstream.page = () => ({ tools: [], nextCursor: 'same' });
     expect(await failure(discover(upstream.url))).toMatchObject({

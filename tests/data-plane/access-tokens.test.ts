@@ -125,7 +125,7 @@ const refused: readonly [string, string | TokenOptions][] = [
   ['nothing between the dots', 'a.b.c'],
 ];
 
-describe('a token is refused that has', () => {
+describe('a token is refused that has [P62]', () => {
   test.each(refused)('%s', async (_what, made) => {
     const token = typeof made === 'string' ? made : issuer.token('open', 'first', made);
     const before = upstream.requests.length;
@@ -161,7 +161,7 @@ test('a token is read from Authorization alone, never from the query', async () 
   expect(query.status).toBe(401);
 });
 
-test('who presents nothing is told where to log in, for every method, in every era', async () => {
+test('who presents nothing is told where to log in, for every method, in every era [P55]', async () => {
   const nothing = { authorization: undefined };
   const requests: Sent[] = [
     legacy('initialize', { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'x', version: '1' } }),

@@ -36,7 +36,7 @@ async function sessionOf(protocolVersion: string): Promise<string> {
   return String(headers['mcp-session-id']);
 }
 
-describe('a batch of a client of 2025-03-26', () => {
+describe('a batch of a client of 2025-03-26 [P74]', () => {
   test('is answered in one array, each request with its own outcome', async () => {
     const session = await sessionOf('2025-03-26');
     const { status, headers, json } = await sendBatch(
@@ -120,7 +120,7 @@ describe('a batch of a client of 2025-03-26', () => {
   });
 });
 
-describe('a batch is refused with 400, and nothing of it is sent', () => {
+describe('a batch is refused with 400, and nothing of it is sent [P74]', () => {
   test.each([
     ['of a client that states a later revision', [call(1, 'count')], { 'mcp-protocol-version': '2025-06-18' }, -32600],
     ['of a modern client', [call(1, 'count')], { 'mcp-protocol-version': modernRevision }, -32600],

@@ -51,7 +51,7 @@ function respond(session: string, id: unknown, result: object) {
 }
 
 describe('a legacy client at a modern server', () => {
-  test('gets a session that no server keeps, and what was discovered as its handshake', async () => {
+  test('gets a session that no server keeps, and what was discovered as its handshake [P27]', async () => {
     const session = await openSession();
     expect(session).toMatch(/^[\x21-\x7e]+$/);
     const notified = await within(session, {
@@ -100,6 +100,17 @@ describe('a legacy client at a modern server', () => {
     expect((await within(session, call('region', { region: 'eu' }))).json.result.content[0].text).toBe('done');
     expect(upstream.told.slice(before).map(({ message }) => message?.method)).toEqual(['tools/call']);
     expect(upstream.told.at(-1)?.headers['mcp-param-region']).toBe('eu');
+  });
+
+  test('tells an argument in a header of parameters alone, whatever the server would have it called [P09]', async () => {
+    const secret = { name: 'Authorization', path: ['region'], type: 'string' as const };
+    const [server] = configuration().servers;
+    if (server === undefined) throw new Error('no server');
+    node.configure({ ...configuration(), servers: [{ ...server, paramHeaders: { count: [[], [secret]] } }] });
+    await within(await openSession(), call('count', { region: 'Bearer stolen' }));
+    const told = upstream.toldOf('tools/call').at(-1);
+    expect(told?.headers['mcp-param-authorization']).toBe('Bearer stolen');
+    expect(told?.headers.authorization).toBeUndefined();
   });
 
   test('sees lists filtered and as its era has them', async () => {
@@ -174,7 +185,7 @@ test('a call that a legacy client wants as a task runs like any other', async ()
 });
 
 describe('what a modern server asks in a call of a legacy client', () => {
-  test('is asked on the stream of the call, and the call made again with the answers', async () => {
+  test('is asked on the stream of the call, and the call made again with the answers [P31]', async () => {
     const session = await openSession();
     const before = upstream.executions.get('askTwice') ?? 0;
     const answered = new Set<unknown>();
@@ -215,7 +226,7 @@ describe('what a modern server asks in a call of a legacy client', () => {
     expect(eventsOf((await calling).text).at(-1)).toMatchObject({ id: 7, result: {} });
   });
 
-  test('is not asked of a client that did not say it can answer', async () => {
+  test('is not asked of a client that did not say it can answer [P67]', async () => {
     const answer = await within(await openSession({}), call('ask'));
     expect(answer.json.error.code).toBe(-32603);
   });
@@ -254,5 +265,31 @@ test('a GET listens for what its session subscribed to, before and while it is o
   ]);
   controller.abort();
   await expect(listening).rejects.toThrow(/abort/i);
+  await waitFor('its end upstream', () => upstream.streams.size === 0);
+});
+
+test('what a server asks comes on the stream of the call alone, though another stream is open [P32]', async () => {
+  const session = await openSession();
+  const controller = new AbortController();
+  let beside = '';
+  const open = { method: 'GET', headers: { accept: 'text/event-stream', 'mcp-session-id': session } };
+  const listening = send(node.url('new'), {
+    ...open,
+    signal: controller.signal,
+    onChunk: (chunk) => (beside += chunk),
+  });
+  const gone = listening.catch(() => 'gone');
+  await waitFor('the other stream is open', () => upstream.streams.size > 0);
+  let text = '';
+  const calling = within(session, { ...call('ask'), onChunk: (chunk) => (text += chunk) });
+  const { id } = await waitFor('the question', () => eventsOf(text)[0]);
+  await respond(session, id, { action: 'decline' });
+  expect(eventsOf((await calling).text).at(-1)).toMatchObject({ id: 7, result: {} });
+  // What is announced now comes after whatever else the stream was told.
+  upstream.announce({ method: 'notifications/tools/list_changed' });
+  await waitFor('the announcement', () => beside.includes('notifications/tools/list_changed'));
+  expect(eventsOf(beside).map(({ method }) => method)).toEqual(['notifications/tools/list_changed']);
+  controller.abort();
+  await gone;
   await waitFor('its end upstream', () => upstream.streams.size === 0);
 });

@@ -65,7 +65,7 @@ function answersTo(inputRequests: Record<string, unknown>): Record<string, unkno
 }
 
 describe('a modern client at a legacy server', () => {
-  test('discovers what the server said at initialize, and what the gateway speaks besides', async () => {
+  test('discovers what the server said at initialize, and what the gateway speaks besides [P27]', async () => {
     const answer = await send(node.url('old'), modern('server/discover'));
     expect(answer.json.result).toMatchObject({
       resultType: 'complete',
@@ -128,7 +128,7 @@ describe('a modern client at a legacy server', () => {
     expect((await send(node.url('old'), call('chat'))).json.result.resultType).toBe('complete');
   });
 
-  test('whose session the upstream forgot is served in a new one, and executed once', async () => {
+  test('whose session the upstream forgot is served in a new one, and executed once [P22]', async () => {
     await send(node.url('old'), call('count'));
     (upstream.sessions as Set<string>).clear();
     const before = upstream.executions.get('count') ?? 0;
@@ -191,7 +191,7 @@ describe('a call in which the server asks', () => {
     expect(result.resultType).toBe('complete');
   });
 
-  test('asks again for what is missing or does not fit', async () => {
+  test('asks again for what is missing or does not fit [P65]', async () => {
     const { requestState } = await parkedState();
     const again = (await resultOf(call('ask', { requestState }))).result;
     expect(again.resultType).toBe('input_required');
@@ -215,13 +215,13 @@ describe('a call in which the server asks', () => {
     ['changed', (state: string) => `${state.slice(0, -4)}AAAA`, {}],
     ['for other arguments', (state: string) => state, { arguments: { other: 1 } }],
     ['for another tool', (state: string) => state, { name: 'askTwice' }],
-  ])('does not go on with a state %s', async (_what, change, more) => {
+  ])('does not go on with a state %s [P64]', async (_what, change, more) => {
     const { requestState } = await parkedState();
     const { error } = await resultOf(call('ask', { requestState: change(requestState), ...more }));
     expect(error.code).toBe(-32602);
   });
 
-  test('does not go on for another principal', async () => {
+  test('does not go on for another principal [P64]', async () => {
     const { requestState, inputRequests } = await parkedState();
     const back = call('ask', { requestState, inputResponses: answersTo(inputRequests) });
     expect((await resultOf(back, otherKey)).error.code).toBe(-32602);
@@ -245,7 +245,7 @@ describe('a call in which the server asks', () => {
     expect(result).toMatchObject({ resultType: 'complete', content: [{ text: JSON.stringify([accepted]) }] });
   });
 
-  test('does not ask a client that cannot answer', async () => {
+  test('does not ask a client that cannot answer [P67]', async () => {
     const asked = await resultOf(call('ask', {}, {}));
     expect(asked.result.resultType).toBe('complete');
   });
@@ -291,7 +291,7 @@ test('tasks of neither revision reach a legacy server: a call runs like any othe
   expect(upstream.toldOf('tasks/get')).toHaveLength(0);
 });
 
-test('a listen is acknowledged with what the server offers, and tells of it by its own id', async () => {
+test('a listen is acknowledged with what the server offers, and tells of it by its own id [P68]', async () => {
   const params = {
     notifications: { toolsListChanged: true, promptsListChanged: true, resourceSubscriptions: ['file://a'] },
   };

@@ -44,7 +44,7 @@ function returnTo({ requestState, inputRequests }: { requestState: string; input
 }
 
 describe('a call that waits on one node', () => {
-  test('is returned to by way of any other, and executed once', async () => {
+  test('is returned to by way of any other, and executed once [P71]', async () => {
     const { upstream, fleet } = await start('legacy');
     for (let round = 0; round < 6; round++) {
       const { result } = await answerAt(fleet.next('s'));
@@ -117,7 +117,7 @@ describe('a legacy session over three nodes', () => {
     expect(upstream.executions.get('ask')).toBe(3);
   });
 
-  test('says to one node what all take up: level of its log, cancellation, its end', async () => {
+  test('says to one node what all take up: level of its log, cancellation, its end [P29]', async () => {
     const { upstream, fleet } = await start('modern');
     const [first, second, third] = fleet.nodes.map(({ node }) => node.url('s'));
     const session = await openSession(fleet);

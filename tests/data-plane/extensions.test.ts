@@ -110,7 +110,7 @@ describe('a task', () => {
     expect(upstream.tasks.get('raw-task-2')?.status).toBe('cancelled');
   });
 
-  test('is asked for upstream by the upstream’s own id, in the body and in Mcp-Name', async () => {
+  test('is asked for upstream by the upstream’s own id, in the body and in Mcp-Name [P70]', async () => {
     const taskId = await createTask();
     await ask('tasks/get', { taskId });
     expect(upstream.seen.at(-1)).toMatchObject({ name: 'raw-task-1', params: { taskId: 'raw-task-1' } });
@@ -128,7 +128,7 @@ describe('a task', () => {
     ['the upstream’s own id', async () => ask('tasks/get', { taskId: 'raw-task-1' })],
     ['a changed id', async (taskId: string) => ask('tasks/cancel', { taskId: changed(taskId) })],
     ['an id that is no task', async () => ask('tasks/update', { taskId: '', inputResponses: {} })],
-  ])('is not found with %s, and the upstream is not asked', async (_case, tried) => {
+  ])('is not found with %s, and the upstream is not asked [P70]', async (_case, tried) => {
     const taskId = await createTask();
     const { status, json } = await tried(taskId);
     expect([status, json.error]).toEqual([200, { code: -32602, message: 'Task not found' }]);
@@ -175,12 +175,12 @@ describe('a task', () => {
   });
 });
 
-test('an unknown resultType is relayed with its bytes', async () => {
+test('an unknown resultType is relayed with its bytes [P37]', async () => {
   const { text } = await ask('tools/call', { name: 'odd', arguments: {} });
   expect(text).toBe('{"jsonrpc":"2.0","id":1,"result":{"resultType":"com.example/later","ticket":7}}');
 });
 
-test('a view of MCP Apps is named by its tool and read under the same ui:// address', async () => {
+test('a view of MCP Apps is named by its tool and read under the same ui:// address [P49]', async () => {
   const { json } = await ask('tools/list', {});
   const { resourceUri } = json.result.tools.find(({ name }: { name: string }) => name === 'weather')._meta.ui;
   expect(resourceUri).toBe(view.uri);

@@ -97,7 +97,7 @@ describe('bytes pass untouched', () => {
     expect(answer.text).toBe(text);
   });
 
-  test('of the tools that stay in a list, while the list becomes private', async () => {
+  test('of the tools that stay in a list, while the list becomes private [P47]', async () => {
     const tool = (name: string, more: string) => `{ "name":"${name}", "n":1.0 ,${more}"inputSchema":{"type":"object"}}`;
     const kept = [tool('count', '"annotations":{"x":1e3},'), tool('slow', '')];
     const text = `{"jsonrpc":"2.0","id":1,"result":{"resultType":"complete","tools":[ ${kept[0]} ,${tool('hidden', '')}, ${kept[1]} ],"cacheScope" : "public","ttlMs":5}}`;
@@ -114,7 +114,7 @@ describe('bytes pass untouched', () => {
   });
 });
 
-test('no credential or internal header of the client reaches the upstream', async () => {
+test('no credential or internal header of the client reaches the upstream [P54]', async () => {
   const secrets = [
     'cookie',
     'x-api-key',
@@ -166,7 +166,7 @@ test('the trace of the caller goes on', async () => {
   expect(node.records[0]).toMatchObject({ traceId });
 });
 
-describe('a failing upstream gives a clear error that names nothing of it', () => {
+describe('a failing upstream gives a clear error that names nothing of it [P16] [P56]', () => {
   const rows: readonly [string, string | ((response: ServerResponse) => void), number, number, string][] = [
     ['answers 500', 'fail', 502, 1032, 'UPSTREAM_PROTOCOL'],
     ['redirects', 'redirect', 502, 1032, 'UPSTREAM_PROTOCOL'],
@@ -288,7 +288,7 @@ describe('capabilities the gateway does not carry are not offered', () => {
     expect(upstream.requests.at(-1)?.body).toBe(body.replace(', "com.x/y":{}', ''));
   });
 
-  test('a handshake for a revision the gateway does not know is ended with those it knows', async () => {
+  test('a handshake for a revision the gateway does not know is ended with those it knows [P39]', async () => {
     const text =
       '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2024-10-07","capabilities":{},"serverInfo":{"name":"s","version":"1"}}}';
     const answer = await answeredBy(
@@ -323,7 +323,7 @@ test('record denies a strict server’s call that cannot be written down, and it
   node.configure(configuration);
 });
 
-test('equal ids of many clients in flight never meet', async () => {
+test('equal ids of many clients in flight never meet [P28]', async () => {
   upstream.intercept((request, response) => {
     const message = JSON.parse(request.body) as { id: unknown; params: { arguments: { nonce: string } } };
     const text = result(message.id, `,"nonce":"${message.params.arguments.nonce}"`);

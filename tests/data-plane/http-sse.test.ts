@@ -159,7 +159,7 @@ describe('a client of HTTP+SSE', () => {
     });
   });
 
-  test('is told where to post by a path of the gateway, never by the server’s own', async () => {
+  test('is told where to post by a path of the gateway, never by the server’s own [P72]', async () => {
     let text = '';
     const abort = new AbortController();
     const stream = send(fleet.next('old'), {
@@ -308,7 +308,7 @@ describe('a server of HTTP+SSE', () => {
     await waitFor('the cancellation', () => upstream.cancelled.length > before);
   });
 
-  test('that names an endpoint of another origin is not spoken to', async () => {
+  test('that names an endpoint of another origin is not spoken to [P72]', async () => {
     const elsewhere: string[] = [];
     const other = createServer((request, response) => {
       elsewhere.push(request.url ?? '');

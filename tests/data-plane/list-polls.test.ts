@@ -93,7 +93,7 @@ test('a legacy client hears of changed lists of a modern server that offers no s
   expect(upstream.asked.filter((method) => method === 'server/discover')).toHaveLength(2);
 });
 
-test('a legacy client of a modern server that announces no changes is offered no stream', async () => {
+test('a legacy client of a modern server that announces no changes is offered no stream [P10]', async () => {
   const { upstream, node } = await start('2026-07-28');
   upstream.announcesChanges = false;
   const headers = { accept: 'text/event-stream', 'mcp-session-id': await openSession(node) };

@@ -51,7 +51,7 @@ const head = (...lines: string[]) =>
 
 const call = modern('tools/call', { name: 'count', arguments: {} });
 
-test('a body far above the limit is answered with 413, whether its length is declared or not', async () => {
+test('a body far above the limit is answered with 413, whether its length is declared or not [P20]', async () => {
   const body = JSON.stringify({ text: 'x'.repeat(8_000_000) });
   for (const headers of [{}, { 'transfer-encoding': 'chunked' }]) {
     const answer = await send(node.url('open'), { body, headers });
@@ -65,7 +65,7 @@ test('a body that does not come in time is answered with 408 and its connection 
   expect(node.records.at(-1)).toMatchObject({ type: 'refused', outcome: 'malformed', status: 408 });
 });
 
-test('a header block above the limit is answered with 431', async () => {
+test('a header block above the limit is answered with 431 [P20]', async () => {
   const before = node.records.length;
   expect(await raw([head(`x-long: ${'x'.repeat(9_000)}`)])).toMatch(/^HTTP\/1\.1 431 [\s\S]*"code":1012/);
   expect(node.records.slice(before)).toMatchObject([{ type: 'refused', outcome: 'malformed', status: 431 }]);

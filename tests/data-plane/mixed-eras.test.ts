@@ -10,8 +10,14 @@ let node: PipelineNode;
 beforeEach(async () => {
   upstream = await startFakeUpstream();
   node = await startPipelineNode({
-    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
-    grants: [{ server: 'open', tools: ['*'] }],
+    servers: [
+      { slug: 'open', url: upstream.url, tools: ['count'] },
+      { slug: 'modern', url: upstream.url, tools: ['count'], protocolRevisions: ['2026-07-28'] },
+    ],
+    grants: [
+      { server: 'open', tools: ['*'] },
+      { server: 'modern', tools: ['*'] },
+    ],
   });
 });
 afterEach(async () => {
@@ -22,7 +28,7 @@ afterEach(async () => {
 const count = { name: 'count', arguments: {} };
 const initialize = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'both', version: '1' } };
 
-test('a client that initializes after a discovery is served on both', async () => {
+test('a client that initializes after a discovery is served on both [P35]', async () => {
   const discovered = await send(node.url('open'), modern('server/discover'));
   expect(discovered.json.result.supportedVersions).toEqual(['2026-07-28']);
   const opened = await send(node.url('open'), legacy('initialize', initialize));
@@ -33,7 +39,7 @@ test('a client that initializes after a discovery is served on both', async () =
   expect(beside.json.result).toMatchObject({ resultType: 'complete' });
 });
 
-describe('refusals that early releases of the SDKs numbered otherwise', () => {
+describe('refusals that early releases of the SDKs numbered otherwise [P40]', () => {
   test.each([
     [-32001, { supported: ['2026-07-28'] }],
     [-32003, { requiredCapabilities: { sampling: {} } }],
@@ -49,7 +55,7 @@ describe('refusals that early releases of the SDKs numbered otherwise', () => {
   });
 });
 
-describe('a refusal of 2026-07-28', () => {
+describe('a refusal of 2026-07-28 [P36]', () => {
   test.each([-32021, -32022])('%i over 400 passes to a modern client as it is', async (code) => {
     const body = JSON.stringify({ jsonrpc: '2.0', id: 1, error: { code, message: 'no', data: { supported: [] } } });
     upstream.intercept((_request, response) => {
@@ -59,9 +65,26 @@ describe('a refusal of 2026-07-28', () => {
     const { status, text } = await send(node.url('open'), modern('tools/call', count));
     expect([status, text]).toEqual([400, body]);
   });
+
+  test.each([-32021, -32022])('%i reaches a legacy client over 200, under a code of its own era', async (code) => {
+    const opened = await send(node.url('modern'), legacy('initialize', initialize));
+    const session = { ...legacy('').headers, 'mcp-session-id': opened.headers['mcp-session-id'] };
+    upstream.intercept((_request, response) => {
+      const error = { code, message: 'no', data: { supported: [] } };
+      response.writeHead(400, { 'content-type': 'application/json' });
+      response.end(JSON.stringify({ jsonrpc: '2.0', id: 1, error }));
+      return true;
+    });
+    const answer = await send(node.url('modern'), { ...legacy('tools/call', count), headers: session });
+    expect([answer.status, answer.json?.error.code]).toEqual([200, -32603]);
+    expect(JSON.stringify(answer.json.error.data)).toContain(String(code));
+    upstream.intercept(() => false);
+    const after = await send(node.url('modern'), { ...legacy('ping'), headers: session });
+    expect([after.status, after.json?.result]).toEqual([200, {}]);
+  });
 });
 
-test('404 with an unknown method means that, not that a session or a server is gone', async () => {
+test('404 with an unknown method means that, not that a session or a server is gone [P34]', async () => {
   const body = JSON.stringify({ jsonrpc: '2.0', id: 1, error: { code: -32601, message: 'Method not found' } });
   upstream.intercept((_request, response) => {
     response.writeHead(404, { 'content-type': 'application/json' }).end(body);
@@ -71,7 +94,7 @@ test('404 with an unknown method means that, not that a session or a server is g
   expect([asModern.status, asModern.text, node.doubted]).toEqual([404, body, []]);
 });
 
-test('what no specification knows survives in both directions: _meta, annotations, icons, structured content', async () => {
+test('what no specification knows survives in both directions: _meta, annotations, icons, structured content [P44] [P45]', async () => {
   const definition = {
     name: 'count',
     title: 'Counts',

@@ -263,7 +263,7 @@ const rows: readonly [string, string, Sent, number, number, string][] = [
   ],
 ];
 
-describe('what is refused never reaches the upstream and is recorded', () => {
+describe('what is refused never reaches the upstream and is recorded [P02]', () => {
   test.each(rows)('%s', async (_what, slug, sent, status, code, outcome) => {
     const before = upstream.requests.length;
     const answer = await send(node.url(slug), sent);
@@ -328,7 +328,7 @@ describe('what is refused never reaches the upstream and is recorded', () => {
   });
 });
 
-describe('denied looks like unknown', () => {
+describe('denied looks like unknown [P51]', () => {
   const blank = (text: string) => text.replaceAll(/"date":"[^"]*"/g, '');
 
   test('a tool that is denied, not granted, not approved or not there', async () => {
@@ -404,7 +404,7 @@ describe('denied looks like unknown', () => {
     expect(Math.max(...found)).toBeLessThan(2 * Math.min(...found) + 1);
   });
 
-  test('the id comes back as it was written', async () => {
+  test('the id comes back as it was written [P28]', async () => {
     for (const id of ['"1"', '1', '12345678901234567890', '"a\\u0000b"', '-0', '1E2']) {
       const body = good.body.replace('"id":1', `"id":${id}`).replaceAll('granted', 'nothing');
       const answer = await send(node.url('open'), { body, headers: { ...good.headers, 'mcp-name': 'nothing' } });
@@ -413,7 +413,7 @@ describe('denied looks like unknown', () => {
   });
 });
 
-test('the error names the revisions that are supported', async () => {
+test('the error names the revisions that are supported [P39]', async () => {
   const call = await send(node.url('ancient'), good);
   expect(call.json.error.data).toEqual({ supported: [...protocolRevisions], requested: '2026-07-28' });
   const future = modernParams();
@@ -465,7 +465,7 @@ describe('browsers', () => {
     expect([foreign.status, foreign.headers['access-control-allow-origin']]).toEqual([403, undefined]);
   });
 
-  test('a page of an allowed origin may read answers and refusals, and sees the session', async () => {
+  test('a page of an allowed origin may read answers and refusals, and sees the session [P18]', async () => {
     const headers = { origin: 'https://app.example' };
     const answered = await send(node.url('open'), { ...good, headers: { ...good.headers, ...headers } });
     const refused = await send(node.url('nowhere'), { ...good, headers: { ...good.headers, ...headers } });
@@ -477,7 +477,7 @@ describe('browsers', () => {
 });
 
 describe('room', () => {
-  test('admit denies a principal’s calls beyond its limit with a time to wait, and lets them in again later', async () => {
+  test('admit denies a principal’s calls beyond its limit with a time to wait, and lets them in again later [P69]', async () => {
     node.configure({
       ...configuration,
       limits: { exchangesPerPrincipalMax: 2 },

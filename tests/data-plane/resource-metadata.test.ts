@@ -28,7 +28,7 @@ afterAll(async () => {
 const get = (path: string, headers: Record<string, string | undefined> = {}, method = 'GET') =>
   send(`${origin}${path}`, { method, headers: { authorization: undefined, accept: undefined, ...headers } });
 
-test('the metadata of an endpoint names the public URL, whatever name the balancer asked by, and who issues tokens', async () => {
+test('the metadata of an endpoint names the public URL, whatever name the balancer asked by, and who issues tokens [P53]', async () => {
   const answer = await get(`${wellKnown}/mcp/open`, { origin: 'https://anybody.example' });
   expect(answer.status).toBe(200);
   expect(answer.headers).toMatchObject({ 'content-type': 'application/json', 'access-control-allow-origin': '*' });
@@ -60,7 +60,7 @@ test('a browser may ask before; nothing but reading is served, and only under a 
   expect((await get(`${wellKnown}/mcp/open`, { host: 'evil.example' })).status).toBe(403);
 });
 
-test('a public URL with a path: the well-known path goes before it, and the proxy may take the path away or not', async () => {
+test('a public URL with a path: the well-known path goes before it, and the proxy may take the path away or not [P53]', async () => {
   const issuer = new TokenIssuer('key-1', { nodesUrl: 'https://example.com/gateway' });
   node.configure({ ...configuration, oauth: issuer.document(), revision: 2 });
   const refused = await send(node.url('open'), {

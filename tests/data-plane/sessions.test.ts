@@ -50,7 +50,7 @@ function roundRobin(): (input: string | URL, init?: RequestInit) => Promise<Resp
   };
 }
 
-test('a legacy client works over two nodes that share nothing but the configuration', async () => {
+test('a legacy client works over two nodes that share nothing but the configuration [P24]', async () => {
   const client = new LegacyClient({ name: 'legacy', version: '1' }, { capabilities: { elicitation: {} } });
   client.setRequestHandler(ElicitRequestSchema, () => ({ action: 'accept', content: { response: 'yes' } }));
   let changed = 0;
@@ -105,7 +105,7 @@ describe('a session', () => {
     });
   });
 
-  test('serves nobody else and nothing else', async () => {
+  test('serves nobody else and nothing else [P21] [P26]', async () => {
     const token = await openSession(nodes[0]);
     const before = fake.requests.length;
     expect(await use(nodes[0], token, 'fake', otherKey)).toBe(404);
@@ -128,7 +128,7 @@ describe('a session', () => {
     nodes[0].configure(configuration);
   });
 
-  test('ends at its time', async () => {
+  test('ends at its time [P21]', async () => {
     nodes[0].configure({ ...configuration, limits: { sessionTtlMs: 1 } });
     const token = await openSession(nodes[0]);
     nodes[0].configure(configuration);

@@ -63,7 +63,7 @@ async function closedRecord(): Promise<ClosedRecord> {
   return await waitFor('the closed record', () => node.records.find((record) => record.type === 'closed'));
 }
 
-test('each event leaves when it comes, with its bytes', async () => {
+test('each event leaves when it comes, with its bytes [P12]', async () => {
   const { open } = streaming();
   let seen = '';
   const answer = send(node.url('open'), { ...call, onChunk: (text) => (seen += text) });
@@ -102,7 +102,7 @@ test('a list inside a stream is filtered like any other', async () => {
   expect(text).toContain('id: 7\n');
 });
 
-describe('a stream that ends without the answer', () => {
+describe('a stream that ends without the answer [P15]', () => {
   test('gives the request an error', async () => {
     const { open } = streaming();
     const answer = send(node.url('open'), call);
@@ -166,7 +166,7 @@ test.each([
   expect(eventsOf(text)).toMatchObject([{ id: 1, error: { code: 1032 } }]);
 });
 
-describe('a client that goes away', () => {
+describe('a client that goes away [P17]', () => {
   test('ends a modern call at the upstream', async () => {
     const { open, closed } = streaming();
     const stop = new AbortController();
@@ -420,7 +420,7 @@ describe('a legacy client’s own stream', () => {
     expect(upstream.requests.at(-1)?.headers).toMatchObject({ accept: 'text/event-stream' });
   });
 
-  test('that the upstream does not offer is 405', async () => {
+  test('that the upstream does not offer is 405 [P10]', async () => {
     const answer = await send(node.url('open'), own);
     expect(answer.status).toBe(405);
   });

@@ -35,7 +35,7 @@ async function ask(more: object = {}): Promise<any> {
   return answer.json ?? eventsOf(answer.text).at(-1);
 }
 
-test('nodes that the control plane names to each other serve one call together, and execute it once', async () => {
+test('nodes that the control plane names to each other serve one call together, and execute it once [P71]', async () => {
   const answers = { action: 'accept', content: { name: 'Ada' } };
   const before = upstream.executions.get('ask') ?? 0;
   let calls = 0;

@@ -52,7 +52,7 @@ describe.each([
   });
 });
 
-describe('a tool that was not granted cannot be told from one that does not exist', () => {
+describe('a tool that was not granted cannot be told from one that does not exist [P51]', () => {
   const call = (name: string) => ({ method: 'tools/call', params: { name, arguments: {} } });
 
   test('by a request of 2026-07-28', async () => {

@@ -50,7 +50,7 @@ async function learnt(era: Era): Promise<void> {
   );
 }
 
-test('an upstream that moves to 2026-07-28 is known as such without a restart and without an administrator', async () => {
+test('an upstream that moves to 2026-07-28 is known as such without a restart and without an administrator [P38]', async () => {
   await start('legacy');
   const ask = await openLegacySession(endpoint);
   expect(succeeded((await ask(call)).body)).toBe(true);

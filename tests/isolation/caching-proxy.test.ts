@@ -81,7 +81,7 @@ describe.skipIf(!available)('a proxy before the nodes that caches all it may', (
     expect(answers.map(({ headers }) => headers['x-cache'])).toEqual(['MISS', 'HIT']);
   });
 
-  test('never gives one principal what another was answered', async () => {
+  test('never gives one principal what another was answered [P47]', async () => {
     const names = async (key: string) => {
       const { status, headers, json } = await as(key);
       expect(status).toBe(200);

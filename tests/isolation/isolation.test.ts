@@ -4,7 +4,7 @@ import { measureIsolation } from './run.ts';
 
 const responses = testConfig.strict ? 100_000 : 10_000;
 
-test(`${responses} answers to 200 principals with the same request ids, through two nodes, are each their own`, async () => {
+test(`${responses} answers to 200 principals with the same request ids, through two nodes, are each their own [P28] [P30]`, async () => {
   const result = await measureIsolation({ principals: 200, responses });
   process.stdout.write(
     `${result.responses} responses, ${result.progress} progress notifications in ${result.seconds.toFixed(1)} s\n`,

@@ -83,7 +83,7 @@ describe('a session', () => {
   const few = principals.slice(0, 3);
   const call = legacy('tools/call', { name: 'echo', arguments: { nonce: 'session' } });
 
-  test('serves its own principal on its own server, on any node, and is 404 everywhere else', async () => {
+  test('serves its own principal on its own server, on any node, and is 404 everywhere else [P21] [P24] [P26]', async () => {
     const sessions = await Promise.all(
       few.flatMap((owner) =>
         slugs.map(async (slug) => {

@@ -24,6 +24,8 @@ export interface ListingUpstream {
   modern: boolean;
   /** Whether it says that it tells of changes; it offers no stream to do so. */
   announcesChanges: boolean;
+  /** What it declares; undefined: all it has. */
+  capabilities: Readonly<Record<string, object>> | undefined;
   /** Takes the answer to a list method into the test's own hands. */
   page: ((method: string, cursor: string | undefined) => Record<string, unknown>) | undefined;
   /** Answers everything with this status. */
@@ -56,7 +58,11 @@ function isListMethod(method: string): method is keyof typeof members {
 
 function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, modern: boolean) {
   const { method, params } = message;
-  const capabilities = { tools: upstream.announcesChanges ? { listChanged: true } : {}, prompts: {}, resources: {} };
+  const capabilities = upstream.capabilities ?? {
+    tools: upstream.announcesChanges ? { listChanged: true } : {},
+    prompts: {},
+    resources: {},
+  };
   const complete = modern ? { resultType: 'complete', ttlMs: 0, cacheScope: 'private' } : {};
   if (method === 'server/discover' && upstream.modern) {
     const _meta = { 'io.modelcontextprotocol/serverInfo': serverInfo };
@@ -133,6 +139,7 @@ export async function startListingUpstream(tools: readonly unknown[] = [toolName
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
     modern: true,
     announcesChanges: false,
+    capabilities: undefined,
     page: undefined,
     failure: undefined,
     rawAnswer: undefined,

@@ -40,7 +40,7 @@ afterAll(async () => {
 });
 
 describe('metadata', () => {
-  test('says what the server can do and no more', async () => {
+  test('says what the server can do and no more [P58]', async () => {
     const response = await fetch(`${plane.issuer}/.well-known/oauth-authorization-server`);
     expect(response.headers.get('access-control-allow-origin')).toBe('*');
     const metadata = (await response.json()) as Record<string, unknown>;
@@ -146,7 +146,7 @@ describe('the code flow', () => {
     expect(body.scope).toBe('mcp:tools mcp:prompts mcp:resources');
   });
 
-  test('tokens cannot be asked for another endpoint than was consented to', async () => {
+  test('tokens cannot be asked for another endpoint than was consented to [P62]', async () => {
     const tokens = await tokensFor(plane, client, ada);
     const elsewhere = { grant_type: 'refresh_token', client_id: client, refresh_token: tokens.refresh };
     const { body } = await tokenRequest(plane, { ...elsewhere, resource: 'https://mcp.example.com/mcp/other' });
@@ -193,7 +193,7 @@ describe('consent', () => {
     expect((await submit(browser, consent, { decision: 'allow' })).location?.searchParams.get('code')).toBeTruthy();
   });
 
-  test('is remembered for the same client, address, endpoint and scopes alone, and for its user alone', async () => {
+  test('is remembered for the same client, address, endpoint and scopes alone, and for its user alone [P60]', async () => {
     const browser = new Browser();
     const one = (await createClient(plane)).id;
     const two = (await createClient(plane)).id;

@@ -221,7 +221,7 @@ describe('a client named by the URL of its metadata document', () => {
     ['https://10.0.0.1/client.json'],
     ['https://localhost/client.json'],
     ['http://client.example.com/client.json'],
-  ])('at %s is refused, and nothing is fetched there', async (clientId) => {
+  ])('at %s is refused, and nothing is fetched there [P61]', async (clientId) => {
     const answer = await new Browser().request(authorizationRequest(plane, clientId).url);
     expect({ status: answer.status, location: answer.location }).toEqual({ status: 400, location: null });
   });

@@ -172,7 +172,7 @@ describe('login', () => {
     expect((await logIn(new Browser())).shown.text).toContain('name="decision"');
   });
 
-  test('an answer is taken once, in the browser that was sent, and never where it names another issuer', async () => {
+  test('an answer is taken once, in the browser that was sent, and never where it names another issuer [P59]', async () => {
     const begin = async (browser: Browser) =>
       answerFrom(plane, browser, (await linkTo(plane, client, browser, 'Example')).link);
     const browser = new Browser();

@@ -23,7 +23,7 @@ test('a list is told changed exactly when what it has changed since it was read 
   fc.assert(property);
 });
 
-test('changes are told of the lists alone whose changes the server announces', () => {
+test('changes are told of the lists alone whose changes the server announces [P46]', () => {
   expect(announcedLists({ tools: { listChanged: true }, prompts: {}, resources: { subscribe: true } })).toEqual([
     'tools',
   ]);

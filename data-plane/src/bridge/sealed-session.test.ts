@@ -48,7 +48,7 @@ describe('a sealed session', () => {
     expect(codeOf(token, change)).toBe('SESSION_NOT_FOUND');
   });
 
-  test('does not open when any one character is changed, cut or added', () => {
+  test('does not open when any one character is changed, cut or added [P25]', () => {
     // Not the last character of Base64: it may carry bits that decode to nothing.
     for (let at = 0; at < token.length - 1; at++) {
       const other = token[at] === 'A' ? 'B' : 'A';

@@ -24,7 +24,7 @@ const secrets: Record<string, string> = {
   'accept-encoding': 'gzip',
 };
 
-describe('an upstream is sent what the protocol needs and nothing else', () => {
+describe('an upstream is sent what the protocol needs and nothing else [P01] [P04] [P05] [P16]', () => {
   test.each(['modern', 'legacy'] as const)('of a %s client', (era) => {
     const headers = new Map(
       Object.entries({
@@ -60,7 +60,7 @@ test.each([
   ['application/json, text/event-stream;q=0', false],
   ['text/html', false],
   ['', false],
-])('Accept %j takes both kinds of answer: %s', (header, expected) => {
+])('Accept %j takes both kinds of answer: %s [P11]', (header, expected) => {
   expect(accepts(header, 'application/json') && accepts(header, 'text/event-stream')).toBe(expected);
 });
 

@@ -17,7 +17,7 @@ function passes(host: string | undefined, origin?: string): boolean {
   }
 }
 
-describe('only known names and pages reach the node', () => {
+describe('only known names and pages reach the node [P19]', () => {
   test.each(['mcp.example.com', 'MCP.example.com:443', '127.0.0.1:8080', '[::1]:1', 'pinned.example:8443'])(
     'Host %s',
     (host) => {
@@ -63,7 +63,7 @@ describe('only known names and pages reach the node', () => {
   });
 });
 
-test('a preflight names the mirrored parameters that were asked for, and nothing made up', () => {
+test('a preflight names the mirrored parameters that were asked for, and nothing made up [P18]', () => {
   const headers = preflightHeaders(
     'https://app.example',
     'Authorization, Mcp-Param-Region, X-Evil, mcp-param-é, Mcp-Param-',

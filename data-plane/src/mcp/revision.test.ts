@@ -37,7 +37,7 @@ function classify(body: unknown, headers: Record<string, string>): string {
 
 const sentinel = (text: string) => `=?base64?${Buffer.from(text).toString('base64')}?=`;
 
-describe('mirrored headers must equal the body', () => {
+describe('mirrored headers must equal the body [P02] [P03]', () => {
   test.each([
     ['as sent by a client', call('echo'), {}, `modern ${modern}`],
     ['another method', call('echo'), { 'mcp-method': 'tools/list' }, 'HEADER_MISMATCH'],

@@ -15,7 +15,7 @@ function parse(bytes: Buffer, cuts: readonly number[] = []): SseEvent[] {
 const read = (events: readonly SseEvent[]) =>
   events.filter(({ data, id }) => data !== null || id !== null).map(({ data, id }) => ({ data, id }));
 
-describe('an event stream is read as the standard says', () => {
+describe('an event stream is read as the standard says [P14]', () => {
   test.each([
     ['data: a\n\n', [{ data: 'a', id: null }]],
     ['data: a\r\n\r\n', [{ data: 'a', id: null }]],
@@ -46,7 +46,7 @@ test('the wait that a stream wants before it is taken up again is read, where it
   expect(waits).toEqual([10, 0, null, null, null]);
 });
 
-test('wherever the bytes are cut, the events are the same and their bytes are the stream', () => {
+test('wherever the bytes are cut, the events are the same and their bytes are the stream [P14]', () => {
   const line = fc.constantFrom('data: é😀', 'data:{"a":1}', ': c', 'id: 1', 'event: message', 'data', 'x', '');
   const ending = fc.constantFrom('\n', '\r\n', '\r');
   fc.assert(

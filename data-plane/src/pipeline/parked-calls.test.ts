@@ -68,7 +68,7 @@ test('a node holds a bounded number of bytes of calls that wait', () => {
   expect(() => calls.park(parkedCall('more', 'eve', 1))).toThrow(expect.objectContaining({ code: 'OVERLOADED' }));
 });
 
-test('a call whose client does not come back expires, once, and makes room', () => {
+test('a call whose client does not come back expires, once, and makes room [P66]', () => {
   vi.useFakeTimers();
   opened().park(parkedCall('late', 'ada'));
   vi.advanceTimersByTime(parkedMsMax - 1);

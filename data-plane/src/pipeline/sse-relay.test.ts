@@ -51,7 +51,7 @@ function relayOf(response: UpstreamResponse, era: 'modern' | 'legacy') {
 
 const answer = 'data: {"jsonrpc":"2.0","id":1,"result":{}}\n\n';
 
-test('a quiet stream gets a comment in time, again and again, and none between its own events', async () => {
+test('a quiet stream gets a comment in time, again and again, and none between its own events [P13]', async () => {
   const { response, give } = source();
   const { relay } = relayOf(response, 'modern');
   for (let round = 0; round < 3; round++) {
@@ -79,7 +79,7 @@ test('an event that was begun is never cut by a comment', async () => {
   expect(String(await second)).toBe(answer);
 });
 
-test('a modern call whose client is gone is ended; a legacy one is read to its end', async () => {
+test('a modern call whose client is gone is ended; a legacy one is read to its end [P17]', async () => {
   const modern = source();
   const one = relayOf(modern.response, 'modern');
   const waiting = one.relay.next();

@@ -148,7 +148,7 @@ const metadataHosts = [
   '[fd20:ce::254]',
 ];
 
-describe('a dial', () => {
+describe('a dial [P61]', () => {
   test.each(closedHosts)('to %s (%s) opens no connection', async (_range, host) => {
     const egress = egressWith();
     const before = sentinel.connections;
