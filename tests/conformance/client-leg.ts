@@ -47,10 +47,7 @@ export function clientScenarios(revision: SuiteRevision): readonly string[] {
 }
 
 /** What is not passed, by scenario; each with the reason. */
-export const expectedClientFailures: Readonly<Record<string, string>> = {
-  'http-custom-headers':
-    'Only from a legacy client: a node learns which arguments travel in headers once the server says that one is missing, and this server does not say so.',
-};
+export const expectedClientFailures: Readonly<Record<string, string>> = {};
 
 /** Why the others of the suite's client scenarios are not run. */
 export const notInTheMidst =
