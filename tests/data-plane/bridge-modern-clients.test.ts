@@ -280,6 +280,7 @@ test('progress that a legacy server tells on the stream that belongs to no call 
   expect(progress[0]).toBe('"progress":2');
   controller.abort();
   await calling;
+  expect(text.split('"progress":2')).toHaveLength(2);
 });
 
 test('tasks of neither revision reach a legacy server: a call runs like any other, and there is no task to ask for', async () => {

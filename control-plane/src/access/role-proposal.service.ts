@@ -3,7 +3,7 @@ import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, lte, type SQL } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
-import type { Database, Reader, Transaction } from '../database/client.ts';
+import type { Database, Transaction } from '../database/client.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { descriptionLengthMax, Violations } from '../database/violations.ts';
 import { type RoleBindingRow, type RoleProposalRow, roleProposals } from './access.tables.ts';
