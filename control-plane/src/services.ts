@@ -60,6 +60,7 @@ import { LoginCodeService } from './oauth/login-code.service.ts';
 import { ObjectStore } from './oauth/object-store.service.ts';
 import { slugOfResource } from './oauth/provider.ts';
 import { OAuthSettingsService } from './oauth/settings.service.ts';
+import { StepUpService } from './oauth/step-up.service.ts';
 import { EffectiveAccessService } from './policy/effective-access.service.ts';
 import { ExplainService } from './policy/explain.service.ts';
 import { PreviewService } from './policy/preview.service.ts';
@@ -183,7 +184,8 @@ function oauthServices(
   const consents = new ConsentService({ database, store, clients, serverOf });
   const loginCodes = new LoginCodeService(database, apiKeys, clock);
   const settings = new OAuthSettingsService(database, urls?.issuer);
-  const guards = { limits, authentication, addressOf };
+  const stepUp = new StepUpService({ settings, serverOf, clock });
+  const guards = { stepUp, limits, authentication, addressOf };
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, ...guards, clock, log };
   const federation = { providers, connections, logins, logouts };
   const { signingKeys } = fleet;

@@ -41,6 +41,13 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'The access token lacks a scope that this needs; log in again with the scopes of the challenge.',
   },
+  INSUFFICIENT_AUTHENTICATION: {
+    owner: 'client',
+    http: 401,
+    jsonRpc: 1019,
+    retryable: false,
+    publicMessage: 'This endpoint needs a stronger or fresher login; log in again as the challenge says.',
+  },
   NOT_FOUND: {
     owner: 'client',
     http: 404,

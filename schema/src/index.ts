@@ -25,6 +25,7 @@ export * from './key-limits.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';
 export * from './oauth.ts';
+export * from './step-up.ts';
 export * from './param-headers.ts';
 export * from './permissions.ts';
 export * from './server-definitions.ts';

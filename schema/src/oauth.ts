@@ -4,6 +4,7 @@
  */
 import { z } from 'zod';
 import type { ListedKind } from './snapshot.ts';
+import { stepUpSchema } from './step-up.ts';
 
 /** The one algorithm that signs access tokens; a token that names another is refused before any key is looked at. */
 export const accessTokenAlgorithm = 'ES256';
@@ -90,6 +91,9 @@ export const accessTokenClaimsSchema = z.looseObject({
   epoch: z.number().int().nonnegative(),
   /** All tokens that came from one authorization: void where the principal's record names it as revoked. */
   family: z.string().min(1).max(128),
+  /** Authentication context and time of the login behind it (RFC 9470 §6.1); absent where a client acts by itself. */
+  acr: z.string().optional(),
+  auth_time: z.number().optional(),
 });
 export type AccessTokenClaims = z.infer<typeof accessTokenClaimsSchema>;
 
@@ -110,5 +114,7 @@ export const oauthDocumentSchema = z.strictObject({
   keys: z
     .array(z.strictObject({ kid: z.string().regex(/^[A-Za-z0-9_-]{1,64}$/), x: coordinate, y: coordinate }))
     .min(1),
+  /** Endpoints that need more than any login; absent: none. */
+  stepUp: z.array(stepUpSchema).optional(),
 });
 export type OAuthDocument = z.infer<typeof oauthDocumentSchema>;

@@ -310,3 +310,43 @@ test('a flood of unknown key ids costs no fetch, no memory and no key: others ar
   expect(served.status).toBe(200);
   expect(upstream.requests.length - before).toBe(1);
 });
+
+describe('an endpoint that demands more than any login (RFC 9470)', () => {
+  const demand = (needs: { acrValues: string[]; maxAgeSeconds: number | null }) => {
+    const stepUp = [{ serverId: 'server-open', ...needs }];
+    const principals = [
+      { id: 'first', key: testKey },
+      { id: 'person', key: otherKey, kind: 'user' as const },
+    ];
+    node.configure({ ...configuration, principals, oauth: { ...issuer.document(), stepUp }, revision: 3 });
+  };
+  const login = (claims: Record<string, unknown>) => issuer.token('open', 'person', { claims });
+
+  test('challenges a person whose login is weaker, older or not told of, and lets the others in', async () => {
+    demand({ acrValues: ['mfa', 'hwk'], maxAgeSeconds: 300 });
+    expect((await callWith(login({ acr: 'hwk', auth_time: now - 30 }))).status).toBe(200);
+    for (const claims of [{}, { acr: 'pwd', auth_time: now }, { acr: 'mfa' }, { acr: 'mfa', auth_time: now - 400 }]) {
+      const answer = await callWith(login(claims));
+      expect(answer.status).toBe(401);
+      expect(challengeOf(answer)).toBe(
+        `Bearer error="insufficient_user_authentication", acr_values="mfa hwk", max_age="300", resource_metadata="${metadata('open')}", scope="mcp"`,
+      );
+      expect(answer.json.error.code).toBe(1019);
+    }
+    expect(node.records.at(-1)).toMatchObject({ type: 'refused', decision: { reason: 'INSUFFICIENT_AUTHENTICATION' } });
+  });
+
+  test('is opened by no API key of a person, which tells of no login', async () => {
+    demand({ acrValues: [], maxAgeSeconds: 300 });
+    expect((await callWith(otherKey)).status).toBe(401);
+    expect((await callWith(otherKey, 'sibling')).status).toBe(200);
+    expect((await callWith(testKey)).status).toBe(200);
+  });
+
+  test('is asked of people alone and of that endpoint alone', async () => {
+    demand({ acrValues: ['mfa'], maxAgeSeconds: null });
+    expect((await callWith(issuer.token('open', 'first'))).status).toBe(200);
+    expect((await callWith(issuer.token('sibling', 'person'), 'sibling')).status).toBe(200);
+    expect((await callWith(issuer.token('closed', 'person'), 'closed')).status).toBe(404);
+  });
+});

@@ -80,6 +80,7 @@ export interface TestConfiguration {
   readonly principals?: readonly {
     id: string;
     key: string;
+    kind?: 'user' | 'serviceAccount';
     epoch?: number;
     status?: 'active' | 'disabled';
     revokedFamilies?: readonly string[];
@@ -163,9 +164,9 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     documents.push({
       kind: 'principals',
       shard,
-      principals: members.map(({ id, key, epoch, status, revokedFamilies }) => ({
+      principals: members.map(({ id, key, kind, epoch, status, revokedFamilies }) => ({
         id,
-        kind: 'serviceAccount',
+        kind: kind ?? 'serviceAccount',
         name: id,
         status: status ?? 'active',
         groups: [],

@@ -212,6 +212,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   'Mutation.rotateSigningKey': 'settings:write',
   AuthorizationServerInfo: 'settings:read',
   SigningKey: 'settings:read',
+  StepUpRule: 'settings:read',
   'Query.oauthClient': 'oauthClient:read',
   'Query.oauthClients': 'oauthClient:read',
   'Mutation.createOAuthClient': 'oauthClient:write',

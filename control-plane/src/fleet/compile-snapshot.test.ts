@@ -168,6 +168,7 @@ const rows: ConfigurationRows = {
   limits: { sessionTtlMs: 1_000 },
   sealingKeys: [sealingKey],
   publicUrls: { issuer: 'https://control.example.com', nodesUrl: 'https://mcp.example.com' },
+  stepUp: [],
   signingKeys: [signingKey('s2', 'verify'), signingKey('s1', 'sign')],
 };
 const openSecret = (): string => Buffer.alloc(32, 5).toString('base64');

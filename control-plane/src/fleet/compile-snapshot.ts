@@ -17,6 +17,7 @@ import {
   type ServerDocument,
   type ToolAnnotation,
   type ToolLabels,
+  type StepUp,
 } from '@sallyport/schema';
 import type { GrantRow } from '../access/access.tables.ts';
 import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
@@ -52,6 +53,7 @@ export interface ConfigurationRows {
   /** Where the planes are reached by clients; undefined where there is no authorization server. */
   readonly publicUrls: PublicUrls | undefined;
   readonly signingKeys: readonly OAuthSigningKeyRow[];
+  readonly stepUp: readonly StepUp[];
 }
 
 /** Public URLs without a slash at the end, as the environment says. */
@@ -203,7 +205,7 @@ function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntr
 }
 
 function compileFleet(
-  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys'>,
+  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys' | 'stepUp'>,
   openSecret: (row: SealingKeyRow) => string | undefined,
 ): CompiledUnit {
   const problems: ObjectProblem[] = [];
@@ -217,10 +219,20 @@ function compileFleet(
   return { documents: documents.flatMap((one) => (one === undefined ? [] : [encodeDocument(one)])), problems };
 }
 
-function oauthDocument({ publicUrls, signingKeys }: Pick<ConfigurationRows, 'publicUrls' | 'signingKeys'>): unknown {
+function oauthDocument({
+  publicUrls,
+  signingKeys,
+  stepUp,
+}: Pick<ConfigurationRows, 'publicUrls' | 'signingKeys' | 'stepUp'>): unknown {
   if (publicUrls === undefined) return undefined;
   const keys = signingKeys.map(({ id, x, y }) => ({ kid: id, x, y })).sort((a, b) => compare(a.kid, b.kid));
-  return { kind: 'oauth', issuer: publicUrls.issuer, nodesUrl: publicUrls.nodesUrl, keys };
+  return {
+    kind: 'oauth',
+    issuer: publicUrls.issuer,
+    nodesUrl: publicUrls.nodesUrl,
+    keys,
+    ...(stepUp.length === 0 ? {} : { stepUp }),
+  };
 }
 
 /** The candidate as a document, or undefined with every reason why it is none. */

@@ -13,6 +13,7 @@ import {
   type PrincipalRow,
   principals,
 } from '../identity/identity.tables.ts';
+import { readOAuthSettings } from '../oauth/settings.service.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
 import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
 import { oauthSigningKeys, sealingKeys } from './fleet.tables.ts';
@@ -191,12 +192,15 @@ export async function readConfiguration(
   };
 }
 
-async function readFleet(tx: Reader): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys'>> {
+async function readFleet(
+  tx: Reader,
+): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys' | 'stepUp'>> {
   const limits = await tx.select().from(settings).where(eq(settings.key, limitsSetting));
   return {
     limits: limits[0]?.value ?? null,
     sealingKeys: await tx.select().from(sealingKeys),
     signingKeys: await tx.select().from(oauthSigningKeys),
+    stepUp: (await readOAuthSettings(tx)).stepUp,
   };
 }
 

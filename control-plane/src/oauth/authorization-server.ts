@@ -12,6 +12,7 @@ import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
 import type { GuardedAuthentication } from '../identity/guarded-authentication.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { type RequestLimits, retryAfterOf } from '../request-limits.ts';
+import type { StepUpService } from './step-up.service.ts';
 import { AccessTokenRevocation } from './access-token-revocation.ts';
 import { AccountPages } from './account.ts';
 import { Authorizations } from './authorizations.ts';
@@ -44,6 +45,7 @@ export interface AuthorizationServerOptions {
   readonly logins: FederatedLoginService;
   readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
+  readonly stepUp: StepUpService;
   readonly limits: RequestLimits;
   readonly authentication: Pick<GuardedAuthentication, 'assertMayTry' | 'failed'>;
   /** Who asks; null where that cannot be told. */
@@ -115,7 +117,7 @@ export class AuthorizationServer {
       case 'oauthConsent':
         return this.#interactions.decide(provider, request, response, uid);
       case 'oauthProvider':
-        return this.#toProvider(request, response, uid, url.searchParams.get('id') ?? '');
+        return this.#toProvider(provider, request, response, uid, url.searchParams.get('id') ?? '');
       case 'oauthCallback':
         return this.#fromProvider(request, response, uid, url);
       case 'oauthLoggedIn': {
@@ -129,20 +131,23 @@ export class AuthorizationServer {
         if (request.method === 'POST') return this.#account.change(provider, request, response);
         return this.#account.show(provider, request, response, url.searchParams);
       case 'oauthAuthorize':
-        if (!url.searchParams.has('scope')) {
-          url.searchParams.set('scope', defaultScope);
-          request.url = `${url.pathname}${url.search}`;
-        }
+        request.url = `${url.pathname}?${completed(url.searchParams).toString()}`;
         break;
     }
     await provider.callback()(request, response);
   }
 
   /** Sends the browser to an identity provider, with a cookie that binds the answer to it. */
-  async #toProvider(_request: IncomingMessage, response: ServerResponse, uid: string, providerId: string) {
+  async #toProvider(
+    library: Provider,
+    _request: IncomingMessage,
+    response: ServerResponse,
+    uid: string,
+    providerId: string,
+  ) {
     const { logins, urls, log } = this.#options;
     try {
-      const { url, cookie } = await logins.begin(providerId, uid);
+      const { url, cookie } = await logins.begin(providerId, uid, await this.#interactions.needs(library, uid));
       const secure = urls.issuer.startsWith('https:') ? '; Secure' : '';
       const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${attemptLifetimeMs / 1000}${secure}`;
       const cookies = `${cookieNames(urls.issuer).login}=${cookie}; ${attributes}`;
@@ -200,13 +205,14 @@ export class AuthorizationServer {
   }
 
   #create(of: Pick<Parameters<typeof createProvider>[0], 'keys' | 'settings'>): Provider {
-    const { urls, secretKey, store, clients, egress, limits, database, clock, log } = this.#options;
+    const { urls, secretKey, store, clients, egress, limits, stepUp, database, clock, log } = this.#options;
     const provider = createProvider({
       ...of,
       urls,
       secretKey,
       store,
       clients,
+      stepUp,
       clock,
       log,
       // A request object never comes: the library fetches by URL.
@@ -228,6 +234,18 @@ export class AuthorizationServer {
     if (response.headersSent) response.destroy();
     else send(response, isAway ? 503 : 500, errorPage(isAway ? 'temporarily_unavailable' : 'server_error'));
   }
+}
+
+/**
+ * A request with the scopes it means where it names none. The library takes `acr_values` and `max_age` with `openid` alone;
+ * RFC 9470 §4 knows no such bond.
+ */
+function completed(parameters: URLSearchParams): URLSearchParams {
+  const scopes = (parameters.get('scope') ?? defaultScope).split(' ');
+  const isStepUp = parameters.has('acr_values') || parameters.has('max_age');
+  if (isStepUp && !scopes.includes('openid')) scopes.push('openid');
+  if (parameters.getAll('scope').length < 2) parameters.set('scope', scopes.join(' '));
+  return parameters;
 }
 
 /** As JSON where a program asks, as a page where a person does. */

@@ -64,7 +64,8 @@ export class Authorizations {
   async grant(provider: Provider, request: ConsentRequest, loginId: string | undefined): Promise<string> {
     const grant = new provider.Grant({ accountId: request.principalId, clientId: request.clientId });
     const scopes = request.scopes.join(' ');
-    grant.addOIDCScope(scopes);
+    // It says who the user is, which the token does anyway, and is asked for with `max_age`.
+    grant.addOIDCScope(`openid ${scopes}`);
     grant.addResourceScope(request.resource, scopes);
     const id = await grant.save();
     await this.store.bind(id, request.resource, loginId);

@@ -3,7 +3,7 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import { type InteractionResults, type Provider } from 'oidc-provider';
 import { noRights } from '../access/rights.ts';
 import { type Context, createContext } from '../context.ts';
-import { oauthRoutes } from '@sallyport/schema';
+import { oauthRoutes, type StepUpNeeds } from '@sallyport/schema';
 import { accountClientId } from './account.ts';
 import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
 import type { ConsentService } from './consent.service.ts';
@@ -11,6 +11,7 @@ import { answering, type OwnForms, Refused, send } from './forms.ts';
 import type { LoginCodeService } from './login-code.service.ts';
 import { consentPage, loginPage, type Page } from './pages.ts';
 import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
+import type { StepUpService } from './step-up.service.ts';
 
 type Interaction = Awaited<ReturnType<Provider['interactionDetails']>>;
 
@@ -24,6 +25,7 @@ export interface LoggedIn {
 
 export interface InteractionOptions {
   readonly forms: OwnForms;
+  readonly stepUp: Pick<StepUpService, 'neededFor' | 'isMet'>;
   readonly authorizations: Authorizations;
   readonly consents: ConsentService;
   readonly loginCodes: LoginCodeService;
@@ -52,6 +54,12 @@ export class Interactions {
       const page = isConsent ? await this.consent(provider, interaction) : await this.login(provider, interaction);
       send(response, 200, page);
     });
+  }
+
+  /** What the login of an interaction must be like. */
+  async needs(provider: Provider, uid: string): Promise<StepUpNeeds> {
+    const interaction = await provider.Interaction.find(uid);
+    return this.options.stepUp.neededFor(interaction?.params ?? {});
   }
 
   /** A login code was entered. */
@@ -133,6 +141,13 @@ export class Interactions {
     { principalId, loginId, acr }: LoggedIn,
   ): Promise<void> {
     const { session } = interaction;
+    const { acrValues } = await this.options.stepUp.neededFor(interaction.params);
+    if (!this.options.stepUp.isMet({ acrValues, maxAgeSeconds: null }, { acr })) {
+      const description = 'The login is not of a context that was asked for.';
+      const refusal = { error: 'unmet_authentication_requirements', error_description: description };
+      await provider.interactionFinished(request, response, refusal, { mergeWithLastSubmission: false });
+      return;
+    }
     if (session !== undefined && session.accountId !== principalId) {
       await forgetSession(provider, interaction, this.options.clock);
     }

@@ -36,6 +36,38 @@ export const SigningKeyUseEnum = graphqlEnum<SigningKeyRow['use']>(
   { verify: 'Tokens signed with it are taken.', sign: 'It signs new tokens, and tokens signed with it are taken.' },
 );
 
+const stepUpServer = 'Id of the server.';
+const stepUpAcr = 'The login must be of one of these authentication contexts (acr); none: of any.';
+const stepUpAge = 'How long ago the login may be, in seconds: 60 to 2592000; null for any time.';
+
+@ObjectType({
+  description: 'How people must have logged in to use an endpoint (RFC 9470). Their API keys do not open it.',
+})
+export class StepUpRule {
+  @Field(() => ID, { description: stepUpServer })
+  serverId!: string;
+
+  @Field(() => [String], { description: stepUpAcr })
+  acrValues!: readonly string[];
+
+  @Field(() => Int, { nullable: true, description: stepUpAge })
+  maxAgeSeconds!: number | null;
+}
+
+@InputType({
+  description: 'How people must have logged in to use an endpoint; names acrValues, maxAgeSeconds or both.',
+})
+export class StepUpRuleInput {
+  @Field(() => ID, { description: stepUpServer })
+  serverId!: string;
+
+  @Field(() => [String], { nullable: true, description: stepUpAcr })
+  acrValues?: string[] | null;
+
+  @Field(() => Int, { nullable: true, description: stepUpAge })
+  maxAgeSeconds?: number | null;
+}
+
 @ObjectType({ description: 'The OAuth authorization server of the control plane.' })
 export class AuthorizationServerInfo {
   @Field(() => String, { nullable: true, description: 'Its issuer; null where none is configured.' })
@@ -53,6 +85,9 @@ export class AuthorizationServerInfo {
       'them none, or any where the issuer is on loopback.',
   })
   clientDomains!: string[];
+
+  @Field(() => [StepUpRule], { description: 'Endpoints that need more than any login of a person.' })
+  stepUp!: readonly StepUpRule[];
 }
 
 @InputType({ description: 'Changes to the authorization server: absent fields keep their value.' })
@@ -66,6 +101,12 @@ export class UpdateAuthorizationServerInput extends MutationInput {
       'Domains of client metadata documents: a domain, *.domain for all below it, or * for any; at most 200.',
   })
   clientDomains?: string[] | null;
+
+  @Field(() => [StepUpRuleInput], {
+    nullable: true,
+    description: 'Endpoints that need more than any login of a person, in place of those before; at most 500.',
+  })
+  stepUp?: StepUpRuleInput[] | null;
 }
 
 @ObjectType({ description: 'A key that signs access tokens; its private part is never shown.' })

@@ -28,6 +28,7 @@ import type { ObjectStore } from './object-store.service.ts';
 import { errorPage } from './pages.ts';
 import { redirectUriMatches, redirectUriProblem } from './redirect-uri.ts';
 import type { OAuthSettings } from './settings.service.ts';
+import type { StepUpService } from './step-up.service.ts';
 
 const seconds = (ms: number): number => Math.floor(ms / 1000);
 const metadataDocumentBytesMax = 16 * 1024;
@@ -61,6 +62,7 @@ export interface ProviderOptions {
   readonly clients: Pick<ClientService, 'actsAs'>;
   /** Guarded: client metadata and key sets are at addresses that strangers chose. */
   readonly fetch: typeof fetch;
+  readonly stepUp: Pick<StepUpService, 'neededFor' | 'isMet' | 'allows'>;
   /** Throws RATE_LIMITED where this client gets too many tokens for this principal. */
   readonly admit: (holder: string) => void;
   /** The epoch of a principal that may act; undefined where it may not. */
@@ -96,8 +98,20 @@ export function cookieNames(issuer: string) {
   };
 }
 
-function policy() {
+/** RFC 9470 §5: another login where the present one is too weak or too old for what is asked. */
+function stepUpCheck(stepUp: ProviderOptions['stepUp']) {
+  const problem = 'the endpoint needs a stronger or fresher login';
+  return new interactionPolicy.Check('step_up', problem, 'login_required', async ({ oidc }) => {
+    // Whether the login that just ended is enough was asked when it ended.
+    if (oidc.session?.accountId === undefined || oidc.result?.login !== undefined) return false;
+    const login = { acr: oidc.session.acr, authenticatedAt: oidc.session.authTime() };
+    return !stepUp.isMet(await stepUp.neededFor(oidc.params ?? {}), login);
+  });
+}
+
+function policy(stepUp: ProviderOptions['stepUp']) {
   const prompts = interactionPolicy.base();
+  prompts.get('login')?.checks.add(stepUpCheck(stepUp));
   // Whether a consent may be remembered is for `grantFor` to say, which looks at where the code goes.
   prompts.get('consent')?.checks.remove('native_client_prompt');
   return prompts;
@@ -174,6 +188,21 @@ async function subjectOf(options: ProviderOptions, token: unknown): Promise<Toke
   return { principalId: accountId, epoch, family: grantId };
 }
 
+/** Claims of the login behind a token (RFC 9470 §6.1). Throws where it is not what the endpoint needs any longer. */
+async function loginOfToken({ stepUp }: ProviderOptions, { oidc }: KoaContextWithOIDC, token: unknown) {
+  const { kind, aud } = token as { kind?: string; aud?: unknown };
+  if (kind === 'ClientCredentials') return {};
+  const { AuthorizationCode: code, RefreshToken: refresh } = oidc.entities;
+  const { acr, authTime: authenticatedAt } = code ?? refresh ?? {};
+  if (!(await stepUp.allows(aud, { acr, authenticatedAt }))) {
+    throw new errors.InvalidGrant('the endpoint needs a stronger or fresher login');
+  }
+  return {
+    ...(acr === undefined ? {} : { acr }),
+    ...(authenticatedAt === undefined ? {} : { auth_time: authenticatedAt }),
+  };
+}
+
 /** Refuses with a status that clients wait on; a refresh token that was used for it is taken again. */
 function admit(options: ProviderOptions, ctx: KoaContextWithOIDC, holder: string): void {
   try {
@@ -244,7 +273,7 @@ function configuration(options: ProviderOptions): Configuration {
     ...protocol(options),
     adapter: (model) => options.store.adapter(model),
     clients: [accountClient(options.urls.issuer)],
-    interactions: { policy: policy(), url: (_ctx, { uid }) => `/oauth/interaction/${uid}` },
+    interactions: { policy: policy(options.stepUp), url: (_ctx, { uid }) => `/oauth/interaction/${uid}` },
     findAccount: async (_ctx, accountId) =>
       (await options.epochOf(accountId)) === undefined
         ? undefined
@@ -255,8 +284,9 @@ function configuration(options: ProviderOptions): Configuration {
     },
     extraTokenClaims: async (ctx, token) => {
       const { principalId, epoch, family } = await subjectOf(options, token);
+      const login = await loginOfToken(options, ctx, token);
       admit(options, ctx, `${token.clientId}|${principalId}`);
-      return { epoch, family };
+      return { epoch, family, ...login };
     },
     formats: {
       customizers: {

@@ -1,8 +1,11 @@
+import { type StepUp, stepUpSchema } from '@sallyport/schema';
 import { z } from 'zod';
 import { eq } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
-import type { Database, Reader } from '../database/client.ts';
+import { serverExists } from '../catalog/server-lookup.service.ts';
+import type { Database, Reader, Transaction } from '../database/client.ts';
+import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { mutate, type MutationOptions } from '../database/mutation.ts';
 import { settings } from '../database/settings.tables.ts';
 import { Violations } from '../database/violations.ts';
@@ -10,17 +13,24 @@ import { clientDomainProblem } from './client-domains.ts';
 
 const settingsKey = 'oauth';
 const domainsMax = 200;
+const stepUpMax = 500;
+const acrValuesMax = 20;
+const maxAgeSecondsMin = 60;
+const maxAgeSecondsMax = 30 * 24 * 3600;
 
 const oauthSettingsSchema = z.strictObject({
   /** Whether clients may register themselves (RFC 7591). */
   dynamicRegistration: z.boolean().default(false),
   /** Domains at which clients may be named by the URL of their metadata document; absent until somebody says. */
   clientDomains: z.array(z.string()).optional(),
+  /** Endpoints that need more than any login of a person. */
+  stepUp: z.array(stepUpSchema).default([]),
 });
 type Stored = z.infer<typeof oauthSettingsSchema>;
 export interface OAuthSettings {
   readonly dynamicRegistration: boolean;
   readonly clientDomains: readonly string[];
+  readonly stepUp: readonly StepUp[];
 }
 
 /**
@@ -34,6 +44,12 @@ function clientDomainsOf(issuer: string | undefined): string[] {
 export interface UpdateOAuthSettings extends MutationOptions {
   readonly dynamicRegistration?: boolean | null | undefined;
   readonly clientDomains?: readonly string[] | null | undefined;
+  readonly stepUp?: readonly StepUpInput[] | null | undefined;
+}
+interface StepUpInput {
+  readonly serverId: string;
+  readonly acrValues?: readonly string[] | null | undefined;
+  readonly maxAgeSeconds?: number | null | undefined;
 }
 
 /** What administrators decide of the authorization server at run time. */
@@ -52,11 +68,11 @@ export class OAuthSettingsService {
   }
 
   async read(): Promise<OAuthSettings> {
-    return this.effective(await stored(this.database.db));
+    return this.effective(await readOAuthSettings(this.database.db));
   }
 
-  private effective({ dynamicRegistration, clientDomains }: Stored): OAuthSettings {
-    return { dynamicRegistration, clientDomains: clientDomains ?? clientDomainsOf(this.issuer) };
+  private effective({ dynamicRegistration, clientDomains, stepUp }: Stored): OAuthSettings {
+    return { dynamicRegistration, stepUp, clientDomains: clientDomains ?? clientDomainsOf(this.issuer) };
   }
 
   async update(ctx: Context, input: UpdateOAuthSettings): Promise<OAuthSettings> {
@@ -69,26 +85,53 @@ export class OAuthSettingsService {
         const problem = clientDomainProblem(domain);
         if (problem !== undefined) found.add(`input.clientDomains[${index}]`, problem);
       }
+      await this.checkStepUp(tx, found, input.stepUp ?? []);
       found.assertNone();
-      const before = await stored(tx);
+      const before = await readOAuthSettings(tx);
       const clientDomains = input.clientDomains ?? before.clientDomains;
       const after: Stored = {
         dynamicRegistration: input.dynamicRegistration ?? before.dynamicRegistration,
         ...(clientDomains === undefined ? {} : { clientDomains: [...clientDomains] }),
+        stepUp: input.stepUp ? input.stepUp.map(stepUpOf) : before.stepUp,
       };
       const values = { value: after, updatedAt: new Date(ctx.clock.now()) };
       await tx
         .insert(settings)
         .values({ key: settingsKey, ...values })
         .onConflictDoUpdate({ target: settings.key, set: values });
+      if (input.stepUp) await bumpConfigGeneration(tx);
       const object = { kind: 'authorizationServer', id: settingsKey };
       await recordMutation(tx, ctx, { action: 'authorizationServer.update', object, before, after });
       return this.effective(after);
     });
   }
+
+  private async checkStepUp(tx: Transaction, found: Violations, rules: readonly StepUpInput[]): Promise<void> {
+    if (rules.length > stepUpMax) found.add('input.stepUp', `must have at most ${stepUpMax} entries`);
+    for (const [index, { serverId, acrValues, maxAgeSeconds }] of rules.slice(0, stepUpMax).entries()) {
+      const path = `input.stepUp[${index}]`;
+      const isTwice = rules.findIndex((other) => other.serverId === serverId) < index;
+      if (isTwice) found.add(`${path}.serverId`, 'is given twice');
+      else if (!(await serverExists(tx, serverId))) found.add(`${path}.serverId`, 'must be the id of a server');
+      const acrs = acrValues ?? [];
+      if (acrs.length > acrValuesMax || acrs.some((acr) => !/^[\x21\x23-\x5b\x5d-\x7e]{1,255}$/.test(acr))) {
+        found.add(`${path}.acrValues`, `must be at most ${acrValuesMax} tokens without spaces, quotes or backslashes`);
+      }
+      const age = maxAgeSeconds ?? null;
+      if (age !== null && (age < maxAgeSecondsMin || age > maxAgeSecondsMax)) {
+        found.add(`${path}.maxAgeSeconds`, `must be ${maxAgeSecondsMin} to ${maxAgeSecondsMax}, or null`);
+      }
+      if (acrs.length === 0 && age === null) found.add(path, 'must name acrValues or maxAgeSeconds');
+    }
+  }
 }
 
-async function stored(reader: Reader): Promise<Stored> {
+/** For nodes too, in the transaction that reads their configuration. */
+export async function readOAuthSettings(reader: Reader): Promise<Stored> {
   const [row] = await reader.select().from(settings).where(eq(settings.key, settingsKey));
   return oauthSettingsSchema.parse(row?.value ?? {});
+}
+
+function stepUpOf({ serverId, acrValues, maxAgeSeconds }: StepUpInput): StepUp {
+  return { serverId: serverId.toLowerCase(), acrValues: [...(acrValues ?? [])], maxAgeSeconds: maxAgeSeconds ?? null };
 }

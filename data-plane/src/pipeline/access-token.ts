@@ -4,6 +4,7 @@ import {
   accessTokenAlgorithm,
   accessTokenClaimsSchema,
   accessTokenHeaderSchema,
+  type LoginFacts,
   oauthScopes,
   type OAuthScope,
   tokenClockSkewMs,
@@ -29,6 +30,7 @@ export interface VerifiedToken {
   readonly id: string;
   readonly epoch: number;
   readonly family: string;
+  readonly login: LoginFacts;
   /** Milliseconds since the epoch. */
   readonly expiresAt: number;
   readonly issuer: string;
@@ -112,6 +114,7 @@ function verifyAccessToken(
   const signed = Buffer.from(text.slice(0, claimsEnd), 'latin1');
   if (!verify(digestOf[accessTokenAlgorithm], signed, { key, dsaEncoding: 'ieee-p1363' }, signature)) return undefined;
   const { iss, aud, sub, client_id: clientId, scope, exp, jti, epoch, family } = parsed.data;
+  const { acr, auth_time: authenticatedAt } = parsed.data;
   const held = scope.split(' ');
   return {
     principalId: sub,
@@ -121,6 +124,7 @@ function verifyAccessToken(
     id: jti,
     epoch,
     family,
+    login: { acr, authenticatedAt },
     expiresAt: exp * 1000,
     issuer: iss,
     key,

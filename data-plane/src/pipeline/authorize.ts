@@ -14,7 +14,7 @@ import { openTask, type OpenedTask } from '../bridge/sealed-task.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { memberRange } from '../mcp/json-scanner.ts';
 import { accessRequest } from './access-request.ts';
-import { covers, decideKnown, isFor, principalStill } from './credential.ts';
+import { covers, decideKnown, isFor, missingStepUp, principalStill } from './credential.ts';
 import type { DecisionContext } from './decisions.ts';
 import { missingScopes } from './required-scopes.ts';
 import type { Authorized, Routed } from './exchange.ts';
@@ -28,7 +28,7 @@ const notAvailable: Readonly<Record<TargetKind, ErrorCode>> = {
 /**
  * Decides whether the exchange may go on: the server, then the method by the table of its revision, then what the
  * method aims at. Nothing matching is a no; what is denied is answered exactly as what does not exist.
- * @throws AppError NOT_FOUND, CONFIG_STALE, METHOD_NOT_FOUND, INSUFFICIENT_SCOPE, INVALID_PARAMS, …_NOT_AVAILABLE,
+ * @throws AppError NOT_FOUND, INSUFFICIENT_AUTHENTICATION, CONFIG_STALE, METHOD_NOT_FOUND, INSUFFICIENT_SCOPE, INVALID_PARAMS, …_NOT_AVAILABLE,
  * APPROVAL_NEEDED
  */
 export function authorize(routed: Routed, context: DecisionContext): Authorized {
@@ -41,6 +41,11 @@ export function authorize(routed: Routed, context: DecisionContext): Authorized 
   const known = decideKnown(set, credential, server, runtime, listing);
   exchange.decision = known;
   if (known.effect === 'deny') throw new AppError('NOT_FOUND');
+  const stepUp = missingStepUp(principal, credential, server, runtime, context.runtimes.now());
+  if (stepUp !== undefined) {
+    exchange.decision = refusal('INSUFFICIENT_AUTHENTICATION');
+    throw new AppError('INSUFFICIENT_AUTHENTICATION', { data: { stepUp } });
+  }
   const stalenessMaxMs = server.document.configStalenessMaxMs ?? runtime.limits.configStalenessMaxMs;
   if (context.runtimes.contactAgeMs() > stalenessMaxMs) {
     exchange.decision = refusal('CONFIG_STALE');

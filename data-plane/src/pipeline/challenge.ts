@@ -4,6 +4,7 @@ import {
   type OAuthDocument,
   type OAuthScope,
   resourceMetadataUrl,
+  type StepUpNeeds,
   wholeScope,
 } from '@sallyport/schema';
 import type { Exchange } from './exchange.ts';
@@ -17,6 +18,16 @@ export function challengeOf(exchange: Exchange, error: AppError): string | null 
   if (error.code === 'UNAUTHENTICATED') {
     const presented = exchange.request.headers.has('authorization') ? ['error="invalid_token"'] : [];
     return challenge([...presented, ...located(oauth, exchange.slug, [wholeScope])]);
+  }
+  if (error.code === 'INSUFFICIENT_AUTHENTICATION') {
+    const { acrValues, maxAgeSeconds } = error.data?.['stepUp'] as StepUpNeeds;
+    // RFC 9470 §3.
+    const needs = [
+      ...(acrValues.length === 0 ? [] : [`acr_values="${acrValues.join(' ')}"`]),
+      ...(maxAgeSeconds === null ? [] : [`max_age="${maxAgeSeconds}"`]),
+    ];
+    const what = ['error="insufficient_user_authentication"', ...needs];
+    return challenge([...what, ...located(oauth, exchange.slug, [wholeScope])]);
   }
   if (error.code !== 'INSUFFICIENT_SCOPE') return null;
   const { credential } = exchange;

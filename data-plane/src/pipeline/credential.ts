@@ -1,11 +1,13 @@
 import { hash } from 'node:crypto';
 import {
   type Decision,
+  isSteppedUp,
   keyOpensServer,
   type PrincipalRecord,
   refusal,
   resourceUrl,
   scopesCover,
+  type StepUpNeeds,
   scopeOfKind,
   type TargetKind,
 } from '@sallyport/schema';
@@ -109,6 +111,23 @@ export function decideKnown(
     if (!isOpen) return refusal('KEY_NOT_FOR_SERVER');
   }
   return set.decideServer(request);
+}
+
+/**
+ * What the login behind a credential lacks for the server; undefined where it is enough. It is asked of people: an API key
+ * of theirs tells of no login, and is not enough. A service account has none.
+ */
+export function missingStepUp(
+  { kind }: PrincipalRecord,
+  credential: Credential,
+  { document }: ServerRuntime,
+  { oauth }: Runtime,
+  nowMs: number,
+): StepUpNeeds | undefined {
+  const needs = oauth?.document.stepUp?.find(({ serverId }) => serverId === document.id);
+  if (needs === undefined || kind !== 'user') return undefined;
+  const login = credential.kind === 'accessToken' ? credential.token.login : {};
+  return isSteppedUp(needs, login, nowMs) ? undefined : needs;
 }
 
 /** Whether the time of a credential is up. */

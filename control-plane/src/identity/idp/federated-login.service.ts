@@ -1,5 +1,5 @@
 import { randomBytes } from 'node:crypto';
-import { AppError, oauthRoutes, sha256 } from '@sallyport/schema';
+import { AppError, oauthRoutes, sha256, type StepUpNeeds } from '@sallyport/schema';
 import { type Clock, type Log, randomSecret, uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, gt, isNull, lt } from 'drizzle-orm';
 import { z } from 'zod';
@@ -27,7 +27,7 @@ export const attemptLifetimeMs = 10 * 60_000;
 /** Logins are remembered this long; no session or token of theirs lives longer. */
 const loginKeptMs = 31 * 24 * 3_600_000;
 
-const secretsSchema = z.object({ verifier: z.string(), nonce: z.string() });
+const secretsSchema = z.object({ verifier: z.string(), nonce: z.string(), isFresh: z.boolean().default(false) });
 
 /**
  * Where a provider sends the browser back to. One for each: an answer that arrives at another's address is none, so that
@@ -71,19 +71,23 @@ export class FederatedLoginService {
   }
 
   /**
-   * Begins a login for an interaction.
+   * Begins a login for an interaction, which must be as it needs.
    * @returns where to send the browser, and the value of the cookie that binds the answer to it
    */
-  async begin(providerId: string, interaction: string): Promise<{ url: URL; cookie: string }> {
+  async begin(providerId: string, interaction: string, needs: StepUpNeeds): Promise<{ url: URL; cookie: string }> {
     const { issuer, database, vault, providers, connections, clock } = this.options;
     const provider = await providers.usableById(providerId);
     if (provider === undefined || issuer === undefined) throw new AppError('NOT_FOUND');
     const redirectUri = callbackUrl(issuer, provider.id);
     const state = randomSecret('');
     const cookie = randomSecret('');
-    const secrets: LoginSecrets = { verifier: randomBytes(32).toString('base64url'), nonce: randomSecret('') };
+    const secrets: LoginSecrets = {
+      verifier: randomBytes(32).toString('base64url'),
+      nonce: randomSecret(''),
+      isFresh: needs.maxAgeSeconds !== null,
+    };
     const stateHash = sha256(state);
-    const url = await connections.authorizationUrl(provider, redirectUri, state, secrets);
+    const url = await connections.authorizationUrl(provider, redirectUri, state, secrets, needs.acrValues);
     await database.db.insert(loginAttempts).values({
       stateHash,
       identityProviderId: provider.id,

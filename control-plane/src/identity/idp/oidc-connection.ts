@@ -11,6 +11,8 @@ const metadataLifetimeMs = 10 * 60_000;
 /** Keys are asked for at most this often whatever key ids tokens name, in milliseconds. */
 const keysCooldownMs = 30_000;
 const requestTimeoutSeconds = 10;
+/** How long ago a login that was asked for anew may be when it comes back, in seconds. */
+const freshWithinSeconds = 10 * 60;
 /** How far the clock of a provider may be off, in seconds. */
 export const clockToleranceSeconds = 60;
 
@@ -20,6 +22,8 @@ const groupsAnswerSchema = z.looseObject({ value: z.array(z.string()).max(20_000
 export interface LoginSecrets {
   readonly verifier: string;
   readonly nonce: string;
+  /** Whether the user must log in anew there, whatever session there is. */
+  readonly isFresh: boolean;
 }
 
 interface Connection {
@@ -49,8 +53,10 @@ export class OidcConnections {
     redirectUri: string,
     state: string,
     secrets: LoginSecrets,
+    acrValues: readonly string[],
   ): Promise<URL> {
     const { configuration } = await this.#connection(provider);
+    const acrs = acrValues.length > 0 ? acrValues : provider.acrValues;
     return oidc.buildAuthorizationUrl(configuration, {
       redirect_uri: redirectUri,
       scope: provider.scopes.join(' '),
@@ -58,7 +64,8 @@ export class OidcConnections {
       nonce: secrets.nonce,
       code_challenge: await oidc.calculatePKCECodeChallenge(secrets.verifier),
       code_challenge_method: 'S256',
-      ...(provider.acrValues.length === 0 ? {} : { acr_values: provider.acrValues.join(' ') }),
+      ...(acrs.length === 0 ? {} : { acr_values: acrs.join(' ') }),
+      ...(secrets.isFresh ? { prompt: 'login', max_age: '0' } : {}),
     });
   }
 
@@ -70,7 +77,7 @@ export class OidcConnections {
     provider: IdentityProviderRow,
     answer: URL,
     state: string,
-    { verifier, nonce }: LoginSecrets,
+    { verifier, nonce, isFresh }: LoginSecrets,
   ): Promise<Claims> {
     const { configuration } = await this.#connection(provider);
     const tokens = await oidc.authorizationCodeGrant(configuration, answer, {
@@ -78,6 +85,8 @@ export class OidcConnections {
       expectedNonce: nonce,
       expectedState: state,
       idTokenExpected: true,
+      // The provider must say when (OpenID Connect Core §3.1.2.1), within the time of the attempt.
+      ...(isFresh ? { maxAge: freshWithinSeconds } : {}),
     });
     const claims = tokens.claims();
     if (claims === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'the answer held no ID token' });
