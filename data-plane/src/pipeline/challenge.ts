@@ -20,7 +20,10 @@ export function challengeOf(exchange: Exchange, error: AppError): string | null 
     return challenge([...presented, ...located(oauth, exchange.slug, [wholeScope])]);
   }
   if (error.code === 'INSUFFICIENT_AUTHENTICATION') {
-    const { acrValues, maxAgeSeconds } = error.data?.['stepUp'] as StepUpNeeds;
+    const { acrValues, maxAgeSeconds } = (error.data?.['stepUp'] ?? {
+      acrValues: [],
+      maxAgeSeconds: null,
+    }) as StepUpNeeds;
     // RFC 9470 §3.
     const needs = [
       ...(acrValues.length === 0 ? [] : [`acr_values="${acrValues.join(' ')}"`]),
