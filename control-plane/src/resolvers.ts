@@ -2,7 +2,7 @@ import { GrantResolver } from './access/grant.resolver.ts';
 import { RoleProposalResolver, RoleResolver } from './access/role.resolver.ts';
 import { AuditResolver } from './audit/audit.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
-import { DefinitionBodyResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
+import { DefinitionBodyResolver, DefinitionDriftResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
 import { ServerResolver } from './catalog/server.resolver.ts';
 import { CredentialResolver, ServerCredentialModeResolver } from './credentials/credential.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
@@ -21,6 +21,7 @@ export const resolverClasses = [
   AuditResolver,
   CredentialResolver,
   DefinitionBodyResolver,
+  DefinitionDriftResolver,
   DefinitionResolver,
   FleetResolver,
   GrantExplanationResolver,
@@ -48,6 +49,7 @@ export function createResolvers(services: Services): readonly object[] {
     new AuditResolver(services),
     new CredentialResolver(services),
     new DefinitionBodyResolver(),
+    new DefinitionDriftResolver(),
     new DefinitionResolver(services),
     new FleetResolver(services.fleet),
     new GrantExplanationResolver(services),

@@ -261,7 +261,8 @@ describe('definitions', () => {
     const server = await succeed('discoverServer', { id });
     expect(toolsOf(server)).toEqual({ echo: 'APPROVED', add: 'APPROVED', later: 'PENDING' });
     expect(await generation()).toBe(before + 1);
-    const [approved] = await succeed('approveDefinitions', { id, definitionIds: idsOf(server, 'later') }, 'name state');
+    const reviewed = { id, expectedRevision: server.revision, definitionIds: idsOf(server, 'later') };
+    const [approved] = await succeed('approveDefinitions', reviewed, 'name state');
     expect(approved).toEqual({ name: 'later', state: 'APPROVED' });
     await own.stop();
   });
@@ -288,10 +289,12 @@ describe('definitions', () => {
     await succeed('approveServer', { id });
     own.lists = { ...own.lists, tools: [toolNamed('echo', 'new words')] };
     const server = await succeed('discoverServer', { id });
-    const input = { id, definitionIds: idsOf(server, 'echo'), keepApproved: true };
+    const expectedRevision = server.revision;
+    const input = { id, expectedRevision, definitionIds: idsOf(server, 'echo'), keepApproved: true };
     const [kept] = await succeed('approveDefinitions', input, 'approvedDigests');
     expect(kept.approvedDigests).toHaveLength(2);
-    const [replaced] = await succeed('approveDefinitions', { ...input, keepApproved: false }, 'approvedDigests');
+    const again = { ...input, expectedRevision: expectedRevision + 1 };
+    const [replaced] = await succeed('approveDefinitions', { ...again, keepApproved: false }, 'approvedDigests');
     expect(replaced.approvedDigests).toHaveLength(1);
     await own.stop();
   });
@@ -301,8 +304,10 @@ describe('definitions', () => {
     await succeed('approveServer', { id });
     const definitionIds = idsOf(server, 'echo');
     await succeed('quarantineDefinitions', { id, definitionIds }, 'state');
-    expect(toolsOf(await succeed('discoverServer', { id }))).toMatchObject({ echo: 'QUARANTINED' });
-    const [back] = await succeed('approveDefinitions', { id, definitionIds }, 'state');
+    const seen = await succeed('discoverServer', { id });
+    expect(toolsOf(seen)).toMatchObject({ echo: 'QUARANTINED' });
+    const reviewed = { id, expectedRevision: seen.revision, definitionIds };
+    const [back] = await succeed('approveDefinitions', reviewed, 'state');
     expect(back.state).toBe('APPROVED');
     await own.stop();
   });
@@ -322,11 +327,12 @@ describe('definitions', () => {
     const first = await discovered();
     const second = await discovered();
     const [foreign] = idsOf(second.server, 'echo');
-    expect(await violations('approveDefinitions', { id: first.id, definitionIds: [foreign, 'nonsense'] })).toEqual([
+    const reviewed = { id: first.id, digests: [] };
+    expect(await violations('approveDefinitions', { ...reviewed, definitionIds: [foreign, 'nonsense'] })).toEqual([
       'input.definitionIds[0] there is no such definition of this server',
       'input.definitionIds[1] there is no such definition of this server',
     ]);
-    expect(await violations('approveDefinitions', { id: first.id, definitionIds: [] })).toHaveLength(1);
+    expect(await violations('approveDefinitions', { ...reviewed, definitionIds: [] })).toHaveLength(1);
     await first.own.stop();
     await second.own.stop();
   });

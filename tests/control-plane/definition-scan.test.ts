@@ -68,9 +68,12 @@ test('what drifts into something poisoned is quarantined, and stays so when it f
   expect(byName((await discover()).result)['echo']?.['state']).toBe('QUARANTINED');
   upstream.lists = { ...upstream.lists, tools: [toolNamed('echo')] };
   expect(byName((await discover()).result)['echo']?.['state']).toBe('QUARANTINED');
-  const echo = byName((await discover()).result)['echo'];
+  const { result: last } = await discover();
+  const echo = byName(last)['echo'];
   const approve = 'mutation ($input: ApproveDefinitionsInput!) { approveDefinitions(input: $input) { state } }';
-  expect(await ask(approve, { input: { id, definitionIds: [echo?.['id']] } })).toEqual({
-    approveDefinitions: [{ state: 'APPROVED' }],
-  });
+  expect(await ask(approve, { input: { id, expectedRevision: last.revision, definitionIds: [echo?.['id']] } })).toEqual(
+    {
+      approveDefinitions: [{ state: 'APPROVED' }],
+    },
+  );
 });

@@ -96,12 +96,12 @@ test('a definition that no discovery saw is withheld in both eras, recorded as p
   upstream.lists = { ...upstream.lists, tools: [...upstream.lists.tools, fresh] };
   const both = [await listed(), toolsIn((await legacy({ method: 'tools/list' })).body)];
   for (const names of both) expect(names).not.toContain('fresh');
-  const { id } = await waitFor('it is recorded', () => definitionOf('fresh').catch(() => undefined));
+  const { id, digests } = await waitFor('it is recorded', () => definitionOf('fresh').catch(() => undefined));
   expect((await definitionOf('fresh')).state).toBe('PENDING');
   expect(await isCalled('fresh')).toEqual([false, false]);
   await harness.administrator.mutate(
     'approveDefinitions',
-    { id: serverId, definitionIds: [id] },
+    { id: serverId, definitionIds: [id], digests },
     'state',
     z.array(z.object({ state: z.literal('APPROVED') })),
   );

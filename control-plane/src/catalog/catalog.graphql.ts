@@ -14,7 +14,7 @@ import {
   ReferenceInput,
   SearchArguments,
 } from '../graphql-connection.ts';
-import type { AuditMode, Discoverer, HealthRow, Lifecycle } from './catalog.tables.ts';
+import type { AuditMode, AutoApproval, Discoverer, DriftClass, HealthRow, Lifecycle } from './catalog.tables.ts';
 
 export const LifecycleEnum = graphqlEnum<Lifecycle>('Lifecycle', 'Where a server stands between idea and service.', {
   draft: 'Being prepared; not served.',
@@ -67,6 +67,29 @@ export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
     pending: 'Nobody has approved it yet.',
     drifted: 'The server sends something other than what was approved.',
     quarantined: 'Taken out of service by hand, until it is approved again.',
+  },
+);
+
+export const AutoApprovalEnum = graphqlEnum<AutoApproval>(
+  'AutoApproval',
+  'How far the definitions of a trusted server may drift and be approved by themselves. What the scan finds severe, what ' +
+    'somebody rejected and what is quarantined never is.',
+  {
+    none: 'Somebody looks at everything.',
+    minor: 'White space, titles, icons, and what says nothing to a model.',
+    review: 'All but what would be quarantined; new definitions too, unless they suggest a high risk.',
+  },
+);
+
+export const DriftClassEnum = graphqlEnum<DriftClass>(
+  'DriftClass',
+  'How far what a server sends is from what was approved, in ascending order.',
+  {
+    same: 'Nothing that says anything differs.',
+    minor: 'White space, titles, icons, and what says nothing to a model.',
+    review: 'Descriptions, schemas, annotations, metadata, and whatever is not known.',
+    quarantine:
+      'Hidden characters, demands on the model, a higher risk, a parameter that newly takes a secret, a command or an address.',
   },
 );
 
@@ -152,6 +175,9 @@ export class Server {
 
   @Field(() => AuditModeEnum, { description: 'How surely its calls are on record.' })
   auditMode!: AuditMode;
+
+  @Field(() => AutoApprovalEnum, { description: 'How far its definitions may drift and be approved by themselves.' })
+  autoApproval!: AutoApproval;
 
   @Field(() => Int, {
     nullable: true,
@@ -293,6 +319,15 @@ export class Definition {
   @Field(() => [String], { description: 'Digests that may be served.' })
   approvedDigests!: string[];
 
+  @Field(() => [String], { description: 'Digests that somebody refused; never approved by themselves.' })
+  rejectedDigests!: string[];
+
+  @Field(() => DriftClassEnum, {
+    nullable: true,
+    description: 'How far what is sent is from what was approved; null where nothing was, or nothing differs.',
+  })
+  driftClass!: DriftClass | null;
+
   @Field(() => DateTime, { description: 'When it was seen first.' })
   firstSeenAt!: Date;
 
@@ -337,6 +372,9 @@ export class ServerDefinitionsArguments extends PageArguments {
   @Field(() => DefinitionStateEnum, { nullable: true, description: 'Only those in this state.' })
   state?: DefinitionState | null;
 
+  @Field(() => DriftClassEnum, { nullable: true, description: 'Only those that drifted so far.' })
+  driftClass?: DriftClass | null;
+
   @Field(() => String, { nullable: true, description: 'Only those with exactly this name.' })
   name?: string | null;
 
@@ -380,6 +418,12 @@ export class NewServerInput {
 
   @Field(() => AuditModeEnum, { nullable: true, description: 'BUFFERED if absent.' })
   auditMode?: AuditMode | null;
+
+  @Field(() => AutoApprovalEnum, {
+    nullable: true,
+    description: 'NONE if absent; another needs server:approve.',
+  })
+  autoApproval?: AutoApproval | null;
 
   @Field(() => Int, { nullable: true, description: 'In milliseconds; the fleet’s default if absent.' })
   configStalenessMaxMs?: number | null;
@@ -436,6 +480,12 @@ export class ServerChangeInput extends ReferenceInput {
   @Field(() => AuditModeEnum, { nullable: true, description: 'How surely its calls are on record.' })
   auditMode?: AuditMode | null;
 
+  @Field(() => AutoApprovalEnum, {
+    nullable: true,
+    description: 'How far its definitions may drift and be approved by themselves. To change it needs server:approve.',
+  })
+  autoApproval?: AutoApproval | null;
+
   @Field(() => Int, { nullable: true, description: 'In milliseconds; null for the fleet’s default.' })
   configStalenessMaxMs?: number | null;
 
@@ -471,29 +521,4 @@ export class ServerReferenceInput extends ReferenceInput {}
 export class ServersInput extends MutationInput {
   @Field(() => [ServerReferenceInput], { description: 'At most 200.' })
   items!: ServerReferenceInput[];
-}
-
-@InputType({ description: 'Definitions of one server. Id and expectedRevision are the server’s.' })
-export class QuarantineDefinitionsInput extends ChangeInput {
-  @Field(() => [ID], { description: 'Ids of the definitions, 1 to 1000.' })
-  definitionIds!: string[];
-}
-
-@InputType({
-  description:
-    'Definitions of one server. Id and expectedRevision are the server’s: with the revision at which they were looked ' +
-    'at, nothing else can be approved by mistake.',
-})
-export class ApproveDefinitionsInput extends QuarantineDefinitionsInput {
-  @Field(() => Boolean, {
-    nullable: true,
-    description: 'Also go on serving what was approved before, for a server whose instances differ. False if absent.',
-  })
-  keepApproved?: boolean | null;
-}
-
-@InputType({ description: 'Tools of one server and what to say of them. Id and expectedRevision are the server’s.' })
-export class LabelDefinitionsInput extends QuarantineDefinitionsInput {
-  @Field(() => ToolLabelsInput, { description: 'The labels that all of them get.' })
-  labels!: ToolLabelsInput;
 }

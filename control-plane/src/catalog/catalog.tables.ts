@@ -27,6 +27,13 @@ export type AuditMode = (typeof auditModes)[number];
 export const discoverers = ['controlPlane', 'node'] as const;
 export type Discoverer = (typeof discoverers)[number];
 
+/** How far a definition may drift and be approved by itself; `review` takes in new ones of low risk too. */
+export const autoApprovals = ['none', 'minor', 'review'] as const;
+export type AutoApproval = (typeof autoApprovals)[number];
+/** How far what a server sends is from what was approved, in ascending order. */
+export const driftClasses = ['same', 'minor', 'review', 'quarantine'] as const;
+export type DriftClass = (typeof driftClasses)[number];
+
 const instant = (name: string) => timestamp(name, { withTimezone: true });
 
 export const servers = pgTable('servers', {
@@ -41,6 +48,7 @@ export const servers = pgTable('servers', {
   /** Its members may write it, where their roles let them write their own servers. */
   ownerGroupId: uuid('owner_group_id'),
   auditMode: text('audit_mode', { enum: auditModes }).notNull(),
+  autoApproval: text('auto_approval', { enum: autoApprovals }).notNull().default('none'),
   configStalenessMaxMs: bigint('config_staleness_max_ms', { mode: 'number' }),
   discoveredBy: text('discovered_by', { enum: discoverers }).notNull(),
   protocolRevisions: text('protocol_revisions').array().notNull().default([]),
@@ -81,6 +89,10 @@ export const definitions = pgTable('definitions', {
   approvedDigests: text('approved_digests').array().notNull().default([]),
   /** Seen by nodes besides `digests`, and not decided on. */
   reportedDigests: text('reported_digests').array().notNull().default([]),
+  /** Refused by somebody who looked at them. */
+  rejectedDigests: text('rejected_digests').array().notNull().default([]),
+  /** Of what is seen against what is approved; null where nothing is, or nothing differs. */
+  driftClass: text('drift_class', { enum: driftClasses }),
   /** False where only nodes ever saw it. */
   discovered: boolean().notNull().default(true),
   /** What an administrator says of a tool. */

@@ -1,6 +1,8 @@
 import type { FindingSeverity } from '@sallyport/schema';
 import { Field, Int, ObjectType } from 'type-graphql';
 import { graphqlEnum, Json } from '../graphql-connection.ts';
+import { DriftClassEnum } from './catalog.graphql.ts';
+import type { DriftClass } from './catalog.tables.ts';
 
 const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
   low: 'Worth knowing.',
@@ -45,4 +47,36 @@ export class DefinitionBody {
 
   @Field(() => [DefinitionFinding], { description: 'What the scan saw in it, the worst first; at most 100.' })
   findings!: readonly DefinitionFinding[];
+}
+
+@ObjectType({ description: 'One place in which a wording differs from an approved one.' })
+export class DefinitionDifference {
+  @Field(() => String, { description: 'JSON pointer to it; empty for the whole definition.' })
+  path!: string;
+
+  @Field(() => Json, { nullable: true, description: 'What is approved there; null where nothing is.' })
+  before!: unknown;
+
+  @Field(() => Json, { nullable: true, description: 'What is sent now; null where nothing is.' })
+  after!: unknown;
+
+  @Field(() => DriftClassEnum, { description: 'How far this difference alone leads.' })
+  class!: DriftClass;
+}
+
+@ObjectType({ description: 'How a wording that is sent, and not approved, differs from the nearest that is.' })
+export class DefinitionDrift {
+  @Field(() => String, { description: 'Digest of what is sent; pass it to approveDefinitions or rejectDefinitions.' })
+  digest!: string;
+
+  @Field(() => String, { description: 'Digest of the approved wording it is held against.' })
+  approvedDigest!: string;
+
+  @Field(() => DriftClassEnum, {
+    description: 'The worst of the differences, or worse, by what the scan sees in the new wording alone.',
+  })
+  class!: DriftClass;
+
+  @Field(() => [DefinitionDifference], { description: 'At most 500, in the order of their paths.' })
+  differences!: readonly DefinitionDifference[];
 }

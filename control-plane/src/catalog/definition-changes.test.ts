@@ -1,7 +1,7 @@
 import type { DefinitionState } from '@sallyport/schema';
 import { describe, expect, test } from 'vitest';
-import type { DefinitionRow } from './catalog.tables.ts';
-import { planDefinitionChanges, seenDefinitions, stateOf } from './definition-changes.ts';
+import type { AutoApproval, DefinitionRow, DriftClass } from './catalog.tables.ts';
+import { type Judge, planDefinitionChanges, planSightings, seenDefinitions, standingOf } from './definition-changes.ts';
 
 const then = new Date(0);
 
@@ -15,6 +15,8 @@ function held(name: string, digests: string[], state: DefinitionState, approvedD
     state,
     approvedDigests,
     reportedDigests: [],
+    rejectedDigests: [],
+    driftClass: null,
     discovered: true,
     risk: null,
     readOnly: null,
@@ -34,7 +36,11 @@ function seen(name: string, ...digests: string[]) {
   return { kind: 'tool' as const, name, digests };
 }
 
-const harmless: ReadonlySet<string> = new Set();
+/** Every wording is so far from every other, and nothing is severe. */
+function judging(drift: DriftClass, more: Partial<Judge> = {}): Judge {
+  return { isSevere: () => false, driftOf: () => drift, isRisky: () => false, autoApproval: 'none', ...more };
+}
+const harmless = judging('review');
 
 describe('the state of a definition', () => {
   test.each([
@@ -47,7 +53,65 @@ describe('the state of a definition', () => {
     ['quarantined', ['a'], ['a'], 'quarantined'],
     ['quarantined', [], ['b'], 'quarantined'],
   ] as const)('%s with %j approved becomes, when %j is seen, %s', (state, approved, digests, expected) => {
-    expect(stateOf({ state, approvedDigests: [...approved] }, digests, harmless)).toBe(expected);
+    expect(standingOf(held('t', [...approved], state, [...approved]), digests, harmless).state).toBe(expected);
+  });
+});
+
+describe('what is approved by itself', () => {
+  test.each<[AutoApproval, DriftClass, DefinitionState]>([
+    ['none', 'same', 'approved'],
+    ['none', 'minor', 'drifted'],
+    ['minor', 'minor', 'approved'],
+    ['minor', 'review', 'drifted'],
+    ['review', 'review', 'approved'],
+    ['review', 'quarantine', 'quarantined'],
+  ])('with %s, a drift of %s becomes %s', (autoApproval, drift, state) => {
+    const standing = standingOf(held('t', ['b'], 'approved', ['a']), ['b'], judging(drift, { autoApproval }));
+    expect(standing.state).toBe(state);
+    expect(standing.approvedDigests).toEqual(state === 'approved' ? ['b', 'a'] : ['a']);
+  });
+
+  test.each<[AutoApproval, boolean, DefinitionState]>([
+    ['minor', false, 'pending'],
+    ['review', false, 'approved'],
+    ['review', true, 'pending'],
+  ])('with %s, a new definition (risky: %s) becomes %s', (autoApproval, risky, state) => {
+    const judge = judging('review', { autoApproval, isRisky: () => risky });
+    expect(standingOf(held('t', ['a'], 'pending'), ['a'], judge).state).toBe(state);
+  });
+
+  test('is never what the scan finds severe, what somebody rejected, or what is quarantined', () => {
+    const trusting = judging('minor', { autoApproval: 'review' });
+    const severe = { ...trusting, isSevere: () => true };
+    const rejected = { ...held('t', ['b'], 'approved', ['a']), rejectedDigests: ['b'] };
+    expect(standingOf(held('t', ['b'], 'approved', ['a']), ['b'], severe).state).toBe('quarantined');
+    expect(standingOf(rejected, ['b'], trusting).state).toBe('quarantined');
+    expect(standingOf(held('t', ['b'], 'quarantined', ['a']), ['b'], trusting).state).toBe('quarantined');
+    expect(standingOf(held('t', ['a'], 'quarantined', ['a']), ['a'], trusting).state).toBe('quarantined');
+  });
+});
+
+describe('what a node saw', () => {
+  test('stands beside what discovery sees, and a discovery does not undo it', () => {
+    const row = held('t', ['a'], 'approved', ['a']);
+    const [told] = planSightings([row], [seen('t', 'b')], harmless).changed;
+    expect(told).toMatchObject({ digests: ['a'], reportedDigests: ['b'], state: 'drifted' });
+    const after = { ...row, reportedDigests: ['b'], state: 'drifted' as const, driftClass: 'review' as const };
+    expect(planDefinitionChanges([after], [seen('t', 'a')], harmless).changed).toEqual([]);
+  });
+
+  test('is bounded for each definition, and what is known already changes nothing', () => {
+    const row = {
+      ...held('t', ['a'], 'approved', ['a']),
+      reportedDigests: Array.from({ length: 8 }, (_, at) => `${at}`),
+    };
+    expect(planSightings([row], [seen('t', 'new')], harmless).changed).toEqual([]);
+    expect(planSightings([held('t', ['a'], 'approved', ['a'])], [seen('t', 'a')], harmless).changed).toEqual([]);
+  });
+
+  test('of a definition that no discovery ever saw stays, though discoveries do not see it', () => {
+    const row = { ...held('t', ['a'], 'approved', ['a']), discovered: false };
+    expect(planDefinitionChanges([row], [], harmless).removed).toEqual([]);
   });
 });
 
@@ -62,7 +126,7 @@ describe('a discovery', () => {
     const gone = { ...held('gone', ['1'], 'approved', ['1']), removedAt: then };
     const rows = [held('drifts', ['1'], 'approved', ['1']), held('vanishes', ['1'], 'pending'), gone];
     const changes = planDefinitionChanges(rows, [seen('new', '9'), seen('drifts', '2'), seen('gone', '1')], harmless);
-    expect(changes.added).toEqual([{ ...seen('new', '9'), state: 'pending' }]);
+    expect(changes.added).toMatchObject([{ ...seen('new', '9'), state: 'pending' }]);
     expect(changes.changed.map(({ row, state, digests }) => [row.name, state, digests])).toEqual([
       ['drifts', 'drifted', ['2']],
       ['gone', 'approved', ['1']],
@@ -75,7 +139,7 @@ describe('a discovery', () => {
     const changes = planDefinitionChanges(
       rows,
       [seen('new', '2'), seen('drifts', '2'), seen('approved', '3')],
-      new Set(['2', '3']),
+      judging('review', { isSevere: (digest) => digest === '2' || digest === '3' }),
     );
     expect(changes.added.map(({ state }) => state)).toEqual(['quarantined']);
     expect(changes.changed.map(({ row, state }) => [row.name, state])).toEqual([['drifts', 'quarantined']]);

@@ -1,5 +1,6 @@
 import type { DefinitionKind, DefinitionState, DiscoveryResult } from '@sallyport/schema';
-import type { DefinitionRow } from './catalog.tables.ts';
+import { type AutoApproval, type DefinitionRow, type DriftClass, driftClasses } from './catalog.tables.ts';
+import { worst } from './drift-class.ts';
 
 /** A definition as the last discovery saw it, in all its wordings, that of the newest protocol revision first. */
 export interface SeenDefinition {
@@ -8,36 +9,85 @@ export interface SeenDefinition {
   readonly digests: readonly string[];
 }
 
+/** What becomes of a definition. */
+export interface Standing {
+  readonly state: DefinitionState;
+  /** Null where nothing is approved, or nothing differs from it. */
+  readonly driftClass: DriftClass | null;
+  /** More than before where something was approved by itself. */
+  readonly approvedDigests: readonly string[];
+}
+
 export interface DefinitionChanges {
-  readonly added: readonly (SeenDefinition & { readonly state: DefinitionState })[];
+  readonly added: readonly (SeenDefinition & Standing)[];
   /** Rows whose digests, state or presence changed, with what they become. */
-  readonly changed: readonly {
+  readonly changed: readonly (Standing & {
     readonly row: DefinitionRow;
     readonly digests: readonly string[];
     readonly reportedDigests: readonly string[];
-    readonly state: DefinitionState;
-  }[];
+  })[];
   readonly removed: readonly DefinitionRow[];
 }
 
+type Held = Pick<DefinitionRow, 'kind' | 'state' | 'approvedDigests' | 'rejectedDigests' | 'driftClass'>;
+
+/** What is known of wordings, for the state that follows from them. */
+export interface Judge {
+  /** Whether the scan has severe findings. */
+  readonly isSevere: (digest: string) => boolean;
+  /** How far a wording is from the nearest approved one. */
+  readonly driftOf: (held: Held, digest: string) => DriftClass;
+  /** Whether a tool that nobody approved yet suggests a high risk. */
+  readonly isRisky: (held: Pick<Held, 'kind'>, digest: string) => boolean;
+  /** Of the server, while it is served; else none. */
+  readonly autoApproval: AutoApproval;
+}
+
+/** Digests approved for one name at a time. */
+export const approvedDigestsMax = 16;
+
+function classOf(held: Held, digest: string, judge: Judge): DriftClass {
+  if (judge.isSevere(digest) || held.rejectedDigests.includes(digest)) return 'quarantine';
+  return held.approvedDigests.length === 0 ? 'review' : judge.driftOf(held, digest);
+}
+
+function approvesItself(held: Held, unapproved: readonly string[], drift: DriftClass, judge: Judge): boolean {
+  const isNew = held.approvedDigests.length === 0;
+  if (isNew && unapproved.some((digest) => judge.isRisky(held, digest))) return false;
+  const upTo = judge.autoApproval === 'none' ? 'same' : judge.autoApproval;
+  return driftClasses.indexOf(drift) <= driftClasses.indexOf(upTo);
+}
+
 /**
- * The state of a definition that is served in these wordings. All of them must be approved, since which one a client
- * gets is the upstream's choice. Quarantine ends only by hand.
+ * What becomes of a definition that is seen in these wordings. All of them must be approved, since which one a client
+ * gets is the upstream's choice. Quarantine ends only by hand. What differs in nothing that says anything is approved by
+ * itself, and what drifts no further than the server's setting lets it; never what the scan finds severe or somebody
+ * rejected.
  */
-export function stateOf(
-  held: Pick<DefinitionRow, 'state' | 'approvedDigests'>,
-  digests: readonly string[],
-  severe: ReadonlySet<string>,
-): DefinitionState {
-  if (held.state === 'quarantined') return 'quarantined';
-  const unapproved = digests.filter((digest) => !held.approvedDigests.includes(digest));
-  if (unapproved.length === 0) return 'approved';
-  if (unapproved.some((digest) => severe.has(digest))) return 'quarantined';
-  return held.approvedDigests.length > 0 ? 'drifted' : 'pending';
+export function standingOf(held: Held, digests: readonly string[], judge: Judge): Standing {
+  const { approvedDigests } = held;
+  const unapproved = digests.filter((digest) => !approvedDigests.includes(digest));
+  if (unapproved.length === 0) {
+    if (held.state === 'quarantined') return { state: 'quarantined', driftClass: held.driftClass, approvedDigests };
+    return { state: 'approved', driftClass: null, approvedDigests };
+  }
+  const drift = worst(unapproved.map((digest) => classOf(held, digest, judge)));
+  const isNew = approvedDigests.length === 0;
+  const driftClass = isNew ? null : drift;
+  if (held.state === 'quarantined' || drift === 'quarantine') {
+    return { state: 'quarantined', driftClass, approvedDigests };
+  }
+  if (approvesItself(held, unapproved, drift, judge)) {
+    const approved = [...new Set([...digests, ...approvedDigests])].slice(0, approvedDigestsMax);
+    return { state: 'approved', driftClass: null, approvedDigests: approved };
+  }
+  return { state: isNew ? 'pending' : 'drifted', driftClass, approvedDigests };
 }
 
 /** What was never seen before. */
-const unknown = { state: 'pending', approvedDigests: [] as string[] } as const;
+function unknown(kind: DefinitionKind): Held {
+  return { kind, state: 'pending', approvedDigests: [], rejectedDigests: [], driftClass: null };
+}
 
 function keyOf(definition: Pick<SeenDefinition, 'kind' | 'name'>): string {
   return `${definition.kind} ${definition.name}`;
@@ -60,12 +110,11 @@ function sameDigests(left: readonly string[], right: readonly string[]): boolean
 /**
  * What a discovery changes in the catalog. New definitions are `pending`: nothing is served unseen. What is severe by the
  * scan, and not approved, is `quarantined`, so that approving a server does not approve it along with the rest.
- * @param severe digests of definitions with severe findings
  */
 export function planDefinitionChanges(
   held: readonly DefinitionRow[],
   seen: readonly SeenDefinition[],
-  severe: ReadonlySet<string>,
+  judge: Judge,
 ): DefinitionChanges {
   const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
   const seenKeys = new Set(seen.map(keyOf));
@@ -77,19 +126,20 @@ export function planDefinitionChanges(
     const reportedDigests = [...row.reportedDigests, ...earlier].filter(
       (digest) => !digests.includes(digest) && !row.approvedDigests.includes(digest),
     );
-    const state = stateOf(row, [...digests, ...reportedDigests], severe);
+    const standing = standingOf(row, [...digests, ...reportedDigests], judge);
     const same =
       row.removedAt === null &&
       row.discovered &&
-      row.state === state &&
+      row.state === standing.state &&
+      row.driftClass === standing.driftClass &&
       sameDigests(row.digests, digests) &&
       sameDigests(row.reportedDigests, reportedDigests);
-    return same ? [] : [{ row, digests, reportedDigests, state }];
+    return same ? [] : [{ row, digests, reportedDigests, ...standing }];
   });
   return {
     added: seen
       .filter((definition) => !heldByKey.has(keyOf(definition)))
-      .map((definition) => ({ ...definition, state: stateOf(unknown, definition.digests, severe) })),
+      .map((definition) => ({ ...definition, ...standingOf(unknown(definition.kind), definition.digests, judge) })),
     changed,
     removed: held.filter((row) => row.removedAt === null && row.discovered && !seenKeys.has(keyOf(row))),
   };
@@ -106,7 +156,7 @@ export const reportedDigestsMax = 8;
 export function planSightings(
   held: readonly DefinitionRow[],
   seen: readonly SeenDefinition[],
-  severe: ReadonlySet<string>,
+  judge: Judge,
 ): DefinitionChanges {
   const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
   const changed = seen.flatMap(({ digests, ...definition }) => {
@@ -120,12 +170,12 @@ export function planSightings(
     if (told.length === 0 && !isBack) return [];
     const reportedDigests = isBack ? [] : [...row.reportedDigests, ...told];
     const now = isBack ? digests.slice(0, reportedDigestsMax) : row.digests;
-    return [{ row, digests: now, reportedDigests, state: stateOf(row, [...now, ...reportedDigests], severe) }];
+    return [{ row, digests: now, reportedDigests, ...standingOf(row, [...now, ...reportedDigests], judge) }];
   });
   const added = seen.flatMap((definition) => {
     if (heldByKey.has(keyOf(definition))) return [];
     const digests = definition.digests.slice(0, reportedDigestsMax);
-    return [{ ...definition, digests, state: stateOf(unknown, digests, severe) }];
+    return [{ ...definition, digests, ...standingOf(unknown(definition.kind), digests, judge) }];
   });
   return { added, changed, removed: [] };
 }

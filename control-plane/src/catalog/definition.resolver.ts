@@ -7,21 +7,26 @@ import { type ConnectionOf, connectionFrom, DateTime, pageOf } from '../graphql-
 import type { AccessDifference, AccessItem } from '../policy/access-changes.ts';
 import { type DescribedChange, described, type PreviewService } from '../policy/preview.service.ts';
 import {
-  ApproveDefinitionsInput,
   Definition,
   DefinitionConnection,
   DefinitionsArguments,
-  LabelDefinitionsInput,
-  QuarantineDefinitionsInput,
   Server,
   ToolLabels,
   ToolRiskEnum,
 } from './catalog.graphql.ts';
 import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
-import { DefinitionBody } from './definition-body.graphql.ts';
+import {
+  ApproveDefinitionsInput,
+  LabelDefinitionsInput,
+  QuarantineDefinitionsInput,
+  RejectDefinitionsInput,
+} from './definition-inputs.graphql.ts';
+import { DefinitionBody, DefinitionDrift } from './definition-body.graphql.ts';
+import { differenceText } from './definition-difference.ts';
 import type {
   ChangeDefinitions,
   DefinitionBody as StoredDefinitionBody,
+  DefinitionDrift as ComparedDefinition,
   DefinitionService,
 } from './definition.service.ts';
 import type { ServerService } from './server.service.ts';
@@ -71,13 +76,25 @@ export class DefinitionResolver {
   }
 
   @Mutation(() => [Definition], {
-    description: 'Lets what was last seen of these definitions be served. Ends drift, and quarantine.',
+    description: 'Lets what was looked at of these definitions be served: all or none. Ends drift, and quarantine.',
   })
   approveDefinitions(
     @Ctx() ctx: Context,
     @Arg('input', () => ApproveDefinitionsInput, { description: 'The definitions.' }) input: ApproveDefinitionsInput,
   ): Promise<DefinitionAnswer[]> {
     return this.previewed(ctx, input, (tried) => this.service.approve(ctx, tried));
+  }
+
+  @Mutation(() => [Definition], {
+    description:
+      'Refuses what was looked at of these definitions, all or none, and remembers that. They are out of service until ' +
+      'something is approved by hand.',
+  })
+  rejectDefinitions(
+    @Ctx() ctx: Context,
+    @Arg('input', () => RejectDefinitionsInput, { description: 'The definitions.' }) input: RejectDefinitionsInput,
+  ): Promise<DefinitionAnswer[]> {
+    return this.previewed(ctx, input, (tried) => this.service.reject(ctx, tried));
   }
 
   @Mutation(() => [Definition], { description: 'Takes definitions out of service until they are approved by hand.' })
@@ -142,6 +159,13 @@ export class DefinitionResolver {
     return this.service.bodies(ctx, row.serverId, row.approvedDigests);
   }
 
+  @FieldResolver(() => [DefinitionDrift], {
+    description: 'How each wording that is sent and not approved differs from the nearest that is.',
+  })
+  drifts(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionDrift[]> {
+    return this.service.drifts(ctx, row);
+  }
+
   @FieldResolver(() => ToolRiskEnum, {
     nullable: true,
     description:
@@ -159,5 +183,16 @@ export class DefinitionBodyResolver {
   })
   revealed(@Root() body: StoredDefinitionBody): string {
     return JSON.stringify(body.raw, null, 2).split('\n').map(revealHiddenText).join('\n');
+  }
+}
+
+@Resolver(() => DefinitionDrift)
+export class DefinitionDriftResolver {
+  @FieldResolver(() => String, {
+    description:
+      'The differences as a text, what was after a minus, what is after a plus, with hidden characters spelled out.',
+  })
+  text(@Root() drift: ComparedDefinition): string {
+    return differenceText(drift.differences);
   }
 }

@@ -16,7 +16,17 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
+import {
+  type DefinitionRow,
+  definitionBodies,
+  definitions,
+  type DriftClass,
+  type ServerRow,
+  servers,
+} from './catalog.tables.ts';
+import { approvedDigestsMax } from './definition-changes.ts';
+import { readWordings } from './definition-judge.ts';
+import { type Drift, driftBetween, nearest } from './drift-class.ts';
 import { isServed } from './lifecycle.ts';
 import { inScope } from './server-scope.ts';
 import type { ChangeServer } from './server.service.ts';
@@ -24,13 +34,14 @@ import { lockServer } from './server-row.service.ts';
 
 /** Definitions that one mutation may name. */
 export const definitionsPerMutationMax = 1_000;
-/** Digests approved for one name at a time. */
-export const approvedDigestsMax = 16;
+/** Refused wordings remembered for one name; the latest. */
+const rejectedDigestsMax = 64;
 
 export interface DefinitionFilter {
   readonly serverId?: string | null | undefined;
   readonly kind?: DefinitionKind | null | undefined;
   readonly state?: DefinitionState | null | undefined;
+  readonly driftClass?: DriftClass | null | undefined;
   readonly name?: string | null | undefined;
   readonly includeRemoved?: boolean | null | undefined;
 }
@@ -41,8 +52,14 @@ export interface ChangeDefinitions extends ChangeServer {
 }
 
 export interface ApproveDefinitions extends ChangeDefinitions {
+  /** Those that were looked at; needed where `expectedRevision` does not say what was. */
+  readonly digests?: readonly string[] | null | undefined;
   /** Go on serving what was approved before as well, for upstreams whose instances or eras differ. */
   readonly keepApproved?: boolean | null | undefined;
+}
+
+export interface RejectDefinitions extends ChangeDefinitions {
+  readonly digests: readonly string[];
 }
 
 export interface LabelDefinitions extends ChangeDefinitions {
@@ -57,6 +74,28 @@ export interface DefinitionBody {
 }
 
 type StoredBody = Pick<typeof definitionBodies.$inferSelect, 'raw' | 'findings'>;
+
+/** How one wording differs from the nearest approved one. */
+export interface DefinitionDrift extends Drift {
+  readonly digest: string;
+  readonly approvedDigest: string;
+}
+
+/** Every wording that is sent now, whoever saw it. */
+function seenOf(row: DefinitionRow): string[] {
+  return [...new Set([...row.digests, ...row.reportedDigests])];
+}
+
+/** What came in between was not looked at. */
+function checkReviewed(found: Violations, path: string, row: DefinitionRow, reviewed: readonly string[]): void {
+  const unseen = seenOf(row).filter((digest) => !reviewed.includes(digest));
+  if (unseen.length > 0) {
+    found.add(
+      path,
+      `${row.kind} ${row.name} is sent as ${unseen.join(', ')} now, which is not among the digests given`,
+    );
+  }
+}
 
 /** What upstreams define, and which wordings of it may be served. */
 export class DefinitionService {
@@ -114,6 +153,7 @@ export class DefinitionService {
           filter.serverId ? eq(definitions.serverId, filter.serverId) : undefined,
           filter.kind ? eq(definitions.kind, filter.kind) : undefined,
           filter.state ? eq(definitions.state, filter.state) : undefined,
+          filter.driftClass ? eq(definitions.driftClass, filter.driftClass) : undefined,
           typeof filter.name === 'string' ? eq(definitions.name, filter.name) : undefined,
           filter.includeRemoved === true ? undefined : isNull(definitions.removedAt),
           after === undefined ? undefined : gt(definitions.id, after),
@@ -135,22 +175,64 @@ export class DefinitionService {
     });
   }
 
+  /** How each wording that is sent and not approved differs from the nearest that is; none where nothing is approved. */
+  async drifts(ctx: Context, row: DefinitionRow): Promise<DefinitionDrift[]> {
+    ctx.serverScope('server:read');
+    const unapproved = seenOf(row).filter((digest) => !row.approvedDigests.includes(digest));
+    if (unapproved.length === 0 || row.approvedDigests.length === 0) return [];
+    const wordings = await readWordings(this.database.db, row.serverId, [...unapproved, ...row.approvedDigests]);
+    return unapproved.flatMap((digest) => {
+      const seen = wordings.get(digest);
+      if (seen === undefined) return [];
+      const drifts = row.approvedDigests.flatMap((approvedDigest) => {
+        const approved = wordings.get(approvedDigest);
+        return approved === undefined ? [] : [{ digest, approvedDigest, ...driftBetween(row.kind, approved, seen) }];
+      });
+      return nearest(drifts) ?? [];
+    });
+  }
+
   /** A risk to begin with, by what the tool is called and said to do; null for what is no tool. */
   async suggestedRisk(ctx: Context, row: DefinitionRow): Promise<ToolRisk | null> {
     const [body] = await this.bodies(ctx, row.serverId, row.digests.slice(0, 1));
     return body === undefined ? null : suggestRisk(row.kind, body.raw);
   }
 
-  /** Lets what was last seen of these definitions be served. Ends drift, and quarantine. */
+  /** Lets what was looked at of these definitions be served. Ends drift, and quarantine. */
   async approve(ctx: Context, input: ApproveDefinitions): Promise<DefinitionRow[]> {
+    const isBound = typeof input.expectedRevision === 'number' || Array.isArray(input.digests);
+    if (!isBound) {
+      const message = 'must name the digests that were looked at, unless expectedRevision does';
+      throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.digests', message }] });
+    }
     return this.change(ctx, input, 'definition.approve', (row, path, found) => {
       if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
+      const seen = seenOf(row);
+      checkReviewed(found, path, row, input.digests ?? seen);
       const kept = input.keepApproved === true ? row.approvedDigests : [];
-      const approvedDigests = [...new Set([...row.digests, ...row.reportedDigests, ...kept])];
+      const approvedDigests = [...new Set([...seen, ...kept])];
       if (approvedDigests.length > approvedDigestsMax) {
         found.add(path, `would have more than ${approvedDigestsMax} approved digests: approve without keepApproved`);
       }
-      return { state: 'approved', approvedDigests, reportedDigests: [] };
+      const rejectedDigests = row.rejectedDigests.filter((digest) => !approvedDigests.includes(digest));
+      return { state: 'approved', driftClass: null, approvedDigests, rejectedDigests, reportedDigests: [] };
+    });
+  }
+
+  /**
+   * Refuses what was looked at of these definitions, and remembers that: they are out of service until something is
+   * approved by hand, and what was refused is never approved by itself.
+   */
+  async reject(ctx: Context, input: RejectDefinitions): Promise<DefinitionRow[]> {
+    return this.change(ctx, input, 'definition.reject', (row, path, found) => {
+      const refused = seenOf(row).filter((digest) => !row.approvedDigests.includes(digest));
+      if (refused.length === 0) {
+        found.add(path, `all that is sent of the ${row.kind} ${row.name} is approved: quarantine it instead`);
+      }
+      checkReviewed(found, path, row, [...input.digests, ...row.approvedDigests]);
+      const rejectedDigests = [...new Set([...row.rejectedDigests, ...refused])].slice(-rejectedDigestsMax);
+      const reportedDigests = row.reportedDigests.filter((digest) => !refused.includes(digest));
+      return { state: 'quarantined', rejectedDigests, reportedDigests };
     });
   }
 

@@ -6,7 +6,6 @@ import {
   type DefinitionFinding,
   definitionScanVersion,
   type DiscoveryResult,
-  isSevere,
   type Sighting,
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
@@ -18,6 +17,7 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { mutate } from '../database/mutation.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefinitions } from './definition-changes.ts';
+import { judgeOf, type SeenWordings } from './definition-judge.ts';
 import { DefinitionScanner } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
@@ -101,20 +101,41 @@ function named(rows: readonly Pick<DefinitionRow, 'kind' | 'name'>[]): unknown {
   return { count: rows.length, names: rows.slice(0, auditedNamesMax).map((row) => `${row.kind} ${row.name}`) };
 }
 
+function approvedByItself(
+  before: readonly string[],
+  after: readonly string[],
+): { readonly approvedByItself?: unknown } {
+  const fresh = after.filter((digest) => !before.includes(digest));
+  return fresh.length === 0 ? {} : { approvedByItself: fresh };
+}
+
 function summary(changes: DefinitionChanges): unknown {
   return {
     added: named(changes.added),
     quarantined: named(changes.added.filter(({ state }) => state === 'quarantined')),
+    approvedByItself: named(changes.added.filter(({ state }) => state === 'approved')),
     changed: changes.changed
       .slice(0, auditedNamesMax)
-      .map(({ row, digests, state }) => ({ kind: row.kind, name: row.name, digests, state, was: row.state })),
+      .map(({ row, digests, reportedDigests, state, driftClass, approvedDigests }) => ({
+        kind: row.kind,
+        name: row.name,
+        digests,
+        ...(reportedDigests.length === 0 ? {} : { reportedDigests }),
+        state,
+        was: row.state,
+        ...(driftClass === null ? {} : { driftClass }),
+        ...approvedByItself(row.approvedDigests, approvedDigests),
+      })),
     removed: named(changes.removed),
   };
 }
 
-/** The digests of definitions with severe findings. */
-function severeOf(scans: Scans): ReadonlySet<string> {
-  return new Set([...scans].flatMap(([digest, { findings }]) => (isSevere(findings) ? [digest] : [])));
+/** What was just found, as it is compared, and all that was scanned. */
+function wordingsOf(found: Found, scanned: Scans): { readonly fresh: SeenWordings; readonly scanned: Scans } {
+  const fresh = found.map(
+    ({ digest, raw }) => [digest, { raw, findings: scanned.get(digest)?.findings ?? [] }] as const,
+  );
+  return { fresh: new Map(fresh), scanned };
 }
 
 /** Puts what a discovery found, or that it failed, into the catalog. */
@@ -169,7 +190,9 @@ export class DiscoveryService {
       const now = new Date(ctx.clock.now());
       const held = await tx.select().from(definitions).where(eq(definitions.serverId, serverId));
       const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
-      const planned = planSightings(held, seenDefinitions(found), severeOf(scans));
+      const seen = seenDefinitions(found);
+      const judge = await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans) });
+      const planned = planSightings(held, seen, judge);
       const changes = { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
       if (changes.added.length + changes.changed.length === 0) return;
       await this.storeBodies(tx, serverId, found, scans, now);
@@ -211,7 +234,9 @@ export class DiscoveryService {
   ): Promise<ServerRow> {
     const now = new Date(ctx.clock.now());
     const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
-    const changes = planDefinitionChanges(held, seenDefinitions(result.definitions), severeOf(scans));
+    const seen = seenDefinitions(result.definitions);
+    const judge = await judgeOf(tx, before, held, { seen, ...wordingsOf(result.definitions, scans) });
+    const changes = planDefinitionChanges(held, seen, judge);
     const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
     await this.storeBodies(tx, before.id, result.definitions, scans, now);
     if (definitionsChanged) await this.storeDefinitions(tx, before, { changes, discovered: true, now });
@@ -290,13 +315,14 @@ export class DiscoveryService {
     const times = { createdAt: now, updatedAt: now };
     for (const chunk of inChunks(changes.added)) {
       await tx.insert(definitions).values(
-        chunk.map(({ kind, name, digests, state }) => ({
+        chunk.map(({ kind, name, digests, state, approvedDigests }) => ({
           id: uuidv7(now.getTime()),
           serverId: server.id,
           kind,
           name,
           digests: [...digests],
           state,
+          approvedDigests: [...approvedDigests],
           discovered,
           firstSeenAt: now,
           lastSeenAt: now,
@@ -305,11 +331,13 @@ export class DiscoveryService {
       );
     }
     const next = { revision: sql`${definitions.revision} + 1`, updatedAt: now };
-    for (const { row, digests, reportedDigests, state } of changes.changed) {
+    for (const { row, digests, reportedDigests, approvedDigests, state, driftClass } of changes.changed) {
       const seen = { digests: [...digests], reportedDigests: [...reportedDigests] };
+      const standing = { state, driftClass, approvedDigests: [...approvedDigests] };
+      const presence = { discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now };
       await tx
         .update(definitions)
-        .set({ ...seen, state, discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now, ...next })
+        .set({ ...seen, ...standing, ...presence, ...next })
         .where(eq(definitions.id, row.id));
     }
     for (const chunk of inChunks(changes.removed)) {

@@ -1,7 +1,7 @@
 import { defaultExtensions, extensionProblem, extensionsMax } from '@sallyport/schema';
 import type { Egress } from '@sallyport/schema/platform';
 import { descriptionLengthMax, nameLengthMax, type Violations } from '../database/violations.ts';
-import type { AuditMode, Discoverer, ServerRow } from './catalog.tables.ts';
+import type { AuditMode, AutoApproval, Discoverer, ServerRow } from './catalog.tables.ts';
 
 /** Most labels of one server. */
 const labelsMax = 64;
@@ -23,6 +23,7 @@ export interface ServerFieldsInput {
   readonly labels?: readonly Label[] | null | undefined;
   readonly ownerGroupId?: string | null | undefined;
   readonly auditMode?: AuditMode | null | undefined;
+  readonly autoApproval?: AutoApproval | null | undefined;
   readonly configStalenessMaxMs?: number | null | undefined;
   readonly discoveredBy?: Discoverer | null | undefined;
   readonly extensions?: readonly string[] | null | undefined;
@@ -36,6 +37,7 @@ export type ServerFields = Pick<
   | 'labels'
   | 'ownerGroupId'
   | 'auditMode'
+  | 'autoApproval'
   | 'configStalenessMaxMs'
   | 'discoveredBy'
   | 'extensions'
@@ -53,6 +55,7 @@ export function fieldsOf(input: ServerFieldsInput, before: ServerFields): Server
     labels: input.labels === undefined || input.labels === null ? before.labels : labelsOf(input.labels),
     ownerGroupId: input.ownerGroupId === undefined ? before.ownerGroupId : (input.ownerGroupId?.toLowerCase() ?? null),
     auditMode: input.auditMode ?? before.auditMode,
+    autoApproval: input.autoApproval ?? before.autoApproval,
     configStalenessMaxMs:
       input.configStalenessMaxMs === undefined ? before.configStalenessMaxMs : input.configStalenessMaxMs,
     discoveredBy: input.discoveredBy ?? before.discoveredBy,
@@ -69,6 +72,7 @@ export function newFieldsOf(input: ServerFieldsInput & { readonly slug: string; 
     labels: {},
     ownerGroupId: null,
     auditMode: 'buffered',
+    autoApproval: 'none',
     configStalenessMaxMs: null,
     discoveredBy: 'controlPlane',
     extensions: [...defaultExtensions],

@@ -280,8 +280,8 @@ export class ServerResolver {
     @Args(() => ServerDefinitionsArguments) args: ServerDefinitionsArguments,
   ): Promise<ConnectionOf<DefinitionRow>> {
     const page = pageOf(args);
-    const { kind, state, name, includeRemoved } = args;
-    const filter = { serverId: row.id, kind, state, name, includeRemoved };
+    const { kind, state, driftClass, name, includeRemoved } = args;
+    const filter = { serverId: row.id, kind, state, driftClass, name, includeRemoved };
     return connectionFrom(await this.deps.definitions.list(ctx, filter, page), page, (found) => [found.id]);
   }
 }

@@ -228,6 +228,7 @@ export class ServerService {
       }
       checkFields(found, path, batch.items[index] ?? {}, fields);
       checkStaysWritable(ctx, found, path, fields);
+      if (fields.autoApproval !== 'none') ctx.authorize('server:approve', fields);
     }
     const rows = await mutate(this.database, options, async (tx) => {
       const operation = batch.isList ? 'createServers' : 'createServer';
@@ -301,6 +302,8 @@ export class ServerService {
         const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
         const reachesMore = goesElsewhere || opensMore || !sameLabels(fields.labels, before.labels);
         if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve', before);
+        // Whoever sets it decides what is approved later.
+        if (fields.autoApproval !== before.autoApproval) ctx.authorize('server:approve', before);
         moved ||= isRedone;
         if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
         const kept = goesElsewhere
@@ -454,6 +457,7 @@ async function approveFound(tx: Transaction, serverId: string, now: Date): Promi
       state: 'approved',
       approvedDigests: sql`${definitions.digests} || ${definitions.reportedDigests}`,
       reportedDigests: [],
+      driftClass: null,
       revision: sql`${definitions.revision} + 1`,
       updatedAt: now,
     })

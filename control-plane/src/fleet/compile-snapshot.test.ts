@@ -28,6 +28,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     ownerGroupId: null,
     labels: { tier: 'one' },
     auditMode: 'strict',
+    autoApproval: 'none',
     configStalenessMaxMs: null,
     discoveredBy: 'controlPlane',
     protocolRevisions: ['2026-07-28'],

@@ -295,6 +295,11 @@ func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetDigests() []string {
 	return v.DefinitionFields.Digests
 }
 
+// GetReportedDigests returns ApproveDefinitionsApproveDefinitionsDefinition.ReportedDigests, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetReportedDigests() []string {
+	return v.DefinitionFields.ReportedDigests
+}
+
 // GetApprovedDigests returns ApproveDefinitionsApproveDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
 func (v *ApproveDefinitionsApproveDefinitionsDefinition) GetApprovedDigests() []string {
 	return v.DefinitionFields.ApprovedDigests
@@ -350,6 +355,8 @@ type __premarshalApproveDefinitionsApproveDefinitionsDefinition struct {
 
 	Digests []string `json:"digests"`
 
+	ReportedDigests []string `json:"reportedDigests"`
+
 	ApprovedDigests []string `json:"approvedDigests"`
 
 	RemovedAt optional.Value[string] `json:"removedAt"`
@@ -375,6 +382,7 @@ func (v *ApproveDefinitionsApproveDefinitionsDefinition) __premarshalJSON() (*__
 	retval.Name = v.DefinitionFields.Name
 	retval.State = v.DefinitionFields.State
 	retval.Digests = v.DefinitionFields.Digests
+	retval.ReportedDigests = v.DefinitionFields.ReportedDigests
 	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
 	retval.RemovedAt = v.DefinitionFields.RemovedAt
 	retval.Labels = v.DefinitionFields.Labels
@@ -385,6 +393,8 @@ func (v *ApproveDefinitionsApproveDefinitionsDefinition) __premarshalJSON() (*__
 type ApproveDefinitionsInput struct {
 	// Ids of the definitions, 1 to 1000.
 	DefinitionIds []string `json:"definitionIds"`
+	// The digests that were looked at, of all the definitions together. Where one is sent in a wording that is not among them, nothing is approved. Needed unless expectedRevision is given.
+	Digests []string `json:"digests"`
 	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
 	DryRun bool `json:"dryRun"`
 	// Refuse with CONFLICT unless the object still has this revision.
@@ -397,6 +407,9 @@ type ApproveDefinitionsInput struct {
 
 // GetDefinitionIds returns ApproveDefinitionsInput.DefinitionIds, and is useful for accessing the field via an interface.
 func (v *ApproveDefinitionsInput) GetDefinitionIds() []string { return v.DefinitionIds }
+
+// GetDigests returns ApproveDefinitionsInput.Digests, and is useful for accessing the field via an interface.
+func (v *ApproveDefinitionsInput) GetDigests() []string { return v.Digests }
 
 // GetDryRun returns ApproveDefinitionsInput.DryRun, and is useful for accessing the field via an interface.
 func (v *ApproveDefinitionsInput) GetDryRun() bool { return v.DryRun }
@@ -414,7 +427,7 @@ func (v *ApproveDefinitionsInput) GetKeepApproved() optional.Value[bool] { retur
 
 // ApproveDefinitionsResponse is returned by ApproveDefinitions on success.
 type ApproveDefinitionsResponse struct {
-	// Lets what was last seen of these definitions be served. Ends drift, and quarantine.
+	// Lets what was looked at of these definitions be served: all or none. Ends drift, and quarantine.
 	ApproveDefinitions []ApproveDefinitionsApproveDefinitionsDefinition `json:"approveDefinitions"`
 }
 
@@ -459,6 +472,11 @@ func (v *ApproveServerApproveServer) GetLabels() []LabelFields { return v.Server
 
 // GetAuditMode returns ApproveServerApproveServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *ApproveServerApproveServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetAutoApproval returns ApproveServerApproveServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetAutoApproval() AutoApproval {
+	return v.ServerFields.AutoApproval
+}
 
 // GetConfigStalenessMaxMs returns ApproveServerApproveServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *ApproveServerApproveServer) GetConfigStalenessMaxMs() optional.Value[int] {
@@ -543,6 +561,8 @@ type __premarshalApproveServerApproveServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -582,6 +602,7 @@ func (v *ApproveServerApproveServer) __premarshalJSON() (*__premarshalApproveSer
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -625,6 +646,24 @@ const (
 var AllAuditMode = []AuditMode{
 	AuditModeBuffered,
 	AuditModeStrict,
+}
+
+// How far the definitions of a trusted server may drift and be approved by themselves. What the scan finds severe, what somebody rejected and what is quarantined never is.
+type AutoApproval string
+
+const (
+	// White space, titles, icons, and what says nothing to a model.
+	AutoApprovalMinor AutoApproval = "MINOR"
+	// Somebody looks at everything.
+	AutoApprovalNone AutoApproval = "NONE"
+	// All but what would be quarantined; new definitions too, unless they suggest a high risk.
+	AutoApprovalReview AutoApproval = "REVIEW"
+)
+
+var AllAutoApproval = []AutoApproval{
+	AutoApprovalMinor,
+	AutoApprovalNone,
+	AutoApprovalReview,
 }
 
 // CreateApiKeyCreateApiKeyIssuedApiKeyPayload includes the requested fields of the GraphQL type IssuedApiKeyPayload.
@@ -1150,6 +1189,8 @@ func (v *CreateRoleResponse) GetCreateRole() RoleFields { return v.CreateRole }
 type CreateServerInput struct {
 	// BUFFERED if absent.
 	AuditMode optional.Value[AuditMode] `json:"auditMode"`
+	// NONE if absent; another needs server:approve.
+	AutoApproval optional.Value[AutoApproval] `json:"autoApproval"`
 	// In milliseconds; the fleet’s default if absent.
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 	// What it is for.
@@ -1176,6 +1217,9 @@ type CreateServerInput struct {
 
 // GetAuditMode returns CreateServerInput.AuditMode, and is useful for accessing the field via an interface.
 func (v *CreateServerInput) GetAuditMode() optional.Value[AuditMode] { return v.AuditMode }
+
+// GetAutoApproval returns CreateServerInput.AutoApproval, and is useful for accessing the field via an interface.
+func (v *CreateServerInput) GetAutoApproval() optional.Value[AutoApproval] { return v.AutoApproval }
 
 // GetConfigStalenessMaxMs returns CreateServerInput.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *CreateServerInput) GetConfigStalenessMaxMs() optional.Value[int] {
@@ -1340,6 +1384,8 @@ type DefinitionFields struct {
 	State DefinitionState `json:"state"`
 	// Digests of what the server sends; several when it words it differently for older revisions.
 	Digests []string `json:"digests"`
+	// Digests that nodes saw besides, as lists may vary by who asks, until somebody decides on them.
+	ReportedDigests []string `json:"reportedDigests"`
 	// Digests that may be served.
 	ApprovedDigests []string `json:"approvedDigests"`
 	// Since when the server does not define it; null while it does.
@@ -1365,6 +1411,9 @@ func (v *DefinitionFields) GetState() DefinitionState { return v.State }
 
 // GetDigests returns DefinitionFields.Digests, and is useful for accessing the field via an interface.
 func (v *DefinitionFields) GetDigests() []string { return v.Digests }
+
+// GetReportedDigests returns DefinitionFields.ReportedDigests, and is useful for accessing the field via an interface.
+func (v *DefinitionFields) GetReportedDigests() []string { return v.ReportedDigests }
 
 // GetApprovedDigests returns DefinitionFields.ApprovedDigests, and is useful for accessing the field via an interface.
 func (v *DefinitionFields) GetApprovedDigests() []string { return v.ApprovedDigests }
@@ -1834,6 +1883,9 @@ func (v *DeleteServerDeleteServer) GetLabels() []LabelFields { return v.ServerFi
 // GetAuditMode returns DeleteServerDeleteServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *DeleteServerDeleteServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
 
+// GetAutoApproval returns DeleteServerDeleteServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetAutoApproval() AutoApproval { return v.ServerFields.AutoApproval }
+
 // GetConfigStalenessMaxMs returns DeleteServerDeleteServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *DeleteServerDeleteServer) GetConfigStalenessMaxMs() optional.Value[int] {
 	return v.ServerFields.ConfigStalenessMaxMs
@@ -1917,6 +1969,8 @@ type __premarshalDeleteServerDeleteServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -1956,6 +2010,7 @@ func (v *DeleteServerDeleteServer) __premarshalJSON() (*__premarshalDeleteServer
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -2294,6 +2349,11 @@ func (v *DeprecateServerDeprecateServer) GetLabels() []LabelFields { return v.Se
 // GetAuditMode returns DeprecateServerDeprecateServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *DeprecateServerDeprecateServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
 
+// GetAutoApproval returns DeprecateServerDeprecateServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetAutoApproval() AutoApproval {
+	return v.ServerFields.AutoApproval
+}
+
 // GetConfigStalenessMaxMs returns DeprecateServerDeprecateServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *DeprecateServerDeprecateServer) GetConfigStalenessMaxMs() optional.Value[int] {
 	return v.ServerFields.ConfigStalenessMaxMs
@@ -2379,6 +2439,8 @@ type __premarshalDeprecateServerDeprecateServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -2418,6 +2480,7 @@ func (v *DeprecateServerDeprecateServer) __premarshalJSON() (*__premarshalDeprec
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -2477,6 +2540,11 @@ func (v *DisableServerDisableServer) GetLabels() []LabelFields { return v.Server
 
 // GetAuditMode returns DisableServerDisableServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *DisableServerDisableServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetAutoApproval returns DisableServerDisableServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetAutoApproval() AutoApproval {
+	return v.ServerFields.AutoApproval
+}
 
 // GetConfigStalenessMaxMs returns DisableServerDisableServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *DisableServerDisableServer) GetConfigStalenessMaxMs() optional.Value[int] {
@@ -2561,6 +2629,8 @@ type __premarshalDisableServerDisableServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -2600,6 +2670,7 @@ func (v *DisableServerDisableServer) __premarshalJSON() (*__premarshalDisableSer
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -2728,6 +2799,9 @@ func (v *FindDefinitionServer) GetLabels() []LabelFields { return v.ServerFields
 // GetAuditMode returns FindDefinitionServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *FindDefinitionServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
 
+// GetAutoApproval returns FindDefinitionServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *FindDefinitionServer) GetAutoApproval() AutoApproval { return v.ServerFields.AutoApproval }
+
 // GetConfigStalenessMaxMs returns FindDefinitionServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *FindDefinitionServer) GetConfigStalenessMaxMs() optional.Value[int] {
 	return v.ServerFields.ConfigStalenessMaxMs
@@ -2811,6 +2885,8 @@ type __premarshalFindDefinitionServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -2850,6 +2926,7 @@ func (v *FindDefinitionServer) __premarshalJSON() (*__premarshalFindDefinitionSe
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -3390,6 +3467,11 @@ func (v *LabelDefinitionsLabelDefinitionsDefinition) GetDigests() []string {
 	return v.DefinitionFields.Digests
 }
 
+// GetReportedDigests returns LabelDefinitionsLabelDefinitionsDefinition.ReportedDigests, and is useful for accessing the field via an interface.
+func (v *LabelDefinitionsLabelDefinitionsDefinition) GetReportedDigests() []string {
+	return v.DefinitionFields.ReportedDigests
+}
+
 // GetApprovedDigests returns LabelDefinitionsLabelDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
 func (v *LabelDefinitionsLabelDefinitionsDefinition) GetApprovedDigests() []string {
 	return v.DefinitionFields.ApprovedDigests
@@ -3445,6 +3527,8 @@ type __premarshalLabelDefinitionsLabelDefinitionsDefinition struct {
 
 	Digests []string `json:"digests"`
 
+	ReportedDigests []string `json:"reportedDigests"`
+
 	ApprovedDigests []string `json:"approvedDigests"`
 
 	RemovedAt optional.Value[string] `json:"removedAt"`
@@ -3470,6 +3554,7 @@ func (v *LabelDefinitionsLabelDefinitionsDefinition) __premarshalJSON() (*__prem
 	retval.Name = v.DefinitionFields.Name
 	retval.State = v.DefinitionFields.State
 	retval.Digests = v.DefinitionFields.Digests
+	retval.ReportedDigests = v.DefinitionFields.ReportedDigests
 	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
 	retval.RemovedAt = v.DefinitionFields.RemovedAt
 	retval.Labels = v.DefinitionFields.Labels
@@ -3697,6 +3782,11 @@ func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDe
 	return v.DefinitionFields.Digests
 }
 
+// GetReportedDigests returns ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition.ReportedDigests, and is useful for accessing the field via an interface.
+func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition) GetReportedDigests() []string {
+	return v.DefinitionFields.ReportedDigests
+}
+
 // GetApprovedDigests returns ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
 func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition) GetApprovedDigests() []string {
 	return v.DefinitionFields.ApprovedDigests
@@ -3752,6 +3842,8 @@ type __premarshalListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEd
 
 	Digests []string `json:"digests"`
 
+	ReportedDigests []string `json:"reportedDigests"`
+
 	ApprovedDigests []string `json:"approvedDigests"`
 
 	RemovedAt optional.Value[string] `json:"removedAt"`
@@ -3777,6 +3869,7 @@ func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDe
 	retval.Name = v.DefinitionFields.Name
 	retval.State = v.DefinitionFields.State
 	retval.Digests = v.DefinitionFields.Digests
+	retval.ReportedDigests = v.DefinitionFields.ReportedDigests
 	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
 	retval.RemovedAt = v.DefinitionFields.RemovedAt
 	retval.Labels = v.DefinitionFields.Labels
@@ -4654,6 +4747,11 @@ func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetDigests() []st
 	return v.DefinitionFields.Digests
 }
 
+// GetReportedDigests returns QuarantineDefinitionsQuarantineDefinitionsDefinition.ReportedDigests, and is useful for accessing the field via an interface.
+func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetReportedDigests() []string {
+	return v.DefinitionFields.ReportedDigests
+}
+
 // GetApprovedDigests returns QuarantineDefinitionsQuarantineDefinitionsDefinition.ApprovedDigests, and is useful for accessing the field via an interface.
 func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) GetApprovedDigests() []string {
 	return v.DefinitionFields.ApprovedDigests
@@ -4709,6 +4807,8 @@ type __premarshalQuarantineDefinitionsQuarantineDefinitionsDefinition struct {
 
 	Digests []string `json:"digests"`
 
+	ReportedDigests []string `json:"reportedDigests"`
+
 	ApprovedDigests []string `json:"approvedDigests"`
 
 	RemovedAt optional.Value[string] `json:"removedAt"`
@@ -4734,6 +4834,7 @@ func (v *QuarantineDefinitionsQuarantineDefinitionsDefinition) __premarshalJSON(
 	retval.Name = v.DefinitionFields.Name
 	retval.State = v.DefinitionFields.State
 	retval.Digests = v.DefinitionFields.Digests
+	retval.ReportedDigests = v.DefinitionFields.ReportedDigests
 	retval.ApprovedDigests = v.DefinitionFields.ApprovedDigests
 	retval.RemovedAt = v.DefinitionFields.RemovedAt
 	retval.Labels = v.DefinitionFields.Labels
@@ -5023,6 +5124,11 @@ func (v *ReturnServerToDraftReturnServerToDraftServer) GetAuditMode() AuditMode 
 	return v.ServerFields.AuditMode
 }
 
+// GetAutoApproval returns ReturnServerToDraftReturnServerToDraftServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetAutoApproval() AutoApproval {
+	return v.ServerFields.AutoApproval
+}
+
 // GetConfigStalenessMaxMs returns ReturnServerToDraftReturnServerToDraftServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *ReturnServerToDraftReturnServerToDraftServer) GetConfigStalenessMaxMs() optional.Value[int] {
 	return v.ServerFields.ConfigStalenessMaxMs
@@ -5112,6 +5218,8 @@ type __premarshalReturnServerToDraftReturnServerToDraftServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -5151,6 +5259,7 @@ func (v *ReturnServerToDraftReturnServerToDraftServer) __premarshalJSON() (*__pr
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -5370,6 +5479,8 @@ type ServerFields struct {
 	Labels []LabelFields `json:"labels"`
 	// How surely its calls are on record.
 	AuditMode AuditMode `json:"auditMode"`
+	// How far its definitions may drift and be approved by themselves.
+	AutoApproval AutoApproval `json:"autoApproval"`
 	// Nodes out of contact with the control plane for longer, in ms, refuse it; null for the fleet’s default.
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 	// Who discovers it.
@@ -5413,6 +5524,9 @@ func (v *ServerFields) GetLabels() []LabelFields { return v.Labels }
 
 // GetAuditMode returns ServerFields.AuditMode, and is useful for accessing the field via an interface.
 func (v *ServerFields) GetAuditMode() AuditMode { return v.AuditMode }
+
+// GetAutoApproval returns ServerFields.AutoApproval, and is useful for accessing the field via an interface.
+func (v *ServerFields) GetAutoApproval() AutoApproval { return v.AutoApproval }
 
 // GetConfigStalenessMaxMs returns ServerFields.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *ServerFields) GetConfigStalenessMaxMs() optional.Value[int] { return v.ConfigStalenessMaxMs }
@@ -5590,6 +5704,9 @@ func (v *SubmitServerSubmitServer) GetLabels() []LabelFields { return v.ServerFi
 // GetAuditMode returns SubmitServerSubmitServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *SubmitServerSubmitServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
 
+// GetAutoApproval returns SubmitServerSubmitServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetAutoApproval() AutoApproval { return v.ServerFields.AutoApproval }
+
 // GetConfigStalenessMaxMs returns SubmitServerSubmitServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *SubmitServerSubmitServer) GetConfigStalenessMaxMs() optional.Value[int] {
 	return v.ServerFields.ConfigStalenessMaxMs
@@ -5673,6 +5790,8 @@ type __premarshalSubmitServerSubmitServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -5712,6 +5831,7 @@ func (v *SubmitServerSubmitServer) __premarshalJSON() (*__premarshalSubmitServer
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -6101,6 +6221,8 @@ func (v *UpdateRoleResponse) GetUpdateRole() RoleFields { return v.UpdateRole }
 type UpdateServerInput struct {
 	// How surely its calls are on record.
 	AuditMode optional.Value[AuditMode] `json:"auditMode"`
+	// How far its definitions may drift and be approved by themselves. To change it needs server:approve.
+	AutoApproval optional.Value[AutoApproval] `json:"autoApproval"`
 	// In milliseconds; null for the fleet’s default.
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 	// What it is for.
@@ -6127,6 +6249,9 @@ type UpdateServerInput struct {
 
 // GetAuditMode returns UpdateServerInput.AuditMode, and is useful for accessing the field via an interface.
 func (v *UpdateServerInput) GetAuditMode() optional.Value[AuditMode] { return v.AuditMode }
+
+// GetAutoApproval returns UpdateServerInput.AutoApproval, and is useful for accessing the field via an interface.
+func (v *UpdateServerInput) GetAutoApproval() optional.Value[AutoApproval] { return v.AutoApproval }
 
 // GetConfigStalenessMaxMs returns UpdateServerInput.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *UpdateServerInput) GetConfigStalenessMaxMs() optional.Value[int] {
@@ -6208,6 +6333,9 @@ func (v *UpdateServerUpdateServer) GetLabels() []LabelFields { return v.ServerFi
 
 // GetAuditMode returns UpdateServerUpdateServer.AuditMode, and is useful for accessing the field via an interface.
 func (v *UpdateServerUpdateServer) GetAuditMode() AuditMode { return v.ServerFields.AuditMode }
+
+// GetAutoApproval returns UpdateServerUpdateServer.AutoApproval, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetAutoApproval() AutoApproval { return v.ServerFields.AutoApproval }
 
 // GetConfigStalenessMaxMs returns UpdateServerUpdateServer.ConfigStalenessMaxMs, and is useful for accessing the field via an interface.
 func (v *UpdateServerUpdateServer) GetConfigStalenessMaxMs() optional.Value[int] {
@@ -6292,6 +6420,8 @@ type __premarshalUpdateServerUpdateServer struct {
 
 	AuditMode AuditMode `json:"auditMode"`
 
+	AutoApproval AutoApproval `json:"autoApproval"`
+
 	ConfigStalenessMaxMs optional.Value[int] `json:"configStalenessMaxMs"`
 
 	DiscoveredBy Discoverer `json:"discoveredBy"`
@@ -6331,6 +6461,7 @@ func (v *UpdateServerUpdateServer) __premarshalJSON() (*__premarshalUpdateServer
 	retval.Url = v.ServerFields.Url
 	retval.Labels = v.ServerFields.Labels
 	retval.AuditMode = v.ServerFields.AuditMode
+	retval.AutoApproval = v.ServerFields.AutoApproval
 	retval.ConfigStalenessMaxMs = v.ServerFields.ConfigStalenessMaxMs
 	retval.DiscoveredBy = v.ServerFields.DiscoveredBy
 	retval.Lifecycle = v.ServerFields.Lifecycle
@@ -7422,6 +7553,7 @@ fragment DefinitionFields on Definition {
 	name
 	state
 	digests
+	reportedDigests
 	approvedDigests
 	removedAt
 	labels {
@@ -7505,6 +7637,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -7951,6 +8084,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8347,6 +8481,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8574,6 +8709,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8660,6 +8796,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8743,6 +8880,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8809,6 +8947,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -8829,6 +8968,7 @@ fragment DefinitionFields on Definition {
 	name
 	state
 	digests
+	reportedDigests
 	approvedDigests
 	removedAt
 	labels {
@@ -8935,6 +9075,7 @@ fragment DefinitionFields on Definition {
 	name
 	state
 	digests
+	reportedDigests
 	approvedDigests
 	removedAt
 	labels {
@@ -9078,6 +9219,7 @@ fragment DefinitionFields on Definition {
 	name
 	state
 	digests
+	reportedDigests
 	approvedDigests
 	removedAt
 	labels {
@@ -9631,6 +9773,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -9795,6 +9938,7 @@ fragment DefinitionFields on Definition {
 	name
 	state
 	digests
+	reportedDigests
 	approvedDigests
 	removedAt
 	labels {
@@ -10162,6 +10306,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -10422,6 +10567,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -10599,6 +10745,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle
@@ -10862,6 +11009,7 @@ fragment ServerFields on Server {
 		value
 	}
 	auditMode
+	autoApproval
 	configStalenessMaxMs
 	discoveredBy
 	lifecycle

@@ -27,6 +27,7 @@ type serverModel struct {
 	Description          types.String `tfsdk:"description"`
 	Labels               types.Map    `tfsdk:"labels"`
 	AuditMode            types.String `tfsdk:"audit_mode"`
+	AutoApproval         types.String `tfsdk:"auto_approval"`
 	ConfigStalenessMaxMs types.Int64  `tfsdk:"config_staleness_max_ms"`
 	DiscoveredBy         types.String `tfsdk:"discovered_by"`
 	LifecycleState       types.String `tfsdk:"lifecycle_state"`
@@ -49,6 +50,9 @@ var serverSchema = schema.Schema{
 		"audit_mode": defaulted("`buffered`: calls are written before the first byte of the answer, and survive the end of the "+
 			"process; `strict`: they are synced to disk before they are forwarded. `buffered` if absent.", "buffered",
 			oneOf(lowered(api.AllAuditMode)...)),
+		"auto_approval": defaulted("How far its definitions may drift and be approved by themselves: `none`; `minor`, white space, "+
+			"titles and icons; `review`, all but what would be quarantined, new definitions of low risk too. What the scan finds "+
+			"severe or somebody rejected never is. `none` if absent.", "none", oneOf(lowered(api.AllAutoApproval)...)),
 		"config_staleness_max_ms": schema.Int64Attribute{
 			MarkdownDescription: "Nodes out of contact with the control plane for longer, in milliseconds, refuse it; the fleet's " +
 				"default if absent.",
@@ -122,6 +126,7 @@ func (m *serverModel) fill(server api.ServerFields) {
 	m.Description = types.StringValue(server.Description)
 	m.Labels = mapOf(server.Labels)
 	m.AuditMode = types.StringValue(lower(server.AuditMode))
+	m.AutoApproval = types.StringValue(lower(server.AutoApproval))
 	m.ConfigStalenessMaxMs = intFrom(server.ConfigStalenessMaxMs)
 	m.DiscoveredBy = types.StringValue(lower(server.DiscoveredBy))
 	m.LifecycleState = types.StringValue(lower(server.Lifecycle))
@@ -141,6 +146,7 @@ func createServer(ctx context.Context, c *api.Client, m *serverModel, by change)
 		Description:          optional.Of(m.Description.ValueString()),
 		Labels:               labelsOf(m.Labels),
 		AuditMode:            optional.Of(upper[api.AuditMode](m.AuditMode)),
+		AutoApproval:         optional.Of(upper[api.AutoApproval](m.AutoApproval)),
 		ConfigStalenessMaxMs: nullableInt(m.ConfigStalenessMaxMs),
 		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
 		DryRun:               by.dryRun,
@@ -174,6 +180,7 @@ func updateServer(ctx context.Context, c *api.Client, before serverModel, m *ser
 		Description:          optional.Of(m.Description.ValueString()),
 		Labels:               labelsOf(m.Labels),
 		AuditMode:            optional.Of(upper[api.AuditMode](m.AuditMode)),
+		AutoApproval:         optional.Of(upper[api.AutoApproval](m.AutoApproval)),
 		ConfigStalenessMaxMs: nullableInt(m.ConfigStalenessMaxMs),
 		DiscoveredBy:         optional.Of(upper[api.Discoverer](m.DiscoveredBy)),
 		OwnerGroupId:         optional.Null[string](),

@@ -27,14 +27,14 @@ type toolApprovalModel struct {
 var toolApprovalKind = kind[toolApprovalModel]{
 	name: "tool_approval",
 	schema: schema.Schema{
-		MarkdownDescription: "That a tool, prompt or resource of a server may be served in exactly the wordings that were " +
+		MarkdownDescription: "That a tool, prompt or resource of a server, or its instructions, may be served in exactly the wordings that were " +
 			"reviewed. Nothing else is approved by mistake: where the server sends another wording, the plan says so and " +
 			"refuses until the digests are changed. Destroying it takes the definition out of service (quarantine).",
 		Attributes: map[string]schema.Attribute{
 			"server_id": required("Id of the server. Another one makes another approval."),
-			"kind": defaulted("`tool`, `prompt`, `resource` or `resource_template`; `tool` if absent. Another one makes another "+
-				"approval.", "tool", oneOf(lowered(api.AllDefinitionKind)...)),
-			"name": required("Name of the tool or prompt, URI of the resource or its template. Another one makes another approval."),
+			"kind": defaulted("`tool`, `prompt`, `resource`, `resource_template` or `instructions`; `tool` if absent. Another one makes "+
+				"another approval.", "tool", oneOf(lowered(api.AllDefinitionKind)...)),
+			"name": required("Name of the tool or prompt, URI of the resource or its template, `instructions` of those. Another one makes another approval."),
 			"digests": schema.SetAttribute{
 				MarkdownDescription: "Digests of the reviewed wordings, as `sha256:<hex>`: several where the server words it differently " +
 					"for older revisions of the protocol. The data source `sallyport_server_tools` lists what the server sends.",
@@ -181,15 +181,16 @@ func approveDefinition(ctx context.Context, c *api.Client, m *toolApprovalModel,
 		if _, isRemoved := definition.RemovedAt.Get(); isRemoved {
 			return outcome{}, invalid("input.name", fmt.Sprintf("names what the server %s does not define any more", server.Slug))
 		}
-		if !slices.Equal(reviewed, sorted(definition.Digests)) {
+		if !slices.Equal(reviewed, sent(definition)) {
 			return outcome{}, invalid("input.digests", fmt.Sprintf(
 				"are not what the server %s sends, which is %s: review that, and set it here",
-				server.Slug, strings.Join(sorted(definition.Digests), ", ")))
+				server.Slug, strings.Join(sent(definition), ", ")))
 		}
 		answer, err := api.ApproveDefinitions(ctx, c, api.ApproveDefinitionsInput{
 			Id:               m.ServerID.ValueString(),
 			ExpectedRevision: optional.Of(server.Revision),
 			DefinitionIds:    []string{definition.Id},
+			Digests:          reviewed,
 			DryRun:           by.dryRun,
 		})
 		if api.IsConflict(err) {
@@ -214,8 +215,14 @@ func driftNotes(server api.ServerFields, definition api.DefinitionFields) []note
 	return []note{{
 		summary: fmt.Sprintf("%s of %s has drifted from what was reviewed", definition.Name, server.Slug),
 		detail: fmt.Sprintf("The server sends %s now. That is not served until it is approved: review it, and set its "+
-			"digest here.", strings.Join(sorted(definition.Digests), ", ")),
+			"digest here.", strings.Join(sent(definition), ", ")),
 	}}
+}
+
+// sent returns every wording that the server sends, whoever saw it.
+func sent(definition api.DefinitionFields) []string {
+	all := sorted(append(slices.Clone(definition.Digests), definition.ReportedDigests...))
+	return slices.Compact(all)
 }
 
 func sorted(texts []string) []string {
