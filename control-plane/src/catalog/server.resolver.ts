@@ -5,8 +5,6 @@ import type { Reader } from '../database/client.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import { type DescribedChange, described, type PreviewService } from '../policy/preview.service.ts';
 import {
-  CreateServerInput,
-  CreateServersInput,
   DefinitionConnection,
   DiscoveryProblem,
   Label,
@@ -14,12 +12,16 @@ import {
   ServerConnection,
   ServerDefinitionsArguments,
   ServerHealth,
-  ServerInput,
   ServersArguments,
-  ServersInput,
+} from './catalog.graphql.ts';
+import {
+  CreateServerInput,
+  CreateServersInput,
   UpdateServerInput,
   UpdateServersInput,
-} from './catalog.graphql.ts';
+  ServerInput,
+  ServersInput,
+} from './server-inputs.graphql.ts';
 import type { DefinitionRow, HealthRow, ServerRow } from './catalog.tables.ts';
 import type { DefinitionService } from './definition.service.ts';
 import type { DiscoveryJob } from './discovery.job.ts';
