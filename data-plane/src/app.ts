@@ -27,7 +27,7 @@ import { PeerServer } from './peers/peer-server.ts';
 import { Pipeline } from './pipeline/pipeline.ts';
 import { RuntimeStore } from './runtime/runtime-store.ts';
 import { SyncClient } from './runtime/sync-client.ts';
-import { Listener } from './server.ts';
+import { Listener, type ListenerOptions } from './server.ts';
 import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
@@ -35,6 +35,8 @@ import { Connections } from './upstream/connections.ts';
 import { UpstreamCredentials } from './upstream/credentials.ts';
 import { DefinitionSightings } from './upstream/definition-sightings.ts';
 import { ObservedHealth } from './upstream/observed-health.ts';
+import { UpstreamPools } from './wire/upstream-pools.ts';
+import { WireListener } from './wire/wire-listener.ts';
 
 /** Written into records and shown with the node. */
 const build = '0.1.0';
@@ -75,6 +77,10 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const state: State = { listening: false, draining: false, telemetry: undefined };
   const registry = new Registry();
   const egress = createEgress({ allow: config.egressAllow, connectionsPerOriginMax: config.upstreamConnectionsMax });
+  const wirePools =
+    config.httpEngine === 'wire'
+      ? new UpstreamPools({ egress, connectionsPerOriginMax: config.upstreamConnectionsMax, clock })
+      : undefined;
   const queues = createQueues(config.queues, { log });
   const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
   const load = new LoadMeter(clock);
@@ -83,7 +89,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     lend: (need) => sync.lend(need),
     now: () => store.now(),
   });
-  const base = { config, log, clock, store, state, egress, slots, load, peers, credentials };
+  const base = { config, log, clock, store, state, egress, wirePools, slots, load, peers, credentials };
   const sync: SyncClient = createSyncClient(base);
   const operations = await startOperationsServer({
     ...config.operations,
@@ -143,6 +149,8 @@ interface Base {
   readonly store: RuntimeStore;
   readonly state: State;
   readonly egress: Egress;
+  /** Undefined where undici keeps the connections to upstreams. */
+  readonly wirePools: UpstreamPools | undefined;
   readonly slots: ExchangeSlots;
   readonly load: LoadMeter;
   readonly peers: PeerParts;
@@ -205,7 +213,7 @@ function createSyncClient({
 function createEdges(
   options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry; readonly nodeId: string },
 ) {
-  const { config, log, clock, store, egress, slots, load, sync, telemetry, nodeId, credentials } = options;
+  const { config, log, clock, store, egress, wirePools, slots, load, sync, telemetry, nodeId, credentials } = options;
   const { identity, known, server } = options.peers;
   const peerClient = new PeerClient(nodeId, { identity, peers: known, log });
   const health = new ObservedHealth({
@@ -221,7 +229,7 @@ function createEdges(
     runtimes: store,
     audit: telemetry.spool,
     metrics: telemetry.metrics,
-    connections: new Connections(egress),
+    connections: new Connections(wirePools ?? egress),
     credentials,
     peers: peerClient,
     health,
@@ -233,7 +241,7 @@ function createEdges(
     clock,
     log,
   });
-  const listener = new Listener({
+  const listener = createListener(config.httpEngine, {
     ...config.listen,
     tls:
       config.tls === undefined
@@ -253,6 +261,10 @@ function createEdges(
   return { health, sightings, pipeline, listener, peerClient };
 }
 
+function createListener(engine: NodeConfig['httpEngine'], options: ListenerOptions): Listener | WireListener {
+  return engine === 'wire' ? new WireListener(options) : new Listener(options);
+}
+
 interface Parts extends Base {
   readonly sync: SyncClient;
   readonly operations: OperationsServer;
@@ -260,7 +272,7 @@ interface Parts extends Base {
   readonly health: ObservedHealth;
   readonly sightings: DefinitionSightings;
   readonly pipeline: Pipeline;
-  readonly listener: Listener;
+  readonly listener: Listener | WireListener;
   readonly peerClient: PeerClient;
 }
 
@@ -290,6 +302,7 @@ async function stopNode(parts: Parts): Promise<void> {
   const { recordsUnconfirmed } = await telemetry.shipper.drain(spoolTimeoutMs);
   log.info({ recordsUnconfirmed }, 'the node stops');
   await parts.sync.stop();
+  parts.wirePools?.close();
   await parts.egress.close();
   await parts.operations.close();
   parts.load.close();

@@ -116,6 +116,10 @@ const environment = z.object({
   SALLYPORT_DECISION_CACHE_BYTES_MAX: count(mebibyte, 1024 ** 4)
     .default(64 * mebibyte)
     .describe('Memory for remembered decisions, in bytes.'),
+  SALLYPORT_HTTP_ENGINE: z
+    .enum(['wire', 'libraries'])
+    .default('wire')
+    .describe('What speaks HTTP to clients and upstreams: wire, the node itself; libraries, node:http and undici.'),
   SALLYPORT_DRAIN_TIMEOUT_MS: count(0, 3_600_000)
     .default(15_000)
     .describe('How long a stopping node lets exchanges end and the spool be confirmed, in milliseconds.'),
@@ -147,6 +151,7 @@ export interface NodeConfig {
   readonly exchangesMax: number;
   readonly upstreamConnectionsMax: number;
   readonly decisionCacheBytesMax: number;
+  readonly httpEngine: 'wire' | 'libraries';
   readonly drainTimeoutMs: number;
   readonly logLevel: string;
 }
@@ -247,6 +252,7 @@ function configOf(env: Environment): NodeConfig {
     exchangesMax: env.SALLYPORT_EXCHANGES_MAX,
     upstreamConnectionsMax: env.SALLYPORT_UPSTREAM_CONNECTIONS_MAX,
     decisionCacheBytesMax: env.SALLYPORT_DECISION_CACHE_BYTES_MAX,
+    httpEngine: env.SALLYPORT_HTTP_ENGINE,
     drainTimeoutMs: env.SALLYPORT_DRAIN_TIMEOUT_MS,
     logLevel: env.SALLYPORT_LOG_LEVEL,
   };

@@ -14,4 +14,6 @@ export { Listener, type ListenerLimits } from './server.ts';
 export { Connections } from './upstream/connections.ts';
 export { type CredentialSource, UpstreamCredentials } from './upstream/credentials.ts';
 export { DefinitionSightings } from './upstream/definition-sightings.ts';
+export { UpstreamPools } from './wire/upstream-pools.ts';
+export { WireListener } from './wire/wire-listener.ts';
 export { ObservedHealth } from './upstream/observed-health.ts';

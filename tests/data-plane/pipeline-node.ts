@@ -14,6 +14,8 @@ import {
   Pipeline,
   RuntimeStore,
   UpstreamCredentials,
+  UpstreamPools,
+  WireListener,
 } from '@sallyport/data-plane';
 import {
   AppError,
@@ -44,6 +46,7 @@ import {
   parseEgressAllowList,
   systemClock,
 } from '@sallyport/schema/platform';
+import { testConfig } from '../kit/config.ts';
 
 import { describeTool } from '../kit/fake-upstream.ts';
 
@@ -95,6 +98,9 @@ export interface TestConfiguration {
   readonly keepRecords?: boolean;
   /** Stands for the control plane; default: it has none. */
   readonly lend?: CredentialSource['lend'];
+  /** Default: as the environment says. */
+  readonly httpEngine?: 'wire' | 'libraries';
+  readonly tls?: { readonly cert: Buffer; readonly key: Buffer };
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
 
@@ -267,6 +273,23 @@ const noCredential: CredentialSource['lend'] = () =>
 const clock = systemClock;
 const log = createLog({ name: 'node', level: 'silent' });
 
+/** The way out, on the network's rim of the test. */
+function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestConfiguration) {
+  const { connectionsPerOriginMax = 1024 } = options ?? {};
+  const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
+  const egress = createEgress({ allow, ...options, connectionsPerOriginMax });
+  const isWire = httpEngine === 'wire';
+  const pools = isWire ? new UpstreamPools({ egress, connectionsPerOriginMax, clock: systemClock }) : undefined;
+  return {
+    connections: new Connections(pools ?? egress),
+    Listening: isWire ? WireListener : Listener,
+    close: async (): Promise<void> => {
+      pools?.close();
+      await egress.close();
+    },
+  };
+}
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration, peers: PeerLink = loneNode('node-1')) {
   const store = new RuntimeStore({ clock });
@@ -274,15 +297,14 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     store.swap(buildFromDocuments(documentsOf(next), { revision: next.revision ?? 1 }));
   store.contact(clock.now());
   configure(configuration);
-  const { allow } = parseEgressAllowList('127.0.0.0/8:1-65535');
-  const egress = createEgress({ allow, connectionsPerOriginMax: 1024, ...configuration.egress });
+  const edges = egressOf(configuration);
   const { doubted, seen, ...observed } = observing(store, configuration);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const pipeline = new Pipeline({
     runtimes: store,
     audit,
     metrics: { exchangeClosed: () => undefined },
-    connections: new Connections(egress),
+    connections: edges.connections,
     peers,
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
@@ -293,10 +315,10 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     log,
     ...(configuration.listPollMs === undefined ? {} : { listPollMs: configuration.listPollMs }),
   });
-  const listener = new Listener({
+  const listener = new edges.Listening({
     host: '127.0.0.1',
     port: 0,
-    tls: null,
+    tls: configuration.tls ?? null,
     limits: { ...listenerLimits, ...configuration.listener },
     trustedProxies: trustedProxiesOf(configuration),
     handle: (request) => pipeline.handle(request),
@@ -331,7 +353,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
       pipeline.close();
       observed.health.close();
       listener.close();
-      await egress.close();
+      await edges.close();
     },
   };
 }

@@ -6,5 +6,7 @@ export const testConfig = {
   logLevel: process.env['TEST_LOG_LEVEL'] ?? 'silent',
   /** Of tests that do things at random; each prints the one it used. */
   seed: process.env['SALLYPORT_TESTS_SEED'],
+  /** What nodes under test speak HTTP with: `wire`, or `libraries`. */
+  httpEngine: process.env['SALLYPORT_TESTS_HTTP_ENGINE'] === 'libraries' ? 'libraries' : 'wire',
   path: process.env['PATH'] ?? '',
 } as const;

@@ -12,7 +12,7 @@ import type {
   RelayedResponse,
   RelayedReturn,
 } from '../pipeline/peer-link.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { KnownPeers, Peer } from './known-peers.ts';
 import type { PeerIdentity } from './peer-certificate.ts';
 import { toldSchema } from './peer-server.ts';
@@ -97,7 +97,7 @@ export class PeerClient implements PeerLink {
     return isKnown ?? false;
   }
 
-  async resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse> {
+  async resume(nodeId: string, relayed: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse> {
     const incoming = await this.#send(
       this.#lostPeer(nodeId),
       peerRoutes.resume.path,
@@ -110,7 +110,7 @@ export class PeerClient implements PeerLink {
     throw refusalOf(answerSchema.parse(await readAnswer(incoming)));
   }
 
-  async exchange(nodeId: string, relayed: RelayedExchange, signal: AbortSignal): Promise<UpstreamResponse> {
+  async exchange(nodeId: string, relayed: RelayedExchange, signal: Cancellation): Promise<UpstreamResponse> {
     const peer = this.#options.peers.get(nodeId);
     // A session that was held there is gone with it, and its client can begin another.
     if (peer === undefined) throw new AppError('SESSION_NOT_FOUND', { internal: `node ${nodeId} is not known` });
@@ -152,7 +152,7 @@ export class PeerClient implements PeerLink {
     path: string,
     body: object,
     timeoutMs: number,
-    signal: AbortSignal | null,
+    signal: Cancellation | null,
   ): Promise<IncomingMessage> {
     return new Promise((resolve, reject) => {
       const outgoing = request(
@@ -161,7 +161,7 @@ export class PeerClient implements PeerLink {
           method: 'POST',
           agent: this.#agentOf(peer),
           headers: { 'content-type': 'application/json' },
-          ...(signal === null ? {} : { signal }),
+          ...(signal === null ? {} : { signal: abortSignalOf(signal) }),
         },
         (incoming) => {
           clearTimeout(timer);
@@ -264,4 +264,13 @@ class PeerResponse implements UpstreamResponse {
   abort(error: AppError): void {
     this.#incoming.destroy(error);
   }
+}
+
+/** node:http takes no less. */
+function abortSignalOf(cancellation: Cancellation): AbortSignal {
+  const controller = new AbortController();
+  const abort = (): void => controller.abort();
+  if (cancellation.aborted) abort();
+  else cancellation.addEventListener('abort', abort, { once: true });
+  return controller.signal;
 }

@@ -6,7 +6,7 @@
  */
 import { AppError, upstreamRequestsMax } from '@sallyport/schema';
 import type { ClientProfile } from '../bridge/client-profile.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms } from '../upstream/legacy-channel.ts';
 import type { Authorized, Routed } from './exchange.ts';
 
@@ -51,7 +51,7 @@ export function bridgeFor({ server, received }: Routed, bridges: Bridges): Bridg
 }
 
 /** What holds for a request that an exchange causes. */
-export function termsOf(exchange: BridgedExchange, signal: AbortSignal | null, totalTimeoutMs?: number): CallTerms {
+export function termsOf(exchange: BridgedExchange, signal: Cancellation | null, totalTimeoutMs?: number): CallTerms {
   const { authorized, beforeWrite, headers, timeoutMs } = exchange;
   const recorded = authorized.routed.received.exchange;
   const onRequest = (method: string): void => {

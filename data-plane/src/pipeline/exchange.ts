@@ -13,7 +13,7 @@ import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { Credential } from './credential.ts';
 
 /** Bytes that arrive over time. The reader asks for each chunk, so a slow reader holds back the source. */
@@ -40,7 +40,7 @@ export interface ProxyRequest {
   readonly repeatedHeaders: readonly string[];
   readonly remoteAddress: string | null;
   /** Aborted when the client's connection is gone before the response was finished. */
-  readonly signal: AbortSignal;
+  readonly signal: Cancellation;
   /** Called once it is on record that the call is made; not for what is refused. */
   readonly onForward?: () => void;
   /**

@@ -7,7 +7,7 @@ import { forwardedHeaders, mirroredHeader } from '../mcp/headers.ts';
 import { memberRange, applyEdits, removeMembers, type Edit } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
-import type { Connections, UpstreamRequest } from '../upstream/connections.ts';
+import type { Cancellation, Connections, UpstreamRequest } from '../upstream/connections.ts';
 import type { Refusal, UpstreamCredential, UpstreamCredentials } from '../upstream/credentials.ts';
 import { refusalOf, UpstreamRefusal } from '../upstream/upstream-refusal.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
@@ -142,7 +142,7 @@ async function accepted(sent: Promise<Sent>): Promise<Sent | { readonly refusal:
 }
 
 /** 2025-11-25 basic/transports: a disconnect is no cancellation; since 2026-07-28 it is one. */
-function cancellation({ received }: Routed): AbortSignal | null {
+function cancellation({ received }: Routed): Cancellation | null {
   return received.era === 'modern' || received.kind !== 'message' ? received.request.signal : null;
 }
 

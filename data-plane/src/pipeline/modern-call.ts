@@ -5,7 +5,7 @@ import type { ModernToLegacy, ModernToLegacyEffect } from '../bridge/modern-to-l
 import { methodNotFound, modernResult } from '../bridge/translate.ts';
 import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { Lease } from '../upstream/channel-pool.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms, MessageStream } from '../upstream/legacy-channel.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
@@ -70,7 +70,7 @@ export class ModernCall implements ParkedCall {
     return reply.response;
   }
 
-  resume(returned: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse> {
+  resume(returned: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse> {
     const reply = this.#attach(returned.timeoutMs, signal);
     // Whoever resumes has decided; what is posted now belongs to that decision.
     this.#beforeWrite = () => undefined;
@@ -97,7 +97,7 @@ export class ModernCall implements ParkedCall {
     this.#perform(this.#machine.handle({ type: 'upstreamMessage', message: approved }));
   }
 
-  #attach(timeoutMs: number, signal: AbortSignal): ClientReply {
+  #attach(timeoutMs: number, signal: Cancellation): ClientReply {
     const reply = new ClientReply({ onAbort: () => this.#left(reply) });
     this.#reply = reply;
     const onAborted = (): void => this.#left(reply);

@@ -1,6 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { Authorized, RuntimeSource } from './exchange.ts';
 import type { RelayedReturn } from './peer-link.ts';
 
@@ -19,7 +19,7 @@ export interface ParkedCall {
   /** As its last request was decided; each change of the configuration decides again. */
   authorized: Authorized;
   /** The client is back. */
-  resume(returned: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+  resume(returned: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse>;
   /** Nobody comes back, or may any more: the upstream is told. */
   expire(): void;
 }
@@ -70,7 +70,7 @@ export class ParkedCalls {
    * Goes on with a call. Whoever returns while it is not parked, a second time or too late, gets no second answer.
    * @throws AppError CALL_LOST
    */
-  async resume(returned: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse> {
+  async resume(returned: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse> {
     const call = this.#calls.get(returned.callId)?.call;
     if (
       call === undefined ||

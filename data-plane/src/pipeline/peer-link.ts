@@ -2,7 +2,7 @@
 import { AppError } from '@sallyport/schema';
 import type { JsonObject } from '../mcp/envelope.ts';
 import type { ProxyRequest, ProxyResponse } from './exchange.ts';
-import type { UpstreamResponse } from '../upstream/connections.ts';
+import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { SessionName, ToldState } from '../bridge/session-state.ts';
 
 /** Whose request it is: a node that is asked checks it against whom the thing belongs to. */
@@ -58,9 +58,9 @@ export interface PeerHandlers {
   /** @returns false where this node knows no such question of this client */
   response(relayed: RelayedResponse): boolean;
   /** @throws AppError CALL_LOST where this node holds no such call of this principal */
-  resume(relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+  resume(relayed: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse>;
   /** Answers a client of the other node. Never rejects. */
-  exchange(relayed: RelayedExchange, signal: AbortSignal): Promise<ProxyResponse>;
+  exchange(relayed: RelayedExchange, signal: Cancellation): Promise<ProxyResponse>;
 }
 
 /** The way to the other nodes. */
@@ -79,9 +79,9 @@ export interface PeerLink {
    */
   respond(nodeId: string, relayed: RelayedResponse): Promise<boolean>;
   /** @throws AppError PEER_UNREACHABLE, CALL_LOST */
-  resume(nodeId: string, relayed: RelayedReturn, signal: AbortSignal): Promise<UpstreamResponse>;
+  resume(nodeId: string, relayed: RelayedReturn, signal: Cancellation): Promise<UpstreamResponse>;
   /** @throws AppError PEER_UNREACHABLE */
-  exchange(nodeId: string, relayed: RelayedExchange, signal: AbortSignal): Promise<UpstreamResponse>;
+  exchange(nodeId: string, relayed: RelayedExchange, signal: Cancellation): Promise<UpstreamResponse>;
 }
 
 /** A node that knows no others. */

@@ -2,6 +2,7 @@ import { ownerOfSession } from '../upstream/http-sse-upstreams.ts';
 import { AppError } from '@sallyport/schema';
 import type { ByteStream, ProxyRequest, ProxyResponse, Received, Routed } from './exchange.ts';
 import type { PeerLink, RelayedExchange } from './peer-link.ts';
+import type { Cancellation } from '../upstream/connections.ts';
 
 /** What a client may be told in headers; the node that answered has seen to the rest. */
 const relayedHeaders = [
@@ -21,7 +22,7 @@ export function holderOf({ server, session }: Routed): string | undefined {
 }
 
 /** What another node relayed, as a request of this one; whose it is and what it may do is decided here. */
-export function relayedRequest({ body, headers, ...relayed }: RelayedExchange, signal: AbortSignal): ProxyRequest {
+export function relayedRequest({ body, headers, ...relayed }: RelayedExchange, signal: Cancellation): ProxyRequest {
   return {
     ...relayed,
     headers: new Map(headers),

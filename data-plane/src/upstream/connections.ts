@@ -6,9 +6,22 @@ const readAheadBytesMax = 64 * 1024;
 /** Attempts per request; another is made only where nothing of the one before was sent. */
 const attemptsMax = 2;
 
-/** Where connections come from: the guarded egress, which checks every address it dials. */
+/** One call on a connection, in the form of undici, which one of the two sources of connections is. */
+export type CallHandler = Dispatcher.DispatchHandler;
+export type CallController = Dispatcher.DispatchController;
+export type CallOptions = Dispatcher.DispatchOptions;
+export type CallPool = Pick<Dispatcher, 'dispatch'>;
+
+/** Where connections come from: through the guarded egress, which checks every address it dials. */
 export interface EgressPools {
-  pool(origin: URL): Pick<Dispatcher, 'dispatch'>;
+  pool(origin: URL): CallPool;
+}
+
+/** What is used of an AbortSignal here. */
+export interface Cancellation {
+  readonly aborted: boolean;
+  addEventListener(type: 'abort', listener: () => void, options?: { readonly once: true }): void;
+  removeEventListener(type: 'abort', listener: () => void): void;
 }
 
 export interface UpstreamRequest {
@@ -43,7 +56,7 @@ export class Connections {
    * @throws AppError UPSTREAM_UNREACHABLE, UPSTREAM_TIMEOUT, UPSTREAM_PROTOCOL
    * @param cancelled aborting it closes the connection, also while the body is read
    */
-  async send(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
+  async send(request: UpstreamRequest, cancelled: Cancellation | null): Promise<UpstreamResponse> {
     for (let attempt = 1; ; attempt++) {
       const call = new UpstreamCall(request, cancelled);
       try {
@@ -82,7 +95,7 @@ export interface UpstreamResponse {
  */
 class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
   readonly #request: UpstreamRequest;
-  readonly #cancelled: AbortSignal | null;
+  readonly #cancelled: Cancellation | null;
   readonly #onCancelled = (): void => this.abort(new AppError('UPSTREAM_UNREACHABLE', { internal: 'cancelled' }));
   readonly #onTimeout = (): void => this.abort(new AppError('UPSTREAM_TIMEOUT'));
   #controller: Dispatcher.DispatchController | undefined;
@@ -99,7 +112,7 @@ class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
   status = 0;
   wasSent = false;
 
-  constructor(request: UpstreamRequest, cancelled: AbortSignal | null) {
+  constructor(request: UpstreamRequest, cancelled: Cancellation | null) {
     this.#request = request;
     this.#cancelled = cancelled;
   }

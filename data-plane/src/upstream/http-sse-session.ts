@@ -2,7 +2,7 @@ import { AppError, toAppError } from '@sallyport/schema';
 import { isObject, objectMember, type JsonObject } from '../mcp/envelope.ts';
 import { arrayElements, scanJson } from '../mcp/json-scanner.ts';
 import type { SseEvent, SseParser } from '../mcp/sse.ts';
-import type { Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
+import type { Cancellation, Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { TranslatedResponse } from './translated-response.ts';
 
 /** An answer that takes longer becomes an event stream, so that comments keep it alive; in milliseconds. */
@@ -73,7 +73,7 @@ export class HttpSseSession {
   async post(
     request: UpstreamRequest,
     message: JsonObject,
-    cancelled: AbortSignal | null,
+    cancelled: Cancellation | null,
     sessionId?: string,
   ): Promise<UpstreamResponse> {
     const { id } = message;
@@ -106,7 +106,7 @@ export class HttpSseSession {
   }
 
   /** What belongs to no request. One at a time: another takes its place. */
-  listen(cancelled: AbortSignal | null): UpstreamResponse {
+  listen(cancelled: Cancellation | null): UpstreamResponse {
     this.#listener?.end();
     const listener: TranslatedResponse = new TranslatedResponse({
       status: 200,
@@ -137,7 +137,7 @@ export class HttpSseSession {
   }
 
   /** Posts to the endpoint; the answer, if there is one, comes on the stream. */
-  async #deliver(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
+  async #deliver(request: UpstreamRequest, cancelled: Cancellation | null): Promise<UpstreamResponse> {
     const { connections, endpoint } = this.#options;
     const response = await connections.send(
       { ...request, url: endpoint, headers: postHeaders(request.headers) },

@@ -8,7 +8,7 @@ import { FairShares } from '../bridge/fair-shares.ts';
 import { isObject, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream } from '../mcp/headers.ts';
 import { SseParser, type SseEvent } from '../mcp/sse.ts';
-import type { Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
+import type { Cancellation, Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { HttpSseSession } from './http-sse-session.ts';
 import { TranslatedResponse } from './translated-response.ts';
 
@@ -54,7 +54,7 @@ export class HttpSseUpstreams {
    * Sends a request of Streamable HTTP. `initialize` opens a session; anything else needs one.
    * @throws AppError UPSTREAM_…, RATE_LIMITED where the principal has too many sessions in use, OVERLOADED
    */
-  async send(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
+  async send(request: UpstreamRequest, cancelled: Cancellation | null): Promise<UpstreamResponse> {
     const sessionId = headerOf(request.headers, 'mcp-session-id');
     const message = messageOf(request.body);
     if (sessionId === undefined) {

@@ -3,6 +3,7 @@
  * Streamable HTTP by `streamable-channel.ts`; HTTP+SSE (2024-11-05) and hosted processes are other implementations.
  */
 import type { JsonObject } from '../mcp/envelope.ts';
+import type { Cancellation } from './connections.ts';
 
 /** JSON-RPC messages that arrive over time; the reader asks for each, so a slow reader holds back the source. */
 export interface MessageStream {
@@ -31,7 +32,7 @@ export interface CallTerms {
   /** Headers of this exchange: trace context, later credentials. Name, value, name, value, … */
   readonly headers: readonly string[];
   /** Aborting it closes the connection, also while the answer is read; the upstream is told nothing by that. */
-  readonly signal: AbortSignal | null;
+  readonly signal: Cancellation | null;
 }
 
 /** One initialized session with a legacy upstream. */

@@ -1,4 +1,4 @@
-import type { Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
+import type { Cancellation, Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { HttpSseUpstreams, type HttpSseUpstreamsOptions } from './http-sse-upstreams.ts';
 
 /** The way to upstreams by whichever transport each has; all answer like Streamable HTTP. */
@@ -12,7 +12,7 @@ export class Upstreams implements Pick<Connections, 'send'> {
   }
 
   /** @throws AppError UPSTREAM_…, OVERLOADED */
-  send(request: UpstreamRequest, cancelled: AbortSignal | null): Promise<UpstreamResponse> {
+  send(request: UpstreamRequest, cancelled: Cancellation | null): Promise<UpstreamResponse> {
     return request.transport === 'httpSse'
       ? this.#httpSse.send(request, cancelled)
       : this.#connections.send(request, cancelled);

@@ -1,5 +1,5 @@
 import { lookup as systemLookup, type LookupAddress } from 'node:dns';
-import { isIP, type LookupFunction } from 'node:net';
+import { isIP, type LookupFunction, type Socket } from 'node:net';
 import { callbackify } from 'node:util';
 import { buildConnector, fetch as undiciFetch, Pool } from 'undici';
 import { AppError } from '../errors.ts';
@@ -43,6 +43,11 @@ export interface Egress {
    * when there are too many. Throws INVALID_INPUT for a URL that may never be dialled.
    */
   pool(url: URL): Pool;
+  /**
+   * Dials the URL's origin, TLS included, for whoever speaks HTTP himself: a function that gives a new connection each
+   * time. Throws INVALID_INPUT for a URL that may never be dialled; dialling rejects with an AppError.
+   */
+  dialler(url: URL): () => Promise<Socket>;
   /**
    * `fetch` over the same pools. Never follows a redirect: one is an UPSTREAM_PROTOCOL error. Not for the hot path.
    */
@@ -230,6 +235,16 @@ function guardedConnector(port: number, settings: Settings): buildConnector.conn
   };
 }
 
+function diallerTo({ protocol, hostname, host }: URL, settings: Settings): () => Promise<Socket> {
+  const port = portOf(new URL(`${protocol}//${host}`));
+  const connect = guardedConnector(port, settings);
+  const target = { protocol, hostname, host, port: String(port) };
+  return () =>
+    new Promise((resolve, reject) => {
+      connect(target, (...[error, socket]) => (error === null ? resolve(socket) : reject(error)));
+    });
+}
+
 function createPool(url: URL, settings: Settings): Pool {
   return new Pool(url.origin, {
     connect: guardedConnector(portOf(url), settings),
@@ -354,6 +369,7 @@ export function createEgress(options: EgressOptions): Egress {
   const pools = new PoolCache(settings);
   return {
     pool: (url) => pools.get(diallable(url.href)),
+    dialler: (url) => diallerTo(diallable(url.href), settings),
     fetch: (input, init) => {
       const url = diallable(String(input));
       return fetchOnce(url, init ?? {}, pools.get(url));

@@ -1,0 +1,341 @@
+import type { Socket } from 'node:net';
+import { AppError } from '@sallyport/schema';
+import { clientAddress } from '@sallyport/schema/platform';
+import type { ProxyRequest, ProxyResponse } from '../pipeline/exchange.ts';
+import type { ListenerOptions } from '../server.ts';
+import { BodyDecoder } from './body-decoder.ts';
+import { endOfHead, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
+import { RequestAbort } from './request-abort.ts';
+import { ResponseWriter } from './response-writer.ts';
+
+/** What a client may send ahead while its request is answered, in bytes; then its connection is read no further. */
+const aheadBytesMax = 16 * 1024;
+/** Empty lines that a client may send before a request (RFC 9112 §2.2), in bytes. */
+const emptyLinesBytesMax = 4;
+/** How long what a client still sends is read and dropped after the last answer, so that the client gets to read it. */
+const lingerMs = 2_000;
+
+/** What the connections of a listener share. */
+export interface ListenerState {
+  readonly options: ListenerOptions;
+  /** Bytes of request bodies held now, of all connections. */
+  bodyBytes: number;
+  readonly isDraining: boolean;
+  exchangeBegan(): void;
+  exchangeEnded(): void;
+}
+
+interface BodyReader {
+  readonly bytesMax: number;
+  readonly chunks: Buffer[];
+  length: number;
+  readonly timer: NodeJS.Timeout;
+  readonly resolve: (body: Buffer) => void;
+  readonly reject: (error: AppError) => void;
+}
+
+/**
+ * One connection of a client: requests in their order, each answered before the next is looked at. Reads no more than it
+ * can hold: a body nobody asked for, and requests sent ahead, wait in the kernel.
+ */
+export class ClientConnection {
+  readonly #socket: Socket;
+  readonly #state: ListenerState;
+  readonly #writer: ResponseWriter;
+  readonly #remoteAddress: string | undefined;
+  /** Received and not looked at yet. */
+  #ahead: Buffer | undefined;
+  /** Of the request under way. */
+  #body: BodyDecoder | undefined;
+  #abort: RequestAbort | undefined;
+  #reader: BodyReader | undefined;
+  /** The rest of the body is of no use to anybody. */
+  #discards = false;
+  #isAnswered = false;
+  /** Nothing that comes is looked at any more. */
+  #isEnding = false;
+  /** The requests cannot be told apart any more, so the answer under way is the last. */
+  #isBroken = false;
+  #awaits: 'head' | 'next' | 'nothing' | 'end' = 'head';
+  #deadline: number;
+
+  constructor(socket: Socket, state: ListenerState) {
+    this.#socket = socket;
+    this.#state = state;
+    this.#remoteAddress = socket.remoteAddress;
+    this.#writer = new ResponseWriter(socket, state.options);
+    this.#deadline = this.#after(state.options.limits.requestHeadersTimeoutMs);
+    socket.on('data', this.#onData);
+    socket.on('end', this.#onEnd);
+    socket.on('close', this.#onClose);
+    // A reset is seen by 'close'; without a listener it would end the process.
+    socket.on('error', () => undefined);
+  }
+
+  get isIdle(): boolean {
+    return this.#abort === undefined && this.#ahead === undefined;
+  }
+
+  destroy(): void {
+    this.#socket.destroy();
+  }
+
+  /** To be called now and then with the monotonic time. */
+  check(now: number): void {
+    if (now < this.#deadline) return;
+    if (this.#awaits === 'head' && this.#abort === undefined && !this.#isEnding) this.#refuse('REQUEST_TIMEOUT');
+    else this.#socket.destroy();
+  }
+
+  #after(ms: number): number {
+    return this.#state.options.clock.monotonic() + ms;
+  }
+
+  #await(what: 'head' | 'next' | 'nothing' | 'end', ms = Infinity): void {
+    this.#awaits = what;
+    this.#deadline = ms === Infinity ? Infinity : this.#after(ms);
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (this.#isEnding) return;
+    this.#ahead = this.#ahead === undefined ? chunk : Buffer.concat([this.#ahead, chunk]);
+    if (this.#abort === undefined) this.#readRequests();
+    else this.#readBodyBytes();
+  };
+
+  /** A client that will send nothing more takes its request back (as node:http has it). */
+  readonly #onEnd = (): void => {
+    if (this.#abort === undefined || this.#writer.isWritten) this.#socket.end();
+    else this.#socket.destroy();
+  };
+
+  readonly #onClose = (): void => {
+    this.#isEnding = true;
+    this.#await('nothing');
+    this.#ahead = undefined;
+    this.#failBody(new AppError('INVALID_REQUEST', { internal: 'the body broke off' }));
+    this.#writer.closed();
+    this.#abort?.abort();
+  };
+
+  #readRequests(): void {
+    while (this.#ahead !== undefined && this.#abort === undefined && !this.#isEnding) {
+      if (this.#awaits === 'next') this.#await('head', this.#state.options.limits.requestHeadersTimeoutMs);
+      const head = this.#takeHead();
+      if (head === undefined) return;
+      void this.#serve(head);
+    }
+  }
+
+  #takeHead(): RequestHead | undefined {
+    const bytes = this.#ahead;
+    if (bytes === undefined) return undefined;
+    let from = 0;
+    while (from < emptyLinesBytesMax && bytes[from] === 0x0d && bytes[from + 1] === 0x0a) from += 2;
+    const end = endOfHead(bytes, from);
+    const { requestHeaderBytesMax } = this.#state.options.limits;
+    if ((end < 0 ? bytes.length : end) - from > requestHeaderBytesMax) {
+      this.#refuse('HEADERS_TOO_LARGE');
+      return undefined;
+    }
+    if (end < 0) return undefined;
+    try {
+      const head = parseRequestHead(from === 0 && end === bytes.length ? bytes : bytes.subarray(from, end));
+      this.#ahead = end === bytes.length ? undefined : bytes.subarray(end);
+      return head;
+    } catch (error) {
+      if (!(error instanceof MalformedMessage)) throw error;
+      this.#refuse('INVALID_REQUEST', error.message);
+      return undefined;
+    }
+  }
+
+  async #serve(head: RequestHead): Promise<void> {
+    const { options } = this.#state;
+    this.#await('nothing');
+    this.#abort = new RequestAbort();
+    this.#body = new BodyDecoder(head.framing);
+    this.#discards = false;
+    this.#isAnswered = false;
+    this.#writer.isWritten = false;
+    this.#state.exchangeBegan();
+    try {
+      const response = await options.handle(this.#request(head, this.#abort));
+      const isLast = await this.#answer(head, response);
+      if (isLast) this.#end();
+    } catch (error) {
+      options.log.error({ err: error }, 'a response could not be written');
+      this.#socket.destroy();
+    } finally {
+      this.#state.exchangeEnded();
+    }
+    this.#isAnswered = true;
+    this.#next();
+  }
+
+  /** @returns whether the connection ends with it */
+  async #answer(head: RequestHead, response: ProxyResponse): Promise<boolean> {
+    // Before it is written, so that a client that writes first and reads then gets to read.
+    if (this.#body?.done === false && this.#reader === undefined) this.#discardBody();
+    const isLast = (): boolean =>
+      !head.keepsAlive || this.#isBroken || this.#state.isDraining || response.status === 408;
+    await this.#writer.write(response, head, isLast);
+    return isLast();
+  }
+
+  /** On to the next request, as soon as the rest of the body of this one was read. */
+  #next(): void {
+    if (this.#isEnding || this.#body?.done === false) return;
+    this.#abort = undefined;
+    this.#body = undefined;
+    if (this.#state.isDraining) return this.#end();
+    this.#await('next', this.#state.options.limits.connectionIdleTimeoutMs);
+    this.#socket.resume();
+    this.#readRequests();
+  }
+
+  #request(head: RequestHead, signal: RequestAbort): ProxyRequest {
+    const { target } = head;
+    const query = target.indexOf('?');
+    const { trustedProxies } = this.#state.options;
+    return {
+      method: head.method,
+      path: query < 0 ? target : target.slice(0, query),
+      query: query < 0 ? '' : target.slice(query + 1),
+      headers: head.headers,
+      repeatedHeaders: head.repeated,
+      remoteAddress: clientAddress(this.#remoteAddress, head.headers.get('x-forwarded-for'), trustedProxies),
+      signal,
+      readBody: (bytesMax, timeoutMs) => this.#readBody(head, bytesMax, timeoutMs),
+    };
+  }
+
+  #readBody(head: RequestHead, bytesMax: number, timeoutMs: number): Promise<Buffer> {
+    if (head.framing > bytesMax) {
+      this.#discardBody();
+      return Promise.reject(new AppError('BODY_TOO_LARGE'));
+    }
+    const ahead = this.#ahead;
+    // All there, as with nearly every message: no timer and no copy.
+    if (head.framing >= 0 && (ahead?.length ?? 0) >= head.framing) return Promise.resolve(this.#wholeBody());
+    if (head.headers.get('expect')?.toLowerCase() === '100-continue' && !head.isOld && ahead === undefined) {
+      this.#socket.write('HTTP/1.1 100 Continue\r\n\r\n');
+    }
+    return new Promise((resolve, reject) => {
+      const timer = setTimeout(() => this.#failBody(new AppError('REQUEST_TIMEOUT')), timeoutMs);
+      this.#reader = { bytesMax, chunks: [], length: 0, timer, resolve, reject };
+      this.#readBodyBytes();
+    });
+  }
+
+  #wholeBody(): Buffer {
+    let body: Buffer = Buffer.alloc(0);
+    const bytes = this.#ahead;
+    if (bytes === undefined) return body;
+    const end = this.#body?.push(bytes, 0, (part) => (body = part)) ?? 0;
+    this.#ahead = end === bytes.length ? undefined : bytes.subarray(end);
+    return body;
+  }
+
+  /** Looks at what came of the body of the request under way, and holds back what comes after it. */
+  #readBodyBytes(): void {
+    const body = this.#body;
+    const bytes = this.#ahead;
+    if (body === undefined || (bytes === undefined && !body.done)) return;
+    if (body.done || (this.#reader === undefined && !this.#discards)) {
+      if ((bytes?.length ?? 0) > aheadBytesMax) this.#socket.pause();
+      return;
+    }
+    this.#socket.resume();
+    try {
+      const end = bytes === undefined ? 0 : body.push(bytes, 0, this.#takePart);
+      this.#ahead = bytes === undefined || end === bytes.length ? undefined : bytes.subarray(end);
+    } catch (error) {
+      if (!(error instanceof MalformedMessage)) throw error;
+      this.#isBroken = true;
+      this.#isEnding = true;
+      this.#failBody(new AppError('INVALID_REQUEST', { internal: error.message }));
+      if (this.#isAnswered) this.#end();
+      return;
+    }
+    if (body.done) this.#bodyEnded();
+  }
+
+  #bodyEnded(): void {
+    const reader = this.#reader;
+    if (reader !== undefined) {
+      this.#closeReader(reader);
+      const [only] = reader.chunks;
+      reader.resolve(
+        only !== undefined && reader.chunks.length === 1 ? only : Buffer.concat(reader.chunks, reader.length),
+      );
+    } else if (this.#isAnswered) this.#next();
+    else this.#await('nothing');
+  }
+
+  readonly #takePart = (part: Buffer): void => {
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    reader.length += part.length;
+    this.#state.bodyBytes += part.length;
+    if (reader.length > reader.bytesMax) this.#failBody(new AppError('BODY_TOO_LARGE'));
+    else if (this.#state.bodyBytes > this.#state.options.limits.requestBodiesBytesMax) {
+      this.#failBody(new AppError('OVERLOADED'));
+    } else reader.chunks.push(part);
+  };
+
+  #failBody(error: AppError): void {
+    const reader = this.#reader;
+    if (reader === undefined) return;
+    this.#closeReader(reader);
+    this.#discardBody();
+    reader.reject(error);
+  }
+
+  #closeReader(reader: BodyReader): void {
+    clearTimeout(reader.timer);
+    this.#state.bodyBytes -= reader.length;
+    this.#reader = undefined;
+  }
+
+  /** The rest is read and dropped, within the time that a body has, so that the client gets to read its answer. */
+  #discardBody(): void {
+    if (this.#discards || this.#isEnding) return;
+    this.#discards = true;
+    this.#await('end', this.#state.options.limits.requestBodyTimeoutMs);
+    // Not from within the decoder, which is at work where a part was too much.
+    queueMicrotask(() => this.#readBodyBytes());
+  }
+
+  /** Answers bytes that are no request: the last answer of the connection. */
+  #refuse(code: 'INVALID_REQUEST' | 'HEADERS_TOO_LARGE' | 'REQUEST_TIMEOUT', reason = ''): void {
+    const { options } = this.#state;
+    this.#isEnding = true;
+    this.#ahead = undefined;
+    const address = clientAddress(this.#remoteAddress, undefined, options.trustedProxies);
+    options.log.debug({ code, reason, address }, 'unreadable request refused');
+    if (code === 'REQUEST_TIMEOUT') {
+      // One that only did not come in time is no request yet: a log line.
+      this.#socket.write('HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n');
+      this.#end();
+      return;
+    }
+    const publicMessage = code === 'INVALID_REQUEST' ? 'The request is not valid HTTP.' : undefined;
+    const refusal = new AppError(code, publicMessage === undefined ? {} : { publicMessage });
+    this.#await('end', lingerMs);
+    options
+      .refuse(refusal, address)
+      .then((response) => this.#writer.write(response, { method: '', isOld: false }, () => true))
+      .catch((error: unknown) => options.log.error({ err: error }, 'a refusal could not be written'))
+      .finally(() => this.#end());
+  }
+
+  #end(): void {
+    this.#isEnding = true;
+    this.#ahead = undefined;
+    this.#socket.end();
+    // Bytes left unread would make the kernel reset the connection, and the client lose the answer.
+    this.#socket.resume();
+    this.#await('end', lingerMs);
+  }
+}
