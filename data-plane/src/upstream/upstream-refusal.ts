@@ -1,3 +1,4 @@
+import { AppError, toAppError } from '@sallyport/schema';
 import type { UpstreamResponse } from './connections.ts';
 import type { Refusal } from './credentials.ts';
 
@@ -18,4 +19,14 @@ export function refusalOf(response: UpstreamResponse): UpstreamRefusal | undefin
   const { status } = response;
   if (status !== 401 && status !== 403) return undefined;
   return new UpstreamRefusal({ status, challenge: response.header('www-authenticate') ?? null });
+}
+
+/**
+ * A failure after the upstream had taken a request of the exchange: where it refuses the credential of a later one, the
+ * exchange must not be made again with another, or what it has done already would be done twice.
+ */
+export function withoutRetry(thrown: unknown): AppError {
+  const error = toAppError(thrown);
+  if (!(error.cause instanceof UpstreamRefusal)) return error;
+  return new AppError('CREDENTIAL_REFUSED', { internal: `${error.cause.message} in the middle of an exchange` });
 }
