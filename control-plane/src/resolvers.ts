@@ -3,6 +3,7 @@ import { RoleProposalResolver, RoleResolver } from './access/role.resolver.ts';
 import { AuditResolver } from './audit/audit.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
 import { DefinitionBodyResolver, DefinitionDriftResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
+import { ServerAsksResolver } from './catalog/server-asks.resolver.ts';
 import { ServerResolver } from './catalog/server.resolver.ts';
 import { CredentialResolver, ServerCredentialModeResolver } from './credentials/credential.resolver.ts';
 import { FleetResolver } from './fleet/fleet.resolver.ts';
@@ -11,6 +12,7 @@ import { GroupResolver } from './identity/group.resolver.ts';
 import { ServiceAccountResolver, UserResolver } from './identity/principal.resolver.ts';
 import { IdentityProviderResolver } from './identity/idp/identity-provider.resolver.ts';
 import { ScimResolver } from './identity/scim/scim.resolver.ts';
+import { InspectionPolicyResolver } from './inspection/policy.resolver.ts';
 import { OAuthConsentResolver, OAuthResolver } from './oauth/oauth.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
@@ -28,12 +30,14 @@ export const resolverClasses = [
   GrantResolver,
   GroupResolver,
   IdentityProviderResolver,
+  InspectionPolicyResolver,
   OAuthConsentResolver,
   OAuthResolver,
   PolicyResolver,
   RoleProposalResolver,
   RoleResolver,
   ScimResolver,
+  ServerAsksResolver,
   ServerCredentialModeResolver,
   ServerResolver,
   ServiceAccountResolver,
@@ -56,12 +60,14 @@ export function createResolvers(services: Services): readonly object[] {
     new GrantResolver(services),
     new GroupResolver(services),
     new IdentityProviderResolver(services),
+    new InspectionPolicyResolver(services),
     new OAuthConsentResolver(),
     new OAuthResolver(services),
     new PolicyResolver(services),
     new RoleProposalResolver(),
     new RoleResolver(services),
     new ScimResolver(services.scim),
+    new ServerAsksResolver(services),
     new ServerCredentialModeResolver(),
     new ServerResolver(services),
     new ServiceAccountResolver(services),

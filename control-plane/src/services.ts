@@ -24,6 +24,7 @@ import { DiscoveryJob, type DiscoveryJobDependencies } from './catalog/discovery
 import { serverExists, serverOfSlug } from './catalog/server-lookup.service.ts';
 import { DiscoveryService } from './catalog/discovery.service.ts';
 import { HealthService } from './catalog/health.service.ts';
+import { ServerAsksService } from './catalog/server-asks.service.ts';
 import { ServerService, type ServerServiceDependencies } from './catalog/server.service.ts';
 import { type Context, systemContext } from './context.ts';
 import { CredentialVault } from './credentials/credential-vault.ts';
@@ -52,6 +53,8 @@ import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
 import { type OpenedDirectory, ScimTokenService } from './identity/scim/token.service.ts';
+import { PolicyService } from './inspection/policy.service.ts';
+import { PolicyTrialService } from './inspection/policy-trial.service.ts';
 import type { ControlPlaneMetrics } from './metrics.ts';
 import { AuthorizationServer } from './oauth/authorization-server.ts';
 import { ClientService } from './oauth/client.service.ts';
@@ -127,6 +130,11 @@ export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyK
     customRoles: new CustomRoleService(database, roles),
     roleProposals: new RoleProposalService(database, roles, principalLookup),
   };
+}
+
+function inspectionServices(database: Database, serverExists: (reader: Reader, id: string) => Promise<boolean>) {
+  const policies = new PolicyService(database, { ...principalLookup, groupExists, serverExists });
+  return { policies, policyTrials: new PolicyTrialService(database, policies) };
 }
 
 function policyServices(database: Database, apiKeys: ApiKeyService) {
@@ -329,6 +337,7 @@ export async function startServices(options: ServicesOptions) {
     grants,
     servers,
     ...credentials,
+    serverAsks: new ServerAsksService(database),
     definitions: new DefinitionService(database),
     principals,
     groups,
@@ -336,6 +345,7 @@ export async function startServices(options: ServicesOptions) {
     scim,
     limits,
     ...policyServices(database, apiKeys),
+    ...inspectionServices(database, serverExists),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     ...authentications,
     ...oauth,

@@ -18,6 +18,7 @@ import {
 } from '@sallyport/schema/platform';
 import { Registry } from 'prom-client';
 import type { NodeConfig } from './config.ts';
+import { DetectorPool } from './inspection/detector-pool.ts';
 import { ExchangeSlots } from './pipeline/admit.ts';
 import { DecisionCache } from './pipeline/decisions.ts';
 import { KnownPeers } from './peers/known-peers.ts';
@@ -225,10 +226,12 @@ function createEdges(
     now: () => clock.monotonic(),
     send: (serverId, definitions) => sync.reportSightings(serverId, definitions),
   });
+  const detectorPool = new DetectorPool({ threadsMax: config.inspectionThreads });
   const pipeline = new Pipeline({
     runtimes: store,
     audit: telemetry.spool,
     metrics: telemetry.metrics,
+    detectorPool,
     connections: new Connections(wirePools ?? egress),
     credentials,
     peers: peerClient,
@@ -258,7 +261,7 @@ function createEdges(
     log,
   });
   server.serve(pipeline.peerHandlers);
-  return { health, sightings, pipeline, listener, peerClient };
+  return { health, sightings, pipeline, detectorPool, listener, peerClient };
 }
 
 function createListener(engine: NodeConfig['httpEngine'], options: ListenerOptions): Listener | WireListener {
@@ -272,6 +275,7 @@ interface Parts extends Base {
   readonly health: ObservedHealth;
   readonly sightings: DefinitionSightings;
   readonly pipeline: Pipeline;
+  readonly detectorPool: DetectorPool;
   readonly listener: Listener | WireListener;
   readonly peerClient: PeerClient;
 }
@@ -293,6 +297,7 @@ async function stopNode(parts: Parts): Promise<void> {
   }
   listener.close();
   pipeline.close();
+  await parts.detectorPool.close();
   parts.peerClient.close();
   parts.peers.server.close();
   parts.health.close();

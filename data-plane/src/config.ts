@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { hostname } from 'node:os';
+import { availableParallelism, hostname } from 'node:os';
 import { BlockList } from 'node:net';
 import { parseEgressAllowList, parseTrustedProxies, type QueueBackend } from '@sallyport/schema/platform';
 import { syncPath } from '@sallyport/schema';
@@ -120,6 +120,9 @@ const environment = z.object({
     .enum(['wire', 'libraries'])
     .default('wire')
     .describe('What speaks HTTP to clients and upstreams: wire, the node itself; libraries, node:http and undici.'),
+  SALLYPORT_INSPECTION_THREADS: count(1, 64)
+    .optional()
+    .describe('Threads that inspect long texts; default one less than the processors, at most 4.'),
   SALLYPORT_DRAIN_TIMEOUT_MS: count(0, 3_600_000)
     .default(15_000)
     .describe('How long a stopping node lets exchanges end and the spool be confirmed, in milliseconds.'),
@@ -152,6 +155,7 @@ export interface NodeConfig {
   readonly upstreamConnectionsMax: number;
   readonly decisionCacheBytesMax: number;
   readonly httpEngine: 'wire' | 'libraries';
+  readonly inspectionThreads: number;
   readonly drainTimeoutMs: number;
   readonly logLevel: string;
 }
@@ -253,6 +257,7 @@ function configOf(env: Environment): NodeConfig {
     upstreamConnectionsMax: env.SALLYPORT_UPSTREAM_CONNECTIONS_MAX,
     decisionCacheBytesMax: env.SALLYPORT_DECISION_CACHE_BYTES_MAX,
     httpEngine: env.SALLYPORT_HTTP_ENGINE,
+    inspectionThreads: env.SALLYPORT_INSPECTION_THREADS ?? Math.min(4, Math.max(1, availableParallelism() - 1)),
     drainTimeoutMs: env.SALLYPORT_DRAIN_TIMEOUT_MS,
     logLevel: env.SALLYPORT_LOG_LEVEL,
   };

@@ -1,5 +1,6 @@
 export { type NodeDependencies, type RunningNode, startNode } from './app.ts';
 export { configHelp as nodeConfigHelp, type NodeConfig, parseConfig as parseNodeConfig } from './config.ts';
+export { DetectorPool } from './inspection/detector-pool.ts';
 export { ExchangeSlots } from './pipeline/admit.ts';
 export { DecisionCache, decisionCacheBytesMax } from './pipeline/decisions.ts';
 export { KnownPeers } from './peers/known-peers.ts';

@@ -11,6 +11,7 @@
  */
 import { z } from 'zod';
 import { sha256 } from './canonical-json.ts';
+import { verdictSchema } from './inspection/judge-message.ts';
 
 export const auditOutcomes = [
   'success',
@@ -94,6 +95,8 @@ const response = {
    * first `upstreamRequestsMax`. Null where it passed as it came. Spools of older nodes lack it.
    */
   upstreamRequests: z.array(z.string()).nullable().default(null),
+  /** What policies and detectors said of its messages, the first `verdictsMax`; null where none said anything. */
+  verdicts: z.array(verdictSchema).nullable().default(null),
 };
 
 export const auditRecordSchema = z.discriminatedUnion('type', [

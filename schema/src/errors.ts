@@ -204,6 +204,27 @@ export const ERRORS = {
     retryable: false,
     publicMessage: 'This call needs an approval. Ask an administrator of the gateway for it.',
   },
+  BLOCKED_BY_POLICY: {
+    owner: 'policy',
+    http: 200,
+    jsonRpc: 1023,
+    retryable: false,
+    publicMessage: 'A policy of the gateway does not let this pass.',
+  },
+  INSPECTION_FAILED: {
+    owner: 'platform',
+    http: 200,
+    jsonRpc: 1024,
+    retryable: true,
+    publicMessage: 'The gateway could not inspect this as a policy demands, so it does not let it pass.',
+  },
+  UPSTREAM_REQUEST_REFUSED: {
+    owner: 'policy',
+    http: 200,
+    jsonRpc: 1025,
+    retryable: false,
+    publicMessage: 'The server asked its client for something that the gateway does not let it ask for.',
+  },
   CONFIG_INVALID: {
     owner: 'config',
     http: 500,

@@ -6,16 +6,18 @@ import { z } from 'zod';
 import { canonicalJson, sha256 } from './canonical-json.ts';
 import { serverCredentialSchema } from './credential.ts';
 import { parseCidr } from './ip-address.ts';
+import { policiesDocumentSchema } from './inspection/policy.ts';
+import { upstreamAsksSchema } from './inspection/upstream-asks.ts';
 import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 8;
+export const snapshotFormat = 9;
 /**
- * What a node of this build reads: 7 knows no credentials of servers, 6 pins no instructions, 5 has no headers of
- * parameters, 4 no limits of keys, and nothing else differs.
+ * What a node of this build reads: 8 has no policies and nothing that servers may ask of clients, 7 knows no credentials
+ * of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 7, 6, 5, 4];
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 8, 7, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -104,6 +106,8 @@ export const serverDocumentSchema = z.strictObject({
   configStalenessMaxMs: z.number().int().positive().nullable(),
   /** How the gateway proves itself to the upstream; absent where it does not. */
   credential: serverCredentialSchema.optional(),
+  /** What it may ask of clients; absent for nothing. */
+  asks: upstreamAsksSchema.optional(),
 });
 export type ServerDocument = z.infer<typeof serverDocumentSchema>;
 
@@ -319,6 +323,7 @@ export const documentSchema = z.discriminatedUnion('kind', [
   limitsDocumentSchema,
   keysDocumentSchema,
   oauthDocumentSchema,
+  policiesDocumentSchema,
 ]);
 export type ConfigDocument = z.infer<typeof documentSchema>;
 
@@ -337,6 +342,7 @@ export function documentKey(document: ConfigDocument): string {
     case 'limits':
     case 'keys':
     case 'oauth':
+    case 'policies':
       return document.kind;
   }
 }

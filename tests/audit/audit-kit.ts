@@ -58,6 +58,7 @@ const response = {
   firstByteMs: 8,
   upstreamMs: 7,
   upstreamRequests: null,
+  verdicts: null,
 } as const;
 
 export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord> = {}): OpenedRecord {

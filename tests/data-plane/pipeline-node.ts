@@ -3,6 +3,7 @@ import {
   buildFromDocuments,
   Connections,
   DecisionCache,
+  DetectorPool,
   decisionCacheBytesMax,
   ExchangeSlots,
   Listener,
@@ -12,6 +13,7 @@ import {
   type CredentialSource,
   type PeerLink,
   Pipeline,
+  type PipelineOptions,
   RuntimeStore,
   UpstreamCredentials,
   UpstreamPools,
@@ -30,11 +32,13 @@ import {
   type GrantEntry,
   type LimitsDocument,
   type OAuthDocument,
+  type PolicyEntry,
   principalShard,
   protocolRevisions,
   type ServerCredentialReference,
   sha256,
   type Sighting,
+  type UpstreamAsks,
   type UpstreamTransport,
 } from '@sallyport/schema';
 import {
@@ -70,6 +74,9 @@ export interface TestServer {
   readonly transport?: UpstreamTransport;
   readonly configStalenessMaxMs?: number;
   readonly credential?: ServerCredentialReference;
+  readonly labels?: Readonly<Record<string, string>>;
+  /** Default: everything, as much as there may be. */
+  readonly asks?: Partial<UpstreamAsks>;
 }
 
 export interface TestGrant extends Partial<Omit<GrantEntry, 'id'>> {
@@ -89,6 +96,9 @@ export interface TestConfiguration {
     revokedFamilies?: readonly string[];
   }[];
   readonly oauth?: OAuthDocument;
+  readonly policies?: readonly PolicyEntry[];
+  /** Looks at long texts; default a thread. */
+  readonly detectorPool?: PipelineOptions['detectorPool'];
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
   readonly revision?: number;
   readonly listener?: Partial<ListenerLimits>;
@@ -103,6 +113,17 @@ export interface TestConfiguration {
   readonly tls?: { readonly cert: Buffer; readonly key: Buffer };
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
+
+/** Most tests are about what comes of questions, not whether they may be asked. */
+const allAsks: UpstreamAsks = {
+  sampling: true,
+  roots: true,
+  elicitation: true,
+  perExchangeMax: 64,
+  samplingTokensMax: 1_000_000,
+  bytesMax: 1_048_576,
+  elicitationHosts: [],
+};
 
 /** By default in the words of the fake upstream. */
 function approved(kind: DefinitionEntry['kind'], name: string, raw: unknown = describeTool(name)): DefinitionEntry {
@@ -124,6 +145,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     { kind: 'keys', sealing: [...(configuration.sealing ?? [{ id: 'k1', secret: sealingSecret, use: 'seal' }])] },
   ];
   if (configuration.oauth !== undefined) documents.push(configuration.oauth);
+  if (configuration.policies !== undefined) documents.push({ kind: 'policies', policies: [...configuration.policies] });
   for (const server of configuration.servers) {
     const id = `server-${server.slug}`;
     documents.push({
@@ -135,7 +157,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       protocolRevisions: [...(server.protocolRevisions ?? protocolRevisions)],
       transport: server.transport ?? 'streamableHttp',
       extensions: [...(server.extensions ?? defaultExtensions)],
-      labels: {},
+      labels: { ...server.labels },
       definitions: [
         ...(server.tools ?? []).map((name) => approved('tool', name)),
         ...(server.prompts ?? []).map((name) => approved('prompt', name)),
@@ -147,6 +169,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
       auditMode: server.auditMode ?? 'buffered',
       configStalenessMaxMs: server.configStalenessMaxMs ?? null,
       ...(server.credential === undefined ? {} : { credential: server.credential }),
+      asks: { ...allAsks, ...server.asks },
     });
     const grants = configuration.grants
       .filter((grant) => grant.server === server.slug)
@@ -226,6 +249,8 @@ function trustedProxiesOf(configuration: TestConfiguration): BlockList {
   return trusted;
 }
 
+const silent = createLog({ name: 'node', level: 'silent' });
+
 /** Stands for the spool. */
 class ArrayAudit {
   readonly records: AuditRecord[] = [];
@@ -260,6 +285,14 @@ function observing(store: RuntimeStore, { lend = noCredential }: TestConfigurati
   return { doubted, seen: sightings, health, credentials, sightings: { seen: saw } };
 }
 
+function inspecting({ detectorPool }: TestConfiguration) {
+  const own = new DetectorPool({ threadsMax: 1 });
+  const detected: string[] = [];
+  const inspected = (detector: string): void => void detected.push(detector);
+  const metrics = { inspected, judged: () => undefined };
+  return { detected, metrics, pool: detectorPool ?? own, close: () => own.close() };
+}
+
 function receiveSettings({ listener }: TestConfiguration) {
   return {
     access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
@@ -269,9 +302,6 @@ function receiveSettings({ listener }: TestConfiguration) {
 
 const noCredential: CredentialSource['lend'] = () =>
   Promise.resolve({ ok: false, problem: 'CREDENTIAL_MISSING', connectUrl: null });
-
-const clock = systemClock;
-const log = createLog({ name: 'node', level: 'silent' });
 
 /** The way out, on the network's rim of the test. */
 function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestConfiguration) {
@@ -290,8 +320,27 @@ function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestC
   };
 }
 
+function listenerFor(
+  { Listening }: Pick<ReturnType<typeof egressOf>, 'Listening'>,
+  pipeline: Pipeline,
+  configuration: TestConfiguration,
+): Listener | WireListener {
+  return new Listening({
+    host: '127.0.0.1',
+    port: 0,
+    tls: configuration.tls ?? null,
+    limits: { ...listenerLimits, ...configuration.listener },
+    trustedProxies: trustedProxiesOf(configuration),
+    handle: (request) => pipeline.handle(request),
+    refuse: (error, remoteAddress) => pipeline.refuse(error, remoteAddress),
+    clock: systemClock,
+    log: silent,
+  });
+}
+
 /** A data-plane node without a control plane: the real listener, pipeline, store and egress; the spool is an array. */
 export async function startPipelineNode(configuration: TestConfiguration, peers: PeerLink = loneNode('node-1')) {
+  const clock = systemClock;
   const store = new RuntimeStore({ clock });
   const configure = (next: TestConfiguration): void =>
     store.swap(buildFromDocuments(documentsOf(next), { revision: next.revision ?? 1 }));
@@ -300,10 +349,12 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   const edges = egressOf(configuration);
   const { doubted, seen, ...observed } = observing(store, configuration);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
+  const inspected = inspecting(configuration);
   const pipeline = new Pipeline({
     runtimes: store,
     audit,
-    metrics: { exchangeClosed: () => undefined },
+    metrics: { exchangeClosed: () => undefined, ...inspected.metrics },
+    detectorPool: inspected.pool,
     connections: edges.connections,
     peers,
     ...observed,
@@ -312,23 +363,15 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     receive: receiveSettings(configuration),
     failedAttempts: new FailedAttempts({ clock }),
     clock,
-    log,
+    log: silent,
     ...(configuration.listPollMs === undefined ? {} : { listPollMs: configuration.listPollMs }),
   });
-  const listener = new edges.Listening({
-    host: '127.0.0.1',
-    port: 0,
-    tls: configuration.tls ?? null,
-    limits: { ...listenerLimits, ...configuration.listener },
-    trustedProxies: trustedProxiesOf(configuration),
-    handle: (request) => pipeline.handle(request),
-    refuse: (error, remoteAddress) => pipeline.refuse(error, remoteAddress),
-    clock,
-    log,
-  });
+  const listener = listenerFor(edges, pipeline, configuration);
   const port = await listener.listen();
   return {
     records: audit.records,
+    /** Detectors that looked, as metrics were told of them. */
+    detected: inspected.detected,
     /** Servers whose protocol revisions the node asked to have discovered again. */
     doubted,
     /** What it withheld since nobody approved it, as often as it was seen. */
@@ -351,6 +394,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
     stop: async () => {
       pipeline.close();
+      await inspected.close();
       observed.health.close();
       listener.close();
       await edges.close();

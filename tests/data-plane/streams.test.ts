@@ -411,11 +411,11 @@ describe('a legacy client’s own stream', () => {
     const answer = send(node.url('open'), own);
     (await open).end(
       event(answerOf(3, { tools: [describeTool('hidden'), describeTool('count')] }), '6') +
-        event({ jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} }, '7'),
+        event({ jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: { maxTokens: 9 } }, '7'),
     );
     expect(eventsOf((await answer).text)).toEqual([
       answerOf(3, { tools: [describeTool('count')] }),
-      { jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: {} },
+      { jsonrpc: '2.0', id: 9, method: 'sampling/createMessage', params: { maxTokens: 9 } },
     ]);
     expect(upstream.requests.at(-1)?.headers).toMatchObject({ accept: 'text/event-stream' });
   });

@@ -73,10 +73,15 @@ export class Administrator {
     return (await this.mutate('createJoinToken', input, 'secret', z.object({ secret: z.string() }))).secret;
   }
 
-  /** Registers a server, waits until its definitions are known, and approves it with them. */
+  /**
+   * Registers a server, waits until its definitions are known, and approves it with them. It may ask clients whatever
+   * servers may: most tests are about what comes of that.
+   */
   async registerServer(slug: string, url: string): Promise<RegisteredServer> {
     const { id } = await this.mutate('createServer', { slug, title: slug, url }, 'id', identified);
     await this.discovered(id);
+    const asks = { sampling: true, roots: true, elicitation: true, perExchangeMax: 64 };
+    await this.mutate('updateServerAsks', { id, ...asks }, 'id', identified);
     await this.mutate('approveServer', { id }, 'id', identified);
     return { id, slug };
   }

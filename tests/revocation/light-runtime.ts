@@ -78,6 +78,12 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
   };
 }
 
+/** Nothing is counted, and nothing long inspected. */
+const uncounted = {
+  detectorPool: { detect: () => Promise.reject(new Error('nothing is inspected here')) },
+  metrics: { exchangeClosed: () => undefined, inspected: () => undefined, judged: () => undefined },
+};
+
 /** What is observed of upstreams, and told to nobody. */
 function unheard(store: RuntimeStore) {
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt: () => undefined });
@@ -112,7 +118,7 @@ export function startLightRuntime(options: {
   const pipeline = new Pipeline({
     runtimes: store,
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
-    metrics: { exchangeClosed: () => undefined },
+    ...uncounted,
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
     credentials: new UpstreamCredentials({ lend: (need) => sync.lend(need), now: () => store.now() }),
     peers: loneNode('node-1'),

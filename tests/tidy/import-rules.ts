@@ -32,7 +32,17 @@ export const contractFence: ImportRule = (file, { specifier, target }) =>
     ? `the contracts may not import ${specifier}`
     : undefined;
 
-const slices = new Set(['identity', 'oauth', 'access', 'catalog', 'policy', 'credentials', 'fleet', 'audit']);
+const slices = new Set([
+  'identity',
+  'oauth',
+  'access',
+  'catalog',
+  'policy',
+  'inspection',
+  'credentials',
+  'fleet',
+  'audit',
+]);
 /** Reads every slice's tables, to compile the configuration of the fleet. */
 const readsAllTables = new Set(['fleet/compile-snapshot.ts', 'fleet/read-configuration.ts']);
 
@@ -80,6 +90,7 @@ export const foundationFence: ImportRule = (file, { target }) => {
 
 const dataPlaneMay: Readonly<Record<string, readonly string[]>> = {
   pipeline: ['pipeline', 'mcp', 'bridge', 'upstream', 'telemetry', 'runtime/runtime.ts', 'runtime/runtime-store.ts'],
+  inspection: ['inspection'],
   mcp: ['mcp'],
   bridge: ['bridge', 'mcp', 'runtime/runtime.ts'],
   upstream: ['upstream', 'mcp', 'bridge', 'runtime/runtime.ts'],

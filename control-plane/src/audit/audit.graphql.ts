@@ -1,6 +1,7 @@
 import type { AuditOutcome, GrantEffect } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, Int, ObjectType } from 'type-graphql';
 import { connectionType, DateTime, graphqlEnum, Json, PageArguments } from '../graphql-connection.ts';
+import { InspectionVerdict } from '../inspection/verdict.graphql.ts';
 import type { AuditEventRow } from './audit.tables.ts';
 import type { TrafficGroup } from './traffic-query.service.ts';
 
@@ -215,6 +216,12 @@ export class AuditEvent {
       'Where the exchange was translated between protocol eras: what it caused upstream, by method, in order; at most 32. Null where it passed as it came.',
   })
   upstreamRequests!: string[] | null;
+
+  @Field(() => [InspectionVerdict], {
+    nullable: true,
+    description: 'What policies said of the messages; at most 64 kinds. Null where none said anything.',
+  })
+  verdicts!: InspectionVerdict[] | null;
 
   @Field(() => String, { nullable: true, description: 'What was done, for example grant.create.' })
   action!: string | null;

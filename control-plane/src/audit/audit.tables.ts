@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import type { AuditOutcome, ShadowDecision } from '@sallyport/schema';
+import type { AuditOutcome, ShadowDecision, Verdict } from '@sallyport/schema';
 import { bigint, doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
@@ -44,6 +44,7 @@ export const auditEvents = pgTable(
     firstByteMs: doublePrecision('first_byte_ms'),
     upstreamMs: doublePrecision('upstream_ms'),
     upstreamRequests: text('upstream_requests').array(),
+    verdicts: jsonb().$type<Verdict[]>(),
     action: text(),
     objectKind: text('object_kind'),
     objectId: text('object_id'),

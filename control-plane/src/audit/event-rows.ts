@@ -1,4 +1,4 @@
-import type { AuditRecord, ClosedRecord, OpenedRecord, ShadowDecision } from '@sallyport/schema';
+import type { AuditRecord, ClosedRecord, OpenedRecord, ShadowDecision, Verdict } from '@sallyport/schema';
 import { storableText } from './storable-text.ts';
 
 /** Columns of audit_events with their types, as one exchange fills them; the first ones identify the row. */
@@ -42,9 +42,10 @@ const columns = {
   first_byte_ms: 'double precision',
   upstream_ms: 'double precision',
   upstream_requests: 'text[]',
+  verdicts: 'jsonb',
 } as const;
 type Column = keyof typeof columns;
-type Value = string | number | null | readonly string[] | ShadowDecision;
+type Value = string | number | null | readonly string[] | ShadowDecision | readonly Verdict[];
 
 export type EventRow = { readonly time: string; readonly id: string } & Partial<Record<Column, Value>>;
 
@@ -163,5 +164,16 @@ function responseColumns(record: Omit<ClosedRecord, 'type'>): Partial<EventRow> 
     first_byte_ms: record.firstByteMs,
     upstream_ms: record.upstreamMs,
     upstream_requests: record.upstreamRequests?.map(storableText) ?? null,
+    verdicts: record.verdicts?.map(storableVerdict) ?? null,
+  };
+}
+
+function storableVerdict(verdict: Verdict): Verdict {
+  return {
+    ...verdict,
+    policyId: text(verdict.policyId),
+    version: storableText(verdict.version),
+    reason: storableText(verdict.reason),
+    places: verdict.places.map((place) => ({ ...place, path: storableText(place.path) })),
   };
 }

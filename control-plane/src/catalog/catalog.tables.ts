@@ -17,6 +17,7 @@ import {
   definitionKinds,
   definitionStates,
   toolRisks,
+  type UpstreamAsks,
   upstreamTransports,
 } from '@sallyport/schema';
 
@@ -57,6 +58,8 @@ export const servers = pgTable('servers', {
   /** What is published of how the gateway proves itself; the rest is of the slice credentials. */
   credentialMode: text('credential_mode', { enum: credentialModes }).notNull().default('none'),
   credentialRevision: integer('credential_revision').notNull().default(0),
+  /** What it may ask of clients; null for nothing. */
+  asks: jsonb().$type<UpstreamAsks>(),
   capabilities: jsonb().$type<Record<string, unknown>>().notNull().default({}),
   serverInfo: jsonb('server_info').$type<Record<string, unknown>>(),
   instructions: text(),

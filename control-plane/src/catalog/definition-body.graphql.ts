@@ -4,7 +4,7 @@ import { graphqlEnum, Json } from '../graphql-connection.ts';
 import { DriftClassEnum } from './catalog.graphql.ts';
 import type { DriftClass } from './catalog.tables.ts';
 
-const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
+export const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
   low: 'Worth knowing.',
   medium: 'Worth a look.',
   high: 'Likely an attack.',

@@ -1,5 +1,6 @@
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import type { DefinitionFinding } from '@sallyport/schema';
+import { startWorker } from '@sallyport/schema/platform';
 
 /** One definition is of 256 KiB at most; this is many times what the largest takes, in milliseconds. */
 const scanTimeoutMs = 10_000;
@@ -41,7 +42,7 @@ export class DefinitionScanner {
   }
 
   private async run(raw: Definition): Promise<readonly DefinitionFinding[]> {
-    const worker = (this.worker ??= startWorker());
+    const worker = (this.worker ??= startWorker(import.meta.url, 'scan-worker', workerMemoryMiBMax));
     const { promise, resolve } = Promise.withResolvers<readonly DefinitionFinding[]>();
     const fail = (): void => resolve([notScanned]);
     const deadline = setTimeout(fail, this.timeoutMs);
@@ -56,16 +57,4 @@ export class DefinitionScanner {
     }
     return findings;
   }
-}
-
-/** From the sources, where those run, else from what was built of them. */
-function startWorker(): Worker {
-  const isSource = import.meta.url.endsWith('.ts');
-  const worker = new Worker(new URL(isSource ? './scan-worker.ts' : './scan-worker.js', import.meta.url), {
-    execArgv: isSource ? ['--conditions=@sallyport/source'] : [],
-    resourceLimits: { maxOldGenerationSizeMb: workerMemoryMiBMax },
-  });
-  // The process may end while it idles.
-  worker.unref();
-  return worker;
 }

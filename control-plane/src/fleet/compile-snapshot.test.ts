@@ -36,6 +36,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     extensions: ['io.modelcontextprotocol/ui', 'io.modelcontextprotocol/tasks'],
     credentialMode: 'none',
     credentialRevision: 0,
+    asks: null,
     capabilities: {},
     serverInfo: null,
     instructions: null,
@@ -141,6 +142,7 @@ const rows: ConfigurationRows = {
     grant('g1', { subjectKind: 'serviceAccount', subjectPrincipalId: 'robot', notBefore: at }),
   ],
   access: {
+    policies: [],
     labelGrants: [
       grant('l2', { serverId: null, serverLabels: { tier: 'one' }, when: 'principal.id == "ada"' }),
       grant('l1', { serverId: null, serverLabels: { tier: 'one' }, effect: 'requireApproval' }),
@@ -210,6 +212,7 @@ test('equal rows give equal bytes whatever their order', () => {
     principals: fc.shuffledSubarray([...rows.principals], { minLength: 2 }),
     access: fc.record({
       labelGrants: fc.shuffledSubarray([...(rows.access?.labelGrants ?? [])], { minLength: 3 }),
+      policies: fc.constant(rows.access?.policies ?? []),
       groups: fc.shuffledSubarray([...(rows.access?.groups ?? [])], { minLength: 2 }),
     }),
     groupMembers: fc.shuffledSubarray([...rows.groupMembers], { minLength: 2 }),
@@ -259,7 +262,7 @@ test('a deny on labels that cannot be published denies all that it could be abou
   const groups = [{ id: 'team', name: 'Team' }];
   const wrong = grant('bad', { ...onLabels, effect: 'deny', tools: ['rm'], when: 'principal.nam == ""' });
   const compiled = compile({
-    access: { labelGrants: [wrong, grant('allow', { ...wrong, id: 'allow', effect: 'allow' })], groups },
+    access: { labelGrants: [wrong, grant('allow', { ...wrong, id: 'allow', effect: 'allow' })], groups, policies: [] },
   });
   expect(problemsOf(compiled)).toEqual(['grant bad when', 'grant allow when']);
   const document = compiled.documents.find(({ key }) => key.startsWith('labelGrants/'));
@@ -292,7 +295,7 @@ test('of grants on labels that do not fit their document, those that protect den
     grant('good', { ...onLabels, limits: null }),
     grant('shadow', { ...onLabels, effect: 'deny', mode: 'shadow' }),
   ];
-  const compiled = compile({ access: { labelGrants, groups: [] } });
+  const compiled = compile({ access: { labelGrants, groups: [], policies: [] } });
   const document = compiled.documents.find(({ key }) => key.startsWith('labelGrants/'));
   const { grants } = JSON.parse(document?.body ?? '{}') as { grants: unknown[] };
   expect(grants).toMatchObject([

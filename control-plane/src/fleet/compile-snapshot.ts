@@ -24,6 +24,8 @@ import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
 import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
 import { publishedLimits } from '../identity/api-key-form.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
+import type { PolicyRow } from '../inspection/inspection.tables.ts';
+import { compilePolicyRow } from '../inspection/policy-entry.ts';
 import type { RevokedFamilyRow } from '../oauth/oauth.tables.ts';
 import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
 
@@ -81,11 +83,13 @@ export interface AccessRows {
   readonly labelGrants: readonly GrantRow[];
   /** Every group there is. */
   readonly groups: readonly { readonly id: string; readonly name: string }[];
+  /** In the order in which they decide, those that are off too. */
+  readonly policies: readonly PolicyRow[];
 }
 
 /** An object that cannot be published as it stands. */
 export interface ObjectProblem {
-  readonly objectKind: 'server' | 'grant' | 'principal' | 'limits' | 'keys' | 'oauth';
+  readonly objectKind: 'server' | 'grant' | 'principal' | 'policy' | 'limits' | 'keys' | 'oauth';
   readonly objectId: string;
   /** Path into the object; empty for the object as a whole. */
   readonly path: string;
@@ -169,7 +173,7 @@ function compileServer(
  * Grants on labels, by selector, and the names of groups. What protects and cannot be published as it stands denies all
  * it could be about: which servers to withhold instead is for nodes to find, not here.
  */
-function compileAccess({ labelGrants, groups }: AccessRows, subjects: Subjects): CompiledUnit {
+function compileAccess({ labelGrants, groups, policies }: AccessRows, subjects: Subjects): CompiledUnit {
   const problems: ObjectProblem[] = [];
   const bySelector = new Map<string, { selector: LabelSelector; grants: GrantEntry[] }>();
   for (const row of labelGrants) {
@@ -189,8 +193,20 @@ function compileAccess({ labelGrants, groups }: AccessRows, subjects: Subjects):
     return checked(document, 'grant', grants[0]?.id ?? '', problems) ?? [];
   });
   const named = groups.map(({ id, name }) => ({ id, name })).sort((a, b) => compare(a.id, b.id));
-  const encoded = [...documents, { kind: 'groups' as const, groups: named }].map(encodeDocument);
+  const inspected = compilePolicies(policies, problems);
+  const encoded = [...documents, ...inspected, { kind: 'groups' as const, groups: named }].map(encodeDocument);
   return { documents: encoded, problems };
+}
+
+/** What is inspected; one that cannot be published as it stands lets nothing through of what it is about. */
+function compilePolicies(rows: readonly PolicyRow[], problems: ObjectProblem[]): ConfigDocument[] {
+  const policies = rows.flatMap((row) => {
+    const compiled = compilePolicyRow(row);
+    if (compiled === undefined) return [];
+    for (const problem of compiled.problems) problems.push({ objectKind: 'policy', objectId: row.id, ...problem });
+    return [compiled.entry];
+  });
+  return policies.length === 0 ? [] : [{ kind: 'policies', policies }];
 }
 
 /** Whether access would be wider without the grant. */
@@ -279,6 +295,7 @@ function serverDocument(row: ServerRow, { definitions, bodies }: ServerParts): u
     ...(row.credentialMode === 'none'
       ? {}
       : { credential: { mode: row.credentialMode, revision: row.credentialRevision } }),
+    asks: row.asks ?? undefined,
   };
 }
 

@@ -13,6 +13,7 @@ import {
   type PrincipalRow,
   principals,
 } from '../identity/identity.tables.ts';
+import { policies } from '../inspection/inspection.tables.ts';
 import { readOAuthSettings } from '../oauth/settings.service.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
 import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
@@ -104,6 +105,8 @@ function accessFingerprint(nowMs: number): SQL {
   return sql`
     select concat_ws('/',
       (select ${fingerprintOf(sql`row(id, name)::text`)} from groups where deleted_at is null),
+      (select ${fingerprintOf(sql`row(id, position, mode, match, rules, inspected_length_max, on_too_large)::text`)}
+        from policies where deleted_at is null),
       (select ${fingerprintOf(grantContent)}
         from grants g
           left join principals p on p.id = g.subject_principal_id
@@ -136,7 +139,7 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
     )
     select s.id::text as id, concat_ws('/', coalesce(d.print, '-'), coalesce(h.print, '-'), coalesce(g.print, '-'), md5(row(s.slug, s.lifecycle, s.url,
       s.protocol_revisions, s.transport, s.extensions, s.labels, s.audit_mode, s.config_staleness_max_ms,
-      s.credential_mode, s.credential_revision)::text)) as fingerprint
+      s.credential_mode, s.credential_revision, s.asks)::text)) as fingerprint
     from servers s
       left join definition_prints d on d.server_id = s.id
       left join header_prints h on h.server_id = s.id
@@ -263,7 +266,13 @@ async function readAccess(tx: Reader, nowMs: number): Promise<ServerRows> {
     .from(grants)
     .where(and(isNotNull(grants.serverLabels), isLasting(nowMs)));
   const named = await tx.select({ id: groups.id, name: groups.name }).from(groups).where(isNull(groups.deletedAt));
-  return { ...noServers, access: { labelGrants, groups: named }, ...(await readSubjects(tx, labelGrants)) };
+  const inspected = await tx
+    .select()
+    .from(policies)
+    .where(isNull(policies.deletedAt))
+    .orderBy(asc(policies.position), asc(policies.id));
+  const access = { labelGrants, groups: named, policies: inspected };
+  return { ...noServers, access, ...(await readSubjects(tx, labelGrants)) };
 }
 
 /** The principals and groups that grants name, where they exist. */

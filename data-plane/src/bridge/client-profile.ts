@@ -43,6 +43,12 @@ export function profileOf(capabilities: JsonObject, info: JsonObject | undefined
   };
 }
 
+/** The profile without what the server may not ask of clients. */
+export function withoutCapabilities(client: ClientProfile, refused: readonly string[]): ClientProfile {
+  const kept = Object.entries(client.capabilities).filter(([name]) => !refused.includes(name));
+  return { ...client, capabilities: Object.fromEntries(kept) };
+}
+
 /** A capability with the settings that both eras know; they are empty objects themselves. */
 function keptMembers(capabilities: JsonObject, name: string, settings: readonly string[]): JsonObject {
   const declared = objectMember(capabilities, name);

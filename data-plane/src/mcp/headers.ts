@@ -45,6 +45,11 @@ const singleHeaders = new Set([
 
 const mirroredParamPrefix = 'mcp-param-';
 
+/** Whether a header mirrors an argument (2026-07-28 server/tools, `x-mcp-header`). */
+export function isMirroredParam(name: string): boolean {
+  return name.startsWith(mirroredParamPrefix);
+}
+
 /**
  * The headers an upstream is sent: an allow-list, empty but for what the protocol needs, so that no credential, cookie,
  * hop-by-hop or internal header of a client can pass. The session id, the event id of a stream taken up again and
@@ -74,7 +79,7 @@ export function forwardedHeaders(
   if (era === 'legacy') return forwarded;
   for (const [header, value] of headers) {
     if (header === 'mcp-name') forwarded.push(header, name ?? value);
-    else if (header === 'mcp-method' || header.startsWith(mirroredParamPrefix)) forwarded.push(header, value);
+    else if (header === 'mcp-method' || isMirroredParam(header)) forwarded.push(header, value);
   }
   return forwarded;
 }

@@ -6,6 +6,7 @@ import type {
   PrincipalRecord,
   ProtocolRevision,
   AuditOutcome,
+  Verdict,
 } from '@sallyport/schema';
 import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { OpenedSession } from '../bridge/sealed-session.ts';
@@ -98,6 +99,10 @@ export interface Exchange {
   upstreamMs: number | null;
   /** What a bridge asked of the upstream for it, by method; null where it passes as it came. */
   upstreamRequests: string[] | null;
+  /** How many questions the upstream asked of the client. */
+  asks: number;
+  /** What policies said of its messages; null where none said anything. */
+  verdicts: readonly Verdict[] | null;
   /** Of the answer, known once it was read. */
   outcome: AuditOutcome | null;
   rpcErrorCode: number | null;

@@ -1,8 +1,8 @@
-import { AppError, isProtocolRevision, protocolRevisions } from '@sallyport/schema';
+import { AppError, isProtocolRevision, protocolRevisions, refusedCapabilities } from '@sallyport/schema';
 import { type EventOwner, openEventId } from '../bridge/sealed-event-id.ts';
 import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Message } from '../mcp/envelope.ts';
-import { declaredExtensionEdits } from '../mcp/extensions.ts';
+import { declaredEdits } from '../mcp/extensions.ts';
 import { forwardedHeaders, mirroredHeader } from '../mcp/headers.ts';
 import { memberRange, applyEdits, removeMembers, type Edit } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
@@ -241,7 +241,8 @@ function ownerOf({ authenticated, server, session }: Routed): EventOwner {
 function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
   const { message } = routed.received;
   if (message === null) return body;
-  const declared = declaredExtensionEdits(body, message, routed.server.document.extensions);
+  const { extensions, asks } = routed.server.document;
+  const declared = declaredEdits(body, message, extensions, refusedCapabilities(asks));
   const edits = asksForLegacyTask(routed) ? [...declared, ...legacyTaskEdits(body, message)] : declared;
   return applyEdits(body, tasks.length === 0 ? edits : [...edits, ...taskEdits(body, message, tasks)]);
 }

@@ -4,7 +4,10 @@ import { isEventStream, isJson } from '../mcp/headers.ts';
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { Answer, Authorized, Forwarded } from './exchange.ts';
 import type { OpenStreams } from './open-streams.ts';
-import { type Origin, reviewMessage, type Reviewed } from './review-message.ts';
+import { refuseUpstream, type UpstreamSender } from './refuse-upstream.ts';
+import type { Inspector } from './inspector.ts';
+import { ResponseScreen, type Screened } from './response-screen.ts';
+import type { Reviewed } from './review-message.ts';
 import { SseRelay } from './sse-relay.ts';
 
 export interface InspectResponseContext {
@@ -15,6 +18,9 @@ export interface InspectResponseContext {
   readonly now: () => number;
   /** Is told what was found in each message of the upstream's. */
   readonly observe: (authorized: Authorized, reviewed: Reviewed) => void;
+  readonly inspector: Pick<Inspector, 'inspect' | 'note'>;
+  /** For answers to what an upstream asks and may not. */
+  readonly upstream: UpstreamSender;
 }
 
 const noStore: readonly string[] = ['cache-control', 'no-store'];
@@ -47,7 +53,7 @@ export async function inspectResponse(forwarded: Forwarded, context: InspectResp
     bytesMax: limits.responseBodyBytesMax,
     idleTimeoutMs: limits.upstreamIdleTimeoutMs,
   });
-  return whole(body, forwarded, context.recheck(authorized), context);
+  return await whole(body, forwarded, context.recheck(authorized), context);
 }
 
 /** For a stream; a body that was collected needs no connection to be closed. */
@@ -74,9 +80,9 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
   const relay: SseRelay = new SseRelay({
     response,
     authorized,
-    isBridged: forwarded.isBridged,
-    observe: context.observe,
     eventBytesMax: runtime.limits.sseEventBytesMax,
+    screen: screenOf(forwarded, context),
+    refuse: refuseUpstream(forwarded, context.upstream),
     onEnd: () => context.streams.remove(relay),
   });
   context.streams.add(relay);
@@ -89,18 +95,26 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
   return { status: 200, headers, body: relay };
 }
 
-function whole(body: Buffer, forwarded: Forwarded, authorized: Authorized, context: InspectResponseContext): Answer {
+async function whole(
+  body: Buffer,
+  forwarded: Forwarded,
+  authorized: Authorized,
+  context: InspectResponseContext,
+): Promise<Answer> {
   const { response } = forwarded;
   const { status } = response;
   const { received } = authorized.routed;
   const { exchange, message } = received;
   if (isJson(response.header('content-type')) && body.length > 0) {
     if (message?.kind !== 'request') {
+      const inspected = await screenOf(forwarded, context).body(body, authorized);
       exchange.outcome = status < 400 ? 'success' : 'error';
-      return { status, headers: ['content-type', 'application/json', ...noStore, ...retryAfter(response)], body };
+      const headers = ['content-type', 'application/json', ...noStore, ...retryAfter(response)];
+      return { status, headers, body: inspected };
     }
-    const reviewed = reviewWhole(body, status, { authorized, isBridged: forwarded.isBridged });
-    context.observe(authorized, reviewed);
+    const screened = screenWhole(body, status, forwarded, authorized, context);
+    const reviewed = screened instanceof Promise ? await screened : screened;
+    if (reviewed.refusal !== null) throw reviewed.refusal;
     if (!reviewed.isAnswer || reviewed.bytes === null) {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
     }
@@ -126,10 +140,19 @@ function whole(body: Buffer, forwarded: Forwarded, authorized: Authorized, conte
   return { status, headers: [...noStore, ...(allow === undefined ? [] : ['allow', allow])], body: null };
 }
 
-function reviewWhole(body: Buffer, status: number, origin: Origin): Reviewed {
-  const { authorized } = origin;
+function screenOf({ isBridged }: Forwarded, { inspector, observe }: InspectResponseContext): ResponseScreen {
+  return new ResponseScreen({ inspector, observe, isBridged });
+}
+
+function screenWhole(
+  body: Buffer,
+  status: number,
+  forwarded: Forwarded,
+  authorized: Authorized,
+  context: InspectResponseContext,
+): Screened | Promise<Screened> {
   try {
-    return reviewMessage(body, origin);
+    return screenOf(forwarded, context).screen(body, authorized);
   } catch (error) {
     // Some servers say 404 in words of their own; what matters to the client is to begin anew.
     throw isForgotten(status, authorized) ? new AppError('SESSION_NOT_FOUND', { cause: error }) : error;

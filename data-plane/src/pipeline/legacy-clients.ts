@@ -1,6 +1,6 @@
-import { AppError, toAppError } from '@sallyport/schema';
+import { AppError, refusedCapabilities, toAppError } from '@sallyport/schema';
 import { randomSecret } from '@sallyport/schema/platform';
-import { legacyProfile, type ClientProfile } from '../bridge/client-profile.ts';
+import { legacyProfile, withoutCapabilities, type ClientProfile } from '../bridge/client-profile.ts';
 import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.ts';
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
 import {
@@ -127,19 +127,25 @@ export class LegacyClients implements Bridge {
     }
   }
 
-  async #sessionOf({ session, authenticated }: Routed): Promise<BridgedSession> {
+  async #sessionOf({ session, authenticated, server }: Routed): Promise<BridgedSession> {
     if (session?.client == null) throw new AppError('SESSION_REQUIRED');
     const name = { sessionId: session.upstreamSessionId, principalId: authenticated.principal.id };
     const { state, knowledge } = await this.#news.of(name);
     if (state.isEnded) throw new AppError('SESSION_NOT_FOUND');
-    return { ...name, client: session.client, state, knowledge };
+    return {
+      ...name,
+      client: withoutCapabilities(session.client, refusedCapabilities(server.document.asks)),
+      state,
+      knowledge,
+    };
   }
 
   async #initialize(exchange: BridgedExchange, message: Message): Promise<BridgeAnswer> {
     const { routed } = exchange.authorized;
     const client = legacyProfile(message.params, routed.protocolRevision);
+    const told = withoutCapabilities(client, refusedCapabilities(routed.server.document.asks));
     const name = { sessionId: randomSecret('session_'), principalId: routed.authenticated.principal.id };
-    const session: BridgedSession = { ...name, client, state: freshSession, knowledge: 'whole' };
+    const session: BridgedSession = { ...name, client: told, state: freshSession, knowledge: 'whole' };
     const response = await this.#carry(exchange, session, message, name.sessionId);
     this.#news.begin(name);
     return { response, opens: client };

@@ -1,5 +1,13 @@
-import { AppError, canonicalJson, legacyRevisions, modernRevisions, sha256, toAppError } from '@sallyport/schema';
-import { profileOf, type ClientProfile } from '../bridge/client-profile.ts';
+import {
+  AppError,
+  canonicalJson,
+  legacyRevisions,
+  modernRevisions,
+  refusedCapabilities,
+  sha256,
+  toAppError,
+} from '@sallyport/schema';
+import { profileOf, withoutCapabilities, type ClientProfile } from '../bridge/client-profile.ts';
 import { ModernToLegacy } from '../bridge/modern-to-legacy.ts';
 import { callDigest, openCall, type CallOwner, type SealedCall } from '../bridge/sealed-call.ts';
 import {
@@ -75,7 +83,8 @@ export class ModernClients implements Bridge {
 
   async #request(exchange: BridgedExchange, message: Message): Promise<UpstreamResponse> {
     const params = paramsOf(exchange.body);
-    const client = clientOf(params);
+    const { asks } = exchange.authorized.routed.server.document;
+    const client = withoutCapabilities(clientOf(params), refusedCapabilities(asks));
     switch (message.method) {
       case 'server/discover':
         return await this.#discover(exchange, client, message);

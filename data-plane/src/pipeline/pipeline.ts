@@ -20,8 +20,9 @@ import { createBridges } from './create-bridges.ts';
 import { contradictsEra, failureContradictsEra } from './era-doubt.ts';
 import { forward } from './forward.ts';
 import { HttpSseClients, opensHttpSse, postedWith } from './http-sse-clients.ts';
-import { inspectRequest } from './inspect-request.ts';
+import { inspectRequest, type InspectRequestContext } from './inspect-request.ts';
 import { inspectResponse } from './inspect-response.ts';
+import { Inspector, type InspectorOptions } from './inspector.ts';
 import { OpenStreams } from './open-streams.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
 import { holderOf, relayedRequest, relayExchange } from './relay-exchange.ts';
@@ -34,7 +35,8 @@ import { route } from './route.ts';
 export interface PipelineOptions {
   readonly runtimes: RuntimeSource;
   readonly audit: RecordContext['audit'];
-  readonly metrics: RecordContext['metrics'];
+  readonly metrics: RecordContext['metrics'] & InspectorOptions['metrics'];
+  readonly detectorPool: InspectorOptions['pool'];
   readonly connections: Connections;
   readonly credentials: UpstreamCredentials;
   readonly peers: PeerLink;
@@ -62,6 +64,7 @@ export class Pipeline {
   readonly #httpSse: HttpSseClients;
   readonly #options: PipelineOptions;
   readonly #authorizing: DecisionContext;
+  readonly #inspecting: InspectRequestContext & { readonly inspector: Inspector };
   readonly #now: () => number;
   readonly #tokens = new AccessTokens();
   readonly #receiving: ReceiveSettings;
@@ -70,6 +73,12 @@ export class Pipeline {
     this.#options = options;
     this.#receiving = { ...options.receive, tokens: this.#tokens, now: () => options.runtimes.now() };
     this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
+    const inspector = new Inspector({
+      ...options,
+      pool: options.detectorPool,
+      monotonic: () => options.clock.monotonic(),
+    });
+    this.#inspecting = { inspector, reauthorize: this.#reauthorize };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
     const { connections, peers, runtimes, clock } = options;
@@ -158,7 +167,8 @@ export class Pipeline {
         await entry.writeOpened();
         return this.#readableFor(request, await entry.follow(this.#httpSse.open(authorized)));
       }
-      const inspected = inspectRequest(admitted);
+      const inspection = inspectRequest(admitted, this.#inspecting);
+      const inspected = inspection instanceof Promise ? await inspection : inspection;
       const forwarded = await forward(inspected, {
         connections: this.#upstreams,
         credentials: this.#options.credentials,
@@ -174,6 +184,8 @@ export class Pipeline {
         recheck: this.#recheck,
         now: this.#now,
         observe: this.#observe,
+        inspector: this.#inspecting.inspector,
+        upstream: { connections: this.#upstreams, log: this.#options.log },
       });
       if (contradictsEra(exchange, forwarded.response.status)) health.doubted(routed.server.document.id);
       return this.#readableFor(request, await entry.follow(answer));

@@ -63,6 +63,8 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     forwarded: false,
     upstreamMs: null,
     upstreamRequests: null,
+    asks: 0,
+    verdicts: null,
     outcome: null,
     rpcErrorCode: null,
     errorCode: null,
@@ -232,6 +234,7 @@ export class Entry implements Follower {
       firstByteMs: firstByteAt === null ? null : firstByteAt - exchange.startedAt,
       upstreamMs: exchange.upstreamMs,
       upstreamRequests: exchange.upstreamRequests === null ? null : [...exchange.upstreamRequests],
+      verdicts: exchange.verdicts === null ? null : [...exchange.verdicts],
     };
   }
 

@@ -6,7 +6,7 @@ import {
   type ProtocolRevision,
 } from '@sallyport/schema';
 import { sealTask } from '../bridge/sealed-task.ts';
-import { isObject, stringMember, type JsonObject } from '../mcp/envelope.ts';
+import { isObject, isRequestId, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { extensionEdits } from '../mcp/extensions.ts';
 import {
   applyEdits,
@@ -22,6 +22,7 @@ import {
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Authorized } from './exchange.ts';
 import { approvedName, areApproved, listedKind, type ListRule, type Withheld } from './pinned-definitions.ts';
+import { asksOf, type UpstreamAsk } from './upstream-asks.ts';
 
 /** Every list there is: a resumed stream may bring the answer to any request. */
 const allLists: readonly ListRule[] = [
@@ -57,6 +58,12 @@ export interface Reviewed {
   readonly withheld: Withheld;
   /** The upstream says that its lists are others now. */
   readonly listsChanged: boolean;
+  /** Id of a request of the upstream's own; null for anything else. */
+  readonly callId: string | number | null;
+  /** Id of a response, to whichever request; undefined for anything else. */
+  readonly answerId: unknown;
+  /** What it asks of the client. */
+  readonly asks: readonly UpstreamAsk[];
 }
 
 const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
@@ -65,6 +72,9 @@ const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
   rpcErrorCode: null,
   negotiated: null,
   listsChanged: false,
+  callId: null,
+  answerId: undefined,
+  asks: [],
 };
 
 /**
@@ -80,9 +90,21 @@ export function reviewMessage(bytes: Buffer, origin: Origin): Reviewed {
 }
 
 function review(bytes: Buffer, origin: Origin, withheld: Withheld): Omit<Reviewed, 'withheld'> {
-  const { authorized } = origin;
   const value = parse(bytes);
   if (!isObject(value)) throw notAMessage('not an object');
+  const asks = asksOf(value);
+  const isCall = typeof value['method'] === 'string';
+  const callId = isCall && isRequestId(value['id']) ? value['id'] : null;
+  return {
+    ...reviewValue(bytes, value, origin, withheld),
+    callId,
+    answerId: isCall ? undefined : (value['id'] ?? null),
+    asks,
+  };
+}
+
+function reviewValue(bytes: Buffer, value: JsonObject, origin: Origin, withheld: Withheld): Omit<Reviewed, 'withheld'> {
+  const { authorized } = origin;
   // Which of two a client believes is its own affair, so only one of them may be there to be looked at.
   if (['method', 'result', 'error'].filter((key) => (value[key] ?? null) !== null).length > 1) {
     throw notAMessage('more than one of method, result and error');

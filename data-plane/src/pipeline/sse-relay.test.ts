@@ -38,12 +38,14 @@ function relayOf(response: UpstreamResponse, era: 'modern' | 'legacy') {
   const received = { exchange, era, kind: 'message', message };
   const server = { document: { id: 'server', extensions: [] } };
   const authorized = { routed: { received, server }, rule: null, isAllowed: () => true } as unknown as Authorized;
+  const said = { isError: false, rpcErrorCode: null, negotiated: null, withheld: [], listsChanged: false };
+  const answered = { ...said, callId: null, answerId: 1, asks: [] };
   const relay = new SseRelay({
     response,
     authorized,
-    isBridged: false,
-    observe: () => undefined,
     eventBytesMax: 1000,
+    screen: { screen: (bytes) => ({ ...answered, bytes, isAnswer: true, refusal: null, refusedId: null }) },
+    refuse: null,
     onEnd: () => undefined,
   });
   return { relay, exchange };

@@ -5,7 +5,8 @@ import { keepAliveComment, messageEvent, SseParser, withData, withId, type SseEv
 import type { UpstreamResponse } from '../upstream/connections.ts';
 import type { Authorized, ByteStream, Exchange } from './exchange.ts';
 import type { OpenStream } from './open-streams.ts';
-import { reviewMessage, type Reviewed } from './review-message.ts';
+import type { Reviewed } from './review-message.ts';
+import type { ResponseScreen, Screened } from './response-screen.ts';
 
 /** A stream that carried nothing for this long gets a comment, in milliseconds. */
 export const keepAliveIntervalMs = 15_000;
@@ -21,8 +22,8 @@ export class SseRelay implements ByteStream, OpenStream {
   readonly #parser: SseParser;
   readonly #queue: Buffer[] = [];
   readonly #onEnd: () => void;
-  readonly #isBridged: boolean;
-  readonly #observe: (authorized: Authorized, reviewed: Reviewed) => void;
+  readonly #screen: Pick<ResponseScreen, 'screen'>;
+  readonly #refuse: ((id: string | number) => void) | null;
   /** As decided last; replaced when the configuration changes. */
   authorized: Authorized;
   #negotiated: Reviewed['negotiated'] = null;
@@ -38,10 +39,10 @@ export class SseRelay implements ByteStream, OpenStream {
   constructor(options: {
     readonly response: UpstreamResponse;
     readonly authorized: Authorized;
-    readonly isBridged: boolean;
-    /** Is told what was found in each message. */
-    readonly observe: (authorized: Authorized, reviewed: Reviewed) => void;
     readonly eventBytesMax: number;
+    readonly screen: Pick<ResponseScreen, 'screen'>;
+    /** Tells the upstream that what it asked under an id is refused; null where only ending the exchange tells it. */
+    readonly refuse: ((id: string | number) => void) | null;
     /** Called once, when the stream has ended in whatever way. */
     readonly onEnd: () => void;
   }) {
@@ -49,9 +50,9 @@ export class SseRelay implements ByteStream, OpenStream {
     this.authorized = options.authorized;
     this.#exchange = options.authorized.routed.received.exchange;
     this.#parser = new SseParser(options.eventBytesMax);
-    this.#isBridged = options.isBridged;
-    this.#observe = options.observe;
     this.#onEnd = options.onEnd;
+    this.#screen = options.screen;
+    this.#refuse = options.refuse;
   }
 
   /** The revision a legacy `initialize` on this stream agreed on. */
@@ -157,7 +158,14 @@ export class SseRelay implements ByteStream, OpenStream {
       const chunk = await this.#response.next();
       if (this.#ended) return;
       if (chunk === undefined) this.#upstreamEnded();
-      else for (const event of this.#parser.push(chunk)) this.#relay(event);
+      else {
+        for (const event of this.#parser.push(chunk)) {
+          const relayed = this.#relay(event);
+          // A long text is looked at in a thread; what comes after it waits, since order counts.
+          if (relayed !== undefined) await relayed;
+          if (this.#ended) return;
+        }
+      }
     } catch (thrown) {
       if (this.#ended) return;
       const error = toAppError(thrown);
@@ -167,23 +175,36 @@ export class SseRelay implements ByteStream, OpenStream {
     }
   }
 
-  #relay(received: SseEvent): void {
+  #relay(received: SseEvent): Promise<void> | undefined {
     const event = this.#owned(received);
     if (event.data === null || event.data === '') {
       this.#queue.push(event.raw);
-      return;
+      return undefined;
     }
     const data = Buffer.from(event.data);
-    const reviewed = reviewMessage(data, { authorized: this.authorized, isBridged: this.#isBridged });
-    this.#observe(this.authorized, reviewed);
-    if (reviewed.isAnswer) {
-      this.#answered = true;
-      this.#negotiated = reviewed.negotiated;
-      this.#exchange.outcome = reviewed.isError ? 'error' : 'success';
-      this.#exchange.rpcErrorCode = reviewed.rpcErrorCode;
+    const screened = this.#screen.screen(data, this.authorized);
+    if (screened instanceof Promise) return screened.then((late) => this.#deliver(event, data, late));
+    this.#deliver(event, data, screened);
+    return undefined;
+  }
+
+  #deliver(event: SseEvent, data: Buffer, screened: Screened): void {
+    // Ended while it was looked at.
+    if (this.#ended) return;
+    const { refusal, refusedId } = screened;
+    if (refusedId !== null) {
+      if (this.#refuse === null) throw new AppError('UPSTREAM_REQUEST_REFUSED');
+      this.#refuse(refusedId);
     }
-    if (reviewed.bytes === data) this.#queue.push(event.raw);
-    else if (reviewed.bytes !== null) this.#queue.push(withData(event, reviewed.bytes.toString('utf8')));
+    if (screened.isAnswer) {
+      if (refusal !== null) throw refusal;
+      this.#answered = true;
+      this.#negotiated = screened.negotiated;
+      this.#exchange.outcome = screened.isError ? 'error' : 'success';
+      this.#exchange.rpcErrorCode = screened.rpcErrorCode;
+    }
+    if (screened.bytes === data) this.#queue.push(event.raw);
+    else if (screened.bytes !== null) this.#queue.push(withData(event, screened.bytes.toString('utf8')));
   }
 
   /** The event with an id that only this client can come back with; a modern one cannot come back at all. */

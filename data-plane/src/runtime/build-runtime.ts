@@ -18,6 +18,9 @@ import {
   manifestHash,
   parseNetworks,
   type OAuthDocument,
+  type PoliciesDocument,
+  policyProblems,
+  PolicySet,
   principalShard,
   type PrincipalsDocument,
   selectorMatches,
@@ -65,6 +68,10 @@ interface LimitsPart {
   readonly kind: 'limits';
   readonly document: LimitsDocument;
 }
+interface PoliciesPart {
+  readonly kind: 'policies';
+  readonly policies: PolicySet;
+}
 interface KeysPart {
   readonly kind: 'keys';
   readonly sealing: Runtime['sealing'];
@@ -78,6 +85,7 @@ type Part = (
   | LimitsPart
   | KeysPart
   | OAuthPart
+  | PoliciesPart
 ) & {
   readonly hash: string;
 };
@@ -139,6 +147,7 @@ export function buildRuntime(
   const keys = parts.get('keys');
   const groups = parts.get('groups');
   const oauth = parts.get('oauth');
+  const policies = parts.get('policies');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
   const servers = indexServers(parts, previous, problems);
@@ -153,6 +162,7 @@ export function buildRuntime(
     ...principals,
     groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
+    policies: policies?.kind === 'policies' ? policies.policies : noPolicies,
     oauth: oauth?.kind === 'oauth' ? oauth.oauth : undefined,
     sealing: keys.sealing,
   };
@@ -233,6 +243,8 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
       return { kind: 'limits', hash, document };
     case 'oauth':
       return compileOAuth(key, hash, document, problems);
+    case 'policies':
+      return compilePolicies(key, hash, document, problems);
     case 'keys':
       return compileKeys(key, hash, document, problems);
     default:
@@ -276,6 +288,19 @@ function compileOAuth(key: string, hash: string, document: OAuthDocument, proble
     }
   });
   return { kind: 'oauth', hash, oauth: { document, keys } };
+}
+
+/** The same while there is none, so that what was found out about servers stays. */
+const noPolicies = new PolicySet([]);
+
+function compilePolicies(key: string, hash: string, { policies }: PoliciesDocument, problems: Problems): Part {
+  const seen = new Set<string>();
+  policies.forEach((policy, index) => {
+    if (seen.has(policy.id)) problems.add(key, `policies.${index}.id`, 'occurs twice');
+    seen.add(policy.id);
+    for (const { path, message } of policyProblems(policy)) problems.add(key, `policies.${index}.${path}`, message);
+  });
+  return { kind: 'policies', hash, policies: new PolicySet(policies) };
 }
 
 function compileKeys(key: string, hash: string, document: KeysDocument, problems: Problems): Part | undefined {

@@ -5,6 +5,7 @@ import type {
   Era,
   LimitsDocument,
   OAuthDocument,
+  PolicySet,
   PrincipalRecord,
   ServerDefinitions,
   ServerDocument,
@@ -52,6 +53,8 @@ export interface Runtime {
   /** Names of groups by id, as conditions see them. */
   readonly groupNames: ReadonlyMap<string, string>;
   readonly limits: LimitsDocument;
+  /** What is inspected; the same object while nothing of it changes. */
+  readonly policies: PolicySet;
   /** Undefined where nobody issues access tokens; the same object while nothing of it changes. */
   readonly oauth: OAuthRuntime | undefined;
   readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };

@@ -44,6 +44,7 @@ const record = (n: number): AuditRecord => ({
   firstByteMs: null,
   upstreamMs: null,
   upstreamRequests: null,
+  verdicts: null,
 });
 const refusal = (n: number): AuditRecord => ({ type: 'epochOpened', time: n, nodeId: 'node', build: 'x'.repeat(900) });
 

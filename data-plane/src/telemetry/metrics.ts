@@ -1,13 +1,16 @@
 import {
   type AuditOutcome,
+  type DetectorName,
   type MetricsRow,
   type MetricsWindow,
   metricsSigningText,
   metricsTargetCharactersMax,
   Sketch,
+  type Verdict,
 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { InspectionMetrics } from './inspection-metrics.ts';
 import type { BatchSigner } from './audit-shipper.ts';
 
 export const metricsWindowMs = 10_000;
@@ -54,6 +57,7 @@ export class Metrics {
   readonly #calls = new Map<string, Map<AuditOutcome, number>>();
   readonly #duration: Histogram;
   readonly #overhead: Histogram;
+  readonly #inspection: InspectionMetrics;
   #windowStart: number;
   #rows = new Map<string, Row>();
   readonly #pending: MetricsWindow[] = [];
@@ -89,7 +93,17 @@ export class Metrics {
       buckets,
       registers,
     });
+    this.#inspection = new InspectionMetrics(options.registry);
     this.#windowStart = this.#currentWindow();
+  }
+
+  /** A detector looked at a message, in so many milliseconds. */
+  inspected(detector: DetectorName, durationMs: number): void {
+    this.#inspection.inspected(detector, durationMs);
+  }
+
+  judged(exchange: { readonly slug: string | null }, verdict: Verdict): void {
+    this.#inspection.judged(exchange, verdict);
   }
 
   start(): void {

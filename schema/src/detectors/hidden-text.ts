@@ -71,7 +71,7 @@ function tagsOf(run: string): string {
 }
 
 interface Hidden {
-  readonly category: string;
+  readonly category: (typeof hiddenTextCategories)[number];
   readonly severity: FindingSeverity;
   readonly end: number;
 }
@@ -234,3 +234,14 @@ export function revealHiddenText(text: string): string {
   }
   return result + text.slice(at);
 }
+
+export const hiddenTextCategories = [
+  'unicodeTags',
+  'variationSelectors',
+  'terminalEscape',
+  'controlCharacter',
+  'zeroWidth',
+  'softHyphen',
+  'invisible',
+  'bidirectional',
+] as const;

@@ -467,3 +467,5 @@ function findingsInReading(reading: Reading, kind: TextKind): Finding[] {
     return [{ ...finding, ...reading.placeOf(start, end), severity }];
   });
 }
+
+export const injectionCategories: readonly string[] = [...new Set([...phrases, ...rules].map(({ name }) => name))];

@@ -1,10 +1,10 @@
 import { type DetectorName, type Finding, orderedFindings } from './finding.ts';
-import { findHiddenText } from './hidden-text.ts';
-import { findInjection, type TextKind } from './injection.ts';
-import { findLinks } from './links.ts';
-import { findPersonalData } from './personal-data.ts';
+import { findHiddenText, hiddenTextCategories } from './hidden-text.ts';
+import { findInjection, injectionCategories, type TextKind } from './injection.ts';
+import { findLinks, linkCategories } from './links.ts';
+import { findPersonalData, personalDataCategories } from './personal-data.ts';
 import { Readings } from './readings.ts';
-import { findSecrets } from './secrets.ts';
+import { findSecrets, secretCategories } from './secrets.ts';
 
 /** Raised where the same text may be found to hold something else: verdicts name it. */
 export const detectorsVersion = '2';
@@ -15,6 +15,15 @@ const detectors: Readonly<Record<DetectorName, (text: string, kind: TextKind, re
   personalData: (text, _kind, readings) => throughDisguise(text, findPersonalData, readings),
   injection: findInjection,
   link: (text, _kind, readings) => throughDisguise(text, findLinks, readings),
+};
+
+/** The kinds of what each finds. */
+export const detectorCategories: Readonly<Record<DetectorName, readonly string[]>> = {
+  hiddenText: hiddenTextCategories,
+  secret: secretCategories,
+  personalData: personalDataCategories,
+  injection: injectionCategories,
+  link: linkCategories,
 };
 
 /**

@@ -67,10 +67,10 @@ export function findLinks(text: string): Finding[] {
       add(finding('activeAddress', 'high', match.index, match[0].length));
     for (const match of text.matchAll(anyAddress)) add(linkFinding(match[0], match.index));
   }
-  return withoutOverlaps(findings, ({ category }) => order.indexOf(category));
+  return withoutOverlaps(findings, ({ category }) => linkCategories.indexOf(category));
 }
 
-const order = [
+export const linkCategories: readonly string[] = [
   'exfiltratingImage',
   'activeAddress',
   'exfiltratingLink',

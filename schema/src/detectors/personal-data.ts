@@ -210,6 +210,7 @@ const kinds: readonly {
 
 /** What a checksum vouches for comes before what looks like it. */
 const categories = kinds.map(({ category }) => category);
+export const personalDataCategories: readonly string[] = [...new Set(categories)];
 
 /**
  * Personal data with a form: card numbers (issuer and Luhn), IBANs (length and mod 97), formatted US social security

@@ -381,3 +381,5 @@ export function findSecrets(text: string): Finding[] {
 interface RankedFinding extends Finding {
   readonly rank: number;
 }
+
+export const secretCategories: readonly string[] = [...new Set(kinds.map(({ category }) => category))];

@@ -37,6 +37,8 @@ export interface DetectionResult {
   readonly durations: Readonly<Partial<Record<DetectorName, number>>>;
 }
 
+/** Stands for what came before on the stream, which cannot be changed any more. */
+const carriedText = -1;
 /** Found across two items of structured data only where its form cannot come about by chance. */
 const strongCategories = new Set(['cardNumber', 'iban', 'email']);
 
@@ -107,9 +109,8 @@ export function findInTexts(input: DetectionInput, monotonic: () => number): Det
   if (joined !== undefined) {
     for (const finding of inspect(joined.text)) {
       const places = joined.placesOf(finding.start, finding.end);
-      const carriedOver = finding.start < Math.min(seamLength, input.carried.length);
-      if (places.length + (carriedOver ? 1 : 0) < 2) continue;
-      const isProse = places.every(({ text }) => input.texts[text]?.role === 'text');
+      if (places.length < 2) continue;
+      const isProse = places.every(({ text }) => text === carriedText || input.texts[text]?.role === 'text');
       // What is whole by itself is not made another by its neighbours.
       if ((isProse || isStrong(finding)) && !found.overlaps(finding, places)) found.add(finding, places);
     }
@@ -136,13 +137,14 @@ class Found {
     );
   }
 
-  add({ detector, category, severity }: Finding, places: readonly TextPlace[]): void {
-    if (places.length === 0) return;
+  add({ detector, category, severity }: Finding, found: readonly TextPlace[]): void {
+    const places = found.filter(({ text }) => text !== carriedText);
     const key = `${detector} ${category} ${places.map(({ text, start, end }) => `${text}.${start}.${end}`).join(' ')}`;
-    if (this.#seen.has(key)) return;
-    this.#seen.add(key);
-    this.all.push({ detector, category, severity, places });
-    for (const place of places) {
+    if (places.length > 0 && !this.#seen.has(key)) {
+      this.#seen.add(key);
+      this.all.push({ detector, category, severity, places });
+    }
+    for (const place of found) {
       const of = `${detector} ${category} ${place.text}`;
       const known = this.#places.get(of);
       if (known === undefined) this.#places.set(of, [place]);
@@ -153,7 +155,10 @@ class Found {
 
 function listing({ texts, carried }: DetectionInput): Composition {
   const listed = new Composition();
-  if (carried !== '') listed.filler(`${carried.slice(-seamLength)}\n`);
+  if (carried !== '') {
+    listed.add(carriedText, carried.slice(-seamLength));
+    listed.filler('\n');
+  }
   for (const [index, { text, role }] of texts.entries()) {
     if (role !== 'text') continue;
     listed.add(index, text);
@@ -185,7 +190,7 @@ function endToEnd({ texts, carried }: DetectionInput): Composition | undefined {
   const data = [...texts.keys()].filter((index) => texts[index]?.role === 'data');
   if (prose.length + data.length < 2 && !(carried !== '' && prose.length > 0)) return undefined;
   const joined = new Composition();
-  joined.filler(carried.slice(-seamLength));
+  if (carried !== '') joined.add(carriedText, carried.slice(-seamLength));
   for (const index of [...prose, ...data]) {
     const text = texts[index]?.text ?? '';
     if (text.length <= 2 * seamLength) {

@@ -9,7 +9,8 @@ import type { PolicyDirection } from './policy.ts';
 export interface Inspection {
   readonly policies: readonly CompiledPolicy[];
   readonly direction: PolicyDirection;
-  readonly message: string;
+  /** Null where its bytes are no text. */
+  readonly message: string | null;
   /** Texts that go along with it outside of the message, by the name of their header. */
   readonly headers: readonly { readonly name: string; readonly text: string }[];
   readonly kind: TextKind;
@@ -20,8 +21,8 @@ export interface Inspection {
 export interface InspectionResult {
   readonly isBlocked: boolean;
   readonly verdicts: readonly Verdict[];
-  /** The message that goes on; the one given where nothing was changed. */
-  readonly message: string;
+  /** The message as it goes on; null where it is as it was given. */
+  readonly changed: string | null;
   /** New texts of headers, by name. */
   readonly headers: ReadonlyMap<string, string>;
   readonly labels: readonly string[];
@@ -37,9 +38,14 @@ export type Detect = (input: DetectionInput) => DetectionResult | Promise<Detect
  * that the policy sets for what is too large; a detector that fails blocks. Answers at once where `detect` does.
  */
 export function inspectMessage(inspection: Inspection, detect: Detect): InspectionResult | Promise<InspectionResult> {
+  const unruled = inspection.policies.filter(({ entry }) => entry.rules.length === 0);
+  const closed = failed(inspection, unruled, [], 'noRules');
+  if (closed.isBlocked) return closed;
+  const { message } = inspection;
+  if (message === null) return unlooked(inspection, inspection.policies, 'notInspectable');
   let texts: MessageText[];
   try {
-    texts = withHeaders(messageTexts(inspection.message), inspection.headers);
+    texts = withHeaders(messageTexts(message), inspection.headers);
   } catch (error) {
     if (!(error instanceof NotInspectable)) throw error;
     return unlooked(inspection, inspection.policies, 'notInspectable');
@@ -59,7 +65,7 @@ export function inspectMessage(inspection: Inspection, detect: Detect): Inspecti
   };
   const judge = (found: DetectionResult): InspectionResult =>
     judged(inspection, looking, texts, before.verdicts, found);
-  const fail = (): InspectionResult => failed(inspection, looking, before.verdicts);
+  const fail = (): InspectionResult => failed(inspection, looking, before.verdicts, 'notInspected');
   try {
     const found = detect(input);
     return found instanceof Promise ? found.then(judge).catch(fail) : judge(found);
@@ -77,8 +83,8 @@ function withHeaders(texts: MessageText[], headers: Inspection['headers']): Mess
   return [...texts, ...own.map(({ name, text }) => ({ ...placed, text, member: name, path: `header:${name}` }))];
 }
 
-function passed({ message, carried }: Inspection, verdicts: readonly Verdict[]): InspectionResult {
-  return { isBlocked: false, verdicts, message, headers: new Map(), labels: [], carried };
+function passed({ carried }: Inspection, verdicts: readonly Verdict[]): InspectionResult {
+  return { isBlocked: false, verdicts, changed: null, headers: new Map(), labels: [], carried };
 }
 
 function unlooked(
@@ -94,8 +100,9 @@ function failed(
   inspection: Inspection,
   policies: readonly CompiledPolicy[],
   before: readonly Verdict[],
+  reason: 'noRules' | 'notInspected',
 ): InspectionResult {
-  const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'failure', 'notInspected'));
+  const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'failure', reason));
   return { ...passed(inspection, [...before, ...verdicts]), isBlocked: verdicts.some(blocks) };
 }
 
@@ -116,7 +123,7 @@ function judged(
   return {
     isBlocked,
     verdicts: [...before, ...verdicts],
-    message: isChanged ? applyChanges(message, texts, changes) : message,
+    changed: isChanged && message !== null ? applyChanges(message, texts, changes) : null,
     headers: changedHeaders(inspection.headers, texts, changes),
     labels,
     carried: carryOver(carried, texts),

@@ -8,7 +8,7 @@ import { policyActions, type PolicyDirection, policyDirections, type PolicyRule,
 
 /** Verdicts of one exchange, and places of one verdict, that its record names. */
 export const verdictsMax = 64;
-const placesMax = 16;
+export const verdictPlacesMax = 16;
 const pathLengthMax = 256;
 
 /** What came of one policy's look at a message: never what was found itself. */
@@ -26,7 +26,7 @@ export const verdictSchema = z.strictObject({
   /** Kind of what was found, such as `githubToken`; or why. */
   reason: z.string(),
   severity: z.enum(findingSeverities).nullable(),
-  /** How many were found, and where, the first `placesMax`: in UTF-16 units of the text at the JSON pointer. */
+  /** How many were found, and where, the first `verdictPlacesMax`: in UTF-16 units of the text at the JSON pointer. */
   count: z.number().int().nonnegative(),
   places: z.array(
     z.strictObject({ path: z.string(), start: z.number().int().nonnegative(), end: z.number().int().nonnegative() }),
@@ -92,7 +92,7 @@ export function judgeMessage(
       count: group.length,
       places: group
         .flatMap(({ places }) => places)
-        .slice(0, placesMax)
+        .slice(0, verdictPlacesMax)
         .map(({ text, start, end }) => ({ path: paths(text), start, end })),
       durationMs: durations[rule.detector] ?? 0,
     }),

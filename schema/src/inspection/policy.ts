@@ -69,8 +69,8 @@ export const policyEntrySchema = z.strictObject({
   id,
   mode: z.enum(['enforce', 'shadow']),
   match: policyMatch,
-  /** At most one that covers a finding decides it: the first. */
-  rules: z.array(policyRule).min(1).max(policyRulesMax),
+  /** The first that covers a finding decides it. Without any, nothing that the policy is about passes. */
+  rules: z.array(policyRule).max(policyRulesMax),
   inspectedLengthMax: z.number().int().min(inspectedLengthMin).max(inspectedLengthMax),
   onTooLarge: z.enum(tooLargeOutcomes),
 });
@@ -135,7 +135,7 @@ function covers(earlier: PolicyRule, later: PolicyRule): boolean {
 }
 
 /** What is acted on where a rule says nothing: e-mail addresses count, a faint likeness of a demand does not. */
-const severityMinDefaults = {
+export const severityMinDefaults = {
   hiddenText: 'medium',
   secret: 'medium',
   personalData: 'low',

@@ -10,3 +10,4 @@ export * from './log.ts';
 export * from './operations.ts';
 export * from './queues.ts';
 export * from './sealing.ts';
+export * from './worker.ts';

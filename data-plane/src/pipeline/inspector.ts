@@ -1,0 +1,131 @@
+import { isUtf8 } from 'node:buffer';
+import {
+  AppError,
+  type CompiledPolicy,
+  type DetectionInput,
+  type DetectionResult,
+  type DetectorName,
+  findInTexts,
+  inspectMessage,
+  type InspectionResult,
+  matchingPolicies,
+  type PolicyDirection,
+  type Verdict,
+  verdictPlacesMax,
+  verdictsMax,
+} from '@sallyport/schema';
+import type { Log } from '@sallyport/schema/platform';
+import type { Authorized, Exchange } from './exchange.ts';
+
+/** More text than this is looked at in a thread, in UTF-16 units: the event loop would be kept from others. */
+const inlineLengthMax = 16_384;
+
+export interface InspectorOptions {
+  readonly pool: { detect(input: DetectionInput): Promise<DetectionResult> };
+  readonly metrics: {
+    /** A detector looked at a message, in so many milliseconds. */
+    inspected(detector: DetectorName, durationMs: number): void;
+    judged(exchange: Pick<Exchange, 'server' | 'slug'>, verdict: Verdict): void;
+  };
+  readonly monotonic: () => number;
+  readonly log: Pick<Log, 'warn'>;
+}
+
+/** A message that is looked at, and what of its stream came before. */
+export interface InspectedMessage {
+  readonly bytes: Buffer;
+  readonly headers?: readonly { readonly name: string; readonly text: string }[];
+  readonly carried?: string;
+}
+
+/** The policies of the pinned configuration that are about an exchange; null where none is, which costs one lookup. */
+export function policiesFor(authorized: Authorized, direction: PolicyDirection): readonly CompiledPolicy[] | null {
+  const { routed, target } = authorized;
+  const policies = routed.runtime.policies.of(routed.server.document);
+  if (policies === null) return null;
+  const { principal } = routed.authenticated;
+  const matching = matchingPolicies(policies[direction], { principal, target, definitions: routed.server.definitions });
+  return matching.length === 0 ? null : matching;
+}
+
+/** Looks at the messages of exchanges under the policies that are about them, and notes what came of it. */
+export class Inspector {
+  readonly #options: InspectorOptions;
+
+  constructor(options: InspectorOptions) {
+    this.#options = options;
+  }
+
+  /** Answers at once where the text is short. Never rejects: what could not be looked at is blocked. */
+  inspect(
+    authorized: Authorized,
+    direction: PolicyDirection,
+    policies: readonly CompiledPolicy[],
+    { bytes, headers = [], carried = '' }: InspectedMessage,
+  ): InspectionResult | Promise<InspectionResult> {
+    const { exchange } = authorized.routed.received;
+    const message = isUtf8(bytes) ? bytes.toString('utf8') : null;
+    const kind = authorized.rule?.list === undefined ? ('content' as const) : ('definition' as const);
+    const result = inspectMessage({ policies, direction, message, headers, kind, carried }, this.#detect);
+    return result instanceof Promise
+      ? result.then((late) => this.#noted(exchange, late))
+      : this.#noted(exchange, result);
+  }
+
+  /** Notes what was decided about an exchange apart from policies. */
+  note(exchange: Exchange, verdict: Verdict): void {
+    this.#options.metrics.judged(exchange, verdict);
+    exchange.verdicts = withVerdict(exchange.verdicts ?? [], verdict);
+  }
+
+  #noted(exchange: Exchange, result: InspectionResult): InspectionResult {
+    for (const verdict of result.verdicts) this.note(exchange, verdict);
+    return result;
+  }
+
+  readonly #detect = (input: DetectionInput): DetectionResult | Promise<DetectionResult> => {
+    const length = input.texts.reduce((sum, { text }) => sum + text.length, input.carried.length);
+    if (length > inlineLengthMax) return this.#options.pool.detect(input).then(this.#timed, this.#failed);
+    try {
+      return this.#timed(findInTexts(input, this.#options.monotonic));
+    } catch (error) {
+      return this.#failed(error);
+    }
+  };
+
+  readonly #failed = (error: unknown): never => {
+    this.#options.log.warn({ err: error }, 'a message could not be inspected');
+    throw error;
+  };
+
+  readonly #timed = (result: DetectionResult): DetectionResult => {
+    for (const [name, durationMs] of Object.entries(result.durations)) {
+      this.#options.metrics.inspected(name as DetectorName, durationMs);
+    }
+    return result;
+  };
+}
+
+/** Verdicts of one kind are one, with how many they are: a stream that goes on for hours has a record of bounded size. */
+function withVerdict(verdicts: readonly Verdict[], verdict: Verdict): readonly Verdict[] {
+  const at = verdicts.findIndex((known) => isOfOneKind(known, verdict));
+  const known = verdicts[at];
+  if (known === undefined) return verdicts.length < verdictsMax ? [...verdicts, verdict] : verdicts;
+  const places = [...known.places, ...verdict.places].slice(0, verdictPlacesMax);
+  const durationMs = known.durationMs + verdict.durationMs;
+  return verdicts.with(at, { ...known, count: known.count + verdict.count, places, durationMs });
+}
+
+function isOfOneKind(one: Verdict, other: Verdict): boolean {
+  return (['policyId', 'mode', 'direction', 'detector', 'decision', 'reason'] as const).every(
+    (member) => one[member] === other[member],
+  );
+}
+
+/** What the sender of a blocked message is told: which detector, never what it found. */
+export function blockedError({ verdicts }: InspectionResult): AppError {
+  const blocking = verdicts.filter(({ decision, mode }) => decision === 'block' && mode === 'enforce');
+  if (blocking.some(({ detector }) => detector === 'failure')) return new AppError('INSPECTION_FAILED');
+  const detectors = [...new Set(blocking.map(({ detector }) => detector))].sort();
+  return new AppError('BLOCKED_BY_POLICY', { data: { detectors } });
+}
