@@ -184,6 +184,92 @@ describe('who cannot grant does not come by the tools of another', () => {
   });
 });
 
+describe('who cannot grant does not change what he may use', () => {
+  const groupWork = ['group:read', 'group:write'];
+  const accountWork = [...groupWork, 'serviceAccount:read', 'serviceAccount:write'];
+  const change = (name: string, id: string, principalIds: readonly string[], key: string): Promise<GraphqlAnswer> =>
+    run(name, 'GroupMembersInput', { id, principalIds }, key);
+
+  test('by leaving a group to which something is denied, nor by ending it', async () => {
+    const attacker = await person('leaves groups', groupWork);
+    const other = await person('another member');
+    const id = await group('restricted');
+    await done('addGroupMembers', 'GroupMembersInput', { id, principalIds: [attacker.id, other.id] });
+    expect(codeOf(await change('removeGroupMembers', id, [other.id, attacker.id], attacker.key))).toBe('FORBIDDEN');
+    const items = [{ id, remove: [attacker.id.toUpperCase()] }];
+    const many = await run('changeGroupMembers', 'ChangeGroupMembersInput', { items }, attacker.key);
+    expect(codeOf(many)).toBe('FORBIDDEN');
+    expect(codeOf(await run('deleteGroup', 'DeleteGroupInput', { id }, attacker.key))).toBe('FORBIDDEN');
+    expect((await change('removeGroupMembers', id, [other.id], attacker.key)).errors).toEqual([]);
+    // To be passed over is no change.
+    const elsewhere = await group('not his');
+    expect((await change('removeGroupMembers', elsewhere, [attacker.id], attacker.key)).errors).toEqual([]);
+    expect((await run('deleteGroup', 'DeleteGroupInput', { id: elsewhere }, attacker.key)).errors).toEqual([]);
+  });
+
+  test('by an account of his, which adds him or another of his accounts', async () => {
+    const attacker = await person('answers for accounts');
+    const [acting, sibling] = [await account('acts', attacker.id), await account('sibling', attacker.id)];
+    roleNumber += 1;
+    const roleId = await done('createRole', 'CreateRoleInput', { name: `role ${roleNumber}`, permissions: groupWork });
+    await done('assignRole', 'RoleInput', { principalId: acting, roleId });
+    const key = await keyOf(acting);
+    const id = await group('with tools');
+    for (const principalId of [attacker.id, sibling, acting]) {
+      expect([principalId, codeOf(await change('addGroupMembers', id, [principalId], key))]).toEqual([
+        principalId,
+        'FORBIDDEN',
+      ]);
+    }
+    await done('addGroupMembers', 'GroupMembersInput', { id, principalIds: [attacker.id] });
+    expect(codeOf(await run('updateGroup', 'UpdateGroupInput', { id, name: 'finance' }, key))).toBe('FORBIDDEN');
+  });
+
+  test('by a key for the API that he made in the name of somebody else', async () => {
+    const attacker = await person('makes keys of others', [...accountWork, 'apiKey:write']);
+    const bob = await person('has his name used', accountWork);
+    const key = await keyOf(bob.id, attacker.key);
+    const id = await group('with others');
+    expect(codeOf(await change('addGroupMembers', id, [attacker.id], key))).toBe('FORBIDDEN');
+    // Who made the key that makes keys may grant: it is no way round for him.
+    expect((await change('addGroupMembers', id, [plane.userId], bob.key)).errors).toEqual([]);
+    const ofBob = await account('an account of his', bob.id);
+    const taking = { id: ofBob, ownerId: attacker.id };
+    expect(codeOf(await run('updateServiceAccount', 'UpdateServiceAccountInput', taking, key))).toBe('FORBIDDEN');
+  });
+
+  test('by an account that he gave away after he made a key for it', async () => {
+    const permissions = [...accountWork, 'apiKey:write'];
+    const attacker = await person('gives accounts away', permissions);
+    const victim = await person('gets an account');
+    const whole = await keyOf(attacker.id, undefined, { scopes: ['API', 'MCP'] });
+    const gift = await account('gift', attacker.id);
+    await keyOf(gift, whole, { scopes: ['MCP'] });
+    const given = { id: gift, ownerId: victim.id };
+    expect((await run('updateServiceAccount', 'UpdateServiceAccountInput', given, whole)).errors).toEqual([]);
+    const id = await group('with more tools');
+    expect(codeOf(await change('addGroupMembers', id, [gift], whole))).toBe('FORBIDDEN');
+    expect((await change('addGroupMembers', id, [victim.id], whole)).errors).toEqual([]);
+  });
+
+  test('by an account that he gave away with a client that acts as it', async () => {
+    const permissions = [...accountWork, 'apiKey:write', 'oauthClient:read', 'oauthClient:write'];
+    const attacker = await person('gives clients away', permissions);
+    const whole = await keyOf(attacker.id, undefined, { scopes: ['API', 'MCP'] });
+    const serviceAccountId = await account('gift with a client', attacker.id);
+    const input = { name: 'client', authentication: 'SECRET', serviceAccountId };
+    const made = await run('createOAuthClient', 'CreateOAuthClientInput', input, whole, 'client { id }');
+    expect(made.errors).toEqual([]);
+    const given = { id: serviceAccountId, ownerId: plane.userId };
+    const giving = (key?: string): Promise<GraphqlAnswer> =>
+      run('updateServiceAccount', 'UpdateServiceAccountInput', given, key);
+    expect((await giving(whole)).errors[0]?.extensions.violations?.[0]?.path).toBe('input.ownerId');
+    const { id } = made.data.done.client;
+    expect((await run('deleteOAuthClient', 'DeleteOAuthClientInput', { id }, whole)).errors).toEqual([]);
+    expect((await giving(whole)).errors).toEqual([]);
+  });
+});
+
 describe('two people for a guarded role', () => {
   test('are not one who proposes with a key that he made for another, and not keys without the role', async () => {
     const lifetimeMs = 3_600_000;

@@ -251,6 +251,22 @@ describe('roles limited to servers', () => {
     expect(codeOf(await retitle(mine, editor.key))).toBe('FORBIDDEN');
   });
 
+  test('nobody brings a server into service, or keeps it there, by way of labels with which he may approve it', async () => {
+    const editor = await person('approves sandboxes');
+    await assign({ principalId: editor.id, role: 'EDITOR' });
+    const roleId = await role('approves', ['server:approve']);
+    const sandbox = [{ key: 'env', value: 'sandbox' }];
+    expect((await assign({ principalId: editor.id, roleId, serverLabels: sandbox })).errors).toEqual([]);
+    const team = await group('the team of the sandbox');
+    await join(team, editor.id);
+    const id = await server({ env: 'sandbox' }, team);
+    await sql`update servers set lifecycle = 'approved', protocol_revisions = '{2025-11-25}' where id = ${id}`;
+    const more = [...sandbox, { key: 'tier', value: 'one' }];
+    expect((await retitle(id, editor.key, { labels: more })).errors).toEqual([]);
+    const production = [{ key: 'env', value: 'production' }];
+    expect(codeOf(await retitle(id, editor.key, { labels: production }))).toBe('FORBIDDEN');
+  });
+
   test('labels of a server in service are changed by those who may approve it', async () => {
     const editor = await person('an editor by label');
     const labels = [{ key: 'team', value: 'served' }];

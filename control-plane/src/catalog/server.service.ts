@@ -301,7 +301,11 @@ export class ServerService {
         if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
         const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
         const reachesMore = goesElsewhere || opensMore || !sameLabels(fields.labels, before.labels);
-        if (isServed(before.lifecycle) && reachesMore) ctx.authorize('server:approve', before);
+        if (isServed(before.lifecycle) && reachesMore) {
+          ctx.authorize('server:approve', before);
+          // Labels say who may approve it: nobody approves by way of others what he could not with these.
+          ctx.authorize('server:approve', fields);
+        }
         // Whoever sets it decides what is approved later.
         if (fields.autoApproval !== before.autoApproval) ctx.authorize('server:approve', before);
         moved ||= isRedone;

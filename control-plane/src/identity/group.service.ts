@@ -1,8 +1,7 @@
 import { AppError } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, inArray, isNull, ne, or, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, inArray, isNull, ne, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
-import { isPermitted } from '../access/rights.ts';
 import type { RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
@@ -15,6 +14,7 @@ import { assertRevision, isUuid, mutate, type MutationOptions } from '../databas
 import { containsWords } from '../database/text-search.ts';
 import { descriptionLengthMax, nameLengthMax, Violations } from '../database/violations.ts';
 import { groupMembers, type GroupRow, groups, groupText, type PrincipalRow, principals } from './identity.tables.ts';
+import { membersAmong, named, refuseOwnMemberships } from './own-access.service.ts';
 
 /** Most principals one mutation adds to or removes from a group. */
 export const membersPerMutationMax = 500;
@@ -84,7 +84,7 @@ export async function groupExists(reader: Reader, id: string): Promise<boolean> 
 export interface GroupServiceDependencies {
   readonly database: Database;
   readonly grants: Pick<GrantService, 'deleteFor'>;
-  readonly roles: Pick<RoleService, 'rightsOfGroup' | 'assertCovers' | 'removeFromGroup'>;
+  readonly roles: Pick<RoleService, 'rightsOf' | 'rightsOfGroup' | 'assertCovers' | 'removeFromGroup' | 'owners'>;
   /** How many servers the group owns. */
   readonly serversOwned: (reader: Reader, groupId: string) => Promise<number>;
 }
@@ -219,8 +219,9 @@ export class GroupService {
       if (typeof input.name === 'string') await this.checkName(tx, found, input.name, before.id);
       found.assertNone();
       // Conditions of grants know a group by its name.
-      if (typeof input.name === 'string' && input.name !== before.name)
-        await this.refuseOwnRenaming(tx, ctx, before.id);
+      if (typeof input.name === 'string' && input.name !== before.name) {
+        await refuseOwnMemberships(tx, ctx, this.deps.roles, membersAmong(before.id));
+      }
       return { name: input.name ?? before.name, description: input.description ?? before.description };
     });
   }
@@ -230,6 +231,7 @@ export class GroupService {
     ctx.authorize('group:write');
     return this.change(ctx, input, 'group.delete', async (tx, before) => {
       await this.assertMayManage(tx, ctx, before.id);
+      await refuseOwnMemberships(tx, ctx, this.deps.roles, membersAmong(before.id));
       const owned = await this.deps.serversOwned(tx, before.id);
       if (owned > 0) {
         const message = `still owns ${owned} server(s): give them another owner group first`;
@@ -331,7 +333,10 @@ export class GroupService {
       }
       found.assertNone();
       for (const { before } of located) await this.assertMayManage(tx, ctx, before.id);
-      await this.refuseOwnAddition(tx, ctx, [...new Set(located.flatMap(({ item }) => item.add))]);
+      for (const { item, before } of located) {
+        const whose = sql`${named(item.add)} union ${membersAmong(before.id, item.remove)}`;
+        await refuseOwnMemberships(tx, ctx, this.deps.roles, whose);
+      }
       const rows: GroupRow[] = [];
       for (const { item, before } of located) {
         const added = await this.writeMembers(tx, ctx, before, 'group.addMembers', item.add);
@@ -383,41 +388,6 @@ export class GroupService {
     const owns = (await serversOwned(tx, groupId)) > 0;
     const permissions = owns ? new Set(rights.permissions).add('server:writeOwn') : rights.permissions;
     roles.assertCovers(ctx, { ...rights, permissions });
-  }
-
-  /** A group may have grants: who cannot make grants does not get at them by joining, himself or by his accounts. */
-  private async refuseOwnAddition(tx: Transaction, ctx: Context, ids: readonly string[]): Promise<void> {
-    if (ids.length === 0 || isPermitted(ctx.actor, 'grant:write')) return;
-    const own = ctx.actor.principalId;
-    const [joining] = await tx
-      .select({ id: principals.id })
-      .from(principals)
-      .where(and(inArray(principals.id, [...ids]), or(eq(principals.id, own), eq(principals.ownerId, own))))
-      .limit(1);
-    if (joining === undefined) return;
-    throw new AppError('FORBIDDEN', {
-      internal: `${own} tried to add itself or an account of its own to a group`,
-      publicMessage: 'Nobody may add himself or his service accounts to a group without the permission grant:write.',
-    });
-  }
-
-  private async refuseOwnRenaming(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
-    const rows = await tx
-      .select({ id: groupMembers.principalId })
-      .from(groupMembers)
-      .innerJoin(principals, eq(principals.id, groupMembers.principalId))
-      .where(
-        and(
-          eq(groupMembers.groupId, groupId),
-          or(eq(principals.id, ctx.actor.principalId), eq(principals.ownerId, ctx.actor.principalId)),
-        ),
-      )
-      .limit(1);
-    await this.refuseOwnAddition(
-      tx,
-      ctx,
-      rows.map(({ id }) => id),
-    );
   }
 
   private checkTexts(found: Violations, input: Pick<UpdateGroup, 'name' | 'description'>): void {

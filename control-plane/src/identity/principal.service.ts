@@ -2,7 +2,6 @@ import { AppError, type Role } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import type { GrantService } from '../access/grant.service.ts';
-import { isPermitted } from '../access/rights.ts';
 import type { OwnerLookup, Person } from '../access/owner.service.ts';
 import type { PrincipalLookup, RoleService } from '../access/role.service.ts';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -23,6 +22,7 @@ import {
   principals,
   principalText,
 } from './identity.tables.ts';
+import { refuseTaking } from './own-access.service.ts';
 import { scimUsers } from './scim/scim.tables.ts';
 
 /** Issuer of users that exist only here. */
@@ -120,15 +120,6 @@ function endsEarlier(before: PrincipalRow, changed: Partial<typeof principals.$i
   const isDisabled = before.status === 'active' && status === 'disabled';
   const isShorter = expiresAt !== null && (before.expiresAt === null || expiresAt < before.expiresAt);
   return isDisabled || isShorter || ownerId !== before.ownerId || (deletedAt ?? null) !== null;
-}
-
-/** An account may have grants, and makes keys for whoever answers for it: it is its owner's, or the granter's, to give away. */
-function refuseTaking({ actor }: Context, before: PrincipalRow, ownerId: string): void {
-  const isSame = before.ownerId === ownerId.toLowerCase();
-  if (isSame || before.ownerId === actor.principalId || isPermitted(actor, 'grant:write')) return;
-  throw new AppError('FORBIDDEN', {
-    internal: `${actor.principalId} lacks grant:write to give ${before.id} another owner`,
-  });
 }
 
 /** Whether the row could act at some time after `sinceMs`; of one that is disabled its last change counts. */
@@ -273,7 +264,7 @@ export class PrincipalService {
         found.expiry('input.expiresAt', input.expiresAt, ctx.clock.now(), serviceAccountLifetimeMsMax);
         if (typeof input.ownerId === 'string') {
           await this.ownerFor(tx, ctx, found, input.ownerId);
-          refuseTaking(ctx, before, input.ownerId);
+          await refuseTaking(tx, ctx, this.roles, found, before, input.ownerId);
         }
       }
       found.assertNone();
