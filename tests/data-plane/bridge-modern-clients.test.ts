@@ -245,6 +245,22 @@ describe('a call in which the server asks', () => {
     expect(result).toMatchObject({ resultType: 'complete', content: [{ text: JSON.stringify([accepted]) }] });
   });
 
+  test('is parked although the server let go of that stream before, idle or under way', async () => {
+    const dropStreams = async (): Promise<void> => {
+      await waitFor('a stream to let go of', () => upstream.streams.size > 0);
+      for (const stream of upstream.streams) stream.end();
+      await waitFor('the end of all streams', () => upstream.streams.size === 0);
+    };
+    const { requestState, inputRequests } = await parkedState('askAside');
+    await resultOf(call('askAside', { requestState, inputResponses: answersTo(inputRequests) }));
+    await dropStreams();
+    const first = await parkedState('askAside');
+    await dropStreams();
+    const back = { requestState: first.requestState, inputResponses: answersTo(first.inputRequests) };
+    expect((await resultOf(call('askAside', back))).result.resultType).toBe('complete');
+    await parkedState('askAside');
+  });
+
   test('does not ask a client that cannot answer [P67]', async () => {
     const asked = await resultOf(call('ask', {}, {}));
     expect(asked.result.resultType).toBe('complete');
@@ -329,4 +345,27 @@ test('a listen is acknowledged with what the server offers, and tells of it by i
     { method: 'notifications/resources/updated', params: { uri: 'file://a', ...tagged } },
   ]);
   await waitFor('the end of its session', () => upstream.told.at(-1)?.httpMethod === 'DELETE');
+});
+
+test('a listen outlives a moment in which there is no stream to be had', async () => {
+  const notifications = { resourceSubscriptions: ['file://a'] };
+  const controller = new AbortController();
+  let text = '';
+  const listening = send(node.url('old'), {
+    ...modern('subscriptions/listen', { notifications }),
+    signal: controller.signal,
+    onChunk: (chunk) => (text += chunk),
+  }).catch(() => undefined);
+  await waitFor('the acknowledgement', () => eventsOf(text).length === 1 && upstream.streams.size > 0);
+  const asked = upstream.told.filter(({ httpMethod }) => httpMethod === 'GET').length;
+  upstream.refuseStreams(503);
+  for (const stream of upstream.streams) stream.end();
+  await waitFor('another attempt', () => upstream.told.filter(({ httpMethod }) => httpMethod === 'GET').length > asked);
+  upstream.refuseStreams(undefined);
+  await waitFor('a stream again', () => upstream.streams.size > 0);
+  upstream.announce({ method: 'notifications/resources/updated', params: { uri: 'file://a' } });
+  await waitFor('the news', () => eventsOf(text).length === 2);
+  expect(eventsOf(text)[1]).toMatchObject({ method: 'notifications/resources/updated', params: { uri: 'file://a' } });
+  controller.abort();
+  await listening;
 });

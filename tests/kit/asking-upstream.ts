@@ -36,6 +36,8 @@ export interface AskingUpstream {
   announce(notification: { readonly method: string; readonly params?: object }): void;
   /** Takes the answers to its questions and goes on with nothing, from now on. */
   holdAnswers(): void;
+  /** Answers whoever wants a stream that belongs to no call with this status, until it is undefined. */
+  refuseStreams(status: number | undefined): void;
   /** Streams that belong to no call. */
   readonly streams: ReadonlySet<ServerResponse>;
   stop(): Promise<void>;
@@ -90,6 +92,9 @@ export async function startAskingUpstream(options: {
     holdAnswers: () => {
       upstream.holdsAnswers = true;
     },
+    refuseStreams: (status) => {
+      upstream.streamStatus = status;
+    },
     stop: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -102,6 +107,7 @@ abstract class Upstream {
   readonly executions = new Map<string, number>();
   readonly sessions = new Set<string>();
   holdsAnswers = false;
+  streamStatus: number | undefined;
   readonly streams = new Set<ServerResponse>();
   protected readonly listenIds = new Map<ServerResponse, string | number>();
 
@@ -173,6 +179,7 @@ class LegacyUpstream extends Upstream {
       return void response.writeHead(200).end();
     }
     if (httpMethod === 'GET') {
+      if (this.streamStatus !== undefined) return void response.writeHead(this.streamStatus).end();
       response.writeHead(200, { 'content-type': 'text/event-stream' }).flushHeaders();
       this.streams.add(response);
       response.once('close', () => this.streams.delete(response));

@@ -10,6 +10,9 @@ const idlePerKeyMax = 8;
 export const idlePerPrincipalMax = 64;
 export const idleMax = 1_000;
 
+/** Waited before the stream of a session in use is opened again, in milliseconds. */
+const reopenMs = 500;
+
 /** A session in the hands of one call. */
 export interface Lease {
   readonly channel: LegacyChannel;
@@ -139,6 +142,7 @@ class Entry implements Lease {
   onMessage: ((message: JsonObject) => void) | undefined;
   #isOver = false;
   #isListening = false;
+  /** Of the session's idle time; while it is in use, of its stream. */
   #timer: NodeJS.Timeout | undefined;
 
   constructor(
@@ -158,6 +162,7 @@ class Entry implements Lease {
   release(): void {
     if (this.#isOver) return;
     this.onMessage = undefined;
+    clearTimeout(this.#timer);
     this.#returned(this);
   }
 
@@ -180,18 +185,24 @@ class Entry implements Lease {
     clearTimeout(this.#timer);
   }
 
-  /** Reads what belongs to no request, as long as the upstream offers it; a session works without. */
+  /** Reads what belongs to no request, as long as the upstream offers it; a session works without. Never rejects. */
   listen(terms: CallTerms): void {
-    if (this.#isListening) return;
+    if (this.#isListening || this.#isOver) return;
     this.#isListening = true;
-    const own = { ...terms, signal: this.#closing.signal };
-    const read = async (): Promise<void> => {
-      const messages = await this.channel.listen(own);
-      if (messages !== null) await this.#read(messages, own);
-    };
-    read().catch((error: unknown) => {
-      if (toAppError(error).code === 'SESSION_NOT_FOUND') this.discard();
-    });
+    void this.#follow({ ...terms, signal: this.#closing.signal });
+  }
+
+  async #follow(terms: CallTerms): Promise<void> {
+    try {
+      const messages = await this.channel.listen(terms);
+      if (messages === null) return;
+      await this.#read(messages, terms);
+    } catch (error) {
+      if (toAppError(error).code === 'SESSION_NOT_FOUND') return this.discard();
+    }
+    // Servers and what is before them let go of quiet streams. The call that has the session may still be asked there.
+    this.#isListening = false;
+    if (this.onMessage !== undefined) this.#timer = setTimeout(() => this.listen(terms), reopenMs).unref();
   }
 
   async #read(messages: MessageStream, terms: CallTerms): Promise<void> {

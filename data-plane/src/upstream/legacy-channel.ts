@@ -50,7 +50,10 @@ export interface LegacyChannel {
   request(message: JsonObject, terms: CallTerms): Promise<MessageStream>;
   /** Sends a notification or response. Resolves when the upstream has taken it. @throws AppError UPSTREAM_… */
   post(message: JsonObject, terms: CallTerms): Promise<void>;
-  /** Messages that belong to no request of ours; null where the upstream offers no such stream. @throws AppError UPSTREAM_… */
+  /**
+   * Messages that belong to no request of ours; null where the upstream offers no such stream.
+   * @throws AppError UPSTREAM_…, also where it cannot be said just now
+   */
   listen(terms: CallTerms): Promise<MessageStream | null>;
   /** Ends the session at the upstream, if it keeps one, in the background. */
   close(): void;

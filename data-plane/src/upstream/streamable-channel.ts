@@ -110,7 +110,12 @@ class StreamableChannel implements LegacyChannel {
       response.abort(new AppError('SESSION_NOT_FOUND'));
       throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
     }
-    if (response.status >= 400 && response.status !== 401 && response.status !== 403) {
+    const { status } = response;
+    if (isPassing(status)) {
+      await drained(response);
+      throw new AppError('UPSTREAM_UNREACHABLE', { internal: `status ${status} for the stream of a session` });
+    }
+    if (status >= 400 && status !== 401 && status !== 403) {
       response.abort(new AppError('UPSTREAM_PROTOCOL', { internal: 'no stream is offered' }));
       return null;
     }
@@ -242,6 +247,11 @@ async function send(
     },
     terms.signal,
   );
+}
+
+/** What is said of a moment, mostly by something before the server: whether it offers a stream shows later. */
+function isPassing(status: number): boolean {
+  return status === 429 || (status >= 502 && status <= 504);
 }
 
 /** Reads what nobody wants, so that the connection can be used again. */
