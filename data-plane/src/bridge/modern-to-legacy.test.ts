@@ -1,7 +1,13 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import type { JsonObject } from '../mcp/envelope.ts';
-import { ModernToLegacy, type ModernToLegacyEffect, type ModernToLegacyEvent } from './modern-to-legacy.ts';
+import {
+  ModernToLegacy,
+  type ModernToLegacyEffect,
+  type ModernToLegacyEvent,
+  notificationsLengthMax,
+  questionsLengthMax,
+} from './modern-to-legacy.ts';
 
 const elicit = (id: string | number): JsonObject => ({
   jsonrpc: '2.0',
@@ -197,4 +203,29 @@ test('a response that came while the client was away is given on its return', ()
     { type: 'answer', message: { id: 'c1', result: { resultType: 'complete', content: [] } } },
   ]);
   expect(machine.isDone).toBe(true);
+});
+
+test('an upstream that floods a call whose client is away fills a bounded memory', () => {
+  const machine = machineFor();
+  machine.start();
+  machine.handle({ type: 'upstreamMessage', message: elicit(1) });
+  machine.handle({ type: 'settled' });
+  const data = 'x'.repeat(notificationsLengthMax / 4);
+  for (let at = 0; at < 64; at++) {
+    const message = { jsonrpc: '2.0', method: 'notifications/message', params: { level: 'error', data, at } };
+    machine.handle({ type: 'upstreamMessage', message });
+  }
+  const [effect] = machine.handle({ type: 'resumed', id: 'c1', responses: { r1_elicitation: { action: 'decline' } } });
+  expect(effect).toMatchObject({ type: 'deliver', message: { params: { at: 61 } } });
+});
+
+test('an upstream whose questions are too long together is told so', () => {
+  const machine = machineFor();
+  machine.start();
+  const message = 'x'.repeat(questionsLengthMax / 2);
+  const asked = [1, 2].map((id) => {
+    const params = { message, requestedSchema: { type: 'object', properties: {} } };
+    return machine.handle({ type: 'upstreamMessage', message: { id, method: 'elicitation/create', params } });
+  });
+  expect(asked).toMatchObject([[{ type: 'settle' }], [{ type: 'post', message: { id: 2, error: { code: -32603 } } }]]);
 });

@@ -14,8 +14,11 @@ import {
 
 /** Questions a call may have open at once; more are refused toward the upstream. */
 export const questionsOpenMax = 16;
-/** Notifications kept for a client that is away answering; the oldest go first. */
+/** Of all those questions, in characters of JSON. */
+export const questionsLengthMax = 2 * 1024 * 1024;
+/** Notifications kept for a client that is away answering, in number and in characters; the oldest go first. */
 export const notificationsKeptMax = 64;
+export const notificationsLengthMax = 256 * 1024;
 
 /** What happens to a bridged call of a modern client. */
 export type ModernToLegacyEvent =
@@ -73,6 +76,7 @@ interface Question {
   readonly id: unknown;
   readonly method: string;
   readonly params: JsonObject;
+  readonly length: number;
 }
 
 const internalError = -32603;
@@ -94,7 +98,8 @@ export class ModernToLegacy {
   #rounds = 0;
   /** Open, by the key the client knows each by. */
   readonly #questions = new Map<string, Question>();
-  #kept: JsonObject[] = [];
+  #questionsLength = 0;
+  #kept: { readonly message: JsonObject; readonly length: number }[] = [];
   /** The upstream's response that came while nobody was there to take it. */
   #outcome: JsonObject | undefined;
 
@@ -162,8 +167,16 @@ export class ModernToLegacy {
     if (method === 'notifications/cancelled') return this.#withdrawn(params['requestId']);
     if (method === 'notifications/message' && !this.#isWanted(params['level'])) return [];
     if (this.#attached !== undefined) return [{ type: 'deliver', message }];
-    this.#kept = [...this.#kept, message].slice(-notificationsKeptMax);
+    this.#keep(message);
     return [];
+  }
+
+  #keep(message: JsonObject): void {
+    this.#kept.push({ message, length: lengthOf(message) });
+    let length = this.#kept.reduce((sum, kept) => sum + kept.length, 0);
+    while (this.#kept.length > notificationsKeptMax || length > notificationsLengthMax) {
+      length -= this.#kept.shift()?.length ?? 0;
+    }
   }
 
   /** A legacy server logs as its session says, a modern one what the request asks for, and nothing without. */
@@ -174,7 +187,11 @@ export class ModernToLegacy {
 
   /** The upstream takes back one of its own questions. */
   #withdrawn(requestId: unknown): ModernToLegacyEffect[] {
-    for (const [key, question] of this.#questions) if (question.id === requestId) this.#questions.delete(key);
+    for (const [key, question] of this.#questions) {
+      if (question.id !== requestId) continue;
+      this.#questions.delete(key);
+      this.#questionsLength -= question.length;
+    }
     return [];
   }
 
@@ -186,13 +203,15 @@ export class ModernToLegacy {
       const error = { code: methodNotFound, message: `The client does not support ${method}` };
       return [{ type: 'post', message: { jsonrpc: '2.0', id, error } }];
     }
-    if (this.#questions.size >= questionsOpenMax) {
+    const length = lengthOf(params);
+    if (this.#questions.size >= questionsOpenMax || this.#questionsLength + length > questionsLengthMax) {
       const error = { code: internalError, message: 'Too many requests at once' };
       return [{ type: 'post', message: { jsonrpc: '2.0', id, error } }];
     }
     const { elicitationId: _id, ...asked } = params;
     this.#rounds++;
-    this.#questions.set(`r${this.#rounds}_${clientRequests[method] ?? ''}`, { id, method, params: asked });
+    this.#questionsLength += length;
+    this.#questions.set(`r${this.#rounds}_${clientRequests[method] ?? ''}`, { id, method, params: asked, length });
     if (this.#attached === undefined || this.#settling) return [];
     this.#settling = true;
     return [{ type: 'settle' }];
@@ -223,13 +242,13 @@ export class ModernToLegacy {
     }
     this.#state = 'running';
     this.#attached = id;
-    const effects: ModernToLegacyEffect[] = this.#kept.map((message) => ({ type: 'deliver', message }));
+    const effects: ModernToLegacyEffect[] = this.#kept.map(({ message }) => ({ type: 'deliver', message }));
     this.#kept = [];
     if (this.#outcome !== undefined) return [...effects, ...this.#ended(this.#outcome)];
     for (const [key, question] of this.#questions) {
       effects.push({ type: 'post', message: { jsonrpc: '2.0', id: question.id, result: responses[key] } });
     }
-    this.#questions.clear();
+    this.#forgetQuestions();
     return effects;
   }
 
@@ -237,7 +256,7 @@ export class ModernToLegacy {
     if (this.#attached === undefined) {
       const isFirst = this.#outcome === undefined;
       this.#outcome ??= outcome;
-      this.#questions.clear();
+      this.#forgetQuestions();
       return isFirst ? [{ type: 'finished' }] : [];
     }
     const { request, serverInfo, capabilities } = this.#options;
@@ -271,12 +290,21 @@ export class ModernToLegacy {
     ];
   }
 
+  #forgetQuestions(): void {
+    this.#questions.clear();
+    this.#questionsLength = 0;
+  }
+
   #end(): void {
     this.#state = 'done';
     this.#attached = undefined;
-    this.#questions.clear();
+    this.#forgetQuestions();
     this.#kept = [];
   }
+}
+
+function lengthOf(value: JsonObject): number {
+  return JSON.stringify(value).length;
 }
 
 function asInput({ method, params }: Question): JsonObject {

@@ -38,6 +38,7 @@ export interface ModernCallOptions {
 export class ModernCall implements ParkedCall {
   readonly callId = randomSecret('call_');
   readonly digest: string;
+  bytes = 0;
   authorized: Authorized;
   readonly #machine: ModernToLegacy;
   readonly #options: ModernCallOptions;
@@ -234,6 +235,7 @@ export class ModernCall implements ParkedCall {
 
   #park(id: string | number, questions: JsonObject): void {
     const reply = this.#detach();
+    this.bytes = this.#exchange.body.length + JSON.stringify(questions).length;
     try {
       this.#options.parked.park(this);
     } catch (error) {

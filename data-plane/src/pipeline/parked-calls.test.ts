@@ -3,6 +3,7 @@ import type { Authorized } from './exchange.ts';
 import {
   type ParkedCall,
   parkedBytesMax,
+  parkedBytesPerPrincipalMax,
   ParkedCalls,
   parkedMax,
   parkedMsMax,
@@ -13,13 +14,8 @@ const expired: string[] = [];
 let calls: ParkedCalls;
 
 /** What the owner of parked calls looks at of an exchange. */
-function authorizedFor(principalId: string, bytes: number): Authorized {
-  const body = { length: bytes };
-  const routed = {
-    authenticated: { principal: { id: principalId } },
-    server: { document: { id: 's' } },
-    received: { body },
-  };
+function authorizedFor(principalId: string): Authorized {
+  const routed = { authenticated: { principal: { id: principalId } }, server: { document: { id: 's' } } };
   return { routed } as unknown as Authorized;
 }
 
@@ -27,7 +23,8 @@ function parkedCall(callId: string, principalId: string, bytes = 1): ParkedCall 
   return {
     callId,
     digest: 'd',
-    authorized: authorizedFor(principalId, bytes),
+    bytes,
+    authorized: authorizedFor(principalId),
     resume: () => Promise.reject(new Error('not resumed here')),
     expire: () => expired.push(callId),
   };
@@ -63,9 +60,18 @@ test('a node has a bounded number of calls waiting', () => {
 
 test('a node holds a bounded number of bytes of calls that wait', () => {
   opened();
-  calls.park(parkedCall('large', 'ada', parkedBytesMax - 1));
-  calls.park(parkedCall('small', 'bob', 1));
+  const whole = parkedBytesMax / parkedBytesPerPrincipalMax;
+  for (let at = 0; at < whole; at += 1) calls.park(parkedCall(`c${at}`, `p${at}`, parkedBytesPerPrincipalMax));
   expect(() => calls.park(parkedCall('more', 'eve', 1))).toThrow(expect.objectContaining({ code: 'OVERLOADED' }));
+});
+
+test('one principal holds a share of them, however few its calls are', () => {
+  opened();
+  calls.park(parkedCall('large', 'ada', parkedBytesPerPrincipalMax - 1));
+  calls.park(parkedCall('small', 'ada', 1));
+  expect(() => calls.park(parkedCall('more', 'ada', 1))).toThrow(expect.objectContaining({ code: 'RATE_LIMITED' }));
+  calls.park(parkedCall('other', 'bob', 1));
+  expect(calls.size).toBe(3);
 });
 
 test('a call whose client does not come back expires, once, and makes room [P66]', () => {

@@ -9,13 +9,16 @@ export const parkedMsMax = 10 * 60_000;
 /** Calls that wait at once, for one principal and on one node. */
 export const parkedPerPrincipalMax = 32;
 export const parkedMax = 1_000;
-/** Of their requests, on one node. */
+/** Of what is kept of them, in bytes. */
+export const parkedBytesPerPrincipalMax = 16 * 1024 * 1024;
 export const parkedBytesMax = 64 * 1024 * 1024;
 
 /** A call that waits for its client to come back with answers. */
 export interface ParkedCall {
   readonly callId: string;
   readonly digest: string;
+  /** Of its request, and of what the upstream asks. */
+  readonly bytes: number;
   /** As its last request was decided; each change of the configuration decides again. */
   authorized: Authorized;
   /** The client is back. */
@@ -57,10 +60,12 @@ export class ParkedCalls {
   /** @throws AppError RATE_LIMITED where the principal has too many calls waiting, OVERLOADED where the node has */
   park(call: ParkedCall): void {
     const principalId = principalOf(call);
-    const ofPrincipal = [...this.#calls.values()].filter((parked) => principalOf(parked.call) === principalId).length;
-    if (ofPrincipal >= parkedPerPrincipalMax) throw new AppError('RATE_LIMITED');
-    const bytes = [...this.#calls.values()].reduce((sum, parked) => sum + bytesOf(parked.call), bytesOf(call));
-    if (this.#calls.size >= parkedMax || bytes > parkedBytesMax) throw new AppError('OVERLOADED');
+    const all = [...this.#calls.values()].map((parked) => parked.call);
+    const ofPrincipal = all.filter((parked) => principalOf(parked) === principalId);
+    const isOver =
+      ofPrincipal.length >= parkedPerPrincipalMax || bytesOf(ofPrincipal, call) > parkedBytesPerPrincipalMax;
+    if (isOver) throw new AppError('RATE_LIMITED');
+    if (all.length >= parkedMax || bytesOf(all, call) > parkedBytesMax) throw new AppError('OVERLOADED');
     const timer = setTimeout(() => this.#expire(call.callId), this.#parkedMs);
     timer.unref();
     this.#calls.set(call.callId, { call, timer });
@@ -122,6 +127,6 @@ function principalOf({ authorized }: ParkedCall): string {
   return authorized.routed.authenticated.principal.id;
 }
 
-function bytesOf({ authorized }: ParkedCall): number {
-  return authorized.routed.received.body.length;
+function bytesOf(calls: readonly ParkedCall[], more: ParkedCall): number {
+  return calls.reduce((sum, { bytes }) => sum + bytes, more.bytes);
 }

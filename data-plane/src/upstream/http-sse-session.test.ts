@@ -2,7 +2,7 @@ import { expect, test } from 'vitest';
 import { AppError } from '@sallyport/schema';
 import { SseParser } from '../mcp/sse.ts';
 import type { UpstreamRequest, UpstreamResponse } from './connections.ts';
-import { HttpSseSession } from './http-sse-session.ts';
+import { HttpSseSession, unreadLengthMax } from './http-sse-session.ts';
 import { TranslatedResponse } from './translated-response.ts';
 
 const request: UpstreamRequest = {
@@ -57,4 +57,31 @@ test('several messages in one event are as many messages', async () => {
   const limits = { bytesMax: 1_000, idleTimeoutMs: 1_000 };
   const bodies = await Promise.all(answers.map(async (answer) => (await (await answer).collect(limits)).toString()));
   expect(bodies).toEqual(['{"jsonrpc":"2.0","id":1,"result":{}}', '{"jsonrpc":"2.0","id":2,"result":{"n":1.0}}']);
+});
+
+test('what nobody listens to is kept within bounds, the newest of it', async () => {
+  const stream = new TranslatedResponse({ status: 200, type: 'text/event-stream', onAbort: () => undefined });
+  const session = new HttpSseSession({
+    id: 'session',
+    response: stream,
+    parser: new SseParser(unreadLengthMax),
+    events: [],
+    endpoint: request.url,
+    connections: { send: () => Promise.resolve(TranslatedResponse.bare(202)) },
+    onClose: () => undefined,
+  });
+  const data = 'x'.repeat(unreadLengthMax / 4);
+  for (let at = 0; at < 16; at++) {
+    await stream.writeText(`{"jsonrpc":"2.0","method":"notifications/message","params":{"at":${at},"data":"${data}"}}`);
+  }
+  const answer = session.post(request, { jsonrpc: '2.0', id: 1, method: 'ping' }, null);
+  await stream.writeText('{"jsonrpc":"2.0","id":1,"result":{}}');
+  await answer;
+  const listening = session.listen(null);
+  let text = '';
+  for (let chunk = await listening.next(); chunk !== undefined; chunk = await listening.next()) {
+    text += chunk.toString();
+    if (text.includes('"at":15')) break;
+  }
+  expect([...text.matchAll(/"at":(\d+)/g)].map(([, at]) => at)).toEqual(['13', '14', '15']);
 });

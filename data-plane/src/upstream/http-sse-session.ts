@@ -7,8 +7,9 @@ import { TranslatedResponse } from './translated-response.ts';
 
 /** An answer that takes longer becomes an event stream, so that comments keep it alive; in milliseconds. */
 const openAfterMs = 1_000;
-/** Messages kept for a stream that nobody reads yet. */
+/** Messages kept for a stream that nobody reads yet, in number and in characters; the oldest go first. */
 const unreadMax = 64;
+export const unreadLengthMax = 256 * 1024;
 /** What an upstream may say to a POST, which is not the answer, in bytes. */
 const acknowledgementBytesMax = 64 * 1024;
 const acknowledgementTimeoutMs = 10_000;
@@ -189,7 +190,13 @@ export class HttpSseSession {
     if (own !== undefined) await own.deliver(data);
     else if (this.#listener !== undefined) await this.#listener.writeText(data);
     else if (all.length > 0) await all.at(-1)?.deliver(data);
-    else if (this.#unread.push(data) > unreadMax) this.#unread.shift();
+    else this.#keep(data);
+  }
+
+  #keep(data: string): void {
+    this.#unread.push(data);
+    let length = this.#unread.reduce((sum, text) => sum + text.length, 0);
+    while (this.#unread.length > unreadMax || length > unreadLengthMax) length -= this.#unread.shift()?.length ?? 0;
   }
 
   /** The connection is ours, and so is the word that it lives. */
