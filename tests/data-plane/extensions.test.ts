@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { askingDefinitions, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
 import { startTaskUpstream, taskTools, unknownExtension, view } from '../kit/task-upstream.ts';
 import { approvedAs, otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
-import { type Answer, changed, eventsOf, modernParams, modernRevision, send } from './requests.ts';
+import { type Answer, changed, eventsOf, legacy, modern, modernParams, modernRevision, send } from './requests.ts';
 
 const tasks = 'io.modelcontextprotocol/tasks';
 const apps = 'io.modelcontextprotocol/ui';
@@ -187,4 +188,66 @@ test('a view of MCP Apps is named by its tool and read under the same ui:// addr
   const read = await ask('resources/read', { uri: resourceUri });
   expect(read.json.result.contents).toEqual([view]);
   expect(upstream.seen.at(-1)?.params?.uri).toBe(view.uri);
+});
+
+describe('MCP Apps cross eras, and no other extension does', () => {
+  const shown = { mimeTypes: [view.mimeType] };
+  const declared = { extensions: { [tasks]: {}, [apps]: shown, [unknownExtension]: {} } };
+
+  async function openSession(slug: string) {
+    const clientInfo = { name: 'host', version: '1' };
+    const params = { protocolVersion: '2025-11-25', capabilities: declared, clientInfo };
+    const { json, headers } = await send(node.url(slug), legacy('initialize', params));
+    return { capabilities: json.result.capabilities, session: String(headers['mcp-session-id']) };
+  }
+
+  test('a legacy host and a modern server hear of each other, and the host reads the view [P49]', async () => {
+    const { capabilities, session } = await openSession('usual');
+    expect(capabilities).toEqual({ tools: {}, resources: {}, extensions: { [apps]: {} } });
+    const within = (method: string, params: Readonly<Record<string, unknown>>) => {
+      const sent = legacy(method, params);
+      return send(node.url('usual'), { ...sent, headers: { ...sent.headers, 'mcp-session-id': session } });
+    };
+    const list = (await within('tools/list', {})).json.result.tools;
+    const { resourceUri } = list.find(({ name }: { name: string }) => name === 'weather')._meta.ui;
+    expect((await within('resources/read', { uri: resourceUri })).json.result.contents).toEqual([view]);
+    expect(upstream.seen.map(({ extensions }) => extensions)).toEqual([[apps], [apps], [apps]]);
+    const meta = upstream.seen.at(-1)?.params?._meta?.['io.modelcontextprotocol/clientCapabilities'];
+    expect(meta).toEqual({ extensions: { [apps]: shown } });
+  });
+
+  test('neither hears of it where the server is not let', async () => {
+    expect((await openSession('none')).capabilities.extensions ?? {}).toEqual({});
+    expect(upstream.seen.at(-1)?.extensions).toEqual([]);
+  });
+
+  test('a session opened while it was let is held to the list as it is now', async () => {
+    const { session } = await openSession('usual');
+    const servers = configuration.servers.map((server) => ({ ...server, extensions: [] }));
+    node.configure({ ...configuration, revision: 2, servers });
+    const sent = legacy('tools/call', { name: 'weather', arguments: {} });
+    await send(node.url('usual'), { ...sent, headers: { ...sent.headers, 'mcp-session-id': session } });
+    expect(upstream.seen.at(-1)).toMatchObject({ method: 'tools/call', extensions: [] });
+  });
+
+  test('a legacy server is told what a modern host shows', async () => {
+    const old = await startAskingUpstream({ era: 'legacy' });
+    const server = { url: old.url, protocolRevisions: ['2025-11-25'] };
+    const definitions = approvedAs('tool', askingDefinitions.tools);
+    const servers = [
+      { slug: 'old', ...server, definitions },
+      { slug: 'closed', ...server, definitions, extensions: [] },
+    ];
+    node.configure({ revision: 2, servers, grants: servers.map(({ slug }) => ({ server: slug, tools: ['*'] })) });
+    for (const [slug, told] of [
+      ['old', { extensions: { [apps]: shown } }],
+      ['closed', {}],
+    ] as const) {
+      const params = { name: 'count', arguments: {} };
+      const body = { jsonrpc: '2.0', id: 1, method: 'tools/call', params: modernParams(params, declared) };
+      await send(node.url(slug), { headers: modern('tools/call', params).headers, body: JSON.stringify(body) });
+      expect(old.toldOf('initialize').at(-1)?.message?.params?.['capabilities']).toEqual(told);
+    }
+    await old.stop();
+  });
 });

@@ -1,9 +1,9 @@
-import type { ProtocolRevision } from '@sallyport/schema';
+import { appsExtension, type ProtocolRevision, refusedCapabilities, type ServerDocument } from '@sallyport/schema';
 import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 
 /** What a client says of itself, in the words that both eras share. */
 export interface ClientProfile {
-  /** `sampling`, `elicitation`, `roots` as declared; nothing of what the gateway does not carry. */
+  /** `sampling`, `elicitation`, `roots`, MCP Apps as declared; nothing of what the gateway does not carry. */
   readonly capabilities: JsonObject;
   /** `{name, version, title?}`, or null where it said nothing. */
   readonly info: JsonObject | null;
@@ -11,6 +11,8 @@ export interface ClientProfile {
 
 /** Of a client's name, version and title, in characters: they travel in every token. */
 const infoTextLengthMax = 128;
+
+const shownType = /^[\x21-\x7e ]{1,64}$/;
 
 /** The requests a server may make of a client, and the capability that each needs. */
 export const clientRequests: Readonly<Record<string, 'elicitation' | 'sampling' | 'roots'>> = {
@@ -38,15 +40,42 @@ export function profileOf(capabilities: JsonObject, info: JsonObject | undefined
       ...keptMembers(capabilities, 'sampling', ['context', 'tools']),
       ...keptMembers(capabilities, 'elicitation', ['form', 'url']),
       ...keptMembers(capabilities, 'roots', []),
+      ...crossing(objectMember(capabilities, 'extensions'), keptApps),
     },
     info: info === undefined ? null : keptInfo(info),
   };
 }
 
-/** The profile without what the server may not ask of clients. */
-export function withoutCapabilities(client: ClientProfile, refused: readonly string[]): ClientProfile {
-  const kept = Object.entries(client.capabilities).filter(([name]) => !refused.includes(name));
-  return { ...client, capabilities: Object.fromEntries(kept) };
+/** What a server is told of a client: nothing that it may not ask for, and no extension that may not pass. */
+export function profileFor(
+  { capabilities, info }: ClientProfile,
+  { asks, extensions }: Pick<ServerDocument, 'asks' | 'extensions'>,
+): ClientProfile {
+  const refused = new Set(refusedCapabilities(asks));
+  if (!extensions.includes(appsExtension)) refused.add('extensions');
+  return {
+    capabilities: Object.fromEntries(Object.entries(capabilities).filter(([name]) => !refused.has(name))),
+    info,
+  };
+}
+
+/**
+ * What crosses eras of the extensions that a side declares: MCP Apps alone, which bring `_meta` and resources that mean
+ * the same in both, and neither methods nor results of their own.
+ * @param kept of its settings
+ */
+export function crossing(
+  extensions: JsonObject | undefined,
+  kept: (settings: JsonObject) => JsonObject = (settings) => settings,
+): { readonly extensions?: JsonObject } {
+  const apps = extensions === undefined ? undefined : objectMember(extensions, appsExtension);
+  return apps === undefined ? {} : { extensions: { [appsExtension]: kept(apps) } };
+}
+
+/** Of the media types that a host shows, those that may stand in every token: few and short. */
+function keptApps({ mimeTypes }: JsonObject): JsonObject {
+  if (!Array.isArray(mimeTypes)) return {};
+  return { mimeTypes: mimeTypes.filter((type) => typeof type === 'string' && shownType.test(type)).slice(0, 4) };
 }
 
 /** A capability with the settings that both eras know; they are empty objects themselves. */

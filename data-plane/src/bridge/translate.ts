@@ -6,7 +6,7 @@ import { modernRevisions, paramHeaders, type ParamHeader, type ProtocolRevision 
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { mirroredHeader, mirroredValue } from '../mcp/headers.ts';
 import { clientCapabilitiesKey, clientInfoKey, nameSources, protocolVersionKey } from '../mcp/revision.ts';
-import type { ClientProfile } from './client-profile.ts';
+import { crossing, type ClientProfile } from './client-profile.ts';
 
 export const logLevelKey = 'io.modelcontextprotocol/logLevel';
 export const serverInfoKey = 'io.modelcontextprotocol/serverInfo';
@@ -170,7 +170,8 @@ function offeredTools(tools: unknown, translated: (tool: JsonObject) => JsonObje
 
 /** The result of `initialize` that says what `server/discover` said. */
 export function initializeResult(discovered: JsonObject, revision: ProtocolRevision, serverName: string): JsonObject {
-  const { extensions: _extensions, tasks: _tasks, ...capabilities } = objectMember(discovered, 'capabilities') ?? {};
+  const { extensions, tasks: _tasks, ...others } = objectMember(discovered, 'capabilities') ?? {};
+  const capabilities = { ...others, ...crossing(objectMember({ extensions }, 'extensions')) };
   const instructions = stringMember(discovered, 'instructions');
   return {
     protocolVersion: revision,
@@ -185,8 +186,9 @@ export function initializeResult(discovered: JsonObject, revision: ProtocolRevis
 
 /** The result of `server/discover` that says what `initialize` said. */
 export function discoverResult(initialized: JsonObject, revisions: readonly string[]): JsonObject {
-  // A session is opened without the client's extensions, so the server's are not offered either: both sides alike.
-  const { tasks: _tasks, extensions: _extensions, ...capabilities } = objectMember(initialized, 'capabilities') ?? {};
+  // A session is opened with those of the client's extensions that cross eras, and no other is offered to it.
+  const { extensions, tasks: _tasks, ...others } = objectMember(initialized, 'capabilities') ?? {};
+  const capabilities = { ...others, ...crossing(objectMember({ extensions }, 'extensions')) };
   const instructions = stringMember(initialized, 'instructions');
   return modernResult(
     'server/discover',

@@ -1,6 +1,6 @@
-import { AppError, refusedCapabilities, toAppError } from '@sallyport/schema';
+import { AppError, toAppError } from '@sallyport/schema';
 import { randomSecret } from '@sallyport/schema/platform';
-import { legacyProfile, withoutCapabilities, type ClientProfile } from '../bridge/client-profile.ts';
+import { legacyProfile, profileFor, type ClientProfile } from '../bridge/client-profile.ts';
 import { LegacyToModern, type LegacyRequest } from '../bridge/legacy-to-modern.ts';
 import { openQuestionId, sealQuestionId } from '../bridge/sealed-question.ts';
 import {
@@ -132,18 +132,13 @@ export class LegacyClients implements Bridge {
     const name = { sessionId: session.upstreamSessionId, principalId: authenticated.principal.id };
     const { state, knowledge } = await this.#news.of(name);
     if (state.isEnded) throw new AppError('SESSION_NOT_FOUND');
-    return {
-      ...name,
-      client: withoutCapabilities(session.client, refusedCapabilities(server.document.asks)),
-      state,
-      knowledge,
-    };
+    return { ...name, client: profileFor(session.client, server.document), state, knowledge };
   }
 
   async #initialize(exchange: BridgedExchange, message: Message): Promise<BridgeAnswer> {
     const { routed } = exchange.authorized;
     const client = legacyProfile(message.params, routed.protocolRevision);
-    const told = withoutCapabilities(client, refusedCapabilities(routed.server.document.asks));
+    const told = profileFor(client, routed.server.document);
     const name = { sessionId: randomSecret('session_'), principalId: routed.authenticated.principal.id };
     const session: BridgedSession = { ...name, client: told, state: freshSession, knowledge: 'whole' };
     const response = await this.#carry(exchange, session, message, name.sessionId);

@@ -1,13 +1,5 @@
-import {
-  AppError,
-  canonicalJson,
-  legacyRevisions,
-  modernRevisions,
-  refusedCapabilities,
-  sha256,
-  toAppError,
-} from '@sallyport/schema';
-import { profileOf, withoutCapabilities, type ClientProfile } from '../bridge/client-profile.ts';
+import { AppError, canonicalJson, legacyRevisions, modernRevisions, sha256, toAppError } from '@sallyport/schema';
+import { profileFor, profileOf, type ClientProfile } from '../bridge/client-profile.ts';
 import { ModernToLegacy } from '../bridge/modern-to-legacy.ts';
 import { callDigest, openCall, type CallOwner, type SealedCall } from '../bridge/sealed-call.ts';
 import {
@@ -83,8 +75,7 @@ export class ModernClients implements Bridge {
 
   async #request(exchange: BridgedExchange, message: Message): Promise<UpstreamResponse> {
     const params = paramsOf(exchange.body);
-    const { asks } = exchange.authorized.routed.server.document;
-    const client = withoutCapabilities(clientOf(params), refusedCapabilities(asks));
+    const client = profileFor(clientOf(params), exchange.authorized.routed.server.document);
     switch (message.method) {
       case 'server/discover':
         return await this.#discover(exchange, client, message);
