@@ -14,6 +14,8 @@ export interface FakeIdentityProvider {
   subject: string;
   /** What is said in the next ID tokens; a member that is undefined is left out. */
   claims: Record<string, unknown>;
+  /** What becomes of an ID token on its way. */
+  onTheWay: (token: string) => string | Promise<string>;
   /** Groups at the endpoint that a token's overage must be resolved at. */
   groups: readonly string[];
   /** Requests for groups; those to the place that a token named. */
@@ -64,7 +66,7 @@ function configuration(jwk: object, redirectPrefix: string): Configuration {
   };
 }
 
-type Login = Pick<FakeIdentityProvider, 'subject' | 'claims' | 'sign'>;
+type Login = Pick<FakeIdentityProvider, 'subject' | 'claims' | 'onTheWay' | 'sign'>;
 
 /** Logs the user in who is set, and consents. */
 async function interact(provider: Provider, idp: Login, request: IncomingMessage, response: ServerResponse) {
@@ -86,7 +88,8 @@ function bent(idp: Login, response: ServerResponse): ServerResponse {
     const text = typeof body === 'string' ? body : '';
     const answer = text.startsWith('{') ? (JSON.parse(text) as { id_token?: string }) : {};
     if (answer.id_token === undefined) return end(text);
-    void idp.sign({ ...decodeJwt(answer.id_token), ...idp.claims } as JWTPayload).then((token) => {
+    const signed = idp.sign({ ...decodeJwt(answer.id_token), ...idp.claims } as JWTPayload);
+    void signed.then(idp.onTheWay).then((token) => {
       response.removeHeader('content-length');
       end(JSON.stringify({ ...answer, id_token: token }));
     });
@@ -108,6 +111,7 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
     port,
     subject: 'ada',
     claims: {},
+    onTheWay: (token) => token,
     groups: [],
     groupRequests: [],
     foreignRequests: [],

@@ -24,10 +24,12 @@ const negativeCases: Readonly<Record<string, readonly (readonly [file: string, n
       ['alg none and no signature', 'alg RS256', 'alg ES384', 'the public key as an HMAC secret'],
     ],
     ['oauth/consents.test.ts', ['a token of another client, a forged or an invented one ends nothing']],
+    ['oauth/id-tokens.test.ts', ['whose claims were changed', 'without a signature', 'with the client secret as key']],
   ],
   'foreign jku': [
     ['data-plane/access-tokens.test.ts', ['an address of keys in the header', 'a key of its own in the header']],
     ['oauth/federation.test.ts', ['a token of a foreign key ends nothing']],
+    ['oauth/id-tokens.test.ts', ['that brings its key along', 'of another key under the same id']],
   ],
   'replayed code': [
     [

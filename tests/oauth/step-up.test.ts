@@ -67,7 +67,7 @@ async function tokens(browser: Browser) {
 test('an endpoint that demands a context gets tokens of such a login alone, whether the client asks for it or not', async () => {
   const browser = new Browser();
   const { body } = await tokens(browser);
-  expect(decodeJwt(body.access_token)).toMatchObject({ acr: 'pwd', auth_time: expect.any(Number) });
+  expect(decodeJwt(body.access_token)).toMatchObject({ acr: 'pwd' });
   await demand([{ serverId, acrValues: ['mfa'] }]);
   // What the weaker login got is not refreshed, and its browser session is not enough.
   expect((await refresh(plane, client, body.refresh_token)).body.error).toBe('invalid_grant');
@@ -98,6 +98,28 @@ test('an endpoint that demands a fresh login has users log in anew, there too, a
   const { link } = await linkTo(plane, client, browser, 'Example');
   expect((await follow(browser, link)).status).toBe(400);
   expect(Object.fromEntries(idp.lastRequest)).toMatchObject({ prompt: 'login', max_age: '0' });
+});
+
+test('a login at a provider that had a session of its own is as old as that session, and one of unknown age is too old', async () => {
+  const told = seconds() - 3_600;
+  let browser = new Browser();
+  for (const claims of [{ auth_time: told }, {}]) {
+    browser = new Browser();
+    await demand([]);
+    idp.claims = { name: 'Ada', ...claims };
+    const { body } = await tokens(browser);
+    expect(decodeJwt(body.access_token)['auth_time']).toBe(claims.auth_time === told ? told : undefined);
+    await demand([{ serverId, maxAgeSeconds: 300 }]);
+    expect((await refresh(plane, client, body.refresh_token)).body.error).toBe('invalid_grant');
+    // The browser has just been here, and is sent to the provider all the same.
+    expect((await browser.follow(authorizationRequest(plane, client).url)).text).toContain('name="code"');
+  }
+  // What was asked for anew must be newer than the question, not newer than the longest time a question may take.
+  idp.claims = { name: 'Ada', auth_time: seconds() - 120 };
+  const { link } = await linkTo(plane, client, browser, 'Example');
+  expect((await follow(browser, link)).status).toBe(400);
+  idp.claims = { name: 'Ada', auth_time: seconds() };
+  expect((await tokens(browser)).body.access_token).toBeTruthy();
 });
 
 test('a client may ask for a context and an age by itself', async () => {

@@ -1,19 +1,38 @@
-import { oauthScopes } from '@sallyport/schema';
+import { type LoginFacts, oauthScopes } from '@sallyport/schema';
 import type { KoaContextWithOIDC, Provider } from 'oidc-provider';
 import { accountClientId } from './account.ts';
 import type { ConsentRequest, ConsentService } from './consent.service.ts';
 import type { ObjectStore } from './object-store.service.ts';
 
 const loginMark = 'login:';
+const timeMark = 'login-time:';
 const supportedScopes: ReadonlySet<string> = new Set(['offline_access', ...oauthScopes]);
 
-/** Where a browser session remembers which login at an identity provider began it: among its authentication methods. */
-export function amrOf(loginId: string | undefined): string[] {
-  return loginId === undefined ? [] : [`${loginMark}${loginId}`];
+/**
+ * Where a browser session remembers which login at an identity provider began it, and when the user proved there who he
+ * is: among its authentication methods.
+ * @param authenticatedAt seconds since the epoch; undefined where the provider does not say
+ */
+export function amrOf(loginId: string | undefined, authenticatedAt: number | undefined): string[] {
+  if (loginId === undefined) return [];
+  return [`${loginMark}${loginId}`, ...(authenticatedAt === undefined ? [] : [`${timeMark}${authenticatedAt}`])];
 }
 
 export function loginOf(amr: readonly string[] | undefined): string | undefined {
   return amr?.find((method) => method.startsWith(loginMark))?.slice(loginMark.length);
+}
+
+/**
+ * What a browser session, code or refresh token says of the login behind it. At a provider that has a session of its own
+ * the user may have logged in long before he came here, so that the time is the provider's to tell.
+ */
+export function loginFactsOf(
+  of: { readonly acr?: string | undefined; readonly amr?: readonly string[] | undefined } | undefined,
+  cameAt: number | undefined,
+): LoginFacts {
+  if (loginOf(of?.amr) === undefined) return { acr: of?.acr, authenticatedAt: cameAt };
+  const told = of?.amr?.find((method) => method.startsWith(timeMark))?.slice(timeMark.length);
+  return { acr: of?.acr, authenticatedAt: told === undefined ? undefined : Number(told) };
 }
 
 /** What an authorization request asks for; undefined where it is not complete. */

@@ -21,6 +21,8 @@ export interface LoggedIn {
   /** The login at an identity provider; undefined for a login code. */
   readonly loginId?: string | undefined;
   readonly acr?: string | undefined;
+  /** When, by the word of the identity provider, in seconds since the epoch. */
+  readonly authenticatedAt?: number | undefined;
 }
 
 export interface InteractionOptions {
@@ -138,7 +140,7 @@ export class Interactions {
     request: IncomingMessage,
     response: ServerResponse,
     interaction: Interaction,
-    { principalId, loginId, acr }: LoggedIn,
+    { principalId, loginId, acr, authenticatedAt }: LoggedIn,
   ): Promise<void> {
     const { session } = interaction;
     const { acrValues } = await this.options.stepUp.neededFor(interaction.params);
@@ -151,7 +153,8 @@ export class Interactions {
     if (session !== undefined && session.accountId !== principalId) {
       await forgetSession(provider, interaction, this.options.clock);
     }
-    const login = { accountId: principalId, amr: amrOf(loginId), ...(acr === undefined ? {} : { acr }) };
+    const amr = amrOf(loginId, authenticatedAt);
+    const login = { accountId: principalId, amr, ...(acr === undefined ? {} : { acr }) };
     await provider.interactionFinished(request, response, { login }, { mergeWithLastSubmission: false });
   }
 

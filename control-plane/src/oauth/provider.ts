@@ -13,6 +13,7 @@ import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKey } from '../fleet/signing-keys.ts';
 import { retryAfterOf } from '../request-limits.ts';
 import { accountClient, accountClientId } from './account.ts';
+import { loginFactsOf } from './authorizations.ts';
 import { type ClientService, isSecretOf } from './client.service.ts';
 import { isAllowedClientHost } from './client-domains.ts';
 import {
@@ -104,7 +105,7 @@ function stepUpCheck(stepUp: ProviderOptions['stepUp']) {
   return new interactionPolicy.Check('step_up', problem, 'login_required', async ({ oidc }) => {
     // Whether the login that just ended is enough was asked when it ended.
     if (oidc.session?.accountId === undefined || oidc.result?.login !== undefined) return false;
-    const login = { acr: oidc.session.acr, authenticatedAt: oidc.session.authTime() };
+    const login = loginFactsOf(oidc.session, oidc.session.authTime());
     return !stepUp.isMet(await stepUp.neededFor(oidc.params ?? {}), login);
   });
 }
@@ -192,8 +193,8 @@ async function subjectOf(options: ProviderOptions, token: unknown): Promise<Toke
 async function loginOfToken({ stepUp }: ProviderOptions, { oidc }: KoaContextWithOIDC, token: unknown) {
   const { kind, aud } = token as { kind?: string; aud?: unknown };
   if (kind === 'ClientCredentials') return {};
-  const { AuthorizationCode: code, RefreshToken: refresh } = oidc.entities;
-  const { acr, authTime: authenticatedAt } = code ?? refresh ?? {};
+  const from = oidc.entities.AuthorizationCode ?? oidc.entities.RefreshToken;
+  const { acr, authenticatedAt } = loginFactsOf(from, from?.authTime);
   if (!(await stepUp.allows(aud, { acr, authenticatedAt }))) {
     throw new errors.InvalidGrant('the endpoint needs a stronger or fresher login');
   }

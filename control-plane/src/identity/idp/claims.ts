@@ -22,8 +22,9 @@ const overageSchema = z.looseObject({ _claim_names: z.record(z.string(), z.unkno
 export function groupClaim(claims: Claims, name: string): GroupClaim {
   const overage = overageSchema.safeParse(claims);
   const isNamedElsewhere = overage.success && Object.hasOwn(overage.data._claim_names ?? {}, name);
-  const hasGroups = claims['hasgroups'];
-  if (isNamedElsewhere || hasGroups === true || hasGroups === 'true') return { kind: 'overage' };
+  // It is said of `groups` alone: application roles are all in the token.
+  const hasGroups = name === 'groups' && (claims['hasgroups'] === true || claims['hasgroups'] === 'true');
+  if (isNamedElsewhere || hasGroups) return { kind: 'overage' };
   const value = claims[name];
   const values = typeof value === 'string' ? [value] : Array.isArray(value) ? value : [];
   if (values.length > groupValuesMax) return { kind: 'overage' };
@@ -57,6 +58,12 @@ export function subjectOf(
     throw refused(`the claim ${provider.subjectClaim} identifies nobody`);
   }
   return subject;
+}
+
+/** When the user proved who he is, in seconds since the epoch and never ahead of here; undefined where it is not said. */
+export function authenticatedAtOf({ auth_time: told }: Claims, nowMs: number): number | undefined {
+  if (typeof told !== 'number' || !Number.isFinite(told) || told < 0) return undefined;
+  return Math.floor(Math.min(told, nowMs / 1000));
 }
 
 function textOf(value: unknown, lengthMax: number): string | undefined {

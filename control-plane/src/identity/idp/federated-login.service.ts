@@ -11,7 +11,7 @@ import { isUuid } from '../../database/mutation.ts';
 import type { FleetVault } from '../../fleet/fleet-keys.ts';
 import { principals } from '../identity.tables.ts';
 import { isUsable } from '../principal.service.ts';
-import { type Claims, groupClaim, groupsByRules, profileOf, subjectOf } from './claims.ts';
+import { authenticatedAtOf, type Claims, groupClaim, groupsByRules, profileOf, subjectOf } from './claims.ts';
 import type { IdentityProviderService } from './identity-provider.service.ts';
 import {
   identityProviderLogins,
@@ -27,7 +27,11 @@ export const attemptLifetimeMs = 10 * 60_000;
 /** Logins are remembered this long; no session or token of theirs lives longer. */
 const loginKeptMs = 31 * 24 * 3_600_000;
 
-const secretsSchema = z.object({ verifier: z.string(), nonce: z.string(), isFresh: z.boolean().default(false) });
+const secretsSchema = z.object({
+  verifier: z.string(),
+  nonce: z.string(),
+  freshSince: z.number().nullable().default(null),
+});
 
 /**
  * Where a provider sends the browser back to. One for each: an answer that arrives at another's address is none, so that
@@ -60,6 +64,8 @@ export interface FederatedLogin {
   readonly principalId: string;
   readonly loginId: string;
   readonly acr: string | undefined;
+  /** Seconds since the epoch; undefined where the provider did not say. */
+  readonly authenticatedAt: number | undefined;
 }
 
 /** Login at an identity provider: the OpenID Connect code flow with PKCE, nonce and state, for a user here. */
@@ -84,7 +90,7 @@ export class FederatedLoginService {
     const secrets: LoginSecrets = {
       verifier: randomBytes(32).toString('base64url'),
       nonce: randomSecret(''),
-      isFresh: needs.maxAgeSeconds !== null,
+      freshSince: needs.maxAgeSeconds === null ? null : Math.floor(clock.now() / 1000),
     };
     const stateHash = sha256(state);
     const url = await connections.authorizationUrl(provider, redirectUri, state, secrets, needs.acrValues);
@@ -130,7 +136,12 @@ export class FederatedLoginService {
     const ticket = randomSecret('');
     await database.db
       .update(loginAttempts)
-      .set({ ticketHash: sha256(ticket), ...login, acr: login.acr ?? null })
+      .set({
+        ticketHash: sha256(ticket),
+        ...login,
+        acr: login.acr ?? null,
+        authenticatedAt: login.authenticatedAt ?? null,
+      })
       .where(eq(loginAttempts.stateHash, stateHash));
     return { interaction: attempt.interaction, ticket };
   }
@@ -150,7 +161,8 @@ export class FederatedLoginService {
     if (attempt === undefined || attempt.principalId === null || attempt.loginId === null) return undefined;
     // Logged out at the provider before the browser came back here.
     if (!(await hasNotEnded(this.options.database.db, attempt.loginId))) return undefined;
-    return { principalId: attempt.principalId, loginId: attempt.loginId, acr: attempt.acr ?? undefined };
+    const { principalId, loginId, acr, authenticatedAt } = attempt;
+    return { principalId, loginId, acr: acr ?? undefined, authenticatedAt: authenticatedAt ?? undefined };
   }
 
   /**
@@ -168,6 +180,7 @@ export class FederatedLoginService {
     const groupIds = isAssertion ? undefined : await this.groupsOf(provider, claims, subject);
     const ctx = systemContext(`login at ${provider.name}`, [], { clock, log });
     const acr = typeof claims['acr'] === 'string' ? claims['acr'] : undefined;
+    const authenticatedAt = authenticatedAtOf(claims, clock.now());
     return database.db.transaction(async (tx) => {
       const user = await this.user(tx, ctx, provider, subject, isAssertion ? undefined : claims);
       if (!isUsable(user, clock.now())) {
@@ -183,9 +196,9 @@ export class FederatedLoginService {
         sessionId: typeof claims['sid'] === 'string' ? claims['sid'] : null,
         createdAt: new Date(clock.now()),
       });
-      const after = { identityProviderId: provider.id, loginId: id, acr, groupIds };
+      const after = { identityProviderId: provider.id, loginId: id, acr, authenticatedAt, groupIds };
       await recordAccess(tx, ctx, { action: 'user.login', object: { kind: 'user', id: user.id }, after });
-      return { principalId: user.id, loginId: id, acr };
+      return { principalId: user.id, loginId: id, acr, authenticatedAt };
     });
   }
 

@@ -1,4 +1,4 @@
-import { boolean, char, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { bigint, boolean, char, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
 const instant = (name: string) => timestamp(name, { withTimezone: true });
 
@@ -53,6 +53,8 @@ export const loginAttempts = pgTable('login_attempts', {
   principalId: uuid('principal_id'),
   loginId: uuid('login_id'),
   acr: text(),
+  /** Seconds since the epoch; null where the provider did not say. */
+  authenticatedAt: bigint('authenticated_at', { mode: 'number' }),
   expiresAt: instant('expires_at').notNull(),
 });
 

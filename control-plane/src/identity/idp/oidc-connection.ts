@@ -11,8 +11,6 @@ const metadataLifetimeMs = 10 * 60_000;
 /** Keys are asked for at most this often whatever key ids tokens name, in milliseconds. */
 const keysCooldownMs = 30_000;
 const requestTimeoutSeconds = 10;
-/** How long ago a login that was asked for anew may be when it comes back, in seconds. */
-const freshWithinSeconds = 10 * 60;
 /** How far the clock of a provider may be off, in seconds. */
 export const clockToleranceSeconds = 60;
 
@@ -22,8 +20,8 @@ const groupsAnswerSchema = z.looseObject({ value: z.array(z.string()).max(20_000
 export interface LoginSecrets {
   readonly verifier: string;
   readonly nonce: string;
-  /** Whether the user must log in anew there, whatever session there is. */
-  readonly isFresh: boolean;
+  /** From when on the user must log in anew there, whatever session there is, in seconds since the epoch; else null. */
+  readonly freshSince: number | null;
 }
 
 interface Connection {
@@ -65,7 +63,7 @@ export class OidcConnections {
       code_challenge: await oidc.calculatePKCECodeChallenge(secrets.verifier),
       code_challenge_method: 'S256',
       ...(acrs.length === 0 ? {} : { acr_values: acrs.join(' ') }),
-      ...(secrets.isFresh ? { prompt: 'login', max_age: '0' } : {}),
+      ...(secrets.freshSince !== null ? { prompt: 'login', max_age: '0' } : {}),
     });
   }
 
@@ -77,7 +75,7 @@ export class OidcConnections {
     provider: IdentityProviderRow,
     answer: URL,
     state: string,
-    { verifier, nonce, isFresh }: LoginSecrets,
+    { verifier, nonce, freshSince }: LoginSecrets,
   ): Promise<Claims> {
     const { configuration } = await this.#connection(provider);
     const tokens = await oidc.authorizationCodeGrant(configuration, answer, {
@@ -85,8 +83,8 @@ export class OidcConnections {
       expectedNonce: nonce,
       expectedState: state,
       idTokenExpected: true,
-      // The provider must say when (OpenID Connect Core §3.1.2.1), within the time of the attempt.
-      ...(isFresh ? { maxAge: freshWithinSeconds } : {}),
+      // The provider must say when (OpenID Connect Core §3.1.2.1): since it was asked.
+      ...(freshSince === null ? {} : { maxAge: Math.max(0, Math.ceil(this.#options.clock.now() / 1000 - freshSince)) }),
     });
     const claims = tokens.claims();
     if (claims === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'the answer held no ID token' });
@@ -149,6 +147,8 @@ export class OidcConnections {
       },
     );
     configuration[oidc.customFetch] = fetchGuarded;
+    // Else the library takes the connection to the provider for proof enough, and looks at no signature.
+    oidc.enableNonRepudiationChecks(configuration);
     const { issuer, jwks_uri: jwksUri } = configuration.serverMetadata();
     if (issuer !== provider.issuer || jwksUri === undefined) {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: `the metadata of ${provider.issuer} is not its own` });
