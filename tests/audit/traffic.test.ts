@@ -1,5 +1,5 @@
 import { PartitionService, TrafficIngestService, TrafficQueryService } from '@sallyport/control-plane/audit';
-import { type MetricsWindow, metricsSigningText, permissions, Sketch } from '@sallyport/schema';
+import { type InspectionRow, type MetricsWindow, metricsSigningText, permissions, Sketch } from '@sallyport/schema';
 import { systemClock } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { Chain, log, nodeSigner, refusedRecord, startStore, type Store } from './audit-kit.ts';
@@ -32,6 +32,7 @@ function window(
   signer: ReturnType<typeof nodeSigner>,
   windowStart: number,
   rows: readonly [string, string, number[]][],
+  inspections: readonly InspectionRow[] = [],
 ): MetricsWindow {
   const unsigned = {
     nodeId: signer.nodeId,
@@ -49,6 +50,7 @@ function window(
         sketch: sketch.serialize(),
       };
     }),
+    inspections: [...inspections],
     publicKey: signer.publicKey,
   };
   return { ...unsigned, signature: signer.sign(metricsSigningText(unsigned)) };
@@ -131,4 +133,33 @@ test('partitions are made ahead, take up what came before them, and are dropped 
   await raw`insert into settings (key, value) values ('audit', '{"retentionDays": 10}')`;
   await new PartitionService({ database: store.database, clock: later, log }).maintain();
   expect(await names()).not.toContain(partition(0));
+});
+
+test('looks and verdicts of nodes add up by server, detector and decision, once for each window', async () => {
+  const keys = { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) };
+  const ingest = new TrafficIngestService({ database: store.database, keys, log });
+  const row = (count: number, verdict: InspectionRow['verdict']): InspectionRow => {
+    return { serverId: 'inspected', slug: 'i', detector: 'secret', verdict, count, durationMsSum: count * 2 };
+  };
+  const at = minute + 3 * dayMs;
+  const blocked = { decision: 'block', mode: 'enforce' } as const;
+  const signer = nodeSigner();
+  const first = window(signer, at, [], [row(10, null), row(1, blocked)]);
+  for (const one of [first, first, window(nodeSigner(), at + 10_000, [], [row(30, null), row(2, blocked)])])
+    await ingest.ingest(one);
+  const forged = { ...first, windowStart: at + 20_000 };
+  await ingest.ingest(forged);
+  const range = { from: new Date(at), to: new Date(at + 60_000) };
+  expect(await new TrafficQueryService(store.database).inspections(ctx, range, { serverId: 'inspected' })).toEqual([
+    {
+      serverId: 'inspected',
+      serverSlug: 'i',
+      detector: 'secret',
+      decision: null,
+      mode: null,
+      count: 40,
+      durationMsMean: 2,
+    },
+    { serverId: 'inspected', serverSlug: 'i', detector: 'secret', ...blocked, count: 3, durationMsMean: 2 },
+  ]);
 });

@@ -288,7 +288,7 @@ function observing(store: RuntimeStore, { lend = noCredential }: TestConfigurati
 function inspecting({ detectorPool }: TestConfiguration) {
   const own = new DetectorPool({ threadsMax: 1 });
   const detected: string[] = [];
-  const inspected = (detector: string): void => void detected.push(detector);
+  const inspected = (_server: unknown, detector: string): void => void detected.push(detector);
   const metrics = { inspected, judged: () => undefined };
   return { detected, metrics, pool: detectorPool ?? own, close: () => own.close() };
 }

@@ -268,6 +268,8 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   ...connection('AuditEvent', 'audit:read'),
 
   'Query.traffic': 'traffic:read',
+  'Query.inspectionTraffic': 'traffic:read',
+  InspectionTraffic: 'traffic:read',
   'Subscription.trafficChanged': 'traffic:read',
   Traffic: 'traffic:read',
 };

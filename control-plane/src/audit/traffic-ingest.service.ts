@@ -71,8 +71,32 @@ export class TrafficIngestService {
       on conflict (minute, server_id, target_kind, target_name, outcome) do update set
         server_slug = excluded.server_slug, calls = excluded.calls,
         duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
+    await addInspections(sql, window, minute);
     await sql`select pg_notify('sallyport_signal', 'traffic')`;
   }
+}
+
+/** Sums alone, so that nothing needs to be read before. */
+async function addInspections(sql: RawTransaction, { inspections }: MetricsWindow, minute: string): Promise<void> {
+  if (inspections.length === 0) return;
+  const rows = inspections.map(({ serverId, slug, detector, verdict, count, durationMsSum }) => ({
+    server_id: storableText(serverId),
+    server_slug: storableText(slug),
+    detector,
+    decision: verdict?.decision ?? '',
+    mode: verdict?.mode ?? '',
+    count,
+    duration_ms_sum: durationMsSum,
+  }));
+  await sql`
+    insert into inspection_minutes as i (minute, server_id, server_slug, detector, decision, mode, count, duration_ms_sum)
+    select ${minute}, server_id, min(server_slug), detector, decision, mode, sum(count), sum(duration_ms_sum)
+    from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as x(server_id text, server_slug text, detector text,
+      decision text, mode text, count bigint, duration_ms_sum double precision)
+    group by server_id, detector, decision, mode
+    on conflict (minute, server_id, detector, decision, mode) do update set
+      server_slug = excluded.server_slug, count = i.count + excluded.count,
+      duration_ms_sum = i.duration_ms_sum + excluded.duration_ms_sum`;
 }
 
 function keyOf(row: Pick<StoredRow, 'server_id' | 'target_kind' | 'target_name' | 'outcome'>): string {

@@ -1,4 +1,4 @@
-import { type AuditOutcome, Sketch } from '@sallyport/schema';
+import { type AuditOutcome, Sketch, type Verdict } from '@sallyport/schema';
 import type { Context } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
@@ -26,6 +26,17 @@ export interface Traffic {
   readonly durationMsP50: number | null;
   readonly durationMsP95: number | null;
   readonly durationMsP99: number | null;
+}
+
+/** What a detector did on one server over a range; `decision` and `mode` are null for its looks themselves. */
+export interface InspectionTraffic {
+  readonly serverId: string;
+  readonly serverSlug: string;
+  readonly detector: Verdict['detector'];
+  readonly decision: Verdict['decision'] | null;
+  readonly mode: Verdict['mode'] | null;
+  readonly count: number;
+  readonly durationMsMean: number;
 }
 
 export const trafficRangeDaysMax = 31;
@@ -69,11 +80,7 @@ export class TrafficQueryService {
     filter: TrafficFilter,
   ): Promise<Traffic[]> {
     ctx.authorize('traffic:read');
-    const violations = new Violations();
-    const days = (range.to.getTime() - range.from.getTime()) / 86_400_000;
-    if (!(days > 0)) violations.add('to', 'must be after from');
-    if (days > trafficRangeDaysMax) violations.add('to', `must be at most ${trafficRangeDaysMax} days after from`);
-    violations.assertNone();
+    checkRange(range);
     const sums = new Map<string, Sum>();
     const { raw } = this.database;
     const minutes = raw<Minute[]>`
@@ -93,6 +100,37 @@ export class TrafficQueryService {
       .slice(0, trafficRowsMax)
       .map((sum) => trafficOf(sum, groupBy));
   }
+
+  /** Looks and verdicts, most first. Minutes count from their start. */
+  async inspections(
+    ctx: Context,
+    range: { readonly from: Date; readonly to: Date },
+    filter: Pick<TrafficFilter, 'serverId'>,
+  ): Promise<InspectionTraffic[]> {
+    ctx.authorize('traffic:read');
+    checkRange(range);
+    const { raw } = this.database;
+    return raw<InspectionTraffic[]>`
+      select server_id as "serverId", max(server_slug) as "serverSlug", detector, nullif(decision, '') as decision,
+        nullif(mode, '') as mode, sum(count)::double precision as count,
+        sum(duration_ms_sum) / sum(count)::double precision as "durationMsMean"
+      from inspection_minutes
+      where minute >= date_trunc('minute', ${range.from.toISOString()}::timestamptz)
+        and minute < ${range.to.toISOString()}::timestamptz
+        ${filter.serverId ? raw`and server_id = ${storableText(filter.serverId)}` : raw``}
+      group by server_id, detector, decision, mode
+      order by sum(count) desc, server_id, detector, decision, mode
+      limit ${trafficRowsMax}`;
+  }
+}
+
+/** @throws AppError INVALID_INPUT */
+function checkRange(range: { readonly from: Date; readonly to: Date }): void {
+  const violations = new Violations();
+  const days = (range.to.getTime() - range.from.getTime()) / 86_400_000;
+  if (!(days > 0)) violations.add('to', 'must be after from');
+  if (days > trafficRangeDaysMax) violations.add('to', `must be at most ${trafficRangeDaysMax} days after from`);
+  violations.assertNone();
 }
 
 function addMinute(sums: Map<string, Sum>, minute: Minute, groupBy: TrafficGroup): void {

@@ -6,8 +6,8 @@ const workerMemoryMiBMax = 256;
 /** Looks that wait for a thread, and the text they hold, in UTF-16 units. */
 const waitingMax = 64;
 const waitingLengthMax = 16 * 1_048_576;
-/** For one look, the wait for a thread included, in milliseconds: many times what the longest text takes. */
-const lookTimeoutMs = 5_000;
+/** For one look, the start of a thread included, in milliseconds: many times what the longest text takes. */
+const lookTimeoutMs = 10_000;
 
 interface Job {
   readonly input: DetectionInput;

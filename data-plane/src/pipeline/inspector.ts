@@ -15,6 +15,7 @@ import {
   verdictsMax,
 } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
+import type { InspectedServer } from '../telemetry/inspection-metrics.ts';
 import type { Authorized, Exchange } from './exchange.ts';
 
 /** More text than this is looked at in a thread, in UTF-16 units: the event loop would be kept from others. */
@@ -24,8 +25,8 @@ export interface InspectorOptions {
   readonly pool: { detect(input: DetectionInput): Promise<DetectionResult> };
   readonly metrics: {
     /** A detector looked at a message, in so many milliseconds. */
-    inspected(detector: DetectorName, durationMs: number): void;
-    judged(exchange: Pick<Exchange, 'server' | 'slug'>, verdict: Verdict): void;
+    inspected(server: InspectedServer, detector: DetectorName, durationMs: number): void;
+    judged(server: InspectedServer, verdict: Verdict): void;
   };
   readonly monotonic: () => number;
   readonly log: Pick<Log, 'warn'>;
@@ -66,7 +67,9 @@ export class Inspector {
     const { exchange } = authorized.routed.received;
     const message = isUtf8(bytes) ? bytes.toString('utf8') : null;
     const kind = authorized.rule?.list === undefined ? ('content' as const) : ('definition' as const);
-    const result = inspectMessage({ policies, direction, message, headers, kind, carried }, this.#detect);
+    const result = inspectMessage({ policies, direction, message, headers, kind, carried }, (input) =>
+      this.#detect(input, authorized.routed.server.document),
+    );
     return result instanceof Promise
       ? result.then((late) => this.#noted(exchange, late))
       : this.#noted(exchange, result);
@@ -74,7 +77,8 @@ export class Inspector {
 
   /** Notes what was decided about an exchange apart from policies. */
   note(exchange: Exchange, verdict: Verdict): void {
-    this.#options.metrics.judged(exchange, verdict);
+    const server = exchange.server?.document;
+    if (server !== undefined) this.#options.metrics.judged(server, verdict);
     exchange.verdicts = withVerdict(exchange.verdicts ?? [], verdict);
   }
 
@@ -83,27 +87,29 @@ export class Inspector {
     return result;
   }
 
-  readonly #detect = (input: DetectionInput): DetectionResult | Promise<DetectionResult> => {
+  #detect(input: DetectionInput, server: InspectedServer): DetectionResult | Promise<DetectionResult> {
     const length = input.texts.reduce((sum, { text }) => sum + text.length, input.carried.length);
-    if (length > inlineLengthMax) return this.#options.pool.detect(input).then(this.#timed, this.#failed);
+    if (length > inlineLengthMax) {
+      return this.#options.pool.detect(input).then((result) => this.#timed(result, server), this.#failed);
+    }
     try {
-      return this.#timed(findInTexts(input, this.#options.monotonic));
+      return this.#timed(findInTexts(input, this.#options.monotonic), server);
     } catch (error) {
       return this.#failed(error);
     }
-  };
+  }
 
   readonly #failed = (error: unknown): never => {
     this.#options.log.warn({ err: error }, 'a message could not be inspected');
     throw error;
   };
 
-  readonly #timed = (result: DetectionResult): DetectionResult => {
+  #timed(result: DetectionResult, server: InspectedServer): DetectionResult {
     for (const [name, durationMs] of Object.entries(result.durations)) {
-      this.#options.metrics.inspected(name as DetectorName, durationMs);
+      this.#options.metrics.inspected(server, name as DetectorName, durationMs);
     }
     return result;
-  };
+  }
 }
 
 /** Verdicts of one kind are one, with how many they are: a stream that goes on for hours has a record of bounded size. */

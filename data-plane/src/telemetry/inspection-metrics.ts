@@ -1,12 +1,21 @@
-import type { DetectorName, Verdict } from '@sallyport/schema';
+import type { DetectorName, InspectionRow, Verdict } from '@sallyport/schema';
 import { Counter, Histogram, type Registry } from 'prom-client';
 
 const milliseconds = 0.001;
+/** Distinct (server, detector, decision, mode) of one window; what comes after is told to Prometheus alone. */
+const windowRowsMax = 5_000;
 
-/** Counts what detectors and policies did, for Prometheus. Servers that do not exist have no policies, so no label either. */
+/** The server of an exchange that was inspected: one that exists, since no other has policies. */
+export interface InspectedServer {
+  readonly id: string;
+  readonly slug: string;
+}
+
+/** Counts what detectors and policies did: for Prometheus, and for the control plane in windows. */
 export class InspectionMetrics {
   readonly #verdicts: Counter<'server' | 'direction' | 'detector' | 'decision' | 'mode'>;
   readonly #duration: Histogram<'detector'>;
+  #rows = new Map<string, InspectionRow>();
 
   constructor(registry: Registry) {
     const registers = [registry];
@@ -25,11 +34,30 @@ export class InspectionMetrics {
     });
   }
 
-  inspected(detector: DetectorName, durationMs: number): void {
+  inspected({ id, slug }: InspectedServer, detector: DetectorName, durationMs: number): void {
     this.#duration.observe({ detector }, durationMs * milliseconds);
+    this.#add({ serverId: id, slug, detector, verdict: null, count: 1, durationMsSum: durationMs });
   }
 
-  judged({ slug }: { readonly slug: string | null }, { direction, detector, decision, mode }: Verdict): void {
-    this.#verdicts.inc({ server: slug ?? '', direction, detector, decision, mode });
+  judged({ id, slug }: InspectedServer, { direction, detector, decision, mode, count, durationMs }: Verdict): void {
+    this.#verdicts.inc({ server: slug, direction, detector, decision, mode });
+    const verdict = { decision, mode };
+    this.#add({ serverId: id, slug, detector, verdict, count: Math.max(1, count), durationMsSum: durationMs });
+  }
+
+  /** What was counted since the last time. */
+  take(): InspectionRow[] {
+    const rows = [...this.#rows.values()];
+    this.#rows = new Map();
+    return rows;
+  }
+
+  #add(row: InspectionRow): void {
+    const { serverId, detector, verdict } = row;
+    const key = `${serverId} ${detector} ${verdict?.decision ?? ''} ${verdict?.mode ?? ''}`;
+    const known = this.#rows.get(key);
+    if (known === undefined && this.#rows.size >= windowRowsMax) return;
+    const count = row.count + (known?.count ?? 0);
+    this.#rows.set(key, { ...row, count, durationMsSum: row.durationMsSum + (known?.durationMsSum ?? 0) });
   }
 }

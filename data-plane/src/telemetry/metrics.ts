@@ -1,6 +1,7 @@
 import {
   type AuditOutcome,
   type DetectorName,
+  type InspectionRow,
   type MetricsRow,
   type MetricsWindow,
   metricsSigningText,
@@ -10,7 +11,7 @@ import {
 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
-import { InspectionMetrics } from './inspection-metrics.ts';
+import { InspectionMetrics, type InspectedServer } from './inspection-metrics.ts';
 import type { BatchSigner } from './audit-shipper.ts';
 
 export const metricsWindowMs = 10_000;
@@ -98,12 +99,12 @@ export class Metrics {
   }
 
   /** A detector looked at a message, in so many milliseconds. */
-  inspected(detector: DetectorName, durationMs: number): void {
-    this.#inspection.inspected(detector, durationMs);
+  inspected(server: InspectedServer, detector: DetectorName, durationMs: number): void {
+    this.#inspection.inspected(server, detector, durationMs);
   }
 
-  judged(exchange: { readonly slug: string | null }, verdict: Verdict): void {
-    this.#inspection.judged(exchange, verdict);
+  judged(server: InspectedServer, verdict: Verdict): void {
+    this.#inspection.judged(server, verdict);
   }
 
   start(): void {
@@ -135,7 +136,8 @@ export class Metrics {
 
   /** Ends the current window and sends what is pending; what cannot be sent waits for the next time. */
   flush(): void {
-    if (this.#rows.size > 0) this.#pending.push(this.#windowOf(this.#windowStart));
+    const inspections = this.#inspection.take();
+    if (this.#rows.size + inspections.length > 0) this.#pending.push(this.#windowOf(this.#windowStart, inspections));
     // Never the same start twice, also where the estimate of time is corrected backwards: it would count once.
     this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + 1);
     this.#rows = new Map();
@@ -186,7 +188,7 @@ export class Metrics {
     return row;
   }
 
-  #windowOf(windowStart: number): MetricsWindow {
+  #windowOf(windowStart: number, inspections: InspectionRow[]): MetricsWindow {
     const { signer, epoch } = this.#options;
     const rows = [...this.#rows.values()].map(
       ({ exchange, sketch, durationMsSum }): MetricsRow => ({
@@ -198,7 +200,8 @@ export class Metrics {
         sketch: sketch.serialize(),
       }),
     );
-    const window = { nodeId: signer.nodeId, epoch, windowStart, rows, publicKey: signer.publicKey };
+    const { nodeId, publicKey } = signer;
+    const window = { nodeId, epoch, windowStart, rows, inspections, publicKey };
     return { ...window, signature: signer.sign(metricsSigningText(window)) };
   }
 }
