@@ -18,6 +18,7 @@ const housekeepingIntervalMs = 10 * 60_000;
 /** How long an event of the control plane waits for its place in the chain. */
 const chainIntervalMs = 5_000;
 const checkpointIntervalMs = 60_000;
+const revocationIntervalMs = 5_000;
 /** How soon a new key-encryption key wraps what older ones did. */
 const rewrapIntervalMs = 60_000;
 const partitionIntervalMs = 3_600_000;
@@ -27,7 +28,10 @@ const metricsWindowsConcurrent = 2;
 
 export interface JobsOptions {
   readonly database: Database;
-  readonly services: Pick<Services, 'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping'>;
+  readonly services: Pick<
+    Services,
+    'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping' | 'revocations' | 'connections'
+  >;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
   readonly clock: Clock;
@@ -82,12 +86,14 @@ export function startJobs(options: JobsOptions): Jobs {
     queues.consumer(metricsQueue, { concurrency: metricsWindowsConcurrent, handle: (data) => traffic.ingest(data) }),
   ];
   const timers = [
+    every('revocations', revocationIntervalMs, log, () => services.revocations.run()),
     every('rewrap', rewrapIntervalMs, log, async () => void (await services.rewrapping.run())),
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),
     every('housekeeping', housekeepingIntervalMs, log, async () => {
       await forgetIdempotencyKeys(database.db, clock.now());
+      await services.connections.forgetAttempts();
       await forgetRevokedFamilies(database.db, clock.now());
       await forgetOAuthObjects(database.db, clock.now());
       await forgetUnusedClients(database.db, clock.now());

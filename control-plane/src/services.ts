@@ -27,11 +27,18 @@ import { HealthService } from './catalog/health.service.ts';
 import { ServerAsksService } from './catalog/server-asks.service.ts';
 import { ServerService, type ServerServiceDependencies } from './catalog/server.service.ts';
 import { type Context, systemContext } from './context.ts';
+import { AuthorizationServers } from './credentials/authorization-servers.ts';
+import { type ConnectionRow, ConnectionService } from './credentials/connection.service.ts';
 import { CredentialVault } from './credentials/credential-vault.ts';
 import { createKeyProvider, type KeySettings } from './credentials/create-key-provider.ts';
 import { LendingService, needOf } from './credentials/lending.service.ts';
+import { onForgotten } from './credentials/forgotten.service.ts';
+import { RefreshService } from './credentials/refresh.service.ts';
+import { RevocationService } from './credentials/revocation.service.ts';
 import { RewrapService } from './credentials/rewrap.service.ts';
 import { ServerCredentialService } from './credentials/server-credential.service.ts';
+import { TokenLending } from './credentials/token-lending.service.ts';
+import { UpstreamClients } from './credentials/upstream-client.service.ts';
 import type { Database, Reader, Transaction } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
@@ -43,7 +50,7 @@ import { BootstrapService } from './identity/bootstrap.service.ts';
 import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { KeyUses } from './identity/key-uses.service.ts';
-import { principalLookup, PrincipalService } from './identity/principal.service.ts';
+import { principalLookup, PrincipalService, usablePrincipal } from './identity/principal.service.ts';
 import { BackChannelLogoutService, endLogins } from './identity/idp/back-channel-logout.service.ts';
 import { FederatedLoginService } from './identity/idp/federated-login.service.ts';
 import { IdentityProviderService } from './identity/idp/identity-provider.service.ts';
@@ -154,12 +161,13 @@ function oauthServices(
     readonly roles: RoleService;
     readonly fleet: Fleet;
     readonly egress: Egress;
+    readonly userConnections: ConnectionService;
     readonly limits: RequestLimits;
     readonly authentication: GuardedAuthentication;
   },
 ) {
   const { database, secretKey, publicUrls: urls, addressOf, clock, log } = options;
-  const { apiKeys, roles, fleet, egress, limits, authentication } = others;
+  const { apiKeys, roles, fleet, egress, userConnections, limits, authentication } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
   const serverOf = async (resource: string): Promise<string | null> => {
@@ -195,7 +203,7 @@ function oauthServices(
   const stepUp = new StepUpService({ settings, serverOf, clock });
   const guards = { stepUp, limits, authentication, addressOf };
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, ...guards, clock, log };
-  const federation = { providers, connections, logins, logouts };
+  const federation = { providers, connections, userConnections, logins, logouts };
   const { signingKeys } = fleet;
   return {
     publicUrls: urls,
@@ -220,22 +228,46 @@ function discoveryOf(
   return new DiscoveryJob({ ...parts, database, store, systemContext: asSystem, build });
 }
 
+function credentialServices(options: ServicesOptions, servers: ServerService, egress: Egress) {
+  const { database, credentialKeys, secretKey, publicUrls, clock, log } = options;
+  const vault = new CredentialVault(createKeyProvider(credentialKeys, clock));
+  const authorizationServers = new AuthorizationServers(egress, clock);
+  const base = { database, vault, servers: authorizationServers, clock, log };
+  const issuer = publicUrls?.issuer;
+  const clients = new UpstreamClients({ ...base, issuer });
+  const clientOf = (row: ConnectionRow) => clients.clientOf(row);
+  const refreshes = new RefreshService({ ...base, clientOf });
+  const connections = new ConnectionService({ ...base, clients, issuer, seals: new FleetVault(secretKey) });
+  const unusable = async (reader: Reader, ids: readonly string[]): Promise<string[]> => {
+    const gone: string[] = [];
+    for (const id of ids) if ((await usablePrincipal(reader, id, clock.now())) === undefined) gone.push(id);
+    return gone;
+  };
+  return {
+    serverCredentials: new ServerCredentialService({ database, vault, servers, connections }),
+    connections,
+    revocations: new RevocationService({ ...base, refreshes, clientOf, unusable }),
+    rewrapping: new RewrapService({ database, vault, log }),
+    lending: new LendingService({
+      ...base,
+      tokens: new TokenLending({ ...base, clients, refreshes }),
+      linkTo: (principalId, serverId) => connections.linkTo(principalId, serverId),
+    }),
+  };
+}
+
 /** The catalog, and what its servers are called with. */
 function serverServices(
-  { database, credentialKeys, clock, log }: ServicesOptions,
-  others: Omit<ServerServiceDependencies, 'database' | 'credentials'>,
+  options: ServicesOptions,
+  others: Omit<ServerServiceDependencies, 'database' | 'credentials' | 'egress'> & { readonly egress: Egress },
 ) {
-  const vault = new CredentialVault(createKeyProvider(credentialKeys, clock));
+  const { database } = options;
   const servers: ServerService = new ServerService({
     ...others,
     database,
     credentials: { destroyFor: (tx, ctx, server) => credentials.serverCredentials.destroyFor(tx, ctx, server) },
   });
-  const credentials = {
-    serverCredentials: new ServerCredentialService({ database, vault, servers }),
-    rewrapping: new RewrapService({ database, vault, log }),
-    lending: new LendingService({ database, vault, clock, log }),
-  };
+  const credentials = credentialServices(options, servers, others.egress);
   return { servers, credentials };
 }
 
@@ -261,14 +293,14 @@ function guardedAuthentication(
   };
 }
 
-function fleetOf(
+async function fleetOf(
   options: ServicesOptions,
   epochs: EpochService,
   health: HealthService,
   asked: Pick<FleetOptions, 'doubtServer' | 'definitionsSighted' | 'lend'>,
 ): Promise<Fleet> {
   const { database, secretKey, publicUrls, addressOf, metrics, clock, log } = options;
-  return startFleet({
+  const fleet = await startFleet({
     database,
     secretKey,
     publicUrls,
@@ -281,6 +313,14 @@ function fleetOf(
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
     ...asked,
   });
+  const unlisten = await onForgotten(database, (serverId, principalId) =>
+    fleet.syncServer.forgetCredentials(serverId, principalId),
+  );
+  const stop = async (): Promise<void> => {
+    await unlisten();
+    await fleet.stop();
+  };
+  return { ...fleet, stop };
 }
 
 function auditServices(database: Database, { fleetKey }: Fleet, clock: Clock) {
@@ -326,8 +366,8 @@ export async function startServices(options: ServicesOptions) {
   const scim = scimOf(options, principals, groups);
   const limits = new RequestLimits(clock, options.requestRates);
   const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
-  const { authentication } = authentications;
-  const oauth = oauthServices(options, { apiKeys, groups, roles, fleet, egress, limits, authentication });
+  const known = { apiKeys, groups, roles, fleet, egress, userConnections: credentials.connections };
+  const oauth = oauthServices(options, { ...known, limits, authentication: authentications.authentication });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),

@@ -298,7 +298,7 @@ export const ERRORS = {
   CONNECTION_NEEDED: {
     owner: 'client',
     http: 200,
-    jsonRpc: -32042,
+    jsonRpc: 1039,
     retryable: false,
     publicMessage: 'Your account is not connected to this MCP server.',
   },

@@ -77,6 +77,9 @@ export const oauthRoutes = {
   oauthCallback: { path: '/oauth/callback/{id}', methods: ['GET'], access: 'public' },
   oauthLoggedIn: { path: '/oauth/interaction/{id}/logged-in', methods: ['GET'], access: 'public' },
   oauthBackChannelLogout: { path: '/oauth/backchannel-logout/{id}', methods: ['POST'], access: 'public' },
+  oauthConnected: { path: '/oauth/connect/callback', methods: ['GET'], access: 'public' },
+  oauthConnect: { path: '/oauth/connect/{id}', methods: ['GET', 'POST'], access: 'public' },
+  oauthUpstreamClient: { path: '/oauth/upstream-client', methods: ['GET'], access: 'public' },
   oauthAccount: { path: '/oauth/account', methods: ['GET', 'POST'], access: 'public' },
   oauthConsent: { path: '/oauth/interaction/{id}/consent', methods: ['POST'], access: 'public' },
 } as const satisfies HttpRoutes;

@@ -168,7 +168,7 @@ const homes: readonly Home[] = [
       /^schema\/src\/platform\/discover[\w-]*\.ts$|^control-plane\/src\/catalog\/|^data-plane\/src\/mcp\/|^cli\/src\/(start\/example-|connect\/)/,
   },
   { packages: /^oidc-provider$/, files: /^control-plane\/src\/oauth\// },
-  { packages: /^openid-client$/, files: /^control-plane\/src\/identity\/idp\// },
+  { packages: /^openid-client$/, files: /^control-plane\/src\/(identity\/idp|credentials)\// },
   { packages: /^jose$/, files: /^control-plane\/src\/(identity\/idp|oauth)\// },
   { packages: /^pino$/, files: /^schema\/src\/platform\/log\.ts$/ },
   {

@@ -57,6 +57,8 @@ export const servers = pgTable('servers', {
   extensions: text().array().notNull(),
   /** What is published of how the gateway proves itself; the rest is of the slice credentials. */
   credentialMode: text('credential_mode', { enum: credentialModes }).notNull().default('none'),
+  /** With whose account it is looked at, where it wants one: who set its credential. */
+  discoveredAs: uuid('discovered_as'),
   credentialRevision: integer('credential_revision').notNull().default(0),
   /** What it may ask of clients; null for nothing. */
   asks: jsonb().$type<UpstreamAsks>(),

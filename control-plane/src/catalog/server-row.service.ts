@@ -65,15 +65,33 @@ export async function lockServerFor(
 }
 
 /** For the slice of credentials, which records the change: what nodes are told of it. The row must be locked. */
-export async function setCredentialMode(tx: Transaction, server: ServerRow, mode: CredentialMode): Promise<ServerRow> {
+export async function setCredentialMode(
+  tx: Transaction,
+  server: ServerRow,
+  mode: CredentialMode,
+  setBy: string,
+): Promise<ServerRow> {
   const [row] = await tx
     .update(servers)
-    .set({ credentialMode: mode, credentialRevision: server.credentialRevision + 1, discoveryAttemptedAt: null })
+    .set({
+      credentialMode: mode,
+      credentialRevision: server.credentialRevision + 1,
+      discoveredAs: mode === 'none' ? null : setBy,
+      discoveryAttemptedAt: null,
+    })
     .where(eq(servers.id, server.id))
     .returning();
   if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
   if (isServed(row.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [row.id] });
   return row;
+}
+
+/** A server that is looked at with this user's account is worth another look: he connected it. */
+export async function discoverAgain(tx: Transaction, serverId: string, userId: string): Promise<void> {
+  await tx
+    .update(servers)
+    .set({ discoveryAttemptedAt: null })
+    .where(and(eq(servers.id, serverId), eq(servers.discoveredAs, userId)));
 }
 
 /** Of the slice of credentials. */

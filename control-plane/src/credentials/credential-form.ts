@@ -1,7 +1,13 @@
 import { credentialHeaderProblem, type CredentialMode, credentialValueProblem } from '@sallyport/schema';
 import type { Violations } from '../database/violations.ts';
+import { type ClientAuthentication, privateJwk } from './authorization-servers.ts';
 
 const headersMax = 16;
+const hostsMax = 16;
+const scopesMax = 64;
+const textLengthMax = 512;
+const secretLengthMax = 8_192;
+const hostPattern = /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 /** What of a credential may be shown, by mode. */
 export interface StaticHeadersSettings {
@@ -9,7 +15,24 @@ export interface StaticHeadersSettings {
   /** As they were given; their values are the secret. */
   readonly headerNames: readonly string[];
 }
-export type CredentialSettings = StaticHeadersSettings;
+/** A client that an administrator registered at an authorization server. */
+interface RegisteredClient {
+  readonly issuer: string | null;
+  readonly clientId: string | null;
+  readonly authentication: ClientAuthentication;
+  readonly scopes: readonly string[];
+}
+export interface ClientCredentialsSettings extends RegisteredClient {
+  readonly mode: 'clientCredentials';
+  readonly issuer: string;
+  readonly clientId: string;
+}
+export interface UserOAuthSettings extends RegisteredClient {
+  readonly mode: 'userOAuth';
+  /** Hosts on which the authorization endpoint may be, besides the issuer's own. */
+  readonly authorizationHosts: readonly string[];
+}
+export type CredentialSettings = StaticHeadersSettings | ClientCredentialsSettings | UserOAuthSettings;
 
 export interface CredentialHeader {
   readonly name: string;
@@ -19,6 +42,17 @@ export interface CredentialHeader {
 /** What an administrator gives: exactly one member, which is the mode. */
 export interface CredentialInput {
   readonly staticHeaders?: { readonly headers: readonly CredentialHeader[] } | null | undefined;
+  readonly clientCredentials?: ClientInput | null | undefined;
+  readonly userOAuth?: (ClientInput & { readonly authorizationHosts?: readonly string[] | null }) | null | undefined;
+}
+
+export interface ClientInput {
+  readonly issuer?: string | null | undefined;
+  readonly clientId?: string | null | undefined;
+  readonly authentication?: ClientAuthentication | null | undefined;
+  /** A secret, or a private key as JWK, by the authentication. */
+  readonly secret?: string | null | undefined;
+  readonly scopes?: readonly string[] | null | undefined;
 }
 
 export interface CheckedCredential {
@@ -27,7 +61,11 @@ export interface CheckedCredential {
   readonly secret: string | null;
 }
 
-const given = ['staticHeaders'] as const satisfies readonly (keyof CredentialInput)[] & readonly CredentialMode[];
+const given = [
+  'staticHeaders',
+  'clientCredentials',
+  'userOAuth',
+] as const satisfies readonly (keyof CredentialInput)[] & readonly CredentialMode[];
 
 /** What was given, or nothing where `found` says what is wrong with it. */
 export function checkCredential(found: Violations, input: CredentialInput): CheckedCredential | undefined {
@@ -36,7 +74,74 @@ export function checkCredential(found: Violations, input: CredentialInput): Chec
     found.add('input', `must have exactly one of ${given.join(', ')}`);
     return undefined;
   }
-  return input.staticHeaders ? checkHeaders(found, input.staticHeaders.headers) : undefined;
+  if (input.staticHeaders) return checkHeaders(found, input.staticHeaders.headers);
+  if (input.clientCredentials) return checkClientCredentials(found, input.clientCredentials);
+  return input.userOAuth ? checkUserOAuth(found, input.userOAuth) : undefined;
+}
+
+function checkClientCredentials(found: Violations, input: ClientInput): CheckedCredential {
+  const path = 'input.clientCredentials';
+  const client = checkClient(found, path, input);
+  if (client.issuer === null) found.add(`${path}.issuer`, 'is needed');
+  if (client.clientId === null) found.add(`${path}.clientId`, 'is needed');
+  if (client.authentication === 'none') found.add(`${path}.authentication`, 'must prove who the client is');
+  const { issuer, clientId } = client;
+  const settings = { ...client, mode: 'clientCredentials', issuer: issuer ?? '', clientId: clientId ?? '' } as const;
+  return { settings, secret: input.secret ?? null };
+}
+
+function checkUserOAuth(found: Violations, input: NonNullable<CredentialInput['userOAuth']>): CheckedCredential {
+  const path = 'input.userOAuth';
+  const client = checkClient(found, path, input);
+  const hosts = input.authorizationHosts ?? [];
+  if (hosts.length > hostsMax) found.add(`${path}.authorizationHosts`, `must have at most ${hostsMax} hosts`);
+  for (const [index, host] of hosts.entries()) {
+    if (!hostPattern.test(host))
+      found.add(`${path}.authorizationHosts[${index}]`, 'must be a host, such as login.example');
+  }
+  if (client.clientId !== null && client.issuer === null) {
+    found.add(`${path}.issuer`, 'is needed with a clientId: a client is known to one authorization server');
+  }
+  return { settings: { ...client, mode: 'userOAuth', authorizationHosts: hosts }, secret: input.secret ?? null };
+}
+
+function checkClient(found: Violations, path: string, input: ClientInput): RegisteredClient {
+  const { issuer = null, clientId = null, secret = null, scopes, authentication: given } = input;
+  const authentication = given ?? (secret === null ? 'none' : 'clientSecretBasic');
+  const url = issuer === null ? undefined : URL.parse(issuer);
+  if (
+    url === null ||
+    (url !== undefined && (!/^https?:$/.test(url.protocol) || url.search !== '' || url.hash !== ''))
+  ) {
+    found.add(`${path}.issuer`, 'must be an issuer, such as https://login.example.com');
+  }
+  found.text(`${path}.clientId`, clientId, 1, textLengthMax);
+  if ((secret === null) !== (authentication === 'none')) {
+    found.add(
+      `${path}.secret`,
+      secret === null ? 'is needed by the authentication' : 'is of no use without authentication',
+    );
+  }
+  if (secret !== null && secret.length > secretLengthMax) {
+    found.add(`${path}.secret`, `must have at most ${secretLengthMax} characters`);
+  }
+  if (secret !== null && authentication === 'privateKeyJwt' && !isPrivateKey(secret)) {
+    found.add(`${path}.secret`, 'must be a private key as JWK: EC with P-256 or P-384, or Ed25519');
+  }
+  for (const [index, scope] of (scopes ?? []).entries()) {
+    if (index >= scopesMax) found.add(`${path}.scopes`, `must have at most ${scopesMax} scopes`);
+    // RFC 6749 §3.3.
+    else if (!/^[\x21\x23-\x5b\x5d-\x7e]{1,256}$/.test(scope)) found.add(`${path}.scopes[${index}]`, 'is no scope');
+  }
+  return { issuer, clientId, authentication, scopes: scopes ?? [] };
+}
+
+function isPrivateKey(text: string): boolean {
+  try {
+    return privateJwk.safeParse(JSON.parse(text)).success;
+  } catch {
+    return false;
+  }
 }
 
 function checkHeaders(found: Violations, headers: readonly CredentialHeader[]): CheckedCredential {

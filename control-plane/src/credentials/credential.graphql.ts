@@ -1,7 +1,16 @@
 import type { CredentialMode } from '@sallyport/schema';
-import { Field, ID, InputType, Int, ObjectType } from 'type-graphql';
-import { DateTime, graphqlEnum, idempotencyKeyDescription, MutationInput } from '../graphql-connection.ts';
-import type { CredentialHeader, CredentialInput } from './credential-form.ts';
+import { ArgsType, Field, ID, InputType, Int, ObjectType } from 'type-graphql';
+import {
+  connectionType,
+  DateTime,
+  graphqlEnum,
+  idempotencyKeyDescription,
+  MutationInput,
+  PageArguments,
+} from '../graphql-connection.ts';
+import type { ClientAuthentication } from './authorization-servers.ts';
+import type { ClientInput, CredentialHeader, CredentialInput } from './credential-form.ts';
+import type { ConnectionStatus } from './credential.tables.ts';
 
 export const CredentialModeEnum = graphqlEnum<CredentialMode>(
   'CredentialMode',
@@ -35,6 +44,15 @@ export class ServerCredential {
   @Field(() => [String], { description: 'Names of the headers, of static ones.' })
   headerNames!: string[];
 
+  @Field(() => String, { nullable: true, description: 'The authorization server, where one was set.' })
+  issuer!: string | null;
+
+  @Field(() => String, { nullable: true, description: 'Id of the client there, where one was set.' })
+  clientId!: string | null;
+
+  @Field(() => [String], { description: 'Scopes that are asked for.' })
+  scopes!: string[];
+
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
 
@@ -63,6 +81,71 @@ export class StaticHeadersInput {
   headers!: CredentialHeaderInput[];
 }
 
+export const ClientAuthenticationEnum = graphqlEnum<ClientAuthentication>(
+  'UpstreamClientAuthentication',
+  'How the gateway proves to an authorization server that it is the client.',
+  {
+    none: 'Not at all: a public client, by PKCE alone.',
+    clientSecretBasic: 'By a secret in the header.',
+    clientSecretPost: 'By a secret in the body.',
+    privateKeyJwt: 'By a signature (RFC 7523).',
+  },
+);
+
+const clientFields = {
+  authentication: 'How it proves itself; by default with the secret in the header, where one is given.',
+  secret: 'The secret, or the private key as JWK. It is sealed, and never returned.',
+  scopes: 'What to ask for.',
+} as const;
+
+@InputType({ description: 'A client that gets tokens for itself (OAuth 2.1, client credentials).' })
+export class ClientCredentialsInput implements ClientInput {
+  @Field(() => String, { description: 'The authorization server.' })
+  issuer!: string;
+
+  @Field(() => String, { description: 'Id of the client there.' })
+  clientId!: string;
+
+  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
+  authentication?: ClientAuthentication | null;
+
+  @Field(() => String, { description: clientFields.secret })
+  secret!: string;
+
+  @Field(() => [String], { nullable: true, description: clientFields.scopes })
+  scopes?: string[] | null;
+}
+
+@InputType({ description: 'Tokens of the very user who calls, who connects his account.' })
+export class UserOAuthInput implements ClientInput {
+  @Field(() => String, {
+    nullable: true,
+    description: 'The authorization server; if absent, the one that the server names (RFC 9728).',
+  })
+  issuer?: string | null;
+
+  @Field(() => String, {
+    nullable: true,
+    description: 'Id of a client registered there; if absent, the gateway registers itself.',
+  })
+  clientId?: string | null;
+
+  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
+  authentication?: ClientAuthentication | null;
+
+  @Field(() => String, { nullable: true, description: clientFields.secret })
+  secret?: string | null;
+
+  @Field(() => [String], { nullable: true, description: `${clientFields.scopes} If absent, what the server names.` })
+  scopes?: string[] | null;
+
+  @Field(() => [String], {
+    nullable: true,
+    description: 'Hosts on which the authorization endpoint may be, besides the issuer’s own.',
+  })
+  authorizationHosts?: string[] | null;
+}
+
 @InputType({ description: 'Inherited by the inputs that set secrets.' })
 abstract class PutServerCredentialInput extends MutationInput implements CredentialInput {
   @Field(() => ID, { description: 'Id of the server.' })
@@ -70,6 +153,12 @@ abstract class PutServerCredentialInput extends MutationInput implements Credent
 
   @Field(() => StaticHeadersInput, { nullable: true, description: 'For the mode staticHeaders.' })
   staticHeaders?: StaticHeadersInput | null;
+
+  @Field(() => ClientCredentialsInput, { nullable: true, description: 'For the mode clientCredentials.' })
+  clientCredentials?: ClientCredentialsInput | null;
+
+  @Field(() => UserOAuthInput, { nullable: true, description: 'For the mode userOAuth.' })
+  userOAuth?: UserOAuthInput | null;
 
   @Field(() => Int, {
     nullable: true,
@@ -118,4 +207,64 @@ export class CredentialKeys {
 
   @Field(() => [CredentialKeyUse], { description: 'What is sealed under which version.' })
   uses!: CredentialKeyUse[];
+}
+
+export const UpstreamAccountStatusEnum = graphqlEnum<ConnectionStatus>(
+  'UpstreamAccountStatus',
+  'Whether a connection is of use.',
+  {
+    active: 'Calls are made with it.',
+    reauthRequired: 'The user has to connect again; see the reason.',
+    ended: 'It waits to be revoked at the authorization server, and is then destroyed.',
+  },
+);
+
+@ObjectType({ description: 'The account of a user at a server, connected by himself. No field returns a token.' })
+export class UpstreamAccount {
+  @Field(() => ID, { description: 'Unique and permanent.' })
+  id!: string;
+
+  @Field(() => ID, { description: 'Id of the user.' })
+  principalId!: string;
+
+  @Field(() => ID, { description: 'Id of the server.' })
+  serverId!: string;
+
+  @Field(() => String, { description: 'The authorization server that issued the tokens.' })
+  issuer!: string;
+
+  @Field(() => String, { description: 'What the tokens are for.' })
+  resource!: string;
+
+  @Field(() => [String], { description: 'What the user was asked to allow, and what the server says he did.' })
+  scopes!: string[];
+
+  @Field(() => UpstreamAccountStatusEnum, { description: 'Whether it is of use.' })
+  status!: ConnectionStatus;
+
+  @Field(() => String, { nullable: true, description: 'Why the user has to connect again.' })
+  reason!: string | null;
+
+  @Field(() => DateTime, { description: 'When the account was connected.' })
+  createdAt!: Date;
+
+  @Field(() => DateTime, { description: 'When tokens were had last.' })
+  updatedAt!: Date;
+}
+
+export const UpstreamAccountConnection = connectionType('UpstreamAccount', 'accounts', () => UpstreamAccount);
+
+@ArgsType()
+export class UpstreamAccountsArguments extends PageArguments {
+  @Field(() => ID, { nullable: true, description: 'Of this user; needs credential:read unless it is oneself.' })
+  principalId?: string | null;
+
+  @Field(() => ID, { nullable: true, description: 'To this server.' })
+  serverId?: string | null;
+}
+
+@InputType({ description: 'An account that is disconnected.' })
+export class DisconnectInput extends MutationInput {
+  @Field(() => ID, { description: 'Id of the connected account.' })
+  accountId!: string;
 }

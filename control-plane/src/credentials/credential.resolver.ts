@@ -1,22 +1,29 @@
 import type { CredentialMode } from '@sallyport/schema';
-import { Arg, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
+import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import { Server } from '../catalog/catalog.graphql.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
+import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import {
   CredentialKeys,
   CredentialModeEnum,
   DeleteServerCredentialInput,
+  DisconnectInput,
   RotateServerCredentialInput,
   ServerCredential,
   SetServerCredentialInput,
+  UpstreamAccount,
+  UpstreamAccountConnection,
+  UpstreamAccountsArguments,
 } from './credential.graphql.ts';
+import type { ConnectionRow, ConnectionService } from './connection.service.ts';
 import type { RewrapService } from './rewrap.service.ts';
 import type { ServerCredential as Credential, ServerCredentialService } from './server-credential.service.ts';
 
 export interface CredentialResolverDependencies {
   readonly serverCredentials: ServerCredentialService;
   readonly rewrapping: RewrapService;
+  readonly connections: ConnectionService;
 }
 
 @Resolver(() => ServerCredential)
@@ -72,9 +79,55 @@ export class CredentialResolver {
     return this.deps.serverCredentials.delete(ctx, input);
   }
 
+  @Query(() => UpstreamAccountConnection, {
+    description: 'Accounts that users connected, oldest first: one’s own, or with credential:read those of others.',
+  })
+  async upstreamAccounts(
+    @Ctx() ctx: Context,
+    @Args(() => UpstreamAccountsArguments) args: UpstreamAccountsArguments,
+  ): Promise<ConnectionOf<ConnectionRow>> {
+    const page = pageOf(args);
+    return connectionFrom(await this.deps.connections.list(ctx, args, page), page, (row) => [row.id]);
+  }
+
+  @Query(() => String, { description: 'Where the asking user connects his account to a server; good for an hour.' })
+  connectLink(
+    @Ctx() ctx: Context,
+    @Arg('serverId', () => ID, { description: 'Id of the server.' }) serverId: string,
+  ): Promise<string> {
+    return this.deps.connections.linkFor(ctx, serverId);
+  }
+
+  @Mutation(() => UpstreamAccount, {
+    description:
+      'Disconnects an account: nodes use it no more, it is revoked at its authorization server as far as that answers, and then ' +
+      'destroyed. One’s own, or with credential:write another’s.',
+  })
+  disconnect(
+    @Ctx() ctx: Context,
+    @Arg('input', () => DisconnectInput, { description: 'The account.' }) input: DisconnectInput,
+  ): Promise<ConnectionRow> {
+    return this.deps.connections.disconnect(ctx, input);
+  }
+
   @FieldResolver()
   isComplete(@Root() { settings }: Credential): boolean {
     return settings !== null;
+  }
+
+  @FieldResolver()
+  issuer(@Root() { settings }: Credential): string | null {
+    return settings === null || settings.mode === 'staticHeaders' ? null : settings.issuer;
+  }
+
+  @FieldResolver()
+  clientId(@Root() { settings }: Credential): string | null {
+    return settings === null || settings.mode === 'staticHeaders' ? null : settings.clientId;
+  }
+
+  @FieldResolver()
+  scopes(@Root() { settings }: Credential): readonly string[] {
+    return settings === null || settings.mode === 'staticHeaders' ? [] : settings.scopes;
   }
 
   @FieldResolver()

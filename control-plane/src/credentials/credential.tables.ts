@@ -1,5 +1,6 @@
 import { credentialModes } from '@sallyport/schema';
-import { jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { boolean, char, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { clientAuthentications } from './authorization-servers.ts';
 import type { CredentialSettings } from './credential-form.ts';
 
 const instant = (name: string) => timestamp(name, { withTimezone: true });
@@ -24,3 +25,58 @@ export const serverCredentials = pgTable('server_credentials', {
   rotatedAt: instant('rotated_at').notNull(),
 });
 export type ServerCredentialRow = typeof serverCredentials.$inferSelect;
+
+/** How the gateway is known to an authorization server that it registered itself at. */
+export const upstreamClients = pgTable('upstream_clients', {
+  id: uuid().primaryKey(),
+  issuer: text().notNull(),
+  clientId: text('client_id').notNull(),
+  authentication: text({ enum: clientAuthentications }).notNull(),
+  ...sealedColumns,
+  createdAt: instant('created_at').notNull(),
+});
+
+export const connectionStatuses = ['active', 'reauthRequired', 'ended'] as const;
+export type ConnectionStatus = (typeof connectionStatuses)[number];
+
+/** A user's account at an upstream: what the gateway may do there in his name. */
+export const connections = pgTable('connections', {
+  id: uuid().primaryKey(),
+  principalId: uuid('principal_id').notNull(),
+  serverId: uuid('server_id').notNull(),
+  issuer: text().notNull(),
+  resource: text().notNull(),
+  clientId: text('client_id').notNull(),
+  origin: text().notNull(),
+  scopes: text().array().notNull(),
+  wantedScopes: text('wanted_scopes').array().notNull().default([]),
+  status: text({ enum: connectionStatuses }).notNull(),
+  reason: text(),
+  tokenRevision: integer('token_revision').notNull().default(1),
+  accessExpiresAt: instant('access_expires_at'),
+  accessIssuedAt: instant('access_issued_at').notNull(),
+  canRefresh: boolean('can_refresh').notNull(),
+  ...sealedColumns,
+  refreshId: uuid('refresh_id'),
+  refreshLeaseUntil: instant('refresh_lease_until'),
+  refreshSentAt: instant('refresh_sent_at'),
+  refreshNotBefore: instant('refresh_not_before'),
+  revokeAttempts: integer('revoke_attempts').notNull().default(0),
+  revokeNotBefore: instant('revoke_not_before'),
+  createdAt: instant('created_at').notNull(),
+  updatedAt: instant('updated_at').notNull(),
+});
+export type ConnectionRow = typeof connections.$inferSelect;
+
+export const connectAttempts = pgTable('connect_attempts', {
+  stateHash: char('state_hash', { length: 64 }).primaryKey(),
+  principalId: uuid('principal_id').notNull(),
+  serverId: uuid('server_id').notNull(),
+  browserHash: char('browser_hash', { length: 64 }).notNull(),
+  issuer: text().notNull(),
+  resource: text().notNull(),
+  clientId: text('client_id').notNull(),
+  scopes: text().array().notNull(),
+  sealed: text().notNull(),
+  expiresAt: instant('expires_at').notNull(),
+});

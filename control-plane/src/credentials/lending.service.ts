@@ -1,4 +1,11 @@
-import { AppError, type CredentialNeed, type LentCredential, toAppError } from '@sallyport/schema';
+import {
+  AppError,
+  type CredentialNeed,
+  credentialProblems,
+  type LentCredential,
+  perUserModes,
+  toAppError,
+} from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { eq } from 'drizzle-orm';
 import { z } from 'zod';
@@ -9,6 +16,7 @@ import type { Database } from '../database/client.ts';
 import type { Lending } from '../fleet/node-connection.ts';
 import { serverCredentials } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
+import type { TokenLending } from './token-lending.service.ts';
 import { serverCredentialIdentity } from './server-credential.service.ts';
 
 const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
@@ -16,6 +24,9 @@ const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
 export interface LendingDependencies {
   readonly database: Database;
   readonly vault: CredentialVault;
+  readonly tokens: TokenLending;
+  /** Where a user connects his account; null where he cannot. */
+  readonly linkTo: (principalId: string, serverId: string) => string | null;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -52,12 +63,28 @@ export class LendingService {
   }
 
   private async make(server: ServerRow, need: CredentialNeed): Promise<LentCredential> {
+    switch (server.credentialMode) {
+      case 'staticHeaders':
+        return this.staticHeaders(server);
+      case 'clientCredentials':
+        return this.deps.tokens.ofService(server, need);
+      case 'userOAuth':
+        return this.deps.tokens.ofUser(server, need);
+      case 'none':
+      case 'tokenExchange':
+      case 'identityAssertion':
+      case 'identityToken':
+        throw new AppError('CREDENTIAL_MISSING', { internal: `the mode ${server.credentialMode} lends nothing` });
+    }
+  }
+
+  private async staticHeaders(server: ServerRow): Promise<LentCredential> {
     const [row] = await this.deps.database.db
       .select()
       .from(serverCredentials)
       .where(eq(serverCredentials.serverId, server.id));
     const { origin } = new URL(server.url);
-    if (row === undefined || row.mode !== server.credentialMode || row.origin !== origin || need.principalId !== null) {
+    if (row?.mode !== 'staticHeaders' || row.origin !== origin) {
       throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
     }
     const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
@@ -87,15 +114,24 @@ export class LendingService {
   }
 
   private refusal(nodeId: string, need: CredentialNeed, error: AppError): Lending {
-    const isKnown = error.code === 'CREDENTIAL_MISSING' || error.code === 'CREDENTIAL_UNAVAILABLE';
-    const problem = isKnown ? error.code : 'CREDENTIAL_UNAVAILABLE';
+    const { code } = error;
+    const problem = credentialProblems.find((known) => known === code) ?? 'CREDENTIAL_UNAVAILABLE';
+    const { principalId } = need;
+    const isOwn = problem === 'CONNECTION_NEEDED' && principalId !== null;
+    const connectUrl = isOwn ? this.deps.linkTo(principalId, need.serverId) : null;
     this.deps.log.warn({ nodeId, serverId: need.serverId, problem, detail: error.message }, 'no credential was lent');
-    return { ok: false, problem, connectUrl: null };
+    return { ok: false, problem, connectUrl };
   }
 }
 
-/** What the look at a server needs first; null where it is called without a credential. */
-export function needOf(server: Pick<ServerRow, 'id' | 'credentialMode' | 'credentialRevision'>): CredentialNeed | null {
+type DiscoveredWith = Pick<ServerRow, 'id' | 'credentialMode' | 'credentialRevision' | 'discoveredAs'>;
+
+/**
+ * What the look at a server needs first; null where it is called without a credential. Where it wants an account, it is
+ * looked at with that of the administrator who set its credential.
+ */
+export function needOf(server: DiscoveredWith): CredentialNeed | null {
   if (server.credentialMode === 'none') return null;
-  return { serverId: server.id, principalId: null, revision: server.credentialRevision, refused: null };
+  const principalId = perUserModes.has(server.credentialMode) ? server.discoveredAs : null;
+  return { serverId: server.id, principalId, revision: server.credentialRevision, refused: null };
 }

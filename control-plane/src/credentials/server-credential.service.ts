@@ -10,6 +10,7 @@ import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idemp
 import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
+import type { ConnectionService } from './connection.service.ts';
 import { type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 
@@ -39,6 +40,8 @@ export interface ServerCredentialDependencies {
   readonly database: Database;
   readonly vault: CredentialVault;
   readonly servers: Pick<ServerService, 'get'>;
+  /** What users connected is for the mode, the client and the origin that were. */
+  readonly connections: Pick<ConnectionService, 'endForServer'>;
 }
 
 /** Sets, replaces and destroys what servers are called with on behalf of everybody. Secrets go in and never come out. */
@@ -83,6 +86,7 @@ export class ServerCredentialService {
    * stays, so that nobody is called without the credential that an administrator wanted.
    */
   async destroyFor(tx: Transaction, ctx: Context, server: ServerRow): Promise<void> {
+    await this.deps.connections.endForServer(tx, ctx, server.id);
     const [row] = await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id)).returning();
     if (row === undefined) return;
     const object = { kind: 'server', id: server.id };
@@ -152,7 +156,9 @@ export class ServerCredentialService {
     },
   ): Promise<ServerCredential> {
     const { before, after, mode } = change;
-    const server = await setCredentialMode(tx, change.server, mode);
+    if (!isSameClient(before?.settings, after?.settings))
+      await this.deps.connections.endForServer(tx, ctx, change.server.id);
+    const server = await setCredentialMode(tx, change.server, mode, ctx.actor.principalId);
     const object = { kind: 'server', id: server.id };
     await recordMutation(tx, ctx, {
       action: `credential.${verb}`,
@@ -191,4 +197,10 @@ function shown(server: ServerRow, row: ServerCredentialRow | undefined): ServerC
     createdAt: row?.createdAt ?? null,
     rotatedAt: row?.rotatedAt ?? null,
   };
+}
+
+/** Whether what users connected stays of use: their tokens belong to one client at one authorization server. */
+function isSameClient(before: CredentialSettings | undefined, after: CredentialSettings | undefined): boolean {
+  if (before?.mode !== 'userOAuth' || after?.mode !== 'userOAuth') return false;
+  return before.clientId === after.clientId && before.issuer === after.issuer;
 }

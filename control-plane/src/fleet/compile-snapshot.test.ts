@@ -36,6 +36,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     extensions: ['io.modelcontextprotocol/ui', 'io.modelcontextprotocol/tasks'],
     credentialMode: 'none',
     credentialRevision: 0,
+    discoveredAs: null,
     asks: null,
     capabilities: {},
     serverInfo: null,

@@ -36,9 +36,13 @@ export interface AccountOptions {
   readonly forms: OwnForms;
   readonly consents: ConsentService;
   readonly loginCodes: Pick<LoginCodeService, 'user'>;
+  /** Where a login leads on to that began on another page. */
+  readonly resumed: (request: IncomingMessage) => string | undefined;
   readonly clock: Clock;
   readonly log: Log;
 }
+
+export type AccountUser = NonNullable<Awaited<ReturnType<AccountPages['userOf']>>>;
 
 /** Where users see what they allowed, and withdraw it. Whoever has no browser session logs in first. */
 export class AccountPages {
@@ -59,7 +63,7 @@ export class AccountPages {
       }
       // What the login added means nothing here, and does not stay in the address.
       if (query.has('code')) {
-        redirect(response, path);
+        redirect(response, this.options.resumed(request) ?? path);
         return;
       }
       const after = query.get('after');
@@ -109,7 +113,8 @@ export class AccountPages {
     }
   }
 
-  private async userOf(provider: Provider, request: IncomingMessage, response: ServerResponse) {
+  /** Who is logged in in this browser; undefined for nobody. */
+  async userOf(provider: Provider, request: IncomingMessage, response: ServerResponse) {
     const session = await sessionOf(provider, request, response);
     if (session?.accountId === undefined) return undefined;
     const { id, name } = await this.options.loginCodes.user(session.accountId);
@@ -123,7 +128,8 @@ export class AccountPages {
     };
   }
 
-  private loginUrl(): string {
+  /** Where to log in; leads back to this page. */
+  loginUrl(): string {
     const { issuer } = this.options;
     const url = new URL(oauthRoutes.oauthAuthorize.path, issuer);
     const parameters = {

@@ -3,6 +3,7 @@ import { AppError, canonicalJson, oauthRoutes, routeMatcher, sha256, toAppError 
 import type { Clock, Egress, Log } from '@sallyport/schema/platform';
 import type { Provider } from 'oidc-provider';
 import { type Database, isConnectionFailure } from '../database/client.ts';
+import type { ConnectionService } from '../credentials/connection.service.ts';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKeyService } from '../fleet/signing-keys.ts';
 import type { BackChannelLogoutService } from '../identity/idp/back-channel-logout.service.ts';
@@ -18,6 +19,7 @@ import { AccountPages } from './account.ts';
 import { Authorizations } from './authorizations.ts';
 import type { ClientService } from './client.service.ts';
 import type { ConsentService } from './consent.service.ts';
+import { ConnectPages } from './connect.ts';
 import { IdentityAssertions } from './identity-assertion.ts';
 import { OwnForms, readForm, redirect, send } from './forms.ts';
 import { Interactions } from './interaction.ts';
@@ -42,6 +44,8 @@ export interface AuthorizationServerOptions {
   readonly loginCodes: LoginCodeService;
   readonly providers: IdentityProviderService;
   readonly connections: OidcConnections;
+  /** Accounts of users at upstreams. */
+  readonly userConnections: ConnectionService;
   readonly logins: FederatedLoginService;
   readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
@@ -64,6 +68,7 @@ export class AuthorizationServer {
   readonly #options: AuthorizationServerOptions;
   readonly #interactions: Interactions;
   readonly #account: AccountPages;
+  readonly #connect: ConnectPages;
   readonly #authorizations: Authorizations;
   readonly #assertions: IdentityAssertions;
   readonly #revocation: AccessTokenRevocation;
@@ -75,7 +80,9 @@ export class AuthorizationServer {
     this.#authorizations = new Authorizations(options.store, options.consents);
     const { issuer } = options.urls;
     const forms = new OwnForms(issuer, derivedKey(options.secretKey, 'csrf'));
-    this.#account = new AccountPages({ ...options, issuer, forms });
+    const resumed = (request: IncomingMessage): string | undefined => this.#connect.resumed(request);
+    this.#account = new AccountPages({ ...options, issuer, forms, resumed });
+    this.#connect = new ConnectPages({ issuer, forms, account: this.#account, connections: options.userConnections });
     this.#interactions = new Interactions({
       ...options,
       forms,
@@ -130,6 +137,13 @@ export class AuthorizationServer {
       case 'oauthAccount':
         if (request.method === 'POST') return this.#account.change(provider, request, response);
         return this.#account.show(provider, request, response, url.searchParams);
+      case 'oauthConnected':
+        return this.#connect.complete(provider, request, response, url);
+      case 'oauthConnect':
+        if (request.method === 'POST') return this.#connect.begin(provider, request, response, uid);
+        return this.#connect.show(provider, request, response, uid);
+      case 'oauthUpstreamClient':
+        return this.#connect.document(response);
       case 'oauthAuthorize':
         request.url = `${url.pathname}?${completed(url.searchParams).toString()}`;
         break;

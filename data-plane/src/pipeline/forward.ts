@@ -11,6 +11,7 @@ import type { Cancellation, Connections, UpstreamRequest } from '../upstream/con
 import type { Refusal, UpstreamCredential, UpstreamCredentials } from '../upstream/credentials.ts';
 import { refusalOf, UpstreamRefusal } from '../upstream/upstream-refusal.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
+import { withoutOurAnswer } from './connection-needed.ts';
 import { bridgeFor, checkSession, type BridgeAnswer, type Bridges } from './bridge.ts';
 import {
   isOpenEnded,
@@ -243,7 +244,9 @@ function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
   if (message === null) return body;
   const { extensions, asks } = routed.server.document;
   const declared = declaredEdits(body, message, extensions, refusedCapabilities(asks));
-  const edits = asksForLegacyTask(routed) ? [...declared, ...legacyTaskEdits(body, message)] : declared;
+  const answered = routed.received.era === 'modern' ? withoutOurAnswer(body, message) : [];
+  const own = answered.length === 0 ? declared : [...declared, ...answered];
+  const edits = asksForLegacyTask(routed) ? [...own, ...legacyTaskEdits(body, message)] : own;
   return applyEdits(body, tasks.length === 0 ? edits : [...edits, ...taskEdits(body, message, tasks)]);
 }
 

@@ -13,6 +13,7 @@ import { eraOfHeaders } from '../mcp/revision.ts';
 import type { AuditSpool } from '../telemetry/audit-spool.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import { challengeOf } from './challenge.ts';
+import { connectionNeeded } from './connection-needed.ts';
 import type { Answer, ByteStream, Exchange, Follower, ProxyRequest, ProxyResponse } from './exchange.ts';
 
 /** Longest text of a caller kept in a record, in characters; the digest covers the whole. */
@@ -124,7 +125,10 @@ export class Entry implements Follower {
     const isAborted = exchange.request.signal.aborted && (exchange.era === 'modern' || !exchange.forwarded);
     exchange.outcome = isAborted ? 'aborted' : outcomeOf(error);
     exchange.rpcErrorCode = error.entry.jsonRpc;
-    let response = errorResponse(error, exchange.era, exchange.message, challengeOf(exchange, error));
+    let response =
+      error.code === 'CONNECTION_NEEDED'
+        ? connectionNeeded(error, exchange)
+        : errorResponse(error, exchange.era, exchange.message, challengeOf(exchange, error));
     if (!exchange.forwarded) {
       try {
         await this.#writeRefused(exchange.request.signal.aborted ? null : response.status, response.body.length);

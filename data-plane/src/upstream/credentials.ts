@@ -97,6 +97,8 @@ export class UpstreamCredentials {
     sent: UpstreamCredential,
     { status, challenge }: Refusal,
   ): Promise<UpstreamCredential | undefined> {
+    // Without a word of scopes it is the upstream's own rule, which no other token of the same user gets past.
+    if (status === 403 && challenge?.includes('insufficient_scope') !== true) return undefined;
     const key = keyOf(server, principal);
     const held = this.#entries.get(key);
     // Another call was refused before and has already brought another one.

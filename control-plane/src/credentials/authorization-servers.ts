@@ -1,0 +1,420 @@
+import { AppError } from '@sallyport/schema';
+import type { Clock, Egress } from '@sallyport/schema/platform';
+import * as oauth from 'openid-client';
+import { z } from 'zod';
+
+const requestTimeoutSeconds = 10;
+const documentBytesMax = 256 * 1024;
+/** Metadata is read again after this time, in milliseconds; known for this many issuers. */
+const metadataLifetimeMs = 10 * 60_000;
+const knownMax = 1_000;
+
+const protectedResource = z.looseObject({
+  resource: z.url(),
+  authorization_servers: z.array(z.url()).min(1).max(16),
+  scopes_supported: z.array(z.string()).max(200).optional(),
+});
+
+const serverMetadata = z.looseObject({
+  issuer: z.url(),
+  authorization_endpoint: z.url().optional(),
+  token_endpoint: z.url(),
+  revocation_endpoint: z.url().optional(),
+  registration_endpoint: z.url().optional(),
+  code_challenge_methods_supported: z.array(z.string()).optional(),
+  client_id_metadata_document_supported: z.boolean().optional(),
+  authorization_response_iss_parameter_supported: z.boolean().optional(),
+});
+export type ServerMetadata = z.infer<typeof serverMetadata>;
+
+/** What a server says of who issues tokens for it. */
+export interface ProtectedResource {
+  /** Canonical URI, for the parameter `resource`. */
+  readonly resource: string;
+  readonly issuer: string;
+  readonly scopes: readonly string[];
+}
+
+/** How the gateway is known to an authorization server. */
+export interface UpstreamClient {
+  readonly clientId: string;
+  readonly secret: string | null;
+  readonly authentication: ClientAuthentication;
+}
+export const clientAuthentications = ['none', 'clientSecretBasic', 'clientSecretPost', 'privateKeyJwt'] as const;
+export type ClientAuthentication = (typeof clientAuthentications)[number];
+
+/**
+ * What came of a request for tokens. `unknown`: it was sent, and nothing says whether it was acted on; it must not be
+ * sent again.
+ */
+export type TokenOutcome =
+  | { readonly kind: 'tokens'; readonly tokens: Tokens }
+  | { readonly kind: 'refused'; readonly error: string }
+  | { readonly kind: 'notSent' | 'unknown'; readonly reason: string };
+
+export interface Tokens {
+  readonly accessToken: string;
+  readonly refreshToken: string | null;
+  /** In seconds from now; null where the server does not say. */
+  readonly expiresIn: number | null;
+  readonly scopes: readonly string[] | null;
+}
+
+export function discoveryProblem(internal: string, publicMessage?: string): AppError {
+  return new AppError('UPSTREAM_PROTOCOL', { internal, ...(publicMessage === undefined ? {} : { publicMessage }) });
+}
+
+/** What has to be true of an address that an upstream named, before anything is sent there. */
+function checkEndpoint(text: string, issuer: URL, what: string): URL {
+  const url = new URL(text);
+  const isSafe = url.protocol === 'https:' || (url.protocol === 'http:' && issuer.protocol === 'http:');
+  if (!isSafe || url.username !== '' || url.password !== '' || url.hash !== '' || /["'`\\$();|<>\s]/.test(text)) {
+    throw discoveryProblem(`${what} is no address to send anything to`);
+  }
+  return url;
+}
+
+/** Talks to the authorization servers of upstreams, through the guarded egress alone. */
+export class AuthorizationServers {
+  readonly #egress: Pick<Egress, 'fetch'>;
+  readonly #clock: Clock;
+  readonly #known = new Map<string, { readonly at: number; readonly metadata: Promise<ServerMetadata> }>();
+
+  constructor(egress: Pick<Egress, 'fetch'>, clock: Clock) {
+    this.#egress = egress;
+    this.#clock = clock;
+  }
+
+  /**
+   * RFC 9728, in the order of the specification (basic/authorization, Authorization Server Discovery): the address in the
+   * challenge of a 401, then the well-known one with the path, then without.
+   * @throws AppError UPSTREAM_PROTOCOL, UPSTREAM_UNREACHABLE
+   */
+  async protectedResource(serverUrl: string): Promise<ProtectedResource> {
+    const url = new URL(serverUrl);
+    const path = url.pathname === '/' ? '' : url.pathname;
+    const challenged = await this.#challengedMetadata(url);
+    const wellKnown = '/.well-known/oauth-protected-resource';
+    const candidates = [challenged, `${url.origin}${wellKnown}${path}`, `${url.origin}${wellKnown}`];
+    for (const candidate of new Set(candidates)) {
+      const found = candidate === undefined ? undefined : await this.#document(candidate, protectedResource);
+      if (found === undefined) continue;
+      const resource = new URL(found.resource);
+      if (resource.origin !== url.origin || !isWithin(url.pathname, resource.pathname)) {
+        throw discoveryProblem('the protected resource metadata is of another resource');
+      }
+      const [issuer = ''] = found.authorization_servers;
+      return { resource: found.resource, issuer, scopes: found.scopes_supported ?? [] };
+    }
+    throw discoveryProblem('no protected resource metadata', 'The MCP server does not say who issues tokens for it.');
+  }
+
+  /**
+   * RFC 8414 and OpenID Connect Discovery, in the order of the specification; the `issuer` in it must be the very one asked
+   * for.
+   * @throws AppError UPSTREAM_PROTOCOL, UPSTREAM_UNREACHABLE
+   */
+  metadata(issuer: string): Promise<ServerMetadata> {
+    const known = this.#known.get(issuer);
+    const now = this.#clock.monotonic();
+    if (known !== undefined && now - known.at < metadataLifetimeMs) return known.metadata;
+    const metadata = this.#readMetadata(issuer);
+    this.#known.set(issuer, { at: now, metadata });
+    metadata.catch(() => this.#known.delete(issuer));
+    const [oldest] = this.#known.keys();
+    if (this.#known.size > knownMax && oldest !== undefined) this.#known.delete(oldest);
+    return metadata;
+  }
+
+  /** Where to send the browser. @throws AppError UPSTREAM_PROTOCOL where PKCE with S256 is not offered */
+  async authorizationUrl(
+    issuer: string,
+    client: UpstreamClient,
+    request: {
+      readonly redirectUri: string;
+      readonly scopes: readonly string[];
+      readonly resource: string;
+      readonly state: string;
+      readonly verifier: string;
+      /** Hosts besides the issuer's own that an administrator allowed. */
+      readonly hosts: readonly string[];
+    },
+  ): Promise<URL> {
+    const metadata = await this.metadata(issuer);
+    if (metadata.code_challenge_methods_supported?.includes('S256') !== true) {
+      throw discoveryProblem('no PKCE with S256', 'The authorization server of the MCP server does not offer PKCE.');
+    }
+    const endpoint = checkEndpoint(metadata.authorization_endpoint ?? '', new URL(issuer), 'authorization_endpoint');
+    if (endpoint.hostname !== new URL(issuer).hostname && !request.hosts.includes(endpoint.hostname)) {
+      throw discoveryProblem('the authorization endpoint is on another host than its issuer');
+    }
+    return oauth.buildAuthorizationUrl(await this.#configuration(issuer, client), {
+      redirect_uri: request.redirectUri,
+      response_type: 'code',
+      ...(request.scopes.length === 0 ? {} : { scope: request.scopes.join(' ') }),
+      resource: request.resource,
+      state: request.state,
+      code_challenge: await oauth.calculatePKCECodeChallenge(request.verifier),
+      code_challenge_method: 'S256',
+    });
+  }
+
+  /**
+   * Tokens for the code in an answer. State and `iss` (RFC 9207) are compared before any request leaves.
+   * @param answer the whole address that the browser came back to
+   */
+  async redeem(
+    issuer: string,
+    client: UpstreamClient,
+    answer: URL,
+    expected: { readonly state: string; readonly verifier: string; readonly resource: string },
+  ): Promise<Tokens> {
+    const configuration = await this.#configuration(issuer, client);
+    const checks = { expectedState: expected.state, pkceCodeVerifier: expected.verifier };
+    return tokensOf(await oauth.authorizationCodeGrant(configuration, answer, checks, { resource: expected.resource }));
+  }
+
+  /** RFC 6749 §6; never rejects, since what came of it decides whether it may be tried again. */
+  async refresh(issuer: string, client: UpstreamClient, refreshToken: string, resource: string): Promise<TokenOutcome> {
+    return this.#outcome(issuer, client, (configuration) =>
+      oauth.refreshTokenGrant(configuration, refreshToken, { resource }),
+    );
+  }
+
+  /** RFC 6749 §4.4. */
+  async clientCredentials(
+    issuer: string,
+    client: UpstreamClient,
+    request: { readonly resource: string; readonly scopes: readonly string[] },
+  ): Promise<TokenOutcome> {
+    const parameters = {
+      resource: request.resource,
+      ...(request.scopes.length === 0 ? {} : { scope: request.scopes.join(' ') }),
+    };
+    return this.#outcome(issuer, client, (configuration) => oauth.clientCredentialsGrant(configuration, parameters));
+  }
+
+  /** RFC 7009. @returns false where the server offers none @throws whatever kept it from being told */
+  async revoke(issuer: string, client: UpstreamClient, token: string): Promise<boolean> {
+    const { revocation_endpoint: endpoint } = await this.metadata(issuer);
+    if (endpoint === undefined) return false;
+    await oauth.tokenRevocation(await this.#configuration(issuer, client), token);
+    return true;
+  }
+
+  /** RFC 7591: a client of a kind that any authorization server knows. @throws AppError UPSTREAM_PROTOCOL */
+  async register(issuer: string, redirectUri: string): Promise<UpstreamClient> {
+    const { registration_endpoint: endpoint } = await this.metadata(issuer);
+    if (endpoint === undefined) throw discoveryProblem('no registration endpoint');
+    const response = await this.#egress.fetch(checkEndpoint(endpoint, new URL(issuer), 'registration_endpoint'), {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', accept: 'application/json' },
+      body: JSON.stringify({
+        client_name: 'Sallyport',
+        redirect_uris: [redirectUri],
+        grant_types: ['authorization_code', 'refresh_token'],
+        response_types: ['code'],
+        token_endpoint_auth_method: 'none',
+        application_type: 'web',
+      }),
+      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
+    });
+    if (!response.ok) {
+      await response.body?.cancel();
+      throw discoveryProblem(`registration answered ${response.status}`);
+    }
+    const answered = z.looseObject({ client_id: z.string().min(1).max(2048), client_secret: z.string().optional() });
+    const { client_id: clientId, client_secret: secret = null } = answered.parse(JSON.parse(await bounded(response)));
+    return { clientId, secret, authentication: secret === null ? 'none' : 'clientSecretBasic' };
+  }
+
+  async #outcome(
+    issuer: string,
+    client: UpstreamClient,
+    ask: (configuration: oauth.Configuration) => Promise<oauth.TokenEndpointResponse>,
+  ): Promise<TokenOutcome> {
+    let configuration: oauth.Configuration;
+    try {
+      configuration = await this.#configuration(issuer, client);
+    } catch (error) {
+      return { kind: 'notSent', reason: String(error) };
+    }
+    const sent = { status: 0, isSent: false };
+    const guarded = configuration[oauth.customFetch];
+    configuration[oauth.customFetch] = async (url, options) => {
+      sent.isSent = true;
+      const response = await (guarded ?? fetch)(url, options as never);
+      sent.status = response.status;
+      return response;
+    };
+    try {
+      return { kind: 'tokens', tokens: tokensOf(await ask(configuration)) };
+    } catch (error) {
+      return failureOf(error, sent);
+    }
+  }
+
+  async #configuration(issuer: string, client: UpstreamClient): Promise<oauth.Configuration> {
+    const metadata = await this.metadata(issuer);
+    const configuration = new oauth.Configuration(
+      metadata as oauth.ServerMetadata,
+      client.clientId,
+      undefined,
+      await authenticationOf(client),
+    );
+    configuration.timeout = requestTimeoutSeconds;
+    // Only the addresses on an operator's allow-list can be reached by http at all.
+    if (issuer.startsWith('http:')) oauth.allowInsecureRequests(configuration);
+    configuration[oauth.customFetch] = (url, options) =>
+      this.#egress.fetch(url, bodyAsText(options as unknown as RequestInit));
+    return configuration;
+  }
+
+  async #challengedMetadata(url: URL): Promise<string | undefined> {
+    const response = await this.#egress.fetch(url, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
+      body: '{"jsonrpc":"2.0","id":0,"method":"ping"}',
+      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
+    });
+    await response.body?.cancel();
+    const challenge = response.headers.get('www-authenticate') ?? '';
+    const named = response.status === 401 ? /resource_metadata="([^"\s]{1,2048})"/i.exec(challenge)?.[1] : undefined;
+    return named === undefined ? undefined : checkEndpoint(named, url, 'resource_metadata').href;
+  }
+
+  async #readMetadata(issuer: string): Promise<ServerMetadata> {
+    const url = checkEndpoint(issuer, new URL(issuer), 'issuer');
+    const path = url.pathname.replace(/\/+$/, '');
+    const [rfc, oidc] = ['/.well-known/oauth-authorization-server', '/.well-known/openid-configuration'];
+    const places = path === '' ? [rfc, oidc] : [`${rfc}${path}`, `${oidc}${path}`, `${path}${oidc}`];
+    for (const place of places) {
+      const found = await this.#document(`${url.origin}${place}`, serverMetadata);
+      if (found === undefined) continue;
+      if (found.issuer !== issuer) throw discoveryProblem('the metadata is of another issuer');
+      checkEndpoint(found.token_endpoint, url, 'token_endpoint');
+      if (found.revocation_endpoint !== undefined) checkEndpoint(found.revocation_endpoint, url, 'revocation_endpoint');
+      return found;
+    }
+    throw discoveryProblem(
+      'no authorization server metadata',
+      'The authorization server of the MCP server does not say where its endpoints are.',
+    );
+  }
+
+  /** A JSON document; undefined where there is none. What is there and is not valid is an error, not a reason to go on. */
+  async #document<T>(url: string, schema: z.ZodType<T>): Promise<T | undefined> {
+    const response = await this.#egress.fetch(url, {
+      headers: { accept: 'application/json' },
+      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
+    });
+    if (!response.ok) {
+      await response.body?.cancel();
+      if (response.status >= 500) throw discoveryProblem(`metadata answered ${response.status}`);
+      return undefined;
+    }
+    const parsed = schema.safeParse(parseJson(await bounded(response)));
+    if (!parsed.success) throw discoveryProblem('metadata is not valid');
+    return parsed.data;
+  }
+}
+
+/** Whether a path lies under another, segment by segment. */
+function isWithin(path: string, under: string): boolean {
+  const base = under.endsWith('/') ? under : `${under}/`;
+  return path === under || path.startsWith(base) || `${path}/` === base;
+}
+
+async function bounded(response: Response): Promise<string> {
+  const chunks: Uint8Array[] = [];
+  let bytes = 0;
+  for await (const chunk of response.body ?? []) {
+    bytes += chunk.byteLength;
+    if (bytes > documentBytesMax) throw discoveryProblem('a document is too large');
+    chunks.push(chunk);
+  }
+  return Buffer.concat(chunks).toString('utf8');
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
+}
+
+/** The guarded client takes bodies as text. */
+function bodyAsText(init: RequestInit): RequestInit {
+  return init.body instanceof URLSearchParams ? { ...init, body: init.body.toString() } : init;
+}
+
+async function authenticationOf({ authentication, secret }: UpstreamClient): Promise<oauth.ClientAuth> {
+  switch (authentication) {
+    case 'none':
+      return oauth.None();
+    case 'clientSecretBasic':
+      return oauth.ClientSecretBasic(secret ?? '');
+    case 'clientSecretPost':
+      return oauth.ClientSecretPost(secret ?? '');
+    case 'privateKeyJwt':
+      return oauth.PrivateKeyJwt(await signingKeyOf(secret ?? ''));
+  }
+}
+
+/** A private key as JWK (RFC 7517); its `kid` names it to the authorization server. */
+export const privateJwk = z.discriminatedUnion('kty', [
+  z.looseObject({
+    kty: z.literal('EC'),
+    crv: z.enum(['P-256', 'P-384']),
+    d: z.string().min(1),
+    kid: z.string().optional(),
+  }),
+  z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), d: z.string().min(1), kid: z.string().optional() }),
+]);
+
+async function signingKeyOf(text: string): Promise<Parameters<typeof oauth.PrivateKeyJwt>[0]> {
+  const jwk = privateJwk.parse(JSON.parse(text));
+  const algorithm = jwk.kty === 'OKP' ? { name: 'Ed25519' } : { name: 'ECDSA', namedCurve: jwk.crv };
+  const { kid, ...bare } = jwk;
+  const key = await crypto.subtle.importKey('jwk', { ...bare, key_ops: ['sign'] }, algorithm, false, ['sign']);
+  return kid === undefined ? key : { key, kid };
+}
+
+function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
+  const { access_token: accessToken, refresh_token: refreshToken, expires_in: expiresIn, scope } = answer;
+  return {
+    accessToken,
+    refreshToken: refreshToken ?? null,
+    expiresIn: expiresIn ?? null,
+    scopes: scope === undefined ? null : scope.split(' ').filter((one) => one !== ''),
+  };
+}
+
+/** Errors by which an authorization server says that it did nothing with the token itself. */
+const clientProblems: ReadonlySet<string> = new Set([
+  'invalid_client',
+  'unauthorized_client',
+  'temporarily_unavailable',
+]);
+
+function failureOf(error: unknown, sent: { readonly status: number; readonly isSent: boolean }): TokenOutcome {
+  if (error instanceof oauth.ResponseBodyError) {
+    if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
+    return { kind: 'refused', error: error.error };
+  }
+  // No connection came about, or the server said that it was not able to begin.
+  if (!sent.isSent || isUnreachable(error) || sent.status === 429 || sent.status === 503) {
+    return { kind: 'notSent', reason: `status ${sent.status}` };
+  }
+  return { kind: 'unknown', reason: `status ${sent.status}` };
+}
+
+/** The dialler's own error: nothing was written. */
+function isUnreachable(thrown: unknown): boolean {
+  for (let at = thrown, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
+    if (at instanceof AppError) return at.code === 'UPSTREAM_UNREACHABLE';
+  }
+  return false;
+}

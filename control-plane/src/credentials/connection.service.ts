@@ -1,0 +1,311 @@
+import { randomBytes } from 'node:crypto';
+import { AppError, sha256 } from '@sallyport/schema';
+import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
+import { and, asc, eq, gt, lt, ne, or, sql } from 'drizzle-orm';
+import { recordAccess, recordMutation } from '../audit/audit.service.ts';
+import { currentServer, discoverAgain, type ServerRow } from '../catalog/server-row.service.ts';
+import type { Context } from '../context.ts';
+import type { Database, Transaction } from '../database/client.ts';
+import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import type { FleetVault } from '../fleet/fleet-keys.ts';
+import type { Page } from '../graphql-connection.ts';
+import type { AuthorizationServers, Tokens } from './authorization-servers.ts';
+import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
+import type { CredentialVault } from './credential-vault.ts';
+import { notifyForgotten } from './forgotten.service.ts';
+import { expiryOf, sealTokens } from './refresh.service.ts';
+import type { UpstreamClients } from './upstream-client.service.ts';
+
+export type { ConnectionRow } from './credential.tables.ts';
+
+/** How long a link to connect is good, and how long a user may stay at the authorization server. */
+const linkLifetimeMs = 3_600_000;
+const attemptLifetimeMs = 10 * 60_000;
+
+export interface ConnectionServiceDependencies {
+  readonly database: Database;
+  readonly vault: CredentialVault;
+  /** Seals links and what is remembered of users who are away at an authorization server. */
+  readonly seals: Pick<FleetVault, 'seal' | 'open'>;
+  readonly servers: AuthorizationServers;
+  readonly clients: UpstreamClients;
+  /** Public URL of the control plane; undefined: users cannot connect. */
+  readonly issuer: string | undefined;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** A page's view of what a user is about to connect. */
+export interface Connecting {
+  readonly server: ServerRow;
+  readonly isConnected: boolean;
+}
+
+/** Why a link or an answer does nothing; the page shows no more than this. */
+export class ConnectRefused extends Error {}
+
+const linkPurpose = 'sallyport.connectLink.v1';
+const attemptPurpose = (stateHash: string): string => `sallyport.connectAttempt.v1|${stateHash}`;
+export const connectPath = '/oauth/connect';
+
+/** The accounts of users at upstreams: connecting, listing, ending. */
+export class ConnectionService {
+  private readonly deps: ConnectionServiceDependencies;
+
+  constructor(deps: ConnectionServiceDependencies) {
+    this.deps = deps;
+  }
+
+  /** Where a user connects his account; null where there are no pages. Of use to him alone. */
+  linkTo(principalId: string, serverId: string): string | null {
+    const { issuer, seals, clock } = this.deps;
+    if (issuer === undefined) return null;
+    const text = JSON.stringify([principalId, serverId, clock.now() + linkLifetimeMs]);
+    return `${issuer}${connectPath}/${seals.seal(linkPurpose, text)}`;
+  }
+
+  async linkFor(ctx: Context, serverId: string): Promise<string> {
+    const server = await currentServer(this.deps.database.db, serverId);
+    const link = server?.credentialMode === 'userOAuth' ? this.linkTo(ctx.actor.principalId, serverId) : null;
+    if (link === null) throw new AppError('NOT_FOUND');
+    return link;
+  }
+
+  async list(
+    ctx: Context,
+    filter: { readonly principalId?: string | null | undefined; readonly serverId?: string | null | undefined },
+    page: Page,
+  ): Promise<ConnectionRow[]> {
+    const principalId = filter.principalId ?? ctx.actor.principalId;
+    if (principalId !== ctx.actor.principalId) ctx.authorize('credential:read');
+    if (!isUuid(principalId) || (typeof filter.serverId === 'string' && !isUuid(filter.serverId))) return [];
+    const [after] = page.after ?? [];
+    return this.deps.database.db
+      .select()
+      .from(connections)
+      .where(
+        and(
+          eq(connections.principalId, principalId),
+          ne(connections.status, 'ended'),
+          typeof filter.serverId === 'string' ? eq(connections.serverId, filter.serverId) : undefined,
+          after === undefined ? undefined : gt(connections.id, after),
+        ),
+      )
+      .orderBy(asc(connections.id))
+      .limit(page.limit + 1);
+  }
+
+  /** Ends a connection at once on nodes, and at its authorization server as soon as that answers. */
+  async disconnect(ctx: Context, input: MutationOptions & { readonly accountId: string }): Promise<ConnectionRow> {
+    if (!isUuid(input.accountId)) throw new AppError('NOT_FOUND');
+    return mutate(this.deps.database, input, async (tx) => {
+      const isLive = and(eq(connections.id, input.accountId), ne(connections.status, 'ended'));
+      const [before] = await tx.select().from(connections).where(isLive).for('update');
+      const isOwn = before?.principalId === ctx.actor.principalId;
+      // Another's looks as if it did not exist to whom may not see it.
+      if (before === undefined || !(isOwn || ctx.actor.permissions.has('credential:read')))
+        throw new AppError('NOT_FOUND');
+      if (!isOwn) ctx.authorize('credential:write');
+      const [row] = await this.end(tx, eq(connections.id, before.id));
+      if (row === undefined) throw new AppError('NOT_FOUND');
+      const object = { kind: 'connection', id: row.id };
+      await recordMutation(tx, ctx, { action: 'connection.end', object, before: shown(before) });
+      return row;
+    });
+  }
+
+  /** For the catalog, when a server goes, moves to another origin, or is called with something else. */
+  async endForServer(tx: Transaction, ctx: Context, serverId: string): Promise<void> {
+    const ended = await this.end(tx, eq(connections.serverId, serverId));
+    for (const row of ended) {
+      const object = { kind: 'connection', id: row.id };
+      await recordMutation(tx, ctx, { action: 'connection.end', object, before: shown(row) });
+    }
+  }
+
+  /** What a link is about. @throws ConnectRefused for anybody but the user it was made for */
+  async open(ctx: Context, token: string): Promise<Connecting> {
+    const [principalId, serverId, until] = this.readLink(token);
+    if (principalId !== ctx.actor.principalId) {
+      await this.record(ctx, 'connection.foreignLink', serverId, { madeFor: principalId });
+      throw new ConnectRefused('This link was made for somebody else.');
+    }
+    const server = until > this.deps.clock.now() ? await currentServer(this.deps.database.db, serverId) : undefined;
+    if (server?.credentialMode !== 'userOAuth') throw new ConnectRefused('This link is not good any longer.');
+    const [connected] = await this.list(ctx, { serverId }, { limit: 1, after: undefined });
+    return { server, isConnected: connected?.status === 'active' };
+  }
+
+  /**
+   * Sends a user to the authorization server of an upstream.
+   * @param browser what the answer must come back with: the browser session
+   * @returns where to, and where it leads in the end
+   */
+  async begin(ctx: Context, token: string, browser: string): Promise<URL> {
+    const { servers, clients, seals, clock, database } = this.deps;
+    const { server } = await this.open(ctx, token);
+    const settings = await clients.settingsOf(server);
+    const named = await servers.protectedResource(server.url).catch((error: unknown) => {
+      // An administrator who names the issuer may do without what the server says of itself.
+      if (settings.issuer === null) throw error;
+      return undefined;
+    });
+    const issuer = settings.issuer ?? named?.issuer ?? '';
+    const resource = named?.resource ?? canonicalResource(server.url);
+    const client = await clients.clientFor(server, issuer, this.redirectUri());
+    const [live] = await this.list(ctx, { serverId: server.id }, { limit: 1, after: undefined });
+    const base = settings.scopes.length > 0 ? settings.scopes : (named?.scopes ?? []);
+    // Stepping up asks for all that was allowed before, too.
+    const earlier = live?.issuer === issuer ? [...live.scopes, ...live.wantedScopes] : [];
+    const scopes = [...new Set([...base, ...earlier])];
+    const state = randomBytes(32).toString('base64url');
+    const verifier = randomBytes(32).toString('base64url');
+    const url = await servers.authorizationUrl(issuer, client, {
+      redirectUri: this.redirectUri(),
+      scopes,
+      resource,
+      state,
+      verifier,
+      hosts: settings.authorizationHosts,
+    });
+    const stateHash = sha256(state);
+    await database.db.insert(connectAttempts).values({
+      stateHash,
+      principalId: ctx.actor.principalId,
+      serverId: server.id,
+      browserHash: sha256(browser),
+      issuer,
+      resource,
+      clientId: client.clientId,
+      scopes,
+      sealed: seals.seal(attemptPurpose(stateHash), verifier),
+      expiresAt: new Date(clock.now() + attemptLifetimeMs),
+    });
+    return url;
+  }
+
+  /**
+   * The browser is back. The state is used up by this, whatever comes of it; the issuer and the state are compared before
+   * any request for tokens.
+   * @throws ConnectRefused with words that hold nothing of what came
+   */
+  async complete(ctx: Context, answer: URL, browser: string): Promise<ConnectionRow> {
+    const { servers, clients, seals, clock, database } = this.deps;
+    const state = answer.searchParams.get('state') ?? '';
+    const stateHash = sha256(state);
+    const [attempt] = await database.db
+      .delete(connectAttempts)
+      .where(eq(connectAttempts.stateHash, stateHash))
+      .returning();
+    if (attempt === undefined || attempt.expiresAt.getTime() <= clock.now()) {
+      throw new ConnectRefused('This answer was not asked for, or came too late. Begin anew.');
+    }
+    if (attempt.principalId !== ctx.actor.principalId || attempt.browserHash !== sha256(browser)) {
+      await this.record(ctx, 'connection.foreignAnswer', attempt.serverId, { begunBy: attempt.principalId });
+      throw new ConnectRefused('Somebody else began this.');
+    }
+    const verifier = seals.open(attemptPurpose(stateHash), attempt.sealed) ?? '';
+    const server = await currentServer(database.db, attempt.serverId);
+    if (server?.credentialMode !== 'userOAuth') throw new ConnectRefused('The server wants no connection any longer.');
+    let tokens: Tokens;
+    try {
+      const client = await clients.clientFor(server, attempt.issuer, this.redirectUri());
+      if (client.clientId !== attempt.clientId) throw new Error('the client changed meanwhile');
+      tokens = await servers.redeem(attempt.issuer, client, answer, { state, verifier, resource: attempt.resource });
+    } catch (error) {
+      this.deps.log.warn({ err: error, serverId: server.id }, 'an account was not connected');
+      await this.record(ctx, 'connection.fail', server.id, { reason: 'notConnected' });
+      throw new ConnectRefused('The authorization server of the MCP server did not give access.');
+    }
+    return this.store(ctx, server, attempt, tokens);
+  }
+
+  private async store(
+    ctx: Context,
+    server: ServerRow,
+    attempt: typeof connectAttempts.$inferSelect,
+    tokens: Tokens,
+  ): Promise<ConnectionRow> {
+    const { vault, clock, database } = this.deps;
+    const now = new Date(clock.now());
+    const { principalId, serverId, issuer, resource, clientId } = attempt;
+    const row = {
+      id: uuidv7(now.getTime()),
+      principalId,
+      serverId,
+      issuer,
+      resource,
+      clientId,
+      origin: new URL(server.url).origin,
+    };
+    const secret = await sealTokens(vault, row, tokens);
+    return database.db.transaction(async (tx) => {
+      await this.end(tx, and(eq(connections.principalId, principalId), eq(connections.serverId, serverId)));
+      const [made] = await tx
+        .insert(connections)
+        .values({
+          ...row,
+          ...secret,
+          // Asked for and not given: asking again would give no more.
+          scopes: [...new Set([...attempt.scopes, ...(tokens.scopes ?? [])])],
+          status: 'active',
+          accessExpiresAt: expiryOf(tokens, now.getTime()),
+          accessIssuedAt: now,
+          canRefresh: tokens.refreshToken !== null,
+          createdAt: now,
+          updatedAt: now,
+        })
+        .returning();
+      if (made === undefined) throw new AppError('INTERNAL', { internal: 'a connection was not inserted' });
+      await discoverAgain(tx, serverId, principalId);
+      const object = { kind: 'connection', id: made.id };
+      await recordMutation(tx, ctx, { action: 'connection.create', object, after: shown(made) });
+      return made;
+    });
+  }
+
+  /** Drops attempts past their time; run by a timer. */
+  async forgetAttempts(): Promise<void> {
+    const { database, clock } = this.deps;
+    await database.db.delete(connectAttempts).where(lt(connectAttempts.expiresAt, new Date(clock.now())));
+  }
+
+  private async end(tx: Transaction, which: ReturnType<typeof and>): Promise<ConnectionRow[]> {
+    const now = new Date(this.deps.clock.now());
+    const ended = await tx
+      .update(connections)
+      .set({ status: 'ended', revokeNotBefore: now, updatedAt: now, refreshId: null, refreshLeaseUntil: null })
+      .where(and(which, or(eq(connections.status, 'active'), eq(connections.status, 'reauthRequired'))))
+      .returning();
+    for (const { serverId, principalId } of ended) await notifyForgotten(tx, serverId, principalId);
+    return ended;
+  }
+
+  private redirectUri(): string {
+    return `${this.deps.issuer ?? ''}${connectPath}/callback`;
+  }
+
+  private readLink(token: string): readonly [principalId: string, serverId: string, until: number] {
+    const text = this.deps.seals.open(linkPurpose, token);
+    const parsed: unknown = text === undefined ? undefined : JSON.parse(text);
+    if (!Array.isArray(parsed)) throw new ConnectRefused('This is no link of ours.');
+    return [String(parsed[0]), String(parsed[1]), Number(parsed[2])];
+  }
+
+  private async record(ctx: Context, action: string, serverId: string, after: object): Promise<void> {
+    await this.deps.database.db.transaction((tx) =>
+      recordAccess(tx, ctx, { action, object: { kind: 'server', id: serverId }, after }),
+    );
+  }
+}
+
+/** RFC 8707 §2: without a fragment; as an MCP client names the server. */
+function canonicalResource(serverUrl: string): string {
+  const url = new URL(serverUrl);
+  url.hash = '';
+  return url.pathname === '/' && url.search === '' ? url.origin : url.href;
+}
+
+function shown({ id, principalId, serverId, issuer, resource, scopes, status }: ConnectionRow): object {
+  return { id, principalId, serverId, issuer, resource, scopes, status };
+}

@@ -1,0 +1,32 @@
+import { sql } from 'drizzle-orm';
+import { z } from 'zod';
+import type { Database, Transaction } from '../database/client.ts';
+
+/** Tells every control-plane process whose lent credentials nodes must let go of. */
+const channel = 'sallyport_credentials';
+const payload = z.tuple([z.string().nullable(), z.string().nullable()]);
+
+/** With the caller's transaction; null stands for all. */
+export async function notifyForgotten(
+  tx: Transaction,
+  serverId: string | null,
+  principalId: string | null,
+): Promise<void> {
+  await tx.execute(sql`select pg_notify(${channel}, ${JSON.stringify([serverId, principalId])})`);
+}
+
+/** After each (re)connection all is forgotten: what was told in between may have been missed. */
+export async function onForgotten(
+  database: Pick<Database, 'raw'>,
+  forget: (serverId: string | null, principalId: string | null) => void,
+): Promise<() => Promise<void>> {
+  const subscription = await database.raw.listen(
+    channel,
+    (text) => {
+      const parsed = payload.safeParse(JSON.parse(text));
+      if (parsed.success) forget(...parsed.data);
+    },
+    () => forget(null, null),
+  );
+  return () => subscription.unlisten();
+}

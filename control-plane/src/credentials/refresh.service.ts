@@ -1,0 +1,271 @@
+import { AppError } from '@sallyport/schema';
+import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
+import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
+import { z } from 'zod';
+import { recordAccess } from '../audit/audit.service.ts';
+import { systemContext } from '../context.ts';
+import type { Database } from '../database/client.ts';
+import type { AuthorizationServers, TokenOutcome, Tokens, UpstreamClient } from './authorization-servers.ts';
+import { type ConnectionRow, connections } from './credential.tables.ts';
+import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
+
+/** Longer than a request to an authorization server may take: whoever holds the lease has heard by then, or is gone. */
+const leaseMs = 20_000;
+/** After a refresh that did not come about, the next attempt waits this long. */
+const retryAfterMs = 5_000;
+const waitStepMs = 25;
+
+const stored = z.strictObject({ accessToken: z.string(), refreshToken: z.string().nullable() });
+export type StoredTokens = z.infer<typeof stored>;
+
+export interface RefreshDependencies {
+  readonly database: Database;
+  readonly vault: CredentialVault;
+  readonly servers: Pick<AuthorizationServers, 'refresh'>;
+  readonly clientOf: (connection: ConnectionRow) => Promise<UpstreamClient>;
+  readonly clock: Clock;
+  readonly log: Log;
+}
+
+/** A connection with its tokens in clear. */
+export interface OpenedConnection {
+  readonly row: ConnectionRow;
+  readonly tokens: StoredTokens;
+}
+
+/** What the tokens of a connection are bound to. */
+export function connectionIdentity(
+  row: Pick<ConnectionRow, 'id' | 'principalId' | 'serverId' | 'issuer' | 'resource' | 'clientId' | 'origin'>,
+): SecretIdentity {
+  const { id, principalId, serverId, issuer, resource, clientId, origin } = row;
+  return ['connections', id, principalId, serverId, issuer, resource, clientId, origin];
+}
+
+export function sealTokens(
+  vault: CredentialVault,
+  row: Parameters<typeof connectionIdentity>[0],
+  tokens: StoredTokens,
+): Promise<SealedSecret> {
+  const { accessToken, refreshToken } = tokens;
+  return vault.seal(connectionIdentity(row), JSON.stringify({ accessToken, refreshToken } satisfies StoredTokens));
+}
+
+/** When an access token ends; servers that do not say are asked again after an hour. */
+export function expiryOf(tokens: Tokens, nowMs: number): Date {
+  return new Date(nowMs + (tokens.expiresIn ?? unknownLifeSeconds) * 1_000);
+}
+const unknownLifeSeconds = 3_600;
+
+/**
+ * Renews the tokens of connections, once for the whole fleet at a time. A refresh token may be good for one use, and using
+ * it twice may cost the user his whole authorization. So:
+ *
+ * 1. Who renews takes a lease in the row (`refresh_id`, until a time), by one update that only one can win.
+ * 2. Right before the request leaves, it marks the row (`refresh_sent_at`) by an update that fails without the lease.
+ * 3. What came of it is written by an update that fails where the row is another's by then.
+ *
+ * A holder that died before 2 costs the others the rest of the lease. One that died after it may have used the token:
+ * nobody sends it again, and the user is asked to connect anew. Nothing else is touched by that.
+ */
+export class RefreshService {
+  private readonly deps: RefreshDependencies;
+  private readonly underWay = new Map<string, Promise<OpenedConnection>>();
+
+  constructor(deps: RefreshDependencies) {
+    this.deps = deps;
+  }
+
+  async open(row: ConnectionRow): Promise<OpenedConnection> {
+    const text = await this.deps.vault.open(connectionIdentity(row), row);
+    return { row, tokens: stored.parse(JSON.parse(text)) };
+  }
+
+  /**
+   * The connection with tokens newer than `than`, be it by this call or by another's.
+   * @throws AppError CONNECTION_NEEDED where the user has to connect anew, CREDENTIAL_UNAVAILABLE where later may do
+   */
+  renew(id: string, than: number): Promise<OpenedConnection> {
+    const underWay = this.underWay.get(id);
+    if (underWay !== undefined)
+      return underWay.then((opened) => (isNewer(opened.row, than) ? opened : this.renew(id, than)));
+    const renewing = this.attempt(id, than).finally(() => this.underWay.delete(id));
+    this.underWay.set(id, renewing);
+    return renewing;
+  }
+
+  private async attempt(id: string, than: number): Promise<OpenedConnection> {
+    const { clock } = this.deps;
+    const deadline = clock.monotonic() + leaseMs + retryAfterMs;
+    for (;;) {
+      const row = await this.read(id);
+      if (row?.status !== 'active') throw needsConnection(row);
+      if (isNewer(row, than)) return this.open(row);
+      if (row.refreshSentAt !== null && isOver(row.refreshLeaseUntil, clock.now())) {
+        await this.giveUp(row, 'refreshOutcomeUnknown');
+        throw needsConnection(row);
+      }
+      if (!row.canRefresh) {
+        await this.giveUp(row, 'accessTokenEnded');
+        throw needsConnection(row);
+      }
+      if (!isOver(row.refreshNotBefore, clock.now())) throw later('the last refresh did not come about');
+      const leased = await this.lease(row);
+      if (leased !== undefined) return this.refresh(leased);
+      if (clock.monotonic() > deadline) throw later('another process renews it');
+      await new Promise((resolve) => setTimeout(resolve, waitStepMs));
+    }
+  }
+
+  private async read(id: string): Promise<ConnectionRow | undefined> {
+    const [row] = await this.deps.database.db.select().from(connections).where(eq(connections.id, id));
+    return row;
+  }
+
+  private async lease(row: ConnectionRow): Promise<ConnectionRow | undefined> {
+    const now = this.deps.clock.now();
+    const [leased] = await this.deps.database.db
+      .update(connections)
+      .set({ refreshId: uuidv7(now), refreshLeaseUntil: new Date(now + leaseMs) })
+      .where(
+        and(
+          eq(connections.id, row.id),
+          eq(connections.status, 'active'),
+          eq(connections.tokenRevision, row.tokenRevision),
+          isNull(connections.refreshSentAt),
+          or(isNull(connections.refreshLeaseUntil), lt(connections.refreshLeaseUntil, new Date(now))),
+        ),
+      )
+      .returning();
+    return leased;
+  }
+
+  private async refresh(leased: ConnectionRow): Promise<OpenedConnection> {
+    const { servers, clientOf, clock } = this.deps;
+    let client: UpstreamClient;
+    let refreshToken: string | null;
+    try {
+      ({ refreshToken } = (await this.open(leased)).tokens);
+      client = await clientOf(leased);
+    } catch (error) {
+      await this.release(leased, { refreshNotBefore: new Date(clock.now() + retryAfterMs) });
+      throw error;
+    }
+    if (refreshToken === null || !(await this.markSent(leased))) throw later('the lease ended before the request left');
+    const outcome = await servers.refresh(leased.issuer, client, refreshToken, leased.resource);
+    return this.settle(leased, outcome, refreshToken);
+  }
+
+  private async markSent(leased: ConnectionRow): Promise<boolean> {
+    const now = new Date(this.deps.clock.now());
+    const marked = await this.deps.database.db
+      .update(connections)
+      .set({ refreshSentAt: now })
+      .where(and(this.held(leased), gt(connections.refreshLeaseUntil, now)))
+      .returning({ id: connections.id });
+    return marked.length === 1;
+  }
+
+  private async settle(leased: ConnectionRow, outcome: TokenOutcome, sent: string): Promise<OpenedConnection> {
+    const { clock, log } = this.deps;
+    const now = clock.now();
+    switch (outcome.kind) {
+      case 'tokens':
+        return this.store(leased, outcome.tokens, sent);
+      case 'notSent':
+        log.warn({ connectionId: leased.id, reason: outcome.reason }, 'a refresh did not come about');
+        await this.release(leased, { refreshSentAt: null, refreshNotBefore: new Date(now + retryAfterMs) });
+        throw later(outcome.reason);
+      case 'refused':
+        await this.giveUp(leased, 'refreshRefused');
+        throw needsConnection(leased);
+      case 'unknown':
+        await this.giveUp(leased, 'refreshOutcomeUnknown');
+        throw needsConnection(leased);
+    }
+  }
+
+  /** Before the new access token is used for the first time: with it the old refresh token may have ended. */
+  private async store(leased: ConnectionRow, tokens: Tokens, sent: string): Promise<OpenedConnection> {
+    const { vault, clock, database } = this.deps;
+    const now = clock.now();
+    const kept = { accessToken: tokens.accessToken, refreshToken: tokens.refreshToken ?? sent };
+    const secret = await sealTokens(vault, leased, kept);
+    const [row] = await database.db
+      .update(connections)
+      .set({
+        ...secret,
+        ...released,
+        tokenRevision: leased.tokenRevision + 1,
+        accessExpiresAt: expiryOf(tokens, now),
+        accessIssuedAt: new Date(now),
+        refreshNotBefore: null,
+        updatedAt: new Date(now),
+        ...(tokens.scopes === null ? {} : { scopes: [...tokens.scopes] }),
+      })
+      .where(this.held(leased))
+      .returning();
+    // Somebody ended the connection meanwhile; its tokens end with it.
+    if (row === undefined) throw needsConnection(leased);
+    await this.record('connection.refresh', row, {});
+    return { row, tokens: kept };
+  }
+
+  private async release(leased: ConnectionRow, more: Partial<typeof connections.$inferInsert>): Promise<void> {
+    await this.deps.database.db
+      .update(connections)
+      .set({ ...released, ...more })
+      .where(this.held(leased));
+  }
+
+  /** This connection alone; that it ended is an event. */
+  private async giveUp(row: ConnectionRow, reason: string): Promise<void> {
+    const ended = await this.deps.database.db
+      .update(connections)
+      .set({ ...released, status: 'reauthRequired', reason })
+      .where(
+        and(
+          eq(connections.id, row.id),
+          eq(connections.status, 'active'),
+          eq(connections.tokenRevision, row.tokenRevision),
+          row.refreshId === null ? isNull(connections.refreshId) : eq(connections.refreshId, row.refreshId),
+        ),
+      )
+      .returning({ id: connections.id });
+    if (ended.length === 0) return;
+    this.deps.log.warn({ connectionId: row.id, reason }, 'a connection needs its user');
+    await this.record('connection.fail', row, { reason });
+  }
+
+  private held(leased: ConnectionRow) {
+    return and(eq(connections.id, leased.id), sql`${connections.refreshId} = ${leased.refreshId}::uuid`);
+  }
+
+  private async record(action: string, row: ConnectionRow, more: object): Promise<void> {
+    const { id, principalId, serverId, issuer } = row;
+    await this.deps.database.db.transaction((tx) =>
+      recordAccess(tx, systemContext('refresh', [], this.deps), {
+        action,
+        object: { kind: 'connection', id },
+        after: { principalId, serverId, issuer, ...more },
+      }),
+    );
+  }
+}
+
+const released = { refreshId: null, refreshLeaseUntil: null, refreshSentAt: null } as const;
+
+function isNewer(row: ConnectionRow, than: number): boolean {
+  return row.tokenRevision > than;
+}
+
+function isOver(until: Date | null, nowMs: number): boolean {
+  return until === null || until.getTime() <= nowMs;
+}
+
+function later(internal: string): AppError {
+  return new AppError('CREDENTIAL_UNAVAILABLE', { internal });
+}
+
+function needsConnection(row: ConnectionRow | undefined): AppError {
+  return new AppError('CONNECTION_NEEDED', { internal: `connection ${row?.id ?? ''} is not of use` });
+}

@@ -1,0 +1,163 @@
+import { AppError, type CredentialNeed, type LentCredential } from '@sallyport/schema';
+import type { Clock } from '@sallyport/schema/platform';
+import { and, eq, ne } from 'drizzle-orm';
+import type { ServerRow } from '../catalog/server-row.service.ts';
+import type { Database } from '../database/client.ts';
+import { usablePrincipal } from '../identity/principal.service.ts';
+import type { AuthorizationServers, Tokens } from './authorization-servers.ts';
+import { type ConnectionRow, connections } from './credential.tables.ts';
+import { expiryOf, type OpenedConnection, type RefreshService } from './refresh.service.ts';
+import type { UpstreamClients } from './upstream-client.service.ts';
+
+/** Tokens are renewed when less than this share of their life is left. */
+const renewWhenLeft = 0.2;
+/** One that ends sooner is of no use to a node. */
+const usableMs = 2_000;
+const serviceTokensMax = 2_000;
+
+export interface TokenLendingDependencies {
+  readonly database: Database;
+  readonly servers: AuthorizationServers;
+  readonly clients: UpstreamClients;
+  readonly refreshes: RefreshService;
+  readonly clock: Clock;
+}
+
+interface ServiceToken {
+  readonly accessToken: string;
+  readonly issuer: string;
+  readonly expiresAt: number;
+  readonly renewAt: number;
+}
+
+/** Access tokens for calls: of the gateway itself, and of users. */
+export class TokenLending {
+  private readonly deps: TokenLendingDependencies;
+  /** Of this process; another one gets its own. */
+  private readonly ofServices = new Map<string, Promise<ServiceToken>>();
+
+  constructor(deps: TokenLendingDependencies) {
+    this.deps = deps;
+  }
+
+  /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
+  async ofService(server: ServerRow, { refused }: CredentialNeed): Promise<LentCredential> {
+    const key = `${server.id}|${server.credentialRevision}`;
+    const known = this.ofServices.get(key);
+    const held = await known?.catch(() => undefined);
+    const isGood = held !== undefined && held.renewAt > this.deps.clock.now() && held.expiresAt !== refused?.expiresAt;
+    // Whoever waited for the same one may have asked for another meanwhile.
+    const token = isGood ? held : await this.another(server, key, known);
+    return lent(server, { ...token, principalId: null, resource: new URL(server.url).href });
+  }
+
+  private another(server: ServerRow, key: string, than: Promise<ServiceToken> | undefined): Promise<ServiceToken> {
+    const underWay = this.ofServices.get(key);
+    if (underWay !== undefined && underWay !== than) return underWay;
+    const asked = this.getService(server);
+    this.ofServices.set(key, asked);
+    asked.catch(() => this.ofServices.delete(key));
+    const [oldest] = this.ofServices.keys();
+    if (this.ofServices.size > serviceTokensMax && oldest !== undefined) this.ofServices.delete(oldest);
+    return asked;
+  }
+
+  private async getService(server: ServerRow): Promise<ServiceToken> {
+    const { clients, servers, clock } = this.deps;
+    const { settings, client } = await clients.serviceClient(server);
+    const resource = new URL(server.url).href;
+    const outcome = await servers.clientCredentials(settings.issuer, client, { resource, scopes: settings.scopes });
+    if (outcome.kind === 'tokens') return serviceToken(settings.issuer, outcome.tokens, clock.now());
+    const internal = outcome.kind === 'refused' ? outcome.error : outcome.reason;
+    throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${internal}` });
+  }
+
+  /** @throws AppError CONNECTION_NEEDED, CREDENTIAL_UNAVAILABLE */
+  async ofUser(server: ServerRow, { principalId, refused }: CredentialNeed): Promise<LentCredential> {
+    const { database, refreshes, clock } = this.deps;
+    const now = clock.now();
+    const principal = principalId === null ? undefined : await usablePrincipal(database.db, principalId, now);
+    if (principal === undefined) throw new AppError('CONNECTION_NEEDED', { internal: 'nobody to be lent anything' });
+    const [row] = await database.db
+      .select()
+      .from(connections)
+      .where(
+        and(
+          eq(connections.principalId, principal.id),
+          eq(connections.serverId, server.id),
+          ne(connections.status, 'ended'),
+        ),
+      );
+    if (row?.status !== 'active' || row.origin !== new URL(server.url).origin) throw new AppError('CONNECTION_NEEDED');
+    if (refused?.status === 403) await this.stepUp(row, refused.challenge);
+    return lentToUser(server, await this.fresh(refreshes, row, refused));
+  }
+
+  private async fresh(
+    refreshes: RefreshService,
+    row: ConnectionRow,
+    refused: CredentialNeed['refused'],
+  ): Promise<OpenedConnection> {
+    const now = this.deps.clock.now();
+    const ends = row.accessExpiresAt?.getTime() ?? 0;
+    const isRefused = refused?.status === 401 && refused.expiresAt === ends;
+    if (!isRefused && now < ends - (ends - row.accessIssuedAt.getTime()) * renewWhenLeft) return refreshes.open(row);
+    try {
+      return await refreshes.renew(row.id, row.tokenRevision);
+    } catch (error) {
+      // Ahead of time: what is there is good for a while yet.
+      const isPassing = error instanceof AppError && error.code === 'CREDENTIAL_UNAVAILABLE';
+      if (!isPassing || isRefused || now >= ends - usableMs) throw error;
+      return refreshes.open(row);
+    }
+  }
+
+  /**
+   * A server wants scopes beyond those that were given (basic/authorization, Scope Challenge): the user is asked for all of
+   * them together. Scopes that were given already cannot be what is missing.
+   */
+  private async stepUp(row: ConnectionRow, challenge: string | null): Promise<void> {
+    const scopes = (/scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '').split(' ').filter((one) => one !== '');
+    const missing = scopes.filter((scope) => !row.scopes.includes(scope));
+    if (missing.length === 0)
+      throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: 'all that is asked for was given' });
+    const wanted = [...new Set([...row.wantedScopes, ...missing])].slice(0, wantedScopesMax);
+    await this.deps.database.db.update(connections).set({ wantedScopes: wanted }).where(eq(connections.id, row.id));
+    throw new AppError('CONNECTION_NEEDED', { internal: 'the server asks for further scopes' });
+  }
+}
+const wantedScopesMax = 64;
+
+function serviceToken(issuer: string, tokens: Tokens, nowMs: number): ServiceToken {
+  const expiresAt = expiryOf(tokens, nowMs).getTime();
+  return {
+    accessToken: tokens.accessToken,
+    issuer,
+    expiresAt,
+    renewAt: expiresAt - (expiresAt - nowMs) * renewWhenLeft,
+  };
+}
+
+function lentToUser(server: ServerRow, { row, tokens }: OpenedConnection): LentCredential {
+  const { principalId, issuer, resource, accessExpiresAt } = row;
+  const expiresAt = accessExpiresAt?.getTime() ?? null;
+  return lent(server, { accessToken: tokens.accessToken, principalId, issuer, resource, expiresAt });
+}
+
+function lent(
+  server: ServerRow,
+  token: Pick<LentCredential, 'principalId' | 'issuer' | 'resource' | 'expiresAt'> & { readonly accessToken: string },
+): LentCredential {
+  const { accessToken, principalId, issuer, resource, expiresAt } = token;
+  return {
+    serverId: server.id,
+    principalId,
+    issuer,
+    resource,
+    revision: server.credentialRevision,
+    origin: new URL(server.url).origin,
+    headers: [['authorization', `Bearer ${accessToken}`]],
+    expiresAt,
+    renewable: true,
+  };
+}

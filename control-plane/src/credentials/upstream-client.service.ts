@@ -1,0 +1,156 @@
+import { AppError } from '@sallyport/schema';
+import { type Clock, uuidv7 } from '@sallyport/schema/platform';
+import { eq } from 'drizzle-orm';
+import type { ServerRow } from '../catalog/server-row.service.ts';
+import type { Database } from '../database/client.ts';
+import type { AuthorizationServers, UpstreamClient } from './authorization-servers.ts';
+import type { ClientCredentialsSettings, UserOAuthSettings } from './credential-form.ts';
+import {
+  type ConnectionRow,
+  type ServerCredentialRow,
+  serverCredentials,
+  upstreamClients,
+} from './credential.tables.ts';
+import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
+import { serverCredentialIdentity } from './server-credential.service.ts';
+
+export interface UpstreamClientsDependencies {
+  readonly database: Database;
+  readonly vault: CredentialVault;
+  readonly servers: AuthorizationServers;
+  /** Public URL of the control plane. */
+  readonly issuer: string | undefined;
+  readonly clock: Clock;
+}
+
+/** Where the document lies that describes the gateway as a client (Client ID Metadata Documents). */
+export const clientDocumentPath = '/oauth/upstream-client';
+
+/** What the document at that address says, of which the address is the client's id. */
+export function clientDocument(issuer: string): object {
+  return {
+    client_id: `${issuer}${clientDocumentPath}`,
+    client_name: 'Sallyport',
+    client_uri: issuer,
+    redirect_uris: [`${issuer}/oauth/connect/callback`],
+    grant_types: ['authorization_code', 'refresh_token'],
+    response_types: ['code'],
+    token_endpoint_auth_method: 'none',
+    application_type: 'web',
+  };
+}
+
+/**
+ * How the gateway is known to the authorization servers of upstreams, in the order of the specification: as an
+ * administrator registered it, by the document it serves, or as it registers itself, once for each issuer.
+ */
+export class UpstreamClients {
+  private readonly deps: UpstreamClientsDependencies;
+
+  constructor(deps: UpstreamClientsDependencies) {
+    this.deps = deps;
+  }
+
+  /** @throws AppError CREDENTIAL_MISSING */
+  async settingsOf(server: Pick<ServerRow, 'id' | 'url'>): Promise<UserOAuthSettings> {
+    const { settings } = await this.rowOf(server);
+    if (settings.mode === 'userOAuth') return settings;
+    throw new AppError('CREDENTIAL_MISSING', { internal: `the server ${server.id} has another mode` });
+  }
+
+  /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL */
+  async clientFor(server: Pick<ServerRow, 'id' | 'url'>, issuer: string, redirectUri: string): Promise<UpstreamClient> {
+    const row = await this.rowOf(server);
+    const { settings } = row;
+    if (settings.mode === 'userOAuth' && settings.clientId !== null) {
+      // A client is known to one issuer: its id and secret are told to no other.
+      if (settings.issuer !== issuer)
+        throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
+      return this.registered(row, settings, settings.clientId);
+    }
+    const metadata = await this.deps.servers.metadata(issuer);
+    if (metadata.client_id_metadata_document_supported === true && this.deps.issuer?.startsWith('https:') === true) {
+      return { clientId: `${this.deps.issuer}${clientDocumentPath}`, secret: null, authentication: 'none' };
+    }
+    return (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
+  }
+
+  /**
+   * The client that the tokens of a connection were given to. What an administrator registered is told to its own issuer
+   * alone; where that is gone, only what a public client may do is left.
+   */
+  async clientOf({ serverId, issuer, clientId }: ConnectionRow): Promise<UpstreamClient> {
+    const row = await this.credentialOf(serverId);
+    const settings = row?.settings;
+    if (
+      row !== undefined &&
+      settings?.mode === 'userOAuth' &&
+      settings.clientId === clientId &&
+      settings.issuer === issuer
+    ) {
+      return this.registered(row, settings, clientId);
+    }
+    const known = await this.known(issuer);
+    return known?.clientId === clientId ? known : { clientId, secret: null, authentication: 'none' };
+  }
+
+  /** The client of the mode clientCredentials. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
+  async serviceClient(
+    server: Pick<ServerRow, 'id' | 'url'>,
+  ): Promise<{ readonly settings: ClientCredentialsSettings; readonly client: UpstreamClient }> {
+    const row = await this.rowOf(server);
+    const { settings } = row;
+    if (settings.mode !== 'clientCredentials')
+      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
+    return { settings, client: await this.registered(row, settings, settings.clientId) };
+  }
+
+  private async registered(
+    row: ServerCredentialRow,
+    { authentication }: Pick<UserOAuthSettings, 'authentication'>,
+    clientId: string,
+  ): Promise<UpstreamClient> {
+    const secret = row.sealed === null ? null : await this.deps.vault.open(serverCredentialIdentity(row), row);
+    return { clientId, secret, authentication };
+  }
+
+  private async rowOf(server: Pick<ServerRow, 'id' | 'url'>): Promise<ServerCredentialRow> {
+    const row = await this.credentialOf(server.id);
+    if (row?.origin === new URL(server.url).origin) return row;
+    throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
+  }
+
+  private async credentialOf(serverId: string): Promise<ServerCredentialRow | undefined> {
+    const of = eq(serverCredentials.serverId, serverId);
+    return (await this.deps.database.db.select().from(serverCredentials).where(of))[0];
+  }
+
+  private async known(issuer: string): Promise<UpstreamClient | undefined> {
+    const [row] = await this.deps.database.db.select().from(upstreamClients).where(eq(upstreamClients.issuer, issuer));
+    if (row === undefined) return undefined;
+    const secret = row.sealed === null ? null : await this.deps.vault.open(clientIdentity(row), row);
+    return { clientId: row.clientId, secret, authentication: row.authentication };
+  }
+
+  /** Two at once both register; the row of the first is used by both. */
+  private async register(issuer: string, redirectUri: string): Promise<UpstreamClient> {
+    const { servers, vault, clock, database } = this.deps;
+    const client = await servers.register(issuer, redirectUri);
+    const now = clock.now();
+    const row = { id: uuidv7(now), issuer, clientId: client.clientId };
+    const secret = client.secret === null ? {} : await vault.seal(clientIdentity(row), client.secret);
+    await database.db
+      .insert(upstreamClients)
+      .values({ ...row, ...secret, authentication: client.authentication, createdAt: new Date(now) })
+      .onConflictDoNothing();
+    return (await this.known(issuer)) ?? client;
+  }
+}
+
+function clientIdentity(row: {
+  readonly id: string;
+  readonly issuer: string;
+  readonly clientId: string;
+}): SecretIdentity {
+  return ['upstream_clients', row.id, row.issuer, row.clientId];
+}

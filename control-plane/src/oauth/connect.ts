@@ -1,0 +1,117 @@
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { Provider } from 'oidc-provider';
+import { ConnectRefused, connectPath, type ConnectionService } from '../credentials/connection.service.ts';
+import { clientDocument } from '../credentials/upstream-client.service.ts';
+import type { AccountPages, AccountUser } from './account.ts';
+import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
+import { html, page } from './pages.ts';
+
+/** Leads back here after a login, within this time, in seconds. */
+const rememberedS = 600;
+const cookieName = 'sallyport_connect';
+
+export interface ConnectOptions {
+  readonly issuer: string;
+  readonly forms: OwnForms;
+  readonly account: AccountPages;
+  readonly connections: ConnectionService;
+}
+
+/** Where users connect their accounts at upstreams. Only the one whom a link was made for gets further than its first page. */
+export class ConnectPages {
+  private readonly options: ConnectOptions;
+
+  constructor(options: ConnectOptions) {
+    this.options = options;
+  }
+
+  async show(provider: Provider, request: IncomingMessage, response: ServerResponse, token: string): Promise<void> {
+    await this.answer(response, async () => {
+      const user = await this.options.account.userOf(provider, request, response);
+      if (user === undefined) {
+        redirect(response, this.options.account.loginUrl(), this.cookie(token, rememberedS));
+        return;
+      }
+      const { server, isConnected } = await this.options.connections.open(user.ctx, token);
+      const csrf = this.options.forms.tokenOf(formOf(user, token));
+      const note = isConnected
+        ? [html`<p class="note">Your account is connected already; you may do it again.</p>`]
+        : [];
+      const host = new URL(server.url).host;
+      send(
+        response,
+        200,
+        page(
+          'Connect your account',
+          html`<p>You are logged in as <strong>${user.name}</strong>.</p>
+<p>The gateway wants to call <strong>${server.title}</strong> in your name. You will be sent to the authorization server that
+<strong>${host}</strong> names, to allow it there.</p>
+${note}
+<form method="post" action="${`${connectPath}/${token}`}">
+<input type="hidden" name="csrf" value="${csrf}">
+<button class="first" type="submit" name="connect" value="yes">Connect</button>
+</form>`,
+          ['https:', 'http:'],
+        ),
+      );
+    });
+  }
+
+  async begin(provider: Provider, request: IncomingMessage, response: ServerResponse, token: string): Promise<void> {
+    await this.answer(response, async () => {
+      const user = await this.userOf(provider, request, response);
+      await this.options.forms.read(request, formOf(user, token));
+      const url = await this.options.connections.begin(user.ctx, token, user.subject);
+      redirect(response, url.href, this.cookie('', 0));
+    });
+  }
+
+  /** The browser is back from the authorization server of an upstream. */
+  async complete(provider: Provider, request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
+    await this.answer(response, async () => {
+      const user = await this.userOf(provider, request, response);
+      await this.options.connections.complete(user.ctx, url, user.subject);
+      const done = html`<p>Your account is connected. You may close this page and go on where you were.</p>`;
+      send(response, 200, page('Connected', done));
+    });
+  }
+
+  /** Where a login that began here leads on to; undefined where none did. */
+  resumed(request: IncomingMessage): string | undefined {
+    const pairs = (request.headers.cookie ?? '').split(';').map((pair) => pair.trim());
+    const token = pairs.find((pair) => pair.startsWith(`${cookieName}=`))?.slice(cookieName.length + 1);
+    return token !== undefined && /^[A-Za-z0-9._-]{1,256}$/.test(token) ? `${connectPath}/${token}` : undefined;
+  }
+
+  /** Client ID Metadata Document: who the gateway is to authorization servers. */
+  document(response: ServerResponse): void {
+    response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'public, max-age=3600' });
+    response.end(JSON.stringify(clientDocument(this.options.issuer)));
+  }
+
+  private cookie(token: string, lifetimeS: number): string {
+    const secure = this.options.issuer.startsWith('https:') ? '; Secure' : '';
+    return `${cookieName}=${token}; Path=/oauth; HttpOnly; SameSite=Lax; Max-Age=${lifetimeS}${secure}`;
+  }
+
+  private async userOf(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<AccountUser> {
+    const user = await this.options.account.userOf(provider, request, response);
+    if (user === undefined) throw new Refused(401, 'You are not logged in any longer. Open the link again.');
+    return user;
+  }
+
+  private answer(response: ServerResponse, work: () => Promise<void>): Promise<void> {
+    return answering(response, async () => {
+      try {
+        await work();
+      } catch (error) {
+        if (error instanceof ConnectRefused) throw new Refused(403, error.message);
+        throw error;
+      }
+    });
+  }
+}
+
+function formOf({ subject }: AccountUser, token: string): string {
+  return `connect|${subject}|${token}`;
+}

@@ -1,0 +1,74 @@
+import { AppError } from '@sallyport/schema';
+import { profileOf } from '../bridge/client-profile.ts';
+import { modernResult, urlElicitationRequired } from '../bridge/translate.ts';
+import { isObject, objectMember, type JsonObject, type Message } from '../mcp/envelope.ts';
+import { type ErrorAnswer, errorResponse } from '../mcp/error-response.ts';
+import { type Edit, memberRange, removeMembers } from '../mcp/json-scanner.ts';
+import { clientCapabilitiesKey } from '../mcp/revision.ts';
+import type { Exchange } from './exchange.ts';
+
+/** Names our question among the answers of a client, so that it can be taken out of what goes on. */
+const questionKey = 'sallyport.connect';
+/** What may be answered by a question (2026-07-28 basic/utilities/mrtr, Supported Requests). */
+const mayAsk: ReadonlySet<string> = new Set(['tools/call', 'prompts/get', 'resources/read']);
+
+/**
+ * The answer where the user has to connect his account first: a question to open the page for modern clients that can ask
+ * it, the error of 2025-11-25 that says the same, else a failed tool or an error, with the link in words. Never a 401: the
+ * client's own token is good, and renewing it would bring it here again.
+ */
+export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnswer {
+  const { era, message, protocolRevision } = exchange;
+  const link = error.data?.['connectUrl'];
+  const url = typeof link === 'string' ? link : null;
+  const text =
+    url === null
+      ? 'Your account has to be connected to this MCP server first, and the gateway has no page for it. Ask an administrator.'
+      : `Connect your account to this MCP server first, then try again: ${url}`;
+  if (message?.kind === 'request' && url !== null) {
+    if (era === 'modern' && mayAsk.has(message.method ?? '') && canOpenUrls(message)) return asked(message, url);
+    if (era === 'legacy' && protocolRevision === '2025-11-25') return elicited(message, url, text, exchange.eventId);
+  }
+  if (message?.kind === 'request' && message.method === 'tools/call') {
+    const result = { content: [{ type: 'text', text }], isError: true };
+    return answer(message, { result: era === 'modern' ? modernResult('tools/call', result, null) : result });
+  }
+  return errorResponse(new AppError('CONNECTION_NEEDED', { publicMessage: text }), era, message);
+}
+
+function canOpenUrls({ params }: Message): boolean {
+  const declared = objectMember(objectMember(params, '_meta') ?? {}, clientCapabilitiesKey) ?? {};
+  const elicitation = objectMember(profileOf(declared, undefined).capabilities, 'elicitation');
+  return elicitation !== undefined && isObject(elicitation['url']);
+}
+
+/** 2026-07-28 client/elicitation, URL mode. */
+function asked(message: Message, url: string): ErrorAnswer {
+  const params = { mode: 'url', url, message: 'Connect your account to this MCP server.' };
+  const inputRequests = { [questionKey]: { method: 'elicitation/create', params } };
+  return answer(message, { result: modernResult('', { resultType: 'input_required', inputRequests }, null) });
+}
+
+/** 2025-11-25 client/elicitation, URLElicitationRequiredError. */
+function elicited(message: Message, url: string, text: string, elicitationId: string): ErrorAnswer {
+  const elicitations = [{ mode: 'url', elicitationId, url, message: 'Connect your account to this MCP server.' }];
+  return answer(message, { error: { code: urlElicitationRequired, message: text, data: { elicitations } } });
+}
+
+function answer({ idText }: Message, outcome: JsonObject): ErrorAnswer {
+  const body = JSON.stringify(outcome).slice(1);
+  return {
+    status: 200,
+    headers: ['content-type', 'application/json', 'cache-control', 'no-store'],
+    body: Buffer.from(`{"jsonrpc":"2.0","id":${idText ?? 'null'},${body}`),
+  };
+}
+
+/** Takes the answer to our question out of a request: the upstream did not ask it. */
+export function withoutOurAnswer(body: Buffer, { params, paramsRange }: Message): Edit[] {
+  const responses = objectMember(params, 'inputResponses');
+  if (paramsRange === null || responses === undefined || !Object.hasOwn(responses, questionKey)) return [];
+  if (Object.keys(responses).length === 1) return removeMembers(body, paramsRange, (key) => key === 'inputResponses');
+  const range = memberRange(body, paramsRange, 'inputResponses');
+  return range === undefined ? [] : removeMembers(body, range, (key) => key === questionKey);
+}

@@ -1,0 +1,178 @@
+/**
+ * An authorization server of an upstream: codes with PKCE, refresh tokens that are good once and whose second use revokes
+ * the whole family (RFC 9700 §4.14), client credentials, registration and revocation. Says yes to everybody at once.
+ */
+import { createHash, randomUUID } from 'node:crypto';
+import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
+
+interface Family {
+  isRevoked: boolean;
+  current: string;
+}
+interface Code {
+  readonly challenge: string;
+  readonly redirectUri: string;
+  readonly resource: string;
+}
+
+export class FakeAuthorizationServer {
+  readonly requests: { readonly path: string; readonly form: URLSearchParams }[] = [];
+  /** Access tokens that upstreams accept. */
+  readonly live = new Set<string>();
+  readonly families = new Map<string, Family>();
+  /** What the metadata says instead of the truth; undefined leaves a member out. */
+  metadata: Record<string, unknown> = {};
+  /** `iss` of answers; null leaves it out. */
+  iss: string | null | undefined;
+  /** Seconds. */
+  expiresIn = 3_600;
+  /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
+  onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
+  resource = '';
+  private readonly codes = new Map<string, Code>();
+  private readonly familyOf = new Map<string, Family>();
+  private readonly server = createServer((request, response) => void this.serve(request, response));
+  url = '';
+
+  async start(): Promise<this> {
+    await new Promise<void>((resolve) => this.server.listen(0, '127.0.0.1', resolve));
+    const address = this.server.address();
+    this.url = `http://127.0.0.1:${typeof address === 'object' && address !== null ? address.port : 0}`;
+    return this;
+  }
+
+  async stop(): Promise<void> {
+    this.server.closeAllConnections();
+    await new Promise((resolve) => this.server.close(resolve));
+  }
+
+  asked(path: string, grant?: string): number {
+    return this.requests.filter(
+      (one) => one.path === path && (grant === undefined || one.form.get('grant_type') === grant),
+    ).length;
+  }
+
+  /** A refresh token of a new family, as a user's consent would give. */
+  issue(): { readonly refreshToken: string; readonly accessToken: string } {
+    const family: Family = { isRevoked: false, current: '' };
+    this.families.set(randomUUID(), family);
+    return this.rotate(family);
+  }
+
+  get familiesRevoked(): number {
+    return [...this.families.values()].filter(({ isRevoked }) => isRevoked).length;
+  }
+
+  private rotate(family: Family) {
+    const refreshToken = `rt_${randomUUID()}`;
+    const accessToken = `at_${randomUUID()}`;
+    family.current = refreshToken;
+    this.familyOf.set(refreshToken, family);
+    this.live.add(accessToken);
+    return { refreshToken, accessToken };
+  }
+
+  private async serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(Buffer.from(chunk as Uint8Array));
+    const url = new URL(request.url ?? '', this.url);
+    const body = Buffer.concat(chunks).toString();
+    this.requests.push({ path: url.pathname, form: new URLSearchParams(body) });
+    const json = (status: number, value: unknown): void =>
+      void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
+    switch (url.pathname) {
+      case '/prm':
+        return json(200, { resource: this.resource, authorization_servers: [this.url], scopes_supported: ['tools'] });
+      case '/.well-known/oauth-authorization-server':
+        return json(200, this.metadataNow());
+      case '/register':
+        return json(201, { client_id: `dcr_${randomUUID()}`, ...(JSON.parse(body) as object) });
+      case '/authorize':
+        return this.authorize(url, response);
+      case '/token':
+        return this.token(new URLSearchParams(body), response, json);
+      case '/revoke':
+        this.revoke(new URLSearchParams(body).get('token') ?? '');
+        return void response.writeHead(200).end();
+      default:
+        return json(404, {});
+    }
+  }
+
+  private metadataNow(): object {
+    return {
+      issuer: this.url,
+      authorization_endpoint: `${this.url}/authorize`,
+      token_endpoint: `${this.url}/token`,
+      registration_endpoint: `${this.url}/register`,
+      revocation_endpoint: `${this.url}/revoke`,
+      code_challenge_methods_supported: ['S256'],
+      authorization_response_iss_parameter_supported: true,
+      ...this.metadata,
+    };
+  }
+
+  private authorize(url: URL, response: ServerResponse): void {
+    const asked = url.searchParams;
+    const code = randomUUID();
+    const redirectUri = asked.get('redirect_uri') ?? '';
+    const challenge = asked.get('code_challenge') ?? '';
+    this.codes.set(code, { challenge, redirectUri, resource: asked.get('resource') ?? '' });
+    const back = new URL(redirectUri);
+    back.searchParams.set('code', code);
+    back.searchParams.set('state', asked.get('state') ?? '');
+    if (this.iss !== null) back.searchParams.set('iss', this.iss ?? this.url);
+    response.writeHead(302, { location: back.href }).end();
+  }
+
+  private token(form: URLSearchParams, response: ServerResponse, json: (status: number, value: unknown) => void): void {
+    const instead = this.onToken?.(response);
+    if (instead === 'answered') return;
+    const answer = this.grant(form);
+    if (instead === 'cut') return void response.destroy();
+    if (answer === undefined) return json(400, { error: 'invalid_grant' });
+    const { accessToken, refreshToken } = answer;
+    json(200, {
+      access_token: accessToken,
+      token_type: 'Bearer',
+      expires_in: this.expiresIn,
+      ...(refreshToken === undefined ? {} : { refresh_token: refreshToken }),
+    });
+  }
+
+  private grant(form: URLSearchParams): { accessToken: string; refreshToken?: string } | undefined {
+    if (form.get('resource') !== this.resource) return undefined;
+    switch (form.get('grant_type')) {
+      case 'client_credentials': {
+        const accessToken = `cc_${randomUUID()}`;
+        this.live.add(accessToken);
+        return { accessToken };
+      }
+      case 'authorization_code': {
+        const code = this.codes.get(form.get('code') ?? '');
+        this.codes.delete(form.get('code') ?? '');
+        const proof = createHash('sha256')
+          .update(form.get('code_verifier') ?? '')
+          .digest('base64url');
+        const isGood = code?.challenge === proof && code.redirectUri === form.get('redirect_uri');
+        return isGood ? this.issue() : undefined;
+      }
+      default:
+        return this.refresh(form.get('refresh_token') ?? '');
+    }
+  }
+
+  private refresh(token: string): { accessToken: string; refreshToken: string } | undefined {
+    const family = this.familyOf.get(token);
+    if (family === undefined || family.isRevoked) return undefined;
+    if (family.current === token) return this.rotate(family);
+    family.isRevoked = true;
+    return undefined;
+  }
+
+  private revoke(token: string): void {
+    this.live.delete(token);
+    const family = this.familyOf.get(token);
+    if (family !== undefined) family.isRevoked = true;
+  }
+}

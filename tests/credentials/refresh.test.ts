@@ -1,0 +1,192 @@
+import {
+  AuthorizationServers,
+  type ConnectionRow,
+  createKeyProvider,
+  CredentialVault,
+  openDatabase,
+  RefreshService,
+  sealTokens,
+} from '@sallyport/control-plane/credentials';
+import { AppError } from '@sallyport/schema';
+import {
+  type Clock,
+  createEgress,
+  createLog,
+  parseEgressAllowList,
+  systemClock,
+  uuidv7,
+} from '@sallyport/schema/platform';
+import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
+import { createMigratedDatabase } from '../kit/postgres.ts';
+import { keyFile } from './credential-kit.ts';
+import { FakeAuthorizationServer } from './fake-authorization-server.ts';
+
+const log = createLog({ name: 'refresh', level: 'silent' });
+const resource = 'https://mcp.example/mcp';
+const replicasMax = 3;
+const callsPerReplica = 50;
+const cycles = 200;
+
+let offsetMs = 0;
+const clock: Clock = { ...systemClock, now: () => systemClock.now() + offsetMs };
+const egress = createEgress({ allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow });
+const as = new FakeAuthorizationServer();
+const databases: ReturnType<typeof openDatabase>[] = [];
+let sql: ReturnType<typeof openDatabase>['raw'];
+let vault: CredentialVault;
+let replicas: RefreshService[];
+
+beforeAll(async () => {
+  await as.start();
+  as.resource = resource;
+  const { url } = await createMigratedDatabase();
+  const file = keyFile();
+  vault = new CredentialVault(createKeyProvider({ file }, clock));
+  for (let at = 0; at < replicasMax; at++) databases.push(openDatabase({ url, connectionsMax: 3 }));
+  const [first] = databases;
+  if (first !== undefined) sql = first.raw;
+});
+afterAll(async () => {
+  for (const database of databases) await database.close();
+  await egress.close();
+  await as.stop();
+});
+beforeEach(() => {
+  as.onToken = undefined;
+  as.requests.length = 0;
+  replicas = databases.map((database) => replica(database));
+});
+
+/** A control-plane process, as far as this goes. */
+function replica(database: ReturnType<typeof openDatabase>, servers = new AuthorizationServers(egress, clock)) {
+  const clientOf = () => Promise.resolve({ clientId: 'gateway', secret: null, authentication: 'none' as const });
+  return new RefreshService({ database, vault, servers, clientOf, clock, log });
+}
+
+async function connect(issuer = as.url): Promise<string> {
+  const [id, principalId, serverId] = [uuidv7(clock.now()), uuidv7(clock.now()), uuidv7(clock.now())];
+  await sql`insert into principals (id, kind, name, status, issuer, subject) values (${principalId}, 'user', 'u', 'active', 'i', ${principalId})`;
+  await sql`insert into servers (id, slug, slug_key, title, url) values (${serverId}, ${serverId}, ${serverId}, 't', ${resource})`;
+  const { accessToken, refreshToken } = as.issue();
+  const row = { id, principalId, serverId, issuer, resource, clientId: 'gateway', origin: 'https://mcp.example' };
+  const { sealed, wrappedKey, keyId } = await sealTokens(vault, row, { accessToken, refreshToken });
+  await sql`insert into connections (id, principal_id, server_id, issuer, resource, client_id, origin, scopes, status,
+      access_expires_at, access_issued_at, can_refresh, sealed, wrapped_key, key_id, created_at, updated_at)
+    values (${id}, ${principalId}, ${serverId}, ${issuer}, ${resource}, 'gateway', ${row.origin}, '{}', 'active',
+      now(), now(), true, ${sealed}, ${wrappedKey}, ${keyId}, now(), now())`;
+  return id;
+}
+
+async function stateOf(id: string): Promise<Pick<ConnectionRow, 'status' | 'reason' | 'tokenRevision'>> {
+  const rows = await sql`
+    select status, reason, token_revision as "tokenRevision" from connections where id = ${id}`;
+  return rows[0] as Pick<ConnectionRow, 'status' | 'reason' | 'tokenRevision'>;
+}
+
+function set(id: string, what: 'leased' | 'sent'): Promise<unknown> {
+  const until = new Date(clock.now() + 20_000);
+  const sent = what === 'sent' ? new Date(clock.now()) : null;
+  return sql`update connections set refresh_id = ${uuidv7(clock.now())}, refresh_lease_until = ${until},
+    refresh_sent_at = ${sent} where id = ${id}`;
+}
+
+async function codeOf(work: Promise<unknown> | undefined): Promise<string> {
+  return (work ?? Promise.reject(new Error('nothing'))).then(
+    () => 'renewed',
+    (error: unknown) => (error instanceof AppError ? error.code : String(error)),
+  );
+}
+
+test(`${replicasMax} processes with ${callsPerReplica} calls each renew once, ${cycles} times over, and no family is revoked`, async () => {
+  const id = await connect();
+  const before = as.familiesRevoked;
+  for (let cycle = 1; cycle <= cycles; cycle++) {
+    const calls = replicas.flatMap((one) => Array.from({ length: callsPerReplica }, () => one.renew(id, cycle)));
+    const tokens = new Set((await Promise.all(calls)).map((opened) => opened.tokens.accessToken));
+    expect(tokens.size).toBe(1);
+    expect(as.live.has([...tokens][0] ?? '')).toBe(true);
+  }
+  expect(as.asked('/token', 'refresh_token')).toBe(cycles);
+  expect(as.familiesRevoked - before).toBe(0);
+  expect(await stateOf(id)).toEqual({ status: 'active', reason: null, tokenRevision: cycles + 1 });
+}, 60_000);
+
+test('a holder that died before the request left costs the others its lease, and no error', async () => {
+  const id = await connect();
+  await set(id, 'leased');
+  const waiting = replicas.map((one) => one.renew(id, 1));
+  offsetMs += 21_000;
+  const opened = await Promise.all(waiting);
+  expect(new Set(opened.map(({ tokens }) => tokens.accessToken)).size).toBe(1);
+  expect(as.asked('/token')).toBe(1);
+});
+
+test('a refresh of which nobody knows what came is never sent again, and costs that connection alone', async () => {
+  const [id, other] = [await connect(), await connect()];
+  await set(id, 'sent');
+  offsetMs += 21_000;
+  expect(await Promise.all(replicas.map((one) => codeOf(one.renew(id, 1))))).toEqual(
+    replicas.map(() => 'CONNECTION_NEEDED'),
+  );
+  expect(as.asked('/token')).toBe(0);
+  expect(await stateOf(id)).toMatchObject({ status: 'reauthRequired', reason: 'refreshOutcomeUnknown' });
+  expect(await codeOf(replicas[0]?.renew(other, 1))).toBe('renewed');
+});
+
+test('an answer that is cut off after the token was used is such a refresh', async () => {
+  const before = as.familiesRevoked;
+  const id = await connect();
+  as.onToken = () => 'cut';
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CONNECTION_NEEDED');
+  as.onToken = undefined;
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('CONNECTION_NEEDED');
+  expect(as.asked('/token')).toBe(1);
+  expect(as.familiesRevoked).toBe(before);
+});
+
+test('after the commit a holder may die: the others find what it wrote', async () => {
+  const id = await connect();
+  await replicas[0]?.renew(id, 1);
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('renewed');
+  expect(as.asked('/token')).toBe(1);
+});
+
+test('a holder that was held up past its lease does not send any more', async () => {
+  const id = await connect();
+  const held = Promise.withResolvers<{ clientId: string; secret: null; authentication: 'none' }>();
+  const [database] = databases;
+  if (database === undefined) throw new Error('no database');
+  const servers = new AuthorizationServers(egress, clock);
+  const late = new RefreshService({ database, vault, servers, clientOf: () => held.promise, clock, log }).renew(id, 1);
+  const isLeased = async () =>
+    (await sql`select 1 from connections where id = ${id} and refresh_id is not null`).length;
+  await expect.poll(isLeased, { timeout: 10_000 }).toBe(1);
+  offsetMs += 21_000;
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('renewed');
+  held.resolve({ clientId: 'gateway', secret: null, authentication: 'none' });
+  expect(await codeOf(late)).toBe('CREDENTIAL_UNAVAILABLE');
+  expect(as.asked('/token')).toBe(1);
+});
+
+test('an authorization server that cannot be reached leaves everything as it was', async () => {
+  const id = await connect();
+  as.onToken = (response) => {
+    response.writeHead(503).end();
+    return 'answered';
+  };
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
+  as.onToken = undefined;
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
+  offsetMs += 6_000;
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('renewed');
+});
+
+test('a refusal ends that connection with its reason', async () => {
+  const id = await connect();
+  as.onToken = (response) => {
+    response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":"invalid_grant"}');
+    return 'answered';
+  };
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CONNECTION_NEEDED');
+  expect(await stateOf(id)).toMatchObject({ status: 'reauthRequired', reason: 'refreshRefused' });
+});

@@ -1,0 +1,313 @@
+import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
+import postgres from 'postgres';
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
+import { Administrator } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { type Harness, startHarness } from '../kit/harness.ts';
+import { Browser, type Shown } from '../oauth/browser.ts';
+import { credential, credentialFields, identified, keyFile } from './credential-kit.ts';
+import { FakeAuthorizationServer } from './fake-authorization-server.ts';
+
+interface Somebody {
+  readonly id: string;
+  /** For nodes. */
+  readonly key: string;
+  readonly api: GraphqlClient;
+}
+
+const as = new FakeAuthorizationServer();
+let upstream: FakeUpstream;
+let elsewhere: FakeUpstream;
+let harness: Harness;
+let serverId: string;
+let ada: Somebody;
+let bob: Somebody;
+
+beforeAll(async () => {
+  await as.start();
+  upstream = await startFakeUpstream({ tools: ['look'] });
+  elsewhere = await startFakeUpstream({ tools: ['look'] });
+  as.resource = upstream.url;
+  const bearer = (header: string | undefined): string => header?.slice('Bearer '.length) ?? '';
+  upstream.guard(
+    ({ headers }) => as.live.has(bearer(headers.authorization)),
+    `Bearer resource_metadata="${as.url}/prm"`,
+  );
+  harness = await startHarness({
+    upstreams: [upstream.url, elsewhere.url, as.url],
+    environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
+    authorizationServer: true,
+  });
+  [ada, bob] = [await somebody('Ada'), await somebody('Bob')];
+  const { administrator } = harness;
+  const role = { principalId: ada.id, role: 'ADMIN' };
+  await administrator.mutate('assignRole', role, '__typename', z.unknown());
+  const asAda = new Administrator(ada.api, 2);
+  serverId = (await asAda.mutate('createServer', { slug: 'own', url: upstream.url }, 'id', identified)).id;
+  await asAda.mutate('setServerCredential', { serverId, userOAuth: {} }, credentialFields, credential);
+}, 60_000);
+afterAll(async () => {
+  await harness.stop();
+  await upstream.stop();
+  await elsewhere.stop();
+  await as.stop();
+});
+
+async function somebody(name: string): Promise<Somebody> {
+  const { administrator, controlPlane } = harness;
+  const { id } = await administrator.mutate('createUser', { name }, 'id', identified);
+  const keyOf = async (scope: string): Promise<string> => {
+    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
+    const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };
+    return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
+  };
+  return { id, key: await keyOf('MCP'), api: createGraphqlClient(controlPlane.graphqlUrl ?? '', await keyOf('API')) };
+}
+
+async function linkOf({ api }: Somebody): Promise<string> {
+  const query = 'query ($id: ID!) { connectLink(serverId: $id) }';
+  return (await api.ask(query, { id: serverId }, z.object({ connectLink: z.string() }))).connectLink;
+}
+
+const hidden = (html: string, name: string): string =>
+  new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1] ?? '';
+const actionOf = (html: string): string => /<form method="post" action="([^"]+)"/.exec(html)?.[1] ?? '';
+
+/** Opens a page, logging in as somebody where asked. */
+async function open(browser: Browser, url: string, who: Somebody): Promise<Shown> {
+  const shown = await browser.follow(url);
+  if (!shown.text.includes('name="code"')) return shown;
+  const { code } = await harness.administrator.mutate(
+    'createLoginCode',
+    { userId: who.id },
+    'code',
+    z.object({ code: z.string() }),
+  );
+  const form = { csrf: hidden(shown.text, 'csrf'), code };
+  return browser.follow(new URL(actionOf(shown.text), shown.url), form);
+}
+
+/** Goes to the authorization server and back to where it sends the browser; does not open that address. */
+async function answerFor(browser: Browser, link: string, who: Somebody): Promise<URL> {
+  const shown = await open(browser, link, who);
+  const sent = await browser.request(new URL(actionOf(shown.text), shown.url), {
+    csrf: hidden(shown.text, 'csrf'),
+    connect: 'yes',
+  });
+  const back = await fetch(sent.location ?? '', { redirect: 'manual' });
+  return new URL(back.headers.get('location') ?? '');
+}
+
+async function connect(who: Somebody): Promise<Shown> {
+  const browser = new Browser();
+  return browser.request(await answerFor(browser, await linkOf(who), who));
+}
+
+/** A call on each node: what comes of it, with whatever capabilities the client declares. */
+async function call(who: Somebody, capabilities: object = {}, more: object = {}): Promise<z.infer<typeof answered>[]> {
+  const found: z.infer<typeof answered>[] = [];
+  for (const { url } of harness.nodes) {
+    const meta = {
+      'io.modelcontextprotocol/protocolVersion': '2026-07-28',
+      'io.modelcontextprotocol/clientInfo': { name: 'raw', version: '1.0.0' },
+      'io.modelcontextprotocol/clientCapabilities': capabilities,
+    };
+    const params = { name: 'look', arguments: { id: 'x' }, ...more, _meta: meta };
+    const response = await fetch(`${url}/mcp/own`, {
+      method: 'POST',
+      headers: {
+        'content-type': 'application/json',
+        accept: 'application/json, text/event-stream',
+        authorization: `Bearer ${who.key}`,
+        'mcp-protocol-version': '2026-07-28',
+        'mcp-method': 'tools/call',
+        'mcp-name': 'look',
+      },
+      body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'tools/call', params }),
+    });
+    found.push({ ...answered.parse(await response.json()), status: response.status });
+  }
+  return found;
+}
+const answered = z.looseObject({
+  status: z.number().optional(),
+  error: z.looseObject({ code: z.number(), data: z.unknown().optional() }).optional(),
+  result: z
+    .looseObject({
+      resultType: z.string(),
+      isError: z.boolean().optional(),
+      content: z.array(z.object({ text: z.string() })).optional(),
+      inputRequests: z.record(z.string(), z.looseObject({ params: z.looseObject({ url: z.string() }) })).optional(),
+    })
+    .optional(),
+});
+const ok = (one: z.infer<typeof answered>): boolean =>
+  one.result?.resultType === 'complete' && one.result.isError !== true;
+
+async function events(action: string): Promise<number> {
+  const sql = postgres(harness.databaseUrl);
+  const rows = await sql`select 1 from audit_events where action = ${action}`;
+  await sql.end();
+  return rows.length;
+}
+
+test('the account of the admin who set it up is what the server is discovered with', async () => {
+  expect((await connect(ada)).status).toBe(200);
+  const asAda = new Administrator(ada.api, 2);
+  const discover = 'mutation ($input: ServerInput!) { discoverServer(input: $input) { discoveryProblem { code } } }';
+  const answer = z.object({ discoverServer: z.object({ discoveryProblem: z.unknown() }) });
+  const { discoverServer } = await ada.api.ask(discover, { input: { id: serverId } }, answer);
+  expect(discoverServer.discoveryProblem).toBeNull();
+  await asAda.mutate('approveServer', { id: serverId }, 'id', identified);
+  await harness.administrator.grant({ serverId, tools: ['*'] });
+  await harness.administrator.converged();
+  expect((await call(ada)).map(ok)).toEqual([true, true]);
+});
+
+test('whoever has no account is asked to connect it, in his client’s own way and never by a 401', async () => {
+  const asked = await call(bob, { elicitation: { url: {} } });
+  for (const { status, result } of asked) {
+    const url = Object.values(result?.inputRequests ?? {})[0]?.params.url;
+    expect([status, result?.resultType]).toEqual([200, 'input_required']);
+    expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/oauth\/connect\//);
+  }
+  const [told] = await call(bob);
+  expect(told?.result).toMatchObject({ isError: true });
+  expect(told?.result?.content?.[0]?.text).toContain('/oauth/connect/');
+  const initialize = {
+    jsonrpc: '2.0',
+    id: 0,
+    method: 'initialize',
+    params: { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'raw', version: '1' } },
+  };
+  const response = await fetch(harness.endpoint('own', bob.key).url, {
+    method: 'POST',
+    headers: {
+      'content-type': 'application/json',
+      accept: 'application/json, text/event-stream',
+      authorization: `Bearer ${bob.key}`,
+    },
+    body: JSON.stringify(initialize),
+  });
+  const { error } = answered.parse(await response.json());
+  expect([response.status, error?.code]).toEqual([200, -32042]);
+  expect(JSON.stringify(error?.data)).toContain('/oauth/connect/');
+});
+
+test('another user who opens a link, or brings an answer, gets nothing, and that is on record', async () => {
+  const link = await linkOf(bob);
+  const foreign = await open(new Browser(), link, ada);
+  expect([foreign.status, foreign.text.includes('somebody else')]).toEqual([403, true]);
+  const bobs = new Browser();
+  const answer = await answerFor(bobs, link, bob);
+  const adas = new Browser();
+  await open(adas, `${new URL(link).origin}/oauth/account`, ada);
+  expect((await adas.request(answer)).status).toBe(403);
+  // Used up by that, for the one who began it too.
+  expect((await bobs.request(answer)).status).toBe(403);
+  expect(await events('connection.foreignLink')).toBe(1);
+  expect(await events('connection.foreignAnswer')).toBe(1);
+  expect((await call(bob)).map(ok)).toEqual([false, false]);
+});
+
+test('an answer of another issuer, or without one, causes no request for tokens', async () => {
+  for (const iss of ['https://attacker.example', null]) {
+    as.iss = iss;
+    const before = as.asked('/token');
+    const shown = await connect(bob);
+    expect(shown.status).toBe(403);
+    expect(as.asked('/token')).toBe(before);
+  }
+  as.iss = undefined;
+});
+
+test('a server without PKCE, and one whose metadata is another’s, is not used', async () => {
+  for (const metadata of [{ code_challenge_methods_supported: undefined }, { issuer: 'https://attacker.example' }]) {
+    as.metadata = metadata;
+    const fresh = await import('@sallyport/control-plane/credentials');
+    const { createEgress, parseEgressAllowList, systemClock } = await import('@sallyport/schema/platform');
+    const egress = createEgress({ allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow });
+    const servers = new fresh.AuthorizationServers(egress, systemClock);
+    const client = { clientId: 'x', secret: null, authentication: 'none' } as const;
+    const request = {
+      redirectUri: 'http://127.0.0.1/cb',
+      scopes: [],
+      resource: as.resource,
+      state: 's',
+      verifier: 'v',
+      hosts: [],
+    };
+    await expect(servers.authorizationUrl(as.url, client, request)).rejects.toThrow(/PKCE|another issuer/);
+    await egress.close();
+  }
+  as.metadata = {};
+});
+
+test('each calls with his own token, and with nobody else’s', async () => {
+  expect((await connect(bob)).status).toBe(200);
+  const tokenOf = async (who: Somebody): Promise<Set<string | undefined>> => {
+    const before = upstream.requests.length;
+    expect((await call(who, {}, { inputResponses: { 'sallyport.connect': { action: 'accept' } } })).map(ok)).toEqual([
+      true,
+      true,
+    ]);
+    const sent = upstream.requests.slice(before);
+    expect(JSON.stringify(sent.map(({ body }) => body))).not.toContain('sallyport.connect');
+    return new Set(sent.map(({ headers }) => headers.authorization));
+  };
+  const [adas, bobs] = [await tokenOf(ada), await tokenOf(bob)];
+  expect([adas.size, bobs.size]).toEqual([1, 1]);
+  expect(adas).not.toEqual(bobs);
+});
+
+test('a token that the upstream does not take any more is renewed once, and the call goes on', async () => {
+  const before = as.asked('/token', 'refresh_token');
+  for (const token of [...as.live]) as.live.delete(token);
+  expect((await call(bob)).map(ok)).toEqual([true, true]);
+  expect(as.asked('/token', 'refresh_token') - before).toBe(1);
+  expect(as.familiesRevoked).toBe(0);
+});
+
+test('no token is in a row, a file of a node, or an answer of the API', async () => {
+  const sql = postgres(harness.databaseUrl);
+  const tables = await sql`select table_name as name from information_schema.tables where table_schema = 'public'`;
+  const rows: string[] = [];
+  for (const { name } of tables) rows.push(JSON.stringify(await sql`select * from ${sql(String(name))}`));
+  await sql.end();
+  const text = rows.join('\n');
+  for (const token of as.live) expect(text).not.toContain(token);
+  expect(text).not.toMatch(/rt_[0-9a-f-]{36}/);
+});
+
+test('a user sees his connections alone, and what he ends is revoked, destroyed and sent no more', async () => {
+  const query = '{ upstreamAccounts { edges { node { id principalId status } } } }';
+  const edges = z.object({
+    upstreamAccounts: z.object({
+      edges: z.array(z.object({ node: z.object({ id: z.string(), principalId: z.string() }) })),
+    }),
+  });
+  const { upstreamAccounts } = await bob.api.ask(query, {}, edges);
+  expect(upstreamAccounts.edges.map(({ node }) => node.principalId)).toEqual([bob.id]);
+  const id = upstreamAccounts.edges[0]?.node.id;
+  const mutation = 'mutation ($input: DisconnectInput!) { disconnect(input: $input) { status } }';
+  await bob.api.ask(mutation, { input: { accountId: id } }, z.unknown());
+  await waitFor('nodes let go of the token', async () => ((await call(bob)).some(ok) ? undefined : true));
+  await waitFor('the authorization server was told', () => (as.familiesRevoked === 1 ? true : undefined));
+  const sql = postgres(harness.databaseUrl);
+  await waitFor('the row is destroyed', async () =>
+    (await sql`select 1 from connections where id = ${id ?? ''}`).length === 0 ? true : undefined,
+  );
+  await sql.end();
+  expect((await call(ada)).map(ok)).toEqual([true, true]);
+});
+
+test('a server that moves to another origin asks everybody anew, and no token goes there', async () => {
+  const asAda = new Administrator(ada.api, 2);
+  await asAda.mutate('updateServer', { id: serverId, url: elsewhere.url }, 'id', identified);
+  await harness.administrator.converged();
+  expect((await call(ada)).map(ok)).toEqual([false, false]);
+  const sent = JSON.stringify(elsewhere.requests.map(({ rawHeaders }) => rawHeaders));
+  for (const token of as.live) expect(sent).not.toContain(token);
+});
