@@ -1,9 +1,10 @@
 import { definitionDigest, type DefinitionEntry } from '@sallyport/schema';
 import { afterEach, describe, expect, test } from 'vitest';
 import { askingDefinitions, startAskingUpstream } from '../kit/asking-upstream.ts';
+import { waitFor } from '../kit/condition.ts';
 import { describeTool, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { approvedAs, type PipelineNode, startPipelineNode } from './pipeline-node.ts';
-import { eventsOf, legacy, modern, send } from './requests.ts';
+import { eventsOf, legacy, modern, send, type Sent } from './requests.ts';
 
 const stops: (() => Promise<unknown>)[] = [];
 afterEach(async () => {
@@ -123,5 +124,58 @@ describe.each([
     ]);
     const grantsNothingElse = (await ask(told, 'server/discover')).json.result.instructions;
     expect(grantsNothingElse).toBe('Ask.');
+  });
+});
+
+describe('a client that listens is told that its lists changed', () => {
+  /** The upstream keeps the stream open, and says what a subscription begins with. */
+  async function listening(sent: Sent, first: string) {
+    const upstream = await startFakeUpstream();
+    stops.push(() => upstream.stop());
+    upstream.intercept((_request, response) => {
+      response.writeHead(200, { 'content-type': 'text/event-stream' });
+      response.write(first);
+      return true;
+    });
+    const node = await nodeBefore(upstream.url, approvedAs('tool', [approvedTool]));
+    const stop = new AbortController();
+    let text = '';
+    const answer = send(node.url('s'), { ...sent, signal: stop.signal, onChunk: (chunk) => (text += chunk) });
+    answer.catch(() => undefined);
+    stops.push(async () => {
+      stop.abort();
+      await answer.catch(() => undefined);
+    });
+    await waitFor('the stream is open', () => node.pipeline.streams.size === 1 && (first === ':\n\n' || text !== ''));
+    const configured = (definitions: readonly DefinitionEntry[], revision: number): void =>
+      node.configure({
+        servers: [{ slug: 's', url: upstream.url, definitions }],
+        grants: [{ server: 's', tools: ['*'], resources: ['*'] }],
+        revision,
+      });
+    return { configured, heard: () => eventsOf(text).filter((each) => 'method' in (each as object)) };
+  }
+  const changed = { jsonrpc: '2.0', method: 'notifications/tools/list_changed' };
+  const withheld = approvedAs('tool', [approvedTool]).map((entry) => ({ ...entry, state: 'drifted' as const }));
+
+  test('of the legacy era, when a tool is withheld and when it is approved, and not when nothing changed for it', async () => {
+    const own = { method: 'GET', headers: { 'mcp-protocol-version': '2025-11-25' } };
+    const { configured, heard } = await listening(own, ':\n\n');
+    configured(withheld, 2);
+    await waitFor('the first change', () => heard().length === 1);
+    configured([...withheld, ...approvedAs('instructions', [{ instructions: 'Hi.' }])], 3);
+    configured(approvedAs('tool', [approvedTool]), 4);
+    await waitFor('the second change', () => heard().length === 2);
+    expect(heard()).toEqual([changed, changed]);
+  });
+
+  test('of the modern era, where it subscribed to that', async () => {
+    const listen = modern('subscriptions/listen', { notifications: { toolsListChanged: true } }, 'listen-1');
+    const acknowledged = { jsonrpc: '2.0', method: 'notifications/subscriptions/acknowledged', params: {} };
+    const { configured, heard } = await listening(listen, `data: ${JSON.stringify(acknowledged)}\n\n`);
+    configured(withheld, 2);
+    await waitFor('the change', () => heard().length === 2);
+    const params = { _meta: { 'io.modelcontextprotocol/subscriptionId': 'listen-1' } };
+    expect(heard()).toEqual([acknowledged, { ...changed, params }]);
   });
 });

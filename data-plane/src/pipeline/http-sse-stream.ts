@@ -83,6 +83,9 @@ export class HttpSseStream implements ByteStream, OpenStream {
     this.#end();
   }
 
+  /** The session's own stream, which is carried here, is told. */
+  listsChanged(): void {}
+
   endGracefully(): void {
     this.#draining = true;
     if (this.#underWay === 0) this.#end();

@@ -2,6 +2,7 @@ import { AppError, toAppError } from '@sallyport/schema';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isOpenEnded, type Authorized, type RuntimeSource } from './exchange.ts';
 import { isOver } from './credential.ts';
+import { type ChangedList, changedLists } from './visible-lists.ts';
 
 /** How often open streams are decided anew without a change of configuration, for what ends by time, in milliseconds. */
 const recheckIntervalMs = 5_000;
@@ -12,6 +13,8 @@ export interface OpenStream {
   authorized: Authorized;
   /** Ends it, with an error where a request waits for its answer. */
   end(error: AppError): void;
+  /** What its client may see of these lists is something else now. */
+  listsChanged(lists: readonly ChangedList[]): void;
   /** The node stops: ends it the way its server would. */
   endGracefully(): void;
 }
@@ -61,7 +64,9 @@ export class OpenStreams {
         if (authorized.routed.server.upstream.href !== stream.authorized.routed.server.upstream.href) {
           throw new AppError('NOT_READY', { internal: 'the server moved to another URL' });
         }
+        const changed = isOpenEnded(authorized.routed.received) ? changedLists(stream.authorized, authorized) : [];
         stream.authorized = authorized;
+        if (changed.length > 0) stream.listsChanged(changed);
         const { received, authenticated } = authorized.routed;
         // Its token's time is up: the client comes back with a fresh one. A call under way goes on.
         if (isOpenEnded(received) && isOver(authenticated.credential, this.#runtimes.now())) stream.endGracefully();

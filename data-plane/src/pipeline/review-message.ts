@@ -56,6 +56,8 @@ export interface Reviewed {
   readonly negotiated: ProtocolRevision | null;
   /** Definitions that nobody approved. */
   readonly withheld: Withheld;
+  /** A subscription stands. */
+  readonly isAcknowledgement: boolean;
   /** The upstream says that its lists are others now. */
   readonly listsChanged: boolean;
   /** Id of a request of the upstream's own; null for anything else. */
@@ -71,6 +73,7 @@ const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
   isError: false,
   rpcErrorCode: null,
   negotiated: null,
+  isAcknowledgement: false,
   listsChanged: false,
   callId: null,
   answerId: undefined,
@@ -112,7 +115,9 @@ function reviewValue(bytes: Buffer, value: JsonObject, origin: Origin, withheld:
   const { method, result, error } = value;
   if (typeof method === 'string') {
     const listsChanged = listChanged.test(method);
-    return { ...passed, bytes: reviewCall(bytes, method, value['params'], authorized), listsChanged };
+    const isAcknowledgement = method === 'notifications/subscriptions/acknowledged';
+    const told = reviewCall(bytes, method, value['params'], authorized);
+    return { ...passed, bytes: told, isAcknowledgement, listsChanged };
   }
   const { message } = authorized.routed.received;
   if (isObject(error)) return reviewError(bytes, value['id'], error, authorized);

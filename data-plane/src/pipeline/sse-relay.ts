@@ -7,6 +7,10 @@ import type { Authorized, ByteStream, Exchange } from './exchange.ts';
 import type { OpenStream } from './open-streams.ts';
 import type { Reviewed } from './review-message.ts';
 import type { ResponseScreen, Screened } from './response-screen.ts';
+import { type ChangedList, listChangedMessages } from './visible-lists.ts';
+
+/** Events that wait for a slow client; it is told of no more changes then, and lists anew when it comes back. */
+const queuedChangesMax = 64;
 
 /** A stream that carried nothing for this long gets a comment, in milliseconds. */
 export const keepAliveIntervalMs = 15_000;
@@ -28,6 +32,8 @@ export class SseRelay implements ByteStream, OpenStream {
   authorized: Authorized;
   #negotiated: Reviewed['negotiated'] = null;
   #answered = false;
+  /** Of a subscription: nothing comes before its acknowledgement. */
+  #acknowledged = false;
   /** An event had an id: the client may take up the stream elsewhere (2025-11-25, Resumability). */
   #resumable = false;
   #ended = false;
@@ -111,6 +117,14 @@ export class SseRelay implements ByteStream, OpenStream {
     this.#wake?.();
   }
 
+  /** Tells the client, once its subscription stands. */
+  listsChanged(lists: readonly ChangedList[]): void {
+    const { era } = this.authorized.routed.received;
+    if (this.#ended || (era === 'modern' && !this.#acknowledged) || this.#queue.length > queuedChangesMax) return;
+    for (const text of listChangedMessages(this.authorized, lists)) this.#queue.push(messageEvent(text));
+    this.#wake?.();
+  }
+
   /** Ends a stream of subscriptions the way its server would (2026-07-28 basic/patterns/subscriptions). */
   endGracefully(): void {
     if (this.#ended) return;
@@ -191,6 +205,7 @@ export class SseRelay implements ByteStream, OpenStream {
   #deliver(event: SseEvent, data: Buffer, screened: Screened): void {
     // Ended while it was looked at.
     if (this.#ended) return;
+    this.#acknowledged ||= screened.isAcknowledgement;
     const { refusal, refusedId } = screened;
     if (refusedId !== null) {
       if (this.#refuse === null) throw new AppError('UPSTREAM_REQUEST_REFUSED');
