@@ -11,6 +11,7 @@ export { revealHiddenText, withoutHiddenText } from './detectors/hidden-text.ts'
 export type { TextKind } from './detectors/injection.ts';
 export { detectorCategories, detectorsVersion, inspectText } from './detectors/inspect-text.ts';
 export * from './detectors/scan-definition.ts';
+export { findShadowing, namesSpokenOf } from './detectors/shadowing.ts';
 export * from './errors.ts';
 export * from './extensions.ts';
 export * from './glob.ts';

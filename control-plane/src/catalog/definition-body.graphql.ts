@@ -15,7 +15,7 @@ export const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity
 export class DefinitionFinding {
   @Field(() => String, {
     description:
-      'What saw it: hiddenText, injection, secret, link, schema, name, icon, app, or scan where that failed.',
+      'What saw it: hiddenText, injection, secret, link, schema, name, shadow, icon, app, or scan where that failed.',
   })
   detector!: string;
 

@@ -6,6 +6,7 @@ import {
   type DefinitionFinding,
   definitionScanVersion,
   type DiscoveryResult,
+  findShadowing,
   type Sighting,
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
@@ -18,6 +19,7 @@ import { mutate } from '../database/mutation.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefinitions } from './definition-changes.ts';
 import { judgeOf, type SeenWordings } from './definition-judge.ts';
+import { foreignTools } from './foreign-tools.ts';
 import { DefinitionScanner } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
@@ -273,8 +275,12 @@ export class DiscoveryService {
     const scans = new Map<string, Scan>(
       known.map(({ digest, findings }) => [digest, { findings: findings ?? [], isNew: false }]),
     );
-    for (const { digest, raw } of found) {
-      if (!scans.has(digest)) scans.set(digest, { findings: await this.scanner.scan(raw), isNew: true });
+    const fresh = found.filter(({ digest }) => !scans.has(digest));
+    const { foreign, taken } = await foreignTools(this.database.db, serverId, fresh, found);
+    for (const { digest, kind, raw } of fresh) {
+      if (scans.has(digest)) continue;
+      const shadowing = kind === 'resource' ? [] : findShadowing(raw, foreign, taken);
+      scans.set(digest, { findings: [...(await this.scanner.scan(raw)), ...shadowing], isNew: true });
     }
     return scans;
   }

@@ -8,10 +8,10 @@ import { findLinks } from './links.ts';
 import { findSecrets } from './secrets.ts';
 
 /** Raised when the same definition may be judged otherwise than before: what was scanned by another is scanned anew. */
-export const definitionScanVersion = 1;
+export const definitionScanVersion = 2;
 
 /** `schema`, `name`, `icon` and `app` are about what a definition is made of, not about its words. */
-export type DefinitionDetector = DetectorName | 'schema' | 'name' | 'icon' | 'app' | 'scan';
+export type DefinitionDetector = DetectorName | 'schema' | 'name' | 'shadow' | 'icon' | 'app' | 'scan';
 
 /** Something seen in a definition; high and critical ones keep it from being served until a person approves it. */
 export interface DefinitionFinding {
@@ -33,6 +33,8 @@ interface Place {
   readonly path: string;
   /** The name of the member, or of an array's. */
   readonly member: string;
+  /** The name of a member of `patternProperties`. */
+  readonly isPattern?: boolean;
 }
 
 function pointer(path: string, key: string): string {
@@ -40,7 +42,7 @@ function pointer(path: string, key: string): string {
 }
 
 /** Every string of a definition, names of members too, in order. The caller has bounded depth and size. */
-function placesOf(raw: Readonly<Record<string, unknown>>): Place[] {
+export function placesOf(raw: Readonly<Record<string, unknown>>): Place[] {
   const places: Place[] = [];
   const walk = (value: unknown, path: string, member: string): void => {
     if (typeof value === 'string') {
@@ -50,7 +52,7 @@ function placesOf(raw: Readonly<Record<string, unknown>>): Place[] {
     } else if (typeof value === 'object' && value !== null) {
       for (const [key, child] of Object.entries(value)) {
         const at = pointer(path, key);
-        places.push({ text: key, path: at, member: '' });
+        places.push({ text: key, path: at, member: '', isPattern: member === 'patternProperties' });
         walk(child, at, key);
       }
     }
@@ -97,7 +99,10 @@ function findingsAt(place: Place): DefinitionFinding[] {
   if (place.member === '$ref' || place.member === '$dynamicRef') {
     if (!place.text.startsWith('#')) findings.push(whole('schema', 'remoteReference', 'medium', place));
   }
-  if (place.member === 'pattern' && !isLinear(place.text)) findings.push(whole('schema', 'pattern', 'low', place));
+  if (place.member === 'pattern' || place.isPattern) {
+    if (!isLinear(place.text)) findings.push(whole('schema', 'pattern', 'low', place));
+    if (hasNestedRepetition(place.text)) findings.push(whole('schema', 'slowPattern', 'medium', place));
+  }
   return findings;
 }
 
@@ -109,6 +114,28 @@ function isLinear(pattern: string): boolean {
   } catch {
     return false;
   }
+}
+
+/**
+ * Whether a group that repeats without bound is itself repeated without bound, such as `(a+)+`: engines that backtrack,
+ * as most validators of clients do, may take for ever. A guess: says nothing of alternatives that overlap.
+ */
+function hasNestedRepetition(pattern: string): boolean {
+  const text = pattern.replace(/\\./g, 'x').replace(/\[[^\]]*\]/g, 'x');
+  const open: boolean[] = [];
+  let inner = false;
+  for (let at = 0; at < text.length; at++) {
+    const isUnbounded = /^(?:[*+]|\{\d*,\})/.test(text.slice(at, at + 12));
+    if (text[at] === '(') {
+      open.push(inner);
+      inner = false;
+    } else if (text[at] === ')') {
+      const repeats: boolean = inner;
+      inner = (open.pop() ?? false) || repeats;
+      if (repeats && /^(?:[*+]|\{\d*,\})/.test(text.slice(at + 1, at + 13))) return true;
+    } else if (isUnbounded) inner = true;
+  }
+  return false;
 }
 
 function member(value: unknown, key: string): unknown {
@@ -123,6 +150,12 @@ function strings(value: unknown): string[] {
   return typeof value === 'object' && value !== null ? Object.values(value).flatMap(strings) : [];
 }
 
+/** An icon in the definition itself, in characters. */
+const iconDataLengthMax = 64 * 1024;
+/** A machine rather than a name: whoever shows the icon would ask it. */
+const addressHost =
+  /^https:\/\/(?:\[|\d{1,3}(?:\.\d{1,3}){3}(?:[:/]|$)|localhost(?:[:/]|$)|[^/:]+\.(?:local|internal)(?:[:/]|$))/i;
+
 /** Icons are images of known kinds, over https or inline (2025-11-25 and later, icons §security). */
 function iconFindings(raw: Readonly<Record<string, unknown>>): DefinitionFinding[] {
   const icons = raw['icons'];
@@ -130,7 +163,10 @@ function iconFindings(raw: Readonly<Record<string, unknown>>): DefinitionFinding
   return icons.flatMap((icon: unknown, index) => {
     const source = member(icon, 'src');
     const place = { text: typeof source === 'string' ? source : '', path: `/icons/${index}/src`, member: 'src' };
-    if (/^https:\/\/[^/@\s]+(?:\/\S*)?$/i.test(place.text)) return [];
+    if (/^https:\/\/[^/@\s]+(?:\/\S*)?$/i.test(place.text)) {
+      return addressHost.test(place.text) ? [whole('icon', 'addressIcon', 'medium', place)] : [];
+    }
+    if (place.text.length > iconDataLengthMax) return [whole('icon', 'largeIcon', 'medium', place)];
     if (/^data:image\/(?:png|jpeg|webp|gif);base64,[A-Za-z0-9+/=]*$/.test(place.text)) return [];
     return [
       whole(
@@ -153,6 +189,13 @@ function appFindings(raw: Readonly<Record<string, unknown>>): DefinitionFinding[
   for (const uri of [member(ui, 'resourceUri'), member(raw['_meta'], 'ui/resourceUri')]) {
     const place = { text: typeof uri === 'string' ? uri : '', path: '/_meta/ui/resourceUri', member: '' };
     if (uri !== undefined && !place.text.startsWith('ui://')) findings.push(whole('app', 'foreignPage', 'high', place));
+  }
+  const permissions = member(ui, 'permissions');
+  const asked = typeof permissions === 'object' && permissions !== null ? Object.keys(permissions) : [];
+  for (const permission of asked) {
+    findings.push(
+      whole('app', 'permission', 'medium', { text: permission, path: '/_meta/ui/permissions', member: '' }),
+    );
   }
   for (const host of strings(member(ui, 'csp'))) {
     if (!appHost.test(host))
