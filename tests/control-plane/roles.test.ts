@@ -265,6 +265,14 @@ describe('roles limited to servers', () => {
     expect((await retitle(id, editor.key, { labels: more })).errors).toEqual([]);
     const production = [{ key: 'env', value: 'production' }];
     expect(codeOf(await retitle(id, editor.key, { labels: production }))).toBe('FORBIDDEN');
+    // Nor what is to be approved by itself once somebody else brings it into service.
+    const draft = await server({ env: 'sandbox' }, team);
+    expect((await retitle(draft, editor.key, { autoApproval: 'REVIEW' })).errors).toEqual([]);
+    expect(codeOf(await retitle(draft, editor.key, { labels: production }))).toBe('FORBIDDEN');
+    expect((await retitle(draft, editor.key, { autoApproval: 'NONE' })).errors).toEqual([]);
+    expect((await retitle(draft, editor.key, { labels: production })).errors).toEqual([]);
+    const both = { labels: sandbox, autoApproval: 'REVIEW' };
+    expect(codeOf(await retitle(draft, editor.key, both))).toBe('FORBIDDEN');
   });
 
   test('labels of a server in service are changed by those who may approve it', async () => {

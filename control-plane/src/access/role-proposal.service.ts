@@ -134,6 +134,11 @@ export class RoleProposalService {
         const message = 'the role was changed since it was proposed: propose it anew';
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
+      if (before.proposingPeople.length === 0) {
+        // Made by an older release: whoever knew the key that was used may be the one who confirms.
+        const message = 'it is not known who may have proposed it: propose it anew';
+        throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
+      }
       await this.assertHas(tx, ctx, binding);
       const concerned = change === 'give' ? [principalId] : [];
       await this.assertDifferent(tx, ctx, [...concerned, before.proposedBy, ...before.proposingPeople]);

@@ -300,14 +300,19 @@ export class ServerService {
         const badUrl = isRedone ? await urls.problemOf(fields) : undefined;
         if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
         const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
-        const reachesMore = goesElsewhere || opensMore || !sameLabels(fields.labels, before.labels);
-        if (isServed(before.lifecycle) && reachesMore) {
+        const isRelabelled = !sameLabels(fields.labels, before.labels);
+        const reachesMore = goesElsewhere || opensMore || isRelabelled;
+        // Whoever sets it decides what is approved later, under labels that come later too.
+        const approvesLater = fields.autoApproval !== 'none' && isRelabelled;
+        if (
+          (isServed(before.lifecycle) && reachesMore) ||
+          approvesLater ||
+          fields.autoApproval !== before.autoApproval
+        ) {
           ctx.authorize('server:approve', before);
           // Labels say who may approve it: nobody approves by way of others what he could not with these.
           ctx.authorize('server:approve', fields);
         }
-        // Whoever sets it decides what is approved later.
-        if (fields.autoApproval !== before.autoApproval) ctx.authorize('server:approve', before);
         moved ||= isRedone;
         if (isRedone) await this.deps.health.forget(tx, controlPlaneObserver, before.id);
         const kept = goesElsewhere
