@@ -25,6 +25,7 @@ const ed25519 = Buffer.from([0x2b, 0x65, 0x70]);
 function der(type: number, ...contents: readonly Uint8Array[]): Buffer {
   const content = Buffer.concat(contents);
   if (content.length < 0x80) return Buffer.concat([Buffer.from([type, content.length]), content]);
+  if (content.length < 0x100) return Buffer.concat([Buffer.from([type, 0x81, content.length]), content]);
   const length = Buffer.alloc(2);
   length.writeUInt16BE(content.length);
   return Buffer.concat([Buffer.from([type, 0x82]), length, content]);
