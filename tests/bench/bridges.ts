@@ -1,10 +1,8 @@
 /** What translating between eras costs, against passing the same call through. */
-import { once } from 'node:events';
-import { Worker } from 'node:worker_threads';
-import { Pool } from 'undici';
-import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
+import { testKey } from '../data-plane/pipeline-node.ts';
 import { legacy, modern, send } from '../data-plane/requests.ts';
 import { startAskingUpstream } from '../kit/asking-upstream.ts';
+import { type Call, type Measured, median, NodeThread } from './node-thread.ts';
 
 const connections = 16;
 const tool = 'count';
@@ -22,51 +20,8 @@ const ways: readonly Way[] = [
   { client: 'modern', server: 'legacy' },
 ];
 
-interface Measured {
-  readonly rate: number;
-  readonly p50Ms: number;
-  /** Of the node alone. */
-  readonly cpuMicroseconds: number;
-}
-
-/** A node in a thread of its own. */
-class NodeThread {
-  readonly #worker: Worker;
-  #port = 0;
-
-  constructor(configuration: TestConfiguration) {
-    this.#worker = new Worker(new URL('./bridge-node.js', import.meta.url), { workerData: configuration });
-  }
-
-  async start(): Promise<void> {
-    this.#port = (await this.#next()) as number;
-  }
-
-  url(slug: string): string {
-    return `http://127.0.0.1:${this.#port}/mcp/${slug}`;
-  }
-
-  async cpuMicroseconds(): Promise<number> {
-    const answer = this.#next();
-    this.#worker.postMessage('cpu');
-    return (await answer) as number;
-  }
-
-  async stop(): Promise<void> {
-    await this.#worker.terminate();
-  }
-
-  async #next(): Promise<unknown> {
-    const [message] = (await once(this.#worker, 'message')) as unknown[];
-    return message;
-  }
-}
-
 /** A call of the client's era, with a session where it needs one. */
-async function callOf(
-  node: NodeThread,
-  { client, server }: Way,
-): Promise<{ headers: Record<string, string>; body: string }> {
+async function callOf(node: NodeThread, { client, server }: Way): Promise<Call> {
   const params = { name: tool, arguments: { query: 'open issues assigned to me', limit: 20 } };
   const common = {
     authorization: `Bearer ${testKey}`,
@@ -84,27 +39,7 @@ async function callOf(
 }
 
 async function measure(node: NodeThread, way: Way, seconds: number): Promise<Measured> {
-  const call = await callOf(node, way);
-  const url = new URL(node.url(way.server));
-  const pool = new Pool(url.origin, { connections });
-  const latencies: number[] = [];
-  const cpuBefore = await node.cpuMicroseconds();
-  const end = performance.now() + seconds * 1000;
-  const caller = async (): Promise<void> => {
-    while (performance.now() < end) {
-      const before = performance.now();
-      const response = await pool.request({ path: url.pathname, method: 'POST', ...call });
-      await response.body.dump();
-      if (response.statusCode !== 200) throw new Error(`answered ${response.statusCode}`);
-      latencies.push(performance.now() - before);
-    }
-  };
-  await Promise.all(Array.from({ length: connections }, caller));
-  const cpuMicroseconds = ((await node.cpuMicroseconds()) - cpuBefore) / latencies.length;
-  await pool.close();
-  latencies.sort((a, b) => a - b);
-  const p50Ms = latencies[Math.floor(latencies.length / 2)] ?? Number.NaN;
-  return { rate: latencies.length / seconds, p50Ms, cpuMicroseconds };
+  return await node.measure(way.server, await callOf(node, way), connections, seconds);
 }
 
 /**
@@ -134,7 +69,6 @@ export async function measureBridges(
   }
   print(`${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`);
   print('client   server    requests/s   p50 ms   CPU µs/request   of passing through');
-  const median = (values: readonly number[]): number => values.toSorted((a, b) => a - b)[values.length >> 1] ?? 0;
   const medianOf = (way: Way, figure: keyof Measured): number =>
     median(results.get(way)?.map((measured) => measured[figure]) ?? []);
   for (const way of ways) {

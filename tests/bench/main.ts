@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | bridges | revocation | isolation | api | terraform]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,6 +6,7 @@ import { parseArgs } from 'node:util';
 import { measureIsolation } from '../isolation/run.ts';
 import { measureApi } from './api.ts';
 import { measureBridges } from './bridges.ts';
+import { measureCalls } from './calls.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureTerraform } from './terraform.ts';
 import { measureThroughputs } from './throughput.ts';
@@ -17,6 +18,10 @@ const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   --seconds N     length of one measurement (default 5)
   --rounds N      interleaved rounds; medians are printed (default 3)
   --streams N     idle event streams to hold open (default 5000; 0 leaves that out)
+
+pnpm bench calls [--seconds N] [--rounds N]
+  Measures what kinds of calls cost a node against a plain one: larger answers, answers in events,
+  a list of 200 tools, an access token, a condition.
 
 pnpm bench bridges [--seconds N] [--rounds N]
   Measures a call between protocol eras, both ways, against the same call passed through in the
@@ -96,6 +101,9 @@ async function main(): Promise<void> {
         streams: wholeNumber('streams', 0),
       };
       await measureThroughputs(options, directory, print, atEnd);
+    } else if (name === 'calls') {
+      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
+      await measureCalls(options, print, atEnd);
     } else if (name === 'bridges') {
       const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
       await measureBridges(options, print, atEnd);

@@ -18,8 +18,10 @@ export interface NginxOptions {
   readonly proxyPort: number;
   /** A real MCP server that answers what nginx cannot (discovery). */
   readonly discovery: URL;
-  /** Path segment → body of the `tools/call` answer. */
+  /** Path segment → body of the `tools/call` answer; where it begins with `event:`, it is an event stream. */
   readonly answers: ReadonlyMap<string, string>;
+  /** Another upstream, that the proxy has at `/slow`. */
+  readonly slow: URL;
   /** Command prefix that pins the processes, such as `taskset -c 0`; empty: not pinned. */
   readonly upstreamPin: readonly string[];
   readonly proxyPin: readonly string[];
@@ -48,9 +50,9 @@ const http = (directory: string): string => `
 
 /** The upstream reads the request body before it answers, as a real server does. */
 function upstreamConfiguration(options: NginxOptions): string {
-  const locations = [...options.answers.keys()]
+  const locations = [...options.answers]
     .map(
-      (name) => `
+      ([name, body]) => `
     location = /mcp/${name} {
       proxy_set_header Host 127.0.0.1;
       if ($http_mcp_method != "tools/call") { rewrite ^ /mcp break; proxy_pass http://discovery; }
@@ -58,7 +60,11 @@ function upstreamConfiguration(options: NginxOptions): string {
       rewrite ^ /answer-${name}.json break;
       error_page 405 =200 $uri;
     }
-    location = /answer-${name}.json { internal; root ${options.directory}; }`,
+    location = /answer-${name}.json {
+      internal;
+      root ${options.directory};
+      ${body.startsWith('event:') ? 'types { } default_type text/event-stream;' : ''}
+    }`,
     )
     .join('');
   return `${base(options.directory, 'upstream')}
@@ -75,13 +81,13 @@ function proxyConfiguration(options: NginxOptions): string {
   return `${base(options.directory, 'proxy')}
 http {${http(options.directory)}
   upstream upstream { server 127.0.0.1:${options.upstreamPort}; keepalive 256; keepalive_requests 1000000000; }
+  upstream slow { server ${options.slow.host}; keepalive 256; keepalive_requests 1000000000; }
   server {
     listen 127.0.0.1:${options.proxyPort} backlog=4096;
-    location / {
-      proxy_http_version 1.1;
-      proxy_set_header Connection "";
-      proxy_pass http://upstream;
-    }
+    proxy_http_version 1.1;
+    proxy_set_header Connection "";
+    location / { proxy_pass http://upstream; }
+    location = /slow { proxy_pass http://slow/mcp; }
   }
 }`;
 }

@@ -3,9 +3,11 @@
  * the same cores. Everything but the node is pinned to core 0, the node and the reference proxy, one at a time, to core 1.
  */
 import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { availableParallelism, cpus } from 'node:os';
+import { Worker } from 'node:worker_threads';
 import { freePort } from '@sallyport/cli';
 import { Pool } from 'undici';
 import { startReferenceServer } from '../kit/reference-server.ts';
@@ -20,8 +22,13 @@ const sizes = new Map([
   ['16-kib', 16 * 1024],
   ['256-kib', 256 * 1024],
 ]);
+/** Events of an answer that comes as a stream, the answer itself included. */
+const streamedEvents = 6;
+/** How long the upstream takes to answer where latency is measured, in milliseconds. */
+const upstreamMs = 20;
 /** Discovery needs the tools that are called; the reference server has this one. */
 const toolName = 'test_simple_text';
+const streamed = 'events';
 /** Two, since one server may only have so many exchanges open. */
 const streamServers = ['reference-a', 'reference-b'];
 const streamsPerClient = 200;
@@ -53,7 +60,24 @@ function answer(bytes: number): string {
   return around('x'.repeat(bytes - around('').length));
 }
 
-function call(url: URL, key: string | null): LoadRequest {
+/** The same as an event stream, after progress notifications. */
+function streamedAnswer(): string {
+  const events = Array.from({ length: streamedEvents - 1 }, (_, at) =>
+    JSON.stringify({
+      jsonrpc: '2.0',
+      method: 'notifications/progress',
+      params: { progressToken: 1, progress: at + 1, total: streamedEvents },
+    }),
+  );
+  return [...events, answer(1024)].map((data) => `event: message\ndata: ${data}\n\n`).join('');
+}
+
+function call(
+  url: URL,
+  key: string | null,
+  name = toolName,
+  args: Readonly<Record<string, unknown>> = { query: 'open issues assigned to me', limit: 20 },
+): LoadRequest {
   const protocolRevision = '2026-07-28';
   const prefix = 'io.modelcontextprotocol/';
   const body = JSON.stringify({
@@ -61,8 +85,8 @@ function call(url: URL, key: string | null): LoadRequest {
     id: 1,
     method: 'tools/call',
     params: {
-      name: toolName,
-      arguments: { query: 'open issues assigned to me', repository: 'example/example', limit: 20 },
+      name,
+      arguments: args,
       _meta: {
         [`${prefix}protocolVersion`]: protocolRevision,
         [`${prefix}clientInfo`]: { name: 'bench', version: '1.0.0' },
@@ -75,7 +99,7 @@ function call(url: URL, key: string | null): LoadRequest {
     accept: 'application/json, text/event-stream',
     'mcp-protocol-version': protocolRevision,
     'mcp-method': 'tools/call',
-    'mcp-name': toolName,
+    'mcp-name': name,
     ...(key === null ? {} : { authorization: `Bearer ${key}` }),
   };
   return { url, headers, body };
@@ -100,6 +124,8 @@ interface Contender {
   /** The process in the middle; null: there is none. */
   readonly pid: number | null;
   readonly request: (size: string) => LoadRequest;
+  /** A call of the upstream that takes its time. */
+  readonly slow: LoadRequest;
 }
 
 async function throughputTable(
@@ -112,19 +138,17 @@ async function throughputTable(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
   print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
-  for (const size of sizes.keys()) {
+  for (const size of [...sizes.keys(), streamed]) {
     const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
       contenders.map(({ name }) => [name, []]),
     );
+    const pinned = { directory, connections, pin: ['taskset', '-c', '0'] };
+    // Code that was not compiled yet would be measured with the first round.
+    for (const { request } of contenders) await measureThroughput(request(size), { ...pinned, seconds: 1 });
     for (let round = 0; round < rounds; round++) {
       for (const { name, pid, request } of contenders) {
         const before = pid === null ? 0 : processorSeconds(pid);
-        const measured = await measureThroughput(request(size), {
-          directory,
-          seconds,
-          connections,
-          pin: ['taskset', '-c', '0'],
-        });
+        const measured = await measureThroughput(request(size), { ...pinned, seconds });
         if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
         const spent = pid === null ? Number.NaN : processorSeconds(pid) - before;
         const cpuMicroseconds = (spent * 1e6) / (measured.requestsPerSecond * seconds);
@@ -160,11 +184,10 @@ async function latencyTable(
   { seconds }: ThroughputOptions,
   print: Print,
 ): Promise<void> {
-  print(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, 1 KiB`);
+  print(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, upstream that takes ${upstreamMs} ms`);
   print('proxy      p50 ms   p99 ms   added p50   added p99');
   let direct: Latency | undefined;
-  for (const { name, request } of contenders) {
-    const load = request('1-kib');
+  for (const { name, slow: load } of contenders) {
     const pool = new Pool(load.url.origin, { connections: 64 });
     const send = async (): Promise<boolean> => {
       const response = await pool.request({
@@ -245,12 +268,19 @@ export async function measureThroughputs(
   spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
   const reference = await startReferenceServer({ eras: 'modern' });
   atEnd(() => reference.stop());
+  const slow = new Worker(new URL('./slow-upstream.js', import.meta.url));
+  atEnd(async () => void (await slow.terminate()));
+  const [slowUrl] = (await once(slow, 'message')) as [string];
   const nginx = await startNginx({
     directory,
     upstreamPort: await freePort(),
     proxyPort: await freePort(),
     discovery: new URL(reference.url),
-    answers: new Map([...sizes].map(([name, bytes]) => [name, answer(bytes)])),
+    answers: new Map([
+      ...[...sizes].map(([name, bytes]) => [name, answer(bytes)] as const),
+      [streamed, streamedAnswer()],
+    ]),
+    slow: new URL(slowUrl),
     upstreamPin: ['taskset', '-c', '0'],
     proxyPin: ['taskset', '-c', '1'],
   });
@@ -259,17 +289,38 @@ export async function measureThroughputs(
     directory,
     nodePin: ['taskset', '-c', '1'],
     upstreams: new Map([
-      ...[...sizes.keys()].map((size): [string, URL] => [`s-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
+      ...[...sizes.keys(), streamed].map((size): [string, URL] => [
+        `s-${size}`,
+        new URL(`/mcp/${size}`, nginx.upstream),
+      ]),
+      ['slow', new URL(slowUrl)],
       ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
     ]),
     clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
     atEnd,
   });
   const key = topology.clients[0]?.key ?? '';
+  const slowCall = (url: URL, credential: string | null): LoadRequest =>
+    call(url, credential, 'slow', { delayMs: upstreamMs });
   const contenders: Contender[] = [
-    { name: 'direct', pid: null, request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null) },
-    { name: 'nginx', pid: nginx.proxyPid, request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null) },
-    { name: 'node', pid: topology.nodePid, request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key) },
+    {
+      name: 'direct',
+      pid: null,
+      request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null),
+      slow: slowCall(new URL(slowUrl), null),
+    },
+    {
+      name: 'nginx',
+      pid: nginx.proxyPid,
+      request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null),
+      slow: slowCall(new URL('/slow', nginx.proxy), null),
+    },
+    {
+      name: 'node',
+      pid: topology.nodePid,
+      request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key),
+      slow: slowCall(new URL('/mcp/slow', topology.nodeUrl), key),
+    },
   ];
   await throughputTable(contenders, directory, chosen, print);
   await latencyTable(contenders, chosen, print);
