@@ -363,6 +363,33 @@ describe.each(['wire', 'libraries'] as const)('with %s', (httpEngine) => {
       for (let n = 0; n < 4; n++) expect((await send(patient.url('open'), call)).text).toBe(body);
     });
 
+    // undici keeps such a connection, and the next call waits in vain.
+    if (httpEngine === 'wire') {
+      test('that answers before it took the whole body is not asked again on that connection', async () => {
+        const connections = new Set<Socket>();
+        const { url, server } = await rawUpstream((request, socket) => {
+          connections.add(socket);
+          if (!request.startsWith('POST')) return;
+          // It reads no further, as one that has no use for the rest.
+          socket.pause();
+          socket.write(withLength(answered('early')), () => setTimeout(() => socket.resume(), 200));
+        });
+        ends.push(() => void server.close());
+        const early = await start({ limits: { requestBodyBytesMax: 20 * mebibyte } }, url);
+        // More than the system takes of what nobody reads.
+        const large = modern('tools/call', { name: 'count', arguments: { text: 'x'.repeat(16 * mebibyte) } });
+        expect((await send(early.url('open'), large)).status).toBe(200);
+        expect((await send(early.url('open'), call)).status).toBe(200);
+        expect(connections.size).toBe(2);
+      });
+    }
+
+    test('that cannot be reached fails each call that waits, however few connections it may have', async () => {
+      const few = await start({ egress: { connectionsPerOriginMax: 1 } }, 'http://127.0.0.1:9/mcp');
+      const answers = await Promise.all(Array.from({ length: 5 }, () => send(few.url('open'), call)));
+      expect(answers.map(({ status }) => status)).toEqual(Array.from({ length: 5 }, () => 502));
+    });
+
     test('is dialled at the address that was checked, and a metadata address never', async () => {
       const dialled: string[] = [];
       const named = async (...addresses: string[]): Promise<PipelineNode> =>

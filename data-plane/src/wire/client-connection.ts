@@ -99,8 +99,14 @@ export class ClientConnection {
   readonly #onData = (chunk: Buffer): void => {
     if (this.#isEnding) return;
     this.#ahead = this.#ahead === undefined ? chunk : Buffer.concat([this.#ahead, chunk]);
-    if (this.#abort === undefined) this.#readRequests();
-    else this.#readBodyBytes();
+    try {
+      if (this.#abort === undefined) this.#readRequests();
+      else this.#readBodyBytes();
+    } catch (error) {
+      // A fault of ours must not end the process, and with it the connections of everybody else.
+      this.#state.options.log.error({ err: error }, 'a connection failed');
+      this.#socket.destroy();
+    }
   };
 
   /** A client that will send nothing more takes its request back (as node:http has it). */

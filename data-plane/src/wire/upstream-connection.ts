@@ -140,8 +140,7 @@ export class UpstreamConnection implements CallController {
     try {
       this.#read(chunk);
     } catch (error) {
-      if (!(error instanceof MalformedMessage)) throw error;
-      this.#fail(error);
+      this.#fail(error instanceof Error ? error : new Error(String(error)));
     }
   };
 
@@ -187,7 +186,8 @@ export class UpstreamConnection implements CallController {
     this.#call = undefined;
     this.#body = undefined;
     if (this.#socket.isPaused()) this.#socket.resume();
-    const isUsable = this.#keepsAlive && !hasMore && this.isUsable;
+    // A body that was not taken whole before the answer might be taken for the next request.
+    const isUsable = this.#keepsAlive && !hasMore && this.#socket.writableLength === 0 && this.isUsable;
     if (!isUsable) this.#socket.destroy();
     call?.handler.onResponseEnd?.(this, {});
     if (isUsable) this.#owner.free(this);

@@ -143,6 +143,8 @@ class UpstreamPool implements CallPool, ConnectionOwner {
           this.#dialling--;
           const next = this.#waiting.shift();
           if (next !== undefined) fail(next.handler, error instanceof Error ? error : new Error(String(error)));
+          // Each failure is told to one call, so that this ends.
+          this.#dialForWaiting();
         },
       );
     }
