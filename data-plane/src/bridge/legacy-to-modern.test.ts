@@ -85,7 +85,7 @@ class Run {
     const open = this.machine.openQuestions;
     const event: LegacyToModernEvent =
       step.kind === 'message'
-        ? { type: 'upstreamMessage', round: step.stale ? this.round - 1 : this.round, message: step.message }
+        ? { type: 'upstreamMessage', ...this.#sent(step) }
         : step.kind === 'ended'
           ? { type: 'upstreamEnded', round: step.stale ? this.round - 1 : this.round }
           : step.kind === 'answered'
@@ -95,6 +95,12 @@ class Run {
     const did = this.machine.handle(event);
     if (wasDone && did.length > 0) this.problems.push('did something after its end');
     this.#did(did);
+  }
+
+  /** Most messages are for the request they come with. */
+  #sent({ message, stale }: Extract<Step, { kind: 'message' }>): { round: number; message: JsonObject } {
+    const round = stale ? this.round - 1 : this.round;
+    return { round, message: 'id' in message || 'method' in message ? message : { id: `r.${round}`, ...message } };
   }
 
   /** Whatever happened before: an upstream that ends and a client that answers bring the request to its end. */
@@ -180,5 +186,16 @@ test('the answers go back by the names that the server gave its questions', () =
         },
       },
     },
+  ]);
+});
+
+test('an answer to another request is not the client’s, but an error that names none is', () => {
+  const machine = machineFor();
+  machine.start();
+  const told = (message: JsonObject) => machine.handle({ type: 'upstreamMessage', round: 1, message });
+  for (const id of ['r.2', 'client-1', 1, null]) expect(told({ id, result: { content: [] } })).toEqual([]);
+  expect(told({ id: 'r.2', error: { code: -1, message: 'no' } })).toEqual([]);
+  expect(told({ id: null, error: { code: -32700, message: 'no' } })).toMatchObject([
+    { type: 'answer', message: { id: 'client-1', error: { code: -32700 } } },
   ]);
 });

@@ -127,6 +127,11 @@ export class LegacyToModern {
     }
   }
 
+  /** Of the round under way, toward the upstream. */
+  get #requestId(): string {
+    return `${this.#options.requestIdPrefix}${this.#round}`;
+  }
+
   get #isAsking(): boolean {
     return this.#questions.size > 0;
   }
@@ -138,7 +143,7 @@ export class LegacyToModern {
 
   #send(): LegacyToModernEffect[] {
     if (this.#round >= roundsMax) return this.#fail(internalError, 'The MCP server asked too many times.');
-    const { request, client, logLevel, requestIdPrefix } = this.#options;
+    const { request, client, logLevel } = this.#options;
     this.#round++;
     const isHandshake = request.method === 'initialize';
     const params = {
@@ -148,7 +153,7 @@ export class LegacyToModern {
     };
     const message = {
       jsonrpc: '2.0',
-      id: `${requestIdPrefix}${this.#round}`,
+      id: this.#requestId,
       method: isHandshake ? 'server/discover' : request.method,
       params,
     };
@@ -161,6 +166,9 @@ export class LegacyToModern {
     if (this.#isWaiting) return [];
     const { request, serverName, revision } = this.#options;
     const error = objectMember(message, 'error');
+    // An answer to something else is not given to this client, whatever mixed them up.
+    const isOwn = message['id'] === this.#requestId || (message['id'] == null && error !== undefined);
+    if (!isOwn) return [];
     if (error !== undefined) return this.#refused(error);
     const result = objectMember(message, 'result');
     if (result === undefined) return this.#fail(internalError, 'The MCP server sent neither a result nor an error.');
