@@ -109,7 +109,9 @@ const environment = z.object({
     .describe('How long an idle client connection is kept, in milliseconds; longer than the load balancer does.'),
   SALLYPORT_EXCHANGES_MAX: count(1, 1_000_000)
     .default(10_000)
-    .describe('Exchanges under way at once, streams included; more are answered with 503.'),
+    .describe(
+      'Exchanges under way at once; more are answered with 503. Streams that clients listen on take half of them at most.',
+    ),
   SALLYPORT_UPSTREAM_CONNECTIONS_MAX: count(1, 100_000)
     .default(8_192)
     .describe('Connections to one upstream at once; a stream holds one.'),

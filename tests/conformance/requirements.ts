@@ -157,7 +157,7 @@ export const requirements = {
     section: '26 basic/utilities/subscriptions',
   },
   P69: {
-    statement: 'what one principal has open is bounded, and beyond it is an error',
+    statement: 'a thousand listens keep no call out; what one principal has open is bounded, and beyond it is an error',
     section: '26 basic/utilities/subscriptions',
   },
   P70: {

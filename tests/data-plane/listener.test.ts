@@ -65,6 +65,13 @@ test('a body that does not come in time is answered with 408 and its connection 
   expect(node.records.at(-1)).toMatchObject({ type: 'refused', outcome: 'malformed', status: 408 });
 });
 
+test('a token and a session of the longest kinds fit into it [P20]', async () => {
+  const [before, lines] = [upstream.requests.length, [`x-jwt: ${'j'.repeat(4_096)}`, 'content-length: 0']];
+  const text = await raw([head(`mcp-session-id: ${'s'.repeat(2_048)}`, ...lines)], /\}\}$/);
+  expect(text).toMatch(/^HTTP\/1\.1 4(?:00|04) /);
+  expect(upstream.requests.length).toBe(before);
+});
+
 test('a header block above the limit is answered with 431 [P20]', async () => {
   const before = node.records.length;
   expect(await raw([head(`x-long: ${'x'.repeat(9_000)}`)])).toMatch(/^HTTP\/1\.1 431 [\s\S]*"code":1012/);

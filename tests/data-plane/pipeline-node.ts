@@ -104,6 +104,8 @@ export interface TestConfiguration {
   readonly listener?: Partial<ListenerLimits>;
   readonly trustedProxies?: readonly string[];
   readonly listPollMs?: number;
+  /** Default 1000. */
+  readonly exchangesMax?: number;
   /** Default true; false where there would be too many. */
   readonly keepRecords?: boolean;
   /** Stands for the control plane; default: it has none. */
@@ -359,7 +361,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     peers,
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
-    slots: new ExchangeSlots({ exchangesMax: 1000 }),
+    slots: new ExchangeSlots({ exchangesMax: configuration.exchangesMax ?? 1000 }),
     receive: receiveSettings(configuration),
     failedAttempts: new FailedAttempts({ clock }),
     clock,
