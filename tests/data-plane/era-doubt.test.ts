@@ -9,8 +9,12 @@ let node: PipelineNode;
 beforeEach(async () => {
   upstream = await startFakeUpstream();
   node = await startPipelineNode({
-    servers: [{ slug: 'open', url: upstream.url, tools: ['count'] }],
-    grants: [{ server: 'open', tools: ['*'] }],
+    servers: [
+      { slug: 'open', url: upstream.url, tools: ['count'] },
+      { slug: 'modern', url: upstream.url, tools: ['count'], protocolRevisions: ['2026-07-28'] },
+      { slug: 'legacy', url: upstream.url, tools: ['count'], protocolRevisions: ['2025-11-25'] },
+    ],
+    grants: ['open', 'modern', 'legacy'].map((server) => ({ server, tools: ['*'] })),
   });
 });
 afterEach(async () => {
@@ -69,6 +73,56 @@ describe('what says nothing of the era is no reason', () => {
     await upstream.stop();
     await send(node.url('open'), modernCall);
     await send(node.url('open'), modern('tools/call', { name: 'other', arguments: {} }));
+    expect(node.doubted).toEqual([]);
+  });
+});
+
+describe('an upstream that changes its era while clients of the other one use it', () => {
+  const answering = (status: number, code: number): void =>
+    upstream.intercept(({ body }, response) => {
+      const { id } = JSON.parse(body === '' ? '{}' : body) as { id?: unknown };
+      if (id === undefined) response.writeHead(202).end();
+      else {
+        response.writeHead(status, { 'content-type': 'application/json' });
+        response.end(JSON.stringify({ jsonrpc: '2.0', id, error: { code, message: 'no' } }));
+      }
+      return true;
+    });
+
+  test.each([
+    [400, -32602],
+    [400, -32022],
+    [200, -32020],
+  ])('a legacy one says %i and %i to the session of a modern client', async (status, code) => {
+    expect((await send(node.url('legacy'), modernCall)).json.result).toBeDefined();
+    expect(node.doubted).toEqual([]);
+    answering(status, code);
+    await send(node.url('legacy'), modernCall);
+    expect(node.doubted).toEqual(['server-legacy']);
+  });
+
+  async function withinSession(): Promise<Sent> {
+    const opened = await send(node.url('modern'), initialize);
+    return { ...legacyCall, headers: { ...legacyCall.headers, 'mcp-session-id': opened.headers['mcp-session-id'] } };
+  }
+
+  test('a modern one says what no modern one does to a legacy client', async () => {
+    const call = await withinSession();
+    expect((await send(node.url('modern'), call)).json.result).toBeDefined();
+    expect(node.doubted).toEqual([]);
+    answering(400, -32000);
+    await send(node.url('modern'), call);
+    expect(node.doubted).toEqual(['server-modern']);
+  });
+
+  test('what fails over a bridge for other reasons is none', async () => {
+    const call = await withinSession();
+    await send(node.url('legacy'), modernCall);
+    answering(200, -32603);
+    await send(node.url('modern'), call);
+    await send(node.url('legacy'), modernCall);
+    answering(400, -32021);
+    await send(node.url('modern'), call);
     expect(node.doubted).toEqual([]);
   });
 });

@@ -7,7 +7,7 @@
 import { AppError, upstreamRequestsMax } from '@sallyport/schema';
 import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
-import type { CallTerms } from '../upstream/legacy-channel.ts';
+import type { CallTerms, RpcRefusal } from '../upstream/legacy-channel.ts';
 import type { Authorized, Routed } from './exchange.ts';
 
 /** What a bridge is given of an exchange. */
@@ -55,10 +55,15 @@ export function termsOf(exchange: BridgedExchange, signal: Cancellation | null, 
   const { authorized, beforeWrite, headers, timeoutMs } = exchange;
   const recorded = authorized.routed.received.exchange;
   const onRequest = (method: string): void => {
+    recorded.upstreamRefusal = null;
     if ((recorded.upstreamRequests ??= []).length < upstreamRequestsMax) recorded.upstreamRequests.push(method);
   };
+  const onRefused = (refusal: RpcRefusal): void => {
+    recorded.upstreamRefusal = refusal;
+  };
   const principalId = authorized.routed.authenticated.principal.id;
-  return { principalId, beforeWrite, headers, onRequest, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
+  const told = { onRequest, onRefused };
+  return { principalId, beforeWrite, headers, ...told, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
 }
 
 /**

@@ -9,13 +9,22 @@ const handshakes: ReadonlySet<string> = new Set(['initialize', 'server/discover'
 /** Statuses that speak of the request's form, as against right, load or failure. */
 const formStatuses: ReadonlySet<number> = new Set([400, 404, 405, 406, 415]);
 
+/** What the upstream answered, and the era it was asked in: over a bridge, the other than the client's. */
+function answerOf(exchange: Exchange, status: number): Pick<Exchange, 'era' | 'rpcErrorCode'> & { status: number } {
+  const { era, rpcErrorCode, upstreamRefusal } = exchange;
+  return upstreamRefusal === null
+    ? { era, rpcErrorCode, status }
+    : { era: era === 'legacy' ? 'modern' : 'legacy', ...upstreamRefusal };
+}
+
 /**
  * Whether an upstream's answer says that it does not speak the era it is published with, so that it is worth another
  * discovery: it was upgraded, or set back. A guess that costs one discovery where it is wrong; nothing is decided by it.
- * @param status of the upstream's answer
+ * @param answered the status of the answer
  */
-export function contradictsEra(exchange: Exchange, status: number): boolean {
-  const { era, server, message, rpcErrorCode } = exchange;
+export function contradictsEra(exchange: Exchange, answered: number): boolean {
+  const { server, message } = exchange;
+  const { era, rpcErrorCode, status } = answerOf(exchange, answered);
   if (server === null || message === null) return false;
   const isHandshake = handshakes.has(message.method ?? '');
   if (rpcErrorCode !== null && (isHandshake || revisionRefusals.has(rpcErrorCode))) return true;

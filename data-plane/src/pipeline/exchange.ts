@@ -15,6 +15,7 @@ import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
+import type { RpcRefusal } from '../upstream/legacy-channel.ts';
 import type { Credential } from './credential.ts';
 
 /** Bytes that arrive over time. The reader asks for each chunk, so a slow reader holds back the source. */
@@ -99,6 +100,8 @@ export interface Exchange {
   upstreamMs: number | null;
   /** What a bridge asked of the upstream for it, by method; null where it passes as it came. */
   upstreamRequests: string[] | null;
+  /** With what the last of these was refused, in the upstream's own words; null where it was not. */
+  upstreamRefusal: RpcRefusal | null;
   /** How many questions the upstream asked of the client. */
   asks: number;
   /** What policies said of its messages; null where none said anything. */

@@ -64,6 +64,7 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     forwarded: false,
     upstreamMs: null,
     upstreamRequests: null,
+    upstreamRefusal: null,
     asks: 0,
     verdicts: null,
     outcome: null,

@@ -16,6 +16,12 @@ export interface MessageStream {
   close(): void;
 }
 
+/** An answer of an upstream's that is one JSON-RPC error, before anything is made of it. */
+export interface RpcRefusal {
+  readonly status: number;
+  readonly rpcErrorCode: number;
+}
+
 /** What holds for one request toward the upstream. */
 export interface CallTerms {
   /** For whom it is made. */
@@ -27,6 +33,8 @@ export interface CallTerms {
   readonly beforeWrite: () => void;
   /** Is told the method of each JSON-RPC request that is sent, for the record. */
   readonly onRequest: (method: string) => void;
+  /** Is told where the answer to it is an error and nothing else. */
+  readonly onRefused: (refusal: RpcRefusal) => void;
   /** Milliseconds from now to the end of the answer. */
   readonly totalTimeoutMs: number;
   /** Headers of this exchange: trace context, later credentials. Name, value, name, value, … */

@@ -1,10 +1,10 @@
 import { AppError, type LimitsDocument } from '@sallyport/schema';
-import type { JsonObject } from '../mcp/envelope.ts';
+import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream, isJson } from '../mcp/headers.ts';
 import { parseUpstreamMessage } from '../mcp/lossless-json.ts';
 import { SseParser } from '../mcp/sse.ts';
 import type { UpstreamResponse } from './connections.ts';
-import type { MessageStream } from './legacy-channel.ts';
+import type { MessageStream, RpcRefusal } from './legacy-channel.ts';
 import { refusalOf } from './upstream-refusal.ts';
 
 type ReadingLimits = Pick<LimitsDocument, 'responseBodyBytesMax' | 'upstreamIdleTimeoutMs' | 'sseEventBytesMax'>;
@@ -13,6 +13,8 @@ type ReadingLimits = Pick<LimitsDocument, 'responseBodyBytesMax' | 'upstreamIdle
 export interface ResponseMessages extends MessageStream {
   /** Whether the answer is an event stream: it may take its time. */
   readonly isStream: boolean;
+  /** Null where it is no error, or comes as an event. */
+  readonly refusal: RpcRefusal | null;
   /** The id of the last event that had one. */
   readonly lastEventId: string | null;
   /** What the upstream wants waited before that, in milliseconds; null where it did not say. */
@@ -39,11 +41,11 @@ export async function readMessages(response: UpstreamResponse, limits: ReadingLi
     bytesMax: limits.responseBodyBytesMax,
     idleTimeoutMs: limits.upstreamIdleTimeoutMs,
   });
-  if (isJson(type) && body.length > 0) return new SingleMessage(parseUpstreamMessage(body.toString('utf8')));
+  if (isJson(type) && body.length > 0) return new SingleMessage(parseUpstreamMessage(body.toString('utf8')), status);
   if (status === 404) throw new AppError('SESSION_NOT_FOUND', { internal: 'the upstream answered 404' });
   if (status >= 400)
     throw new AppError('UPSTREAM_PROTOCOL', { internal: `status ${status} with ${type ?? 'no body'}` });
-  return new SingleMessage(undefined);
+  return new SingleMessage(undefined, status);
 }
 
 function discard(
@@ -64,10 +66,13 @@ class SingleMessage implements ResponseMessages {
   readonly isStream = false;
   readonly lastEventId = null;
   readonly retryMs = null;
+  readonly refusal: RpcRefusal | null;
   #message: JsonObject | undefined;
 
-  constructor(message: JsonObject | undefined) {
+  constructor(message: JsonObject | undefined, status: number) {
     this.#message = message;
+    const rpcErrorCode = objectMember(message ?? {}, 'error')?.['code'];
+    this.refusal = typeof rpcErrorCode === 'number' ? { status, rpcErrorCode } : null;
   }
 
   next(): Promise<JsonObject | undefined> {
@@ -83,6 +88,7 @@ class SingleMessage implements ResponseMessages {
 
 class EventMessages implements ResponseMessages {
   readonly isStream = true;
+  readonly refusal = null;
   readonly #response: UpstreamResponse;
   readonly #parser: SseParser;
   readonly #queue: string[] = [];

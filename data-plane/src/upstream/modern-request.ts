@@ -34,5 +34,7 @@ export async function sendModern(
     },
     terms.signal,
   );
-  return await readMessages(response, limits);
+  const messages = await readMessages(response, limits);
+  if (messages.refusal !== null) terms.onRefused(messages.refusal);
+  return messages;
 }

@@ -90,6 +90,7 @@ class StreamableChannel implements LegacyChannel {
     const response = await send(this.#options, 'POST', message, this.#headers, terms);
     const forgotten = response.status === 404 && this.hasSession;
     const messages = await readMessages(response, this.#options.limits);
+    if (messages.refusal !== null) terms.onRefused(messages.refusal);
     if (forgotten && !messages.isStream) throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
     return new ResumedMessages(messages, message['id'], (lastEventId) => this.#resume(lastEventId, terms));
   }
@@ -129,6 +130,7 @@ class StreamableChannel implements LegacyChannel {
       principalId: '',
       beforeWrite: () => undefined,
       onRequest: () => undefined,
+      onRefused: () => undefined,
       totalTimeoutMs: closeTimeoutMs,
       headers: this.#exchangeHeaders,
       signal: null,
