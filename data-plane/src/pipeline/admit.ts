@@ -47,7 +47,7 @@ export class ExchangeSlots {
 }
 
 /** Who takes a place for what. */
-export interface Slot {
+interface Slot {
   readonly principalId: string;
   readonly serverId: string;
   readonly isOpenEnded: boolean;
