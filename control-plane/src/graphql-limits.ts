@@ -28,6 +28,8 @@ export const queryCostMax = 20_000;
 export const queryTokensMax = 5_000;
 /** Selections looked at, so that fragments which name fragments cannot make the counting itself long. */
 const selectionsMax = 5_000;
+/** What takes as long as its input says, while others wait: an alias must not multiply what one may give. */
+const oncePerQuery: ReadonlySet<string> = new Set(['testPolicy']);
 /** What a list of objects without paging is taken to hold. */
 const unpagedListSize = 10;
 
@@ -37,6 +39,7 @@ interface Walk {
   readonly variables: Readonly<Record<string, unknown>>;
   readonly isMutation: boolean;
   mutations: number;
+  readonly asked: Set<string>;
   selections: number;
   aliases: number;
   cost: number;
@@ -87,6 +90,10 @@ function visitField(walk: Walk, node: FieldNode, parent: GraphQLCompositeType, d
   // Each mutation is a transaction of its own: several in one request would look like one, and be none.
   if (walk.isMutation && depth === 1) walk.mutations += 1;
   if (walk.mutations > 1) refuse('changes more than one thing: send one mutation with each request');
+  if (depth === 1 && oncePerQuery.has(node.name.value)) {
+    if (walk.asked.has(node.name.value)) refuse(`asks for ${node.name.value} more than once`);
+    walk.asked.add(node.name.value);
+  }
   if (depth > queryDepthMax) refuse(`is deeper than ${queryDepthMax} levels`);
   walk.cost += factor;
   if (walk.cost > queryCostMax) refuse(`may read more than ${queryCostMax} values; ask for smaller pages`);
@@ -116,6 +123,7 @@ export function assertWithinLimits(
     variables: { ...Object.fromEntries(defaults), ...variables },
     isMutation: operation.operation === 'mutation',
     mutations: 0,
+    asked: new Set(),
     selections: 0,
     aliases: 0,
     cost: 0,

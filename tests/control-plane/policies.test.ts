@@ -211,6 +211,18 @@ describe('testPolicy', () => {
     });
   });
 
+  test('is asked for once in a query, so that no alias multiplies what may be given', async () => {
+    const twice = `query ($input: TestPolicyInput!) { testPolicy(input: $input) { isBlocked } ...More }
+      fragment More on Query { again: testPolicy(input: $input) { isBlocked } }`;
+    const input = {
+      rules: [{ detector: 'SECRET', action: 'BLOCK' }],
+      samples: [{ direction: 'REQUEST', text: 'hello' }],
+    };
+    const { errors } = await plane.ask(twice, { input });
+    expect(errors[0]?.extensions.code).toBe('QUERY_TOO_COMPLEX');
+    expect(errors[0]?.extensions.violations?.[0]?.message).toContain('testPolicy more than once');
+  });
+
   test('refuses what is no sample and what is too much, all at once', async () => {
     const { errors } = await trial({
       samples: [{ direction: 'REQUEST' }, { direction: 'REQUEST', text: 'x'.repeat(140_000) }],
