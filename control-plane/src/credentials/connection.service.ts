@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { AppError, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, lt, ne, or, sql } from 'drizzle-orm';
+import { and, asc, eq, gt, lt, ne, or } from 'drizzle-orm';
 import { recordAccess, recordMutation } from '../audit/audit.service.ts';
 import { currentServer, discoverAgain, type ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
