@@ -12,6 +12,8 @@ import { waitFor } from '../kit/condition.ts';
 import { testConfig } from '../kit/config.ts';
 import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { designSize, seedLargeConfiguration } from '../kit/large-configuration.ts';
+import { type FakeIdentityProvider, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
+import { connectUsers } from '../oauth/federation-kit.ts';
 import { RawConnection } from '../isolation/raw-connection.ts';
 import type { FromLight, ToLight } from '../revocation/light-process.ts';
 import { head, nodeSite, openLegacySession, revokeOne, type Site, type TrialResult } from '../revocation/trial.ts';
@@ -75,6 +77,7 @@ class LightProcess implements Site {
 interface Fleet {
   readonly administrator: Administrator;
   readonly upstream: EchoUpstream;
+  readonly idp: FakeIdentityProvider;
   readonly nodeUrls: readonly string[];
   readonly sites: readonly Site[];
   readonly issuer: string;
@@ -91,7 +94,9 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
   atEnd(() => database.stop());
   const upstream = await startEchoUpstream();
   atEnd(() => upstream.stop());
-  const egressAllow = `127.0.0.1/32:${new URL(upstream.url).port}`;
+  const idp = await startFakeIdentityProvider('http://127.0.0.1');
+  atEnd(() => idp.stop());
+  const egressAllow = [upstream.url, idp.issuer].map((url) => `127.0.0.1/32:${new URL(url).port}`).join(',');
   const [controlPlane, api] = await startControl(egressAllow, database.url);
   atEnd(() => controlPlane.stop());
   const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
@@ -112,7 +117,7 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
     }),
   );
   const nodes = nodeUrls.map((url, at) => nodeSite(`node-${at}`, url, upstream.arrivals));
-  return { administrator, upstream, nodeUrls, sites: [...nodes, ...processes], issuer };
+  return { administrator, upstream, idp, nodeUrls, sites: [...nodes, ...processes], issuer };
 }
 
 function nodeEnvironment(
@@ -138,7 +143,7 @@ async function everywhere({ administrator }: Fleet): Promise<void> {
   await waitFor('every runtime has the configuration', () => administrator.converged(), { deadlineMs: coldDeadlineMs });
 }
 
-async function createWorld({ administrator, upstream, nodeUrls, issuer }: Fleet): Promise<World> {
+async function createWorld({ administrator, upstream, idp, nodeUrls, issuer }: Fleet): Promise<World> {
   const { id } = await administrator.registerServer(slug, upstream.url);
   const disposable = await administrator.registerServer('disposable', upstream.url);
   const [nodeUrl = ''] = nodeUrls;
@@ -149,6 +154,7 @@ async function createWorld({ administrator, upstream, nodeUrls, issuer }: Fleet)
     disposable,
     issuer,
     nodesUrl,
+    users: await connectUsers(administrator, idp, issuer),
     openSession: (name, key) => openLegacySession(`${nodeUrl}/mcp/${name}`, key),
   };
 }
@@ -184,13 +190,13 @@ function row(name: string, values: readonly number[]): string {
   const sorted = values.toSorted((a, b) => a - b);
   const figures = [quantile(sorted, 0.5), quantile(sorted, 0.95), quantile(sorted, 0.99), quantile(sorted, 1)];
   return [
-    name.padEnd(26),
+    name.padEnd(36),
     ...figures.map((figure) => figure.toFixed(0).padStart(8)),
     String(values.length).padStart(8),
   ].join(' ');
 }
 
-const columns = `${'kind'.padEnd(26)} ${['p50 ms', 'p95 ms', 'p99 ms', 'max ms', 'samples'].map((title) => title.padStart(8)).join(' ')}`;
+const columns = `${'kind'.padEnd(36)} ${['p50 ms', 'p95 ms', 'p99 ms', 'max ms', 'samples'].map((title) => title.padStart(8)).join(' ')}`;
 
 export async function measureRevocations(
   options: RevocationOptions,

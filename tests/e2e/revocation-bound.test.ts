@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
+import { type FakeIdentityProvider, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
+import { connectUsers } from '../oauth/federation-kit.ts';
 import { type LightRuntime, startLightRuntime } from '../revocation/light-runtime.ts';
 import { lightSite, nodeSite, openLegacySession, revokeOne, type Site } from '../revocation/trial.ts';
 import { createVictim, revocationKinds, type World } from '../revocation/victims.ts';
@@ -16,6 +18,7 @@ const slug = 'shared';
 
 const directory = mkdtempSync(join(tmpdir(), 'sallyport-light-'));
 let upstream: EchoUpstream;
+let idp: FakeIdentityProvider;
 let harness: Harness;
 let world: World;
 let lights: readonly LightRuntime[];
@@ -23,14 +26,17 @@ let sites: readonly Site[];
 
 beforeAll(async () => {
   upstream = await startEchoUpstream();
-  harness = await startHarness({ upstreams: [upstream.url], authorizationServer: true });
+  idp = await startFakeIdentityProvider('http://127.0.0.1');
+  harness = await startHarness({ upstreams: [upstream.url, idp.issuer], authorizationServer: true });
   const { administrator, nodes, controlPlane } = harness;
+  const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
   world = {
     administrator,
     serverId: (await administrator.registerServer(slug, upstream.url)).id,
     slug,
     disposable: await administrator.registerServer('disposable', upstream.url),
-    issuer: new URL(controlPlane.graphqlUrl ?? '').origin,
+    issuer,
+    users: await connectUsers(administrator, idp, issuer),
     nodesUrl: harness.entryOrigin,
     openSession: (name, key) => openLegacySession(`${nodes[0]?.url ?? ''}/mcp/${name}`, key),
   };
@@ -45,6 +51,7 @@ afterAll(async () => {
   await Promise.all(lights.map((light) => light.stop()));
   await harness.stop();
   await upstream.stop();
+  await idp.stop();
   rmSync(directory, { recursive: true, force: true });
 });
 

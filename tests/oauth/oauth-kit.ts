@@ -61,7 +61,7 @@ export interface AuthorizationRequest {
 }
 
 export function authorizationRequest(
-  plane: OAuthPlane,
+  plane: Pick<OAuthPlane, 'issuer'>,
   clientId: string,
   parameters: Readonly<Record<string, string | undefined>> = {},
 ): AuthorizationRequest {
@@ -114,7 +114,7 @@ export interface TokenAnswer {
 }
 
 export async function tokenRequest(
-  plane: OAuthPlane,
+  plane: Pick<OAuthPlane, 'issuer'>,
   form: Readonly<Record<string, string | undefined>>,
   client?: TestClient,
 ): Promise<TokenAnswer> {

@@ -1,8 +1,10 @@
 /** Somebody who may call a tool, and the change that takes it from him: one of each kind of revocation. */
 import { systemClock } from '@sallyport/schema/platform';
+import { decodeJwt } from 'jose';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
+import { endSessionAt, type FederatedUsers, tokenOf } from '../oauth/federation-kit.ts';
 
 export const revocationKinds = [
   'user deactivated',
@@ -14,6 +16,7 @@ export const revocationKinds = [
   'server disabled',
   'legacy session ended',
   'authorization revoked',
+  'logged out at the identity provider',
 ] as const;
 export type RevocationKind = (typeof revocationKinds)[number];
 
@@ -48,6 +51,7 @@ export interface World {
   /** Of the authorization server, and under which its resources lie. */
   readonly issuer: string;
   readonly nodesUrl: string;
+  readonly users: FederatedUsers;
 }
 
 const identified = z.object({ id: z.string() });
@@ -136,6 +140,18 @@ async function createAuthorization({ administrator, issuer, nodesUrl, slug }: Wo
   return { token, revoke };
 }
 
+/** Somebody who logged in at the identity provider, by whose word it ends. */
+async function createFederated({ administrator, serverId, slug, nodesUrl, users }: World): Promise<Victim> {
+  const sessionId = crypto.randomUUID();
+  users.idp.subject = `user of ${sessionId}`;
+  users.idp.claims = { name: 'Ada', sid: sessionId };
+  const token = await tokenOf(users, `${nodesUrl}/mcp/${slug}`);
+  const subject = { kind: 'USER', id: decodeJwt(token).sub ?? '' } as const;
+  await administrator.grant({ serverId, subject, tools, resources });
+  const revoke = () => endSessionAt(users, sessionId);
+  return { kind: 'logged out at the identity provider', ...modernVictim(slug, token), revoke, restore: nothing };
+}
+
 /** Makes somebody who may call `echo`; what it is given has reached no node yet. */
 export async function createVictim(kind: RevocationKind, world: World): Promise<Victim> {
   const { administrator, serverId, slug } = world;
@@ -147,6 +163,7 @@ export async function createVictim(kind: RevocationKind, world: World): Promise<
     const revoke = () => change('updateUser', { id, status: 'DISABLED' });
     return { kind, ...modernVictim(slug, key), revoke, restore: nothing };
   }
+  if (kind === 'logged out at the identity provider') return createFederated(world);
   const { principalId, keyId, key } = await administrator.createClient(kind);
   const subject = { kind: 'SERVICE_ACCOUNT', id: principalId } as const;
   const victim = { kind, ...modernVictim(slug, key), restore: nothing };
