@@ -240,6 +240,18 @@ test('filters find by every operator, join, and never more than they say', async
   expect(await found('emails[type eq "work" and primary eq true]')).toEqual(['alice']);
   expect(await found('emails.value eq "bob@home.example" or displayName eq "Alice"')).toEqual(['alice', 'bob']);
   expect(await found('emails.type eq "home"')).toEqual(['bob']);
+  // One element satisfies both, as Entra means it.
+  await client.createUser('dave@example.com', {
+    emails: [
+      { value: 'dave@work.example', type: 'work' },
+      { value: 'alice@work.example', type: 'home' },
+    ],
+  });
+  expect(await found('emails[type eq "work"].value eq "alice@work.example"')).toEqual(['alice']);
+  expect(await found('active eq true and (emails[type eq "work" or type eq "x"].value sw "dave")')).toEqual(['dave']);
+  expect(await found('emails[type eq "home"].value pr and userName sw "d"')).toEqual(['dave']);
+  expect(await found(`displayName eq "emails[type eq \\"work\\"].value pr" or userName sw "bob"`)).toEqual(['bob']);
+  await client.delete(`/Users/${(await client.get('/Users?filter=userName%20sw%20%22dave%22')).body.Resources[0].id}`);
   expect(await found(`${enterpriseSchema}:department eq "law"`)).toEqual(['carol']);
   expect(await found(`${userSchema}:userName eq "carol@example.com"`)).toEqual(['carol']);
   expect(await found('externalId eq null')).toEqual(['carol']);

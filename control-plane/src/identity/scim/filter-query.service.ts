@@ -31,11 +31,28 @@ export function filterCondition(filter: string, attributes: Attributes, coreSche
   }
   let parsed: Filter;
   try {
-    parsed = parse(filter);
+    parsed = parse(withinElements(filter));
   } catch {
     throw scimProblem('invalidFilter', 'the filter cannot be read: see RFC 7644, section 3.4.2.2');
   }
   return new Compiler(coreSchema).condition(parsed, attributes);
+}
+
+const quoted = String.raw`"(?:[^"\\]|\\.)*"`;
+const ofElement = new RegExp(
+  String.raw`${quoted}|(?<list>[\w$:.-]+)\[(?<which>(?:${quoted}|[^"\]])*)\]\.(?<part>[\w$-]+)\s+(?<rest>pr\b|\w\w\s+(?:${quoted}|[^\s"()]+))`,
+  'giu',
+);
+
+/**
+ * `emails[type eq "work"].value eq "x"`, as Entra asks, said in the RFC's words: of one element. The parser would take it for
+ * two conditions, which two elements may satisfy.
+ */
+function withinElements(filter: string): string {
+  return filter.replaceAll(ofElement, (whole: string, ...more: unknown[]) => {
+    const { list, which, part, rest } = more.at(-1) as Readonly<Record<string, string | undefined>>;
+    return list === undefined ? whole : `${list}[(${which}) and ${part} ${rest}]`;
+  });
 }
 
 class Compiler {
