@@ -62,8 +62,11 @@ async function tokenOf(harness: Harness, program: TestProgram, slug: string): Pr
   return z.object({ access_token: z.string() }).parse(await response.json()).access_token;
 }
 
-/** A token that was good an hour ago, by a key that nodes are told to believe; and one that is good, which shows that. */
-async function expiredToken(harness: Harness, principalId: string): Promise<{ expired: string; good: string }> {
+/**
+ * Tokens that open nothing, though most are by a key that nodes are told to believe; and one that is good, which shows that
+ * they are.
+ */
+async function bentTokens(harness: Harness, principalId: string): Promise<readonly Caller[]> {
   const issuer = new URL(harness.controlPlane.graphqlUrl ?? '').origin;
   const signer = new TokenIssuer('key-of-the-matrix', { issuer, nodesUrl: harness.entryOrigin });
   const [key] = signer.document().keys;
@@ -72,10 +75,25 @@ async function expiredToken(harness: Harness, principalId: string): Promise<{ ex
     values (${signer.kid}, ${key?.x ?? ''}, ${key?.y ?? ''}, '', 'verify', now())`;
   await sql.end();
   const hourAgo = Math.floor(Date.now() / 1000) - 3_600;
-  return {
-    expired: signer.token('asked', principalId, { claims: { iat: hourAgo - 600, exp: hourAgo } }),
-    good: signer.token('asked', principalId),
+  const foreign = new TokenIssuer(signer.kid, { issuer, nodesUrl: harness.entryOrigin });
+  const elsewhere = { header: { jku: 'https://evil.example/keys' } };
+  const unsigned = { header: { alg: 'none' }, signature: () => Buffer.alloc(0) };
+  const refused = {
+    'that has expired': signer.token('asked', principalId, { claims: { iat: hourAgo - 600, exp: hourAgo } }),
+    'that is an ID-JAG': signer.token('asked', principalId, { header: { typ: 'oauth-id-jag+jwt' } }),
+    'with alg none': signer.token('asked', principalId, unsigned),
+    'with the public key as secret': signer.confusedToken('asked', principalId),
+    'that names a foreign jku': foreign.token('asked', principalId, elsewhere),
+    'for a list of endpoints': signer.token('asked', principalId, {
+      claims: { aud: [`${harness.entryOrigin}/mcp/asked`] },
+    }),
   };
+  return [
+    { name: 'access token, signed by the test', key: signer.token('asked', principalId), standing: 'granted' },
+    ...Object.entries(refused).map(([what, key]) => {
+      return { name: `access token ${what}`, key, standing: 'unauthenticated' } as const;
+    }),
+  ];
 }
 
 export interface Servers {
@@ -104,12 +122,10 @@ async function tokenCallers(
   for (const status of ['DISABLED', 'ACTIVE']) {
     await harness.administrator.mutate('updateServiceAccount', { id: accounts.voided, status }, 'id', identified);
   }
-  const ownSigned = await expiredToken(harness, accounts.granted);
   return [
+    ...(await bentTokens(harness, accounts.granted)),
     { name: 'access token', key: token, standing: 'granted' },
-    { name: 'access token, signed by the test', key: ownSigned.good, standing: 'granted' },
     { name: 'access token for another server', key: elsewhere, standing: 'unauthenticated' },
-    { name: 'access token that has expired', key: ownSigned.expired, standing: 'unauthenticated' },
     { name: 'access token that was revoked', key: revoked, standing: 'unauthenticated' },
     { name: 'access token without a grant', key: ungranted, keyForNowhere: forNowhere, standing: 'hidden' },
   ];

@@ -50,6 +50,7 @@ describe('metadata', () => {
       token_endpoint: `${plane.issuer}/oauth/token`,
       revocation_endpoint: `${plane.issuer}/oauth/revoke`,
       response_types_supported: ['code'],
+      response_modes_supported: ['query'],
       code_challenge_methods_supported: ['S256'],
       authorization_response_iss_parameter_supported: true,
       client_id_metadata_document_supported: true,
@@ -115,6 +116,12 @@ describe('the code flow', () => {
     ['a script', 'javascript:alert(1)'],
   ])('a redirect to %s leads nowhere', async (_name, elsewhere) => {
     const answer = await new Browser().request(authorizationRequest(plane, client, { redirect_uri: elsewhere }).url);
+    expect({ status: answer.status, location: answer.location }).toEqual({ status: 400, location: null });
+    expect(answer.headers.get('content-security-policy')).toContain("default-src 'none'");
+  });
+
+  test.each(['form_post', 'fragment', 'web_message'])('an answer by %s is not given', async (response_mode) => {
+    const answer = await new Browser().request(authorizationRequest(plane, client, { response_mode }).url);
     expect({ status: answer.status, location: answer.location }).toEqual({ status: 400, location: null });
     expect(answer.headers.get('content-security-policy')).toContain("default-src 'none'");
   });
@@ -220,6 +227,17 @@ describe('consent', () => {
     expect(first.href).toContain('http://127.0.0.1:51234/callback?');
     const again = await browser.follow(authorizationRequest(plane, native, parameters).url);
     expect(again.text).toContain('name="decision"');
+  });
+
+  test('of a user who is disabled while the page is open is none', async () => {
+    const userId = await createUser(plane, 'Gone');
+    const browser = new Browser();
+    const login = await browser.follow(authorizationRequest(plane, client).url);
+    const page = await submit(browser, login, { code: await loginCode(plane, userId) });
+    const disable = 'mutation ($id: ID!) { updateUser(input: { id: $id, status: DISABLED }) { id } }';
+    await asked(plane, disable, { id: userId });
+    const answer = await submit(browser, page, { decision: 'allow' });
+    expect({ status: answer.status, location: answer.location }).toEqual({ status: 400, location: null });
   });
 
   test('denied, sends an error to the client and no code', async () => {

@@ -145,6 +145,10 @@ export class AuthorizationServer {
       case 'oauthUpstreamClient':
         return this.#connect.document(response);
       case 'oauthAuthorize':
+        if ((url.searchParams.get('response_mode') ?? 'query') !== 'query') {
+          const description = 'Answers are given in the query of the redirect URI alone.';
+          return send(response, 400, errorPage('unsupported_response_mode', description));
+        }
         request.url = `${url.pathname}?${completed(url.searchParams).toString()}`;
         break;
     }

@@ -335,6 +335,11 @@ export function createProvider(options: ProviderOptions): Provider {
   const provider = new Provider(options.urls.issuer, configuration(options));
   // Requests are told where they came in, by the public URL and not by headers of theirs.
   provider.proxy = true;
+  // The library's page for `form_post` would be the one page here that runs a script.
+  provider.use(async (ctx, next) => {
+    await next();
+    if (ctx.oidc?.route === 'discovery') Object.assign(ctx.body as object, { response_modes_supported: ['query'] });
+  });
   const client = provider.Client.prototype;
   client.compareClientSecret = function compare(actual: string) {
     return this.clientSecret !== undefined && isSecretOf(this.clientSecret, actual);
