@@ -124,6 +124,13 @@ describe('the page of a user’s own', () => {
     expect((await browser.follow(accountUrl())).text).toContain(fields['withdraw']);
   });
 
+  test('begins at the beginning where what it is to go on after is no consent', async () => {
+    const browser = new Browser();
+    await account(browser, ada);
+    const shown = await browser.request(new URL('?after=nothing', accountUrl()));
+    expect([shown.status, shown.text]).toEqual([200, expect.stringContaining('You are logged in as')]);
+  });
+
   test('ends the browser session on request', async () => {
     const browser = new Browser();
     const page = await account(browser, ada);

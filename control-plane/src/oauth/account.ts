@@ -5,6 +5,7 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import type { Provider } from 'oidc-provider';
 import { noRights } from '../access/rights.ts';
 import { type Context, createContext } from '../context.ts';
+import { isUuid } from '../database/mutation.ts';
 import { accountPage } from './account-page.ts';
 import type { ConsentService } from './consent.service.ts';
 import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
@@ -67,7 +68,7 @@ export class AccountPages {
         return;
       }
       const after = query.get('after');
-      const page = { limit: consentsPerPage, after: after === null ? undefined : [after] };
+      const page = { limit: consentsPerPage, after: after === null || !isUuid(after) ? undefined : [after] };
       const rows = await this.options.consents.list(user.ctx, user.id, page);
       const shown = rows.slice(0, consentsPerPage);
       const next = rows.length > consentsPerPage ? shown.at(-1)?.id : undefined;
