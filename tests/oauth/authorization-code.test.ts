@@ -126,6 +126,16 @@ describe('the code flow', () => {
     expect(answer.headers.get('content-security-policy')).toContain("default-src 'none'");
   });
 
+  test.each(['\u0000', 'a\ud800b', 'x'.repeat(9_000)])(
+    'a client id that no client can have is of no client: %#',
+    async (id) => {
+      const answer = await new Browser().request(authorizationRequest(plane, id).url);
+      expect({ status: answer.status, location: answer.location }).toEqual({ status: 400, location: null });
+      const form = { grant_type: 'authorization_code', client_id: id, code: 'x', redirect_uri: redirectUri };
+      expect((await tokenRequest(plane, form)).body.error).toBe('invalid_client');
+    },
+  );
+
   test('a code works once, for its client and its verifier; a second use voids what the first gave', async () => {
     const other = (await createClient(plane)).id;
     const request = authorizationRequest(plane, client);

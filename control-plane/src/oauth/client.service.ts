@@ -188,6 +188,8 @@ export class ClientService {
 
   /** What the OAuth library needs to know; undefined where there is no such client. */
   async metadataOf(id: string): Promise<AdapterPayload | undefined> {
+    // The database knows no such text, and would fail for whoever sends it.
+    if (id.includes('\u0000')) return undefined;
     const { db } = this.options.database;
     const [row] = await db
       .select()

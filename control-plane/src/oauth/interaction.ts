@@ -3,6 +3,7 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import { type InteractionResults, type Provider } from 'oidc-provider';
 import { noRights } from '../access/rights.ts';
 import { type Context, createContext } from '../context.ts';
+import { nameLengthMax } from '../database/violations.ts';
 import { oauthRoutes, type StepUpNeeds } from '@sallyport/schema';
 import { accountClientId } from './account.ts';
 import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
@@ -192,7 +193,8 @@ export class Interactions {
 
   private async clientName(provider: Provider, clientId: string): Promise<string> {
     const client = await provider.Client.find(clientId);
-    return client?.clientName ?? clientId;
+    // A metadata document may hold whatever its author likes.
+    return (client?.clientName ?? clientId).replaceAll('\u0000', '').slice(0, nameLengthMax);
   }
 
   private async find(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string) {
