@@ -13,6 +13,7 @@ import { ServiceAccountResolver, UserResolver } from './identity/principal.resol
 import { IdentityProviderResolver } from './identity/idp/identity-provider.resolver.ts';
 import { ScimResolver } from './identity/scim/scim.resolver.ts';
 import { InspectionPolicyResolver } from './inspection/policy.resolver.ts';
+import { WebhookResolver } from './inspection/webhook.resolver.ts';
 import { OAuthConsentResolver, OAuthResolver } from './oauth/oauth.resolver.ts';
 import { GrantExplanationResolver, PolicyResolver, TargetUserResolver } from './policy/policy.resolver.ts';
 import type { Services } from './services.ts';
@@ -44,6 +45,7 @@ export const resolverClasses = [
   TargetUserResolver,
   TrafficResolver,
   UserResolver,
+  WebhookResolver,
 ] as const;
 
 /** One object of each class. */
@@ -74,5 +76,6 @@ export function createResolvers(services: Services): readonly object[] {
     new TargetUserResolver(services),
     new TrafficResolver(services),
     new UserResolver(services),
+    new WebhookResolver(services),
   ];
 }

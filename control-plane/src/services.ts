@@ -7,6 +7,7 @@ import {
   type EgressAllowance,
   FailedAttempts,
   type Log,
+  WebhookSender,
 } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
@@ -62,6 +63,8 @@ import { ScimUserService } from './identity/scim/scim-user.service.ts';
 import { type OpenedDirectory, ScimTokenService } from './identity/scim/token.service.ts';
 import { PolicyService } from './inspection/policy.service.ts';
 import { PolicyTrialService } from './inspection/policy-trial.service.ts';
+import { WebhookService } from './inspection/webhook.service.ts';
+import { WebhookTrialService } from './inspection/webhook-trial.service.ts';
 import type { ControlPlaneMetrics } from './metrics.ts';
 import { AuthorizationServer } from './oauth/authorization-server.ts';
 import { ClientService } from './oauth/client.service.ts';
@@ -139,9 +142,17 @@ export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyK
   };
 }
 
-function inspectionServices(database: Database, serverExists: (reader: Reader, id: string) => Promise<boolean>) {
+function inspectionServices({ database, secretKey, clock }: ServicesOptions, egress: Egress) {
   const policies = new PolicyService(database, { ...principalLookup, groupExists, serverExists });
-  return { policies, policyTrials: new PolicyTrialService(database, policies) };
+  const vault = new FleetVault(secretKey);
+  const webhooks = new WebhookService({ database, vault, egress });
+  const newSender = (): WebhookSender => new WebhookSender({ egress, now: () => clock.now() });
+  return {
+    policies,
+    policyTrials: new PolicyTrialService(database, policies),
+    webhooks,
+    webhookTrials: new WebhookTrialService(webhooks, vault, newSender),
+  };
 }
 
 function policyServices(database: Database, apiKeys: ApiKeyService) {
@@ -385,7 +396,7 @@ export async function startServices(options: ServicesOptions) {
     scim,
     limits,
     ...policyServices(database, apiKeys),
-    ...inspectionServices(database, serverExists),
+    ...inspectionServices(options, egress),
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     ...authentications,
     ...oauth,

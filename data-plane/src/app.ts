@@ -15,10 +15,12 @@ import {
   type Readiness,
   startOperationsServer,
   systemClock,
+  WebhookSender,
 } from '@sallyport/schema/platform';
 import { Registry } from 'prom-client';
 import type { NodeConfig } from './config.ts';
 import { DetectorPool } from './inspection/detector-pool.ts';
+import { InputSchemas } from './inspection/input-schemas.ts';
 import { ExchangeSlots } from './pipeline/admit.ts';
 import { DecisionCache } from './pipeline/decisions.ts';
 import { KnownPeers } from './peers/known-peers.ts';
@@ -232,6 +234,8 @@ function createEdges(
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     detectorPool,
+    webhookSender: new WebhookSender({ egress, now: () => store.now() }),
+    inputSchemas: new InputSchemas(),
     connections: new Connections(wirePools ?? egress),
     credentials,
     peers: peerClient,

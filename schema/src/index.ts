@@ -22,6 +22,7 @@ export * from './inspection/judge-message.ts';
 export * from './inspection/match-policies.ts';
 export * from './inspection/policy.ts';
 export * from './inspection/upstream-asks.ts';
+export * from './inspection/webhook.ts';
 export * from './ip-address.ts';
 export * from './key-limits.ts';
 export * from './mcp-methods.ts';

@@ -8,6 +8,7 @@ import { serverCredentialSchema } from './credential.ts';
 import { parseCidr } from './ip-address.ts';
 import { policiesDocumentSchema } from './inspection/policy.ts';
 import { upstreamAsksSchema } from './inspection/upstream-asks.ts';
+import { webhooksDocumentSchema } from './inspection/webhook.ts';
 import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
@@ -74,6 +75,11 @@ const definitionEntry = z.strictObject({
    * in it, sorted; absent where no approved definition names a header.
    */
   paramHeaders: z.array(z.array(paramHeader).max(paramHeadersMax)).min(1).optional(),
+  /**
+   * Of tools only: JSON of the `inputSchema` of each approved definition that differs in it, sorted. Absent unless some
+   * webhook may change arguments: what it makes of them must fit one of these.
+   */
+  inputSchemas: z.array(z.string()).min(1).optional(),
 });
 export type DefinitionEntry = z.infer<typeof definitionEntry>;
 
@@ -324,6 +330,7 @@ export const documentSchema = z.discriminatedUnion('kind', [
   keysDocumentSchema,
   oauthDocumentSchema,
   policiesDocumentSchema,
+  webhooksDocumentSchema,
 ]);
 export type ConfigDocument = z.infer<typeof documentSchema>;
 
@@ -343,6 +350,7 @@ export function documentKey(document: ConfigDocument): string {
     case 'keys':
     case 'oauth':
     case 'policies':
+    case 'webhooks':
       return document.kind;
   }
 }

@@ -6,6 +6,7 @@ import {
   DetectorPool,
   decisionCacheBytesMax,
   ExchangeSlots,
+  InputSchemas,
   Listener,
   type ListenerLimits,
   loneNode,
@@ -40,6 +41,7 @@ import {
   type Sighting,
   type UpstreamAsks,
   type UpstreamTransport,
+  type WebhookEntry,
 } from '@sallyport/schema';
 import {
   createEgress,
@@ -49,6 +51,7 @@ import {
   FailedAttempts,
   parseEgressAllowList,
   systemClock,
+  WebhookSender,
 } from '@sallyport/schema/platform';
 import { testConfig } from '../kit/config.ts';
 
@@ -97,6 +100,7 @@ export interface TestConfiguration {
   }[];
   readonly oauth?: OAuthDocument;
   readonly policies?: readonly PolicyEntry[];
+  readonly webhooks?: readonly WebhookEntry[];
   /** Looks at long texts; default a thread. */
   readonly detectorPool?: PipelineOptions['detectorPool'];
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
@@ -148,6 +152,7 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
   ];
   if (configuration.oauth !== undefined) documents.push(configuration.oauth);
   if (configuration.policies !== undefined) documents.push({ kind: 'policies', policies: [...configuration.policies] });
+  if (configuration.webhooks !== undefined) documents.push({ kind: 'webhooks', webhooks: [...configuration.webhooks] });
   for (const server of configuration.servers) {
     const id = `server-${server.slug}`;
     documents.push({
@@ -358,6 +363,8 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     metrics: { exchangeClosed: () => undefined, ...inspected.metrics },
     detectorPool: inspected.pool,
     connections: edges.connections,
+    webhookSender: new WebhookSender({ egress, now: () => store.now() }),
+    inputSchemas: new InputSchemas(),
     peers,
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),

@@ -119,6 +119,8 @@ export function startLightRuntime(options: {
     runtimes: store,
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     ...uncounted,
+    webhookSender: { send: () => Promise.reject(new Error('nobody is asked here')) },
+    inputSchemas: { fits: () => false },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
     credentials: new UpstreamCredentials({ lend: (need) => sync.lend(need), now: () => store.now() }),
     peers: loneNode('node-1'),

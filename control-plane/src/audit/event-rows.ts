@@ -172,6 +172,7 @@ function storableVerdict(verdict: Verdict): Verdict {
   return {
     ...verdict,
     policyId: text(verdict.policyId),
+    ...(verdict.webhookId === undefined ? {} : { webhookId: storableText(verdict.webhookId) }),
     version: storableText(verdict.version),
     reason: storableText(verdict.reason),
     places: verdict.places.map((place) => ({ ...place, path: storableText(place.path) })),

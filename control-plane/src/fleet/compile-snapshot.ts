@@ -24,8 +24,9 @@ import { grantEntry, subjectOf, termsOf } from '../access/grant-entry.ts';
 import type { DefinitionRow, ServerRow } from '../catalog/catalog.tables.ts';
 import { publishedLimits } from '../identity/api-key-form.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
-import type { PolicyRow } from '../inspection/inspection.tables.ts';
+import type { PolicyRow, WebhookRow } from '../inspection/inspection.tables.ts';
 import { compilePolicyRow } from '../inspection/policy-entry.ts';
+import { compileWebhookRow, type OpenSigningKey } from '../inspection/webhook-entry.ts';
 import type { RevokedFamilyRow } from '../oauth/oauth.tables.ts';
 import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
 
@@ -52,6 +53,8 @@ export interface ConfigurationRows {
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
   readonly limits: unknown;
   readonly sealingKeys: readonly SealingKeyRow[];
+  /** Those that are off too. */
+  readonly webhooks: readonly WebhookRow[];
   /** Where the planes are reached by clients; undefined where there is no authorization server. */
   readonly publicUrls: PublicUrls | undefined;
   readonly signingKeys: readonly OAuthSigningKeyRow[];
@@ -89,7 +92,7 @@ export interface AccessRows {
 
 /** An object that cannot be published as it stands. */
 export interface ObjectProblem {
-  readonly objectKind: 'server' | 'grant' | 'principal' | 'policy' | 'limits' | 'keys' | 'oauth';
+  readonly objectKind: 'server' | 'grant' | 'principal' | 'policy' | 'webhook' | 'limits' | 'keys' | 'oauth';
   readonly objectId: string;
   /** Path into the object; empty for the object as a whole. */
   readonly path: string;
@@ -119,10 +122,12 @@ export function shardUnit(shard: number): string {
  * ever narrows access, so that one broken object neither opens anything nor keeps a revocation from the fleet: a server
  * goes with its grants, an allow goes alone, a deny or a need of approval takes the server it protects with it.
  * @param openSecret the base64 secret of a sealing key, or undefined where it does not open
+ * @param openSigningKey of a webhook; where it is not given none opens
  */
 export function compileSnapshot(
   rows: ConfigurationRows,
   openSecret: (row: SealingKeyRow) => string | undefined,
+  openSigningKey: OpenSigningKey = () => undefined,
 ): ReadonlyMap<string, CompiledUnit> {
   const units = new Map<string, CompiledUnit>();
   const definitionsOf = Map.groupBy(rows.definitions, (definition) => definition.serverId);
@@ -144,7 +149,7 @@ export function compileSnapshot(
     units.set(shardUnit(shard), compileShard(shard, principals, of));
   }
   if (rows.access !== undefined) units.set(accessUnit, compileAccess(rows.access, subjects));
-  units.set(fleetUnit, compileFleet(rows, openSecret));
+  units.set(fleetUnit, compileFleet(rows, openSecret, openSigningKey));
   return units;
 }
 
@@ -221,8 +226,9 @@ function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntr
 }
 
 function compileFleet(
-  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys' | 'stepUp'>,
+  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys' | 'stepUp' | 'webhooks'>,
   openSecret: (row: SealingKeyRow) => string | undefined,
+  openSigningKey: OpenSigningKey,
 ): CompiledUnit {
   const problems: ObjectProblem[] = [];
   const limits = { ...defaultLimits, ...(typeof rows.limits === 'object' ? rows.limits : { limits: rows.limits }) };
@@ -231,8 +237,25 @@ function compileFleet(
     checked(limits, 'limits', 'limits', problems),
     checked(keys, 'keys', 'keys', problems),
     checked(oauthDocument(rows), 'oauth', 'oauth', problems),
+    compileWebhooks(rows.webhooks, openSigningKey, problems),
   ];
   return { documents: documents.flatMap((one) => (one === undefined ? [] : [encodeDocument(one)])), problems };
+}
+
+/** One that cannot be published is left out: policies that name it let nothing through then. */
+function compileWebhooks(
+  rows: readonly WebhookRow[],
+  openSigningKey: OpenSigningKey,
+  problems: ObjectProblem[],
+): ConfigDocument | undefined {
+  const webhooks = rows.flatMap((row) => {
+    const compiled = compileWebhookRow(row, openSigningKey);
+    for (const problem of compiled.problems) problems.push({ objectKind: 'webhook', objectId: row.id, ...problem });
+    return compiled.entry ?? [];
+  });
+  return webhooks.length === 0
+    ? undefined
+    : { kind: 'webhooks', webhooks: webhooks.sort((a, b) => compare(a.id, b.id)) };
 }
 
 function oauthDocument({

@@ -20,6 +20,7 @@ import {
   serverUnit,
   shardUnit,
 } from './compile-snapshot.ts';
+import { type OpenSigningKey, signingKeyPurpose } from '../inspection/webhook-entry.ts';
 import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
 import {
   configDocuments,
@@ -277,7 +278,9 @@ async function compileChanged(
     keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs), openSecret));
   }
   const fleet = await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs, sources.publicUrls);
-  keep(compileSnapshot(fleet, openSecret));
+  const openSigningKey: OpenSigningKey = (webhookId, { id, sealed }) =>
+    sources.vault.open(signingKeyPurpose(webhookId, id), sealed);
+  keep(compileSnapshot(fleet, openSecret, openSigningKey));
   const entries: Record<string, string> = {};
   for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;
   const problems = [...known.values()].flatMap((unit) => unit.problems);
@@ -356,6 +359,11 @@ async function publishedEntries(
   return entries;
 }
 
+/** Documents that hold secrets are stored sealed. */
+function isSecret(key: string): boolean {
+  return key === 'keys' || key === 'webhooks';
+}
+
 function isIndispensable(key: string): boolean {
   return (indispensableKeys as readonly string[]).includes(key);
 }
@@ -409,7 +417,7 @@ async function writeDocuments(
   const rows = Object.values(changed).flatMap((hash) => {
     const document = bodies.get(hash);
     if (document === undefined) return [];
-    const sealed = document.key === 'keys';
+    const sealed = isSecret(document.key);
     return { hash, body: sealed ? vault.seal(documentPurpose(hash), document.body) : document.body, sealed };
   });
   for (const batch of batches(rows)) await tx.insert(configDocuments).values(batch).onConflictDoNothing();

@@ -13,7 +13,7 @@ import {
   type PrincipalRow,
   principals,
 } from '../identity/identity.tables.ts';
-import { policies } from '../inspection/inspection.tables.ts';
+import { policies, webhooks } from '../inspection/inspection.tables.ts';
 import { readOAuthSettings } from '../oauth/settings.service.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
 import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
@@ -105,7 +105,7 @@ function accessFingerprint(nowMs: number): SQL {
   return sql`
     select concat_ws('/',
       (select ${fingerprintOf(sql`row(id, name)::text`)} from groups where deleted_at is null),
-      (select ${fingerprintOf(sql`row(id, position, mode, match, rules, inspected_length_max, on_too_large)::text`)}
+      (select ${fingerprintOf(sql`row(id, position, mode, match, rules, inspected_length_max, on_too_large, webhook_ids, webhook_budget_ms)::text`)}
         from policies where deleted_at is null),
       (select ${fingerprintOf(grantContent)}
         from grants g
@@ -197,13 +197,14 @@ export async function readConfiguration(
 
 async function readFleet(
   tx: Reader,
-): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys' | 'stepUp'>> {
+): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys' | 'stepUp' | 'webhooks'>> {
   const limits = await tx.select().from(settings).where(eq(settings.key, limitsSetting));
   return {
     limits: limits[0]?.value ?? null,
     sealingKeys: await tx.select().from(sealingKeys),
     signingKeys: await tx.select().from(oauthSigningKeys),
     stepUp: (await readOAuthSettings(tx)).stepUp,
+    webhooks: await tx.select().from(webhooks).where(isNull(webhooks.deletedAt)),
   };
 }
 

@@ -9,7 +9,10 @@ import type { PolicyRow } from './inspection.tables.ts';
 
 /** A policy as nodes receive it. Equal rows give equal entries. */
 export function policyEntry(
-  row: Pick<PolicyRow, 'id' | 'match' | 'rules' | 'inspectedLengthMax' | 'onTooLarge'>,
+  row: Pick<
+    PolicyRow,
+    'id' | 'match' | 'rules' | 'inspectedLengthMax' | 'onTooLarge' | 'webhookIds' | 'webhookBudgetMs'
+  >,
   mode: PolicyEntry['mode'],
 ): PolicyEntry {
   const { match, rules } = row;
@@ -29,6 +32,8 @@ export function policyEntry(
     rules: [...rules],
     inspectedLengthMax: row.inspectedLengthMax,
     onTooLarge: row.onTooLarge,
+    ...(row.webhookIds.length === 0 ? {} : { webhookIds: [...row.webhookIds] }),
+    ...(row.webhookBudgetMs === null ? {} : { webhookBudgetMs: row.webhookBudgetMs }),
   };
 }
 
@@ -48,8 +53,9 @@ export function compilePolicyRow(row: PolicyRow): CompiledPolicyRow | undefined 
   const problems = parsed.success
     ? policyProblems(parsed.data)
     : parsed.error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
-  if (parsed.success && problems.length === 0 && parsed.data.rules.length > 0) return { entry: parsed.data, problems };
-  const found = problems.length > 0 ? problems : [{ path: 'rules', message: 'has none' }];
+  const looks = parsed.success && parsed.data.rules.length + (parsed.data.webhookIds ?? []).length > 0;
+  if (looks && problems.length === 0) return { entry: parsed.data, problems };
+  const found = problems.length > 0 ? problems : [{ path: 'rules', message: 'has none, and no webhooks' }];
   const match = policyEntrySchema.shape.match.safeParse(row.match);
   const isReadable = match.success && policyProblems({ match: match.data, rules: [] }).length === 0;
   const entry: PolicyEntry = {

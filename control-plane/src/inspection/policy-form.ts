@@ -15,6 +15,8 @@ import {
   policyProblems,
   policyRulesMax,
   type ToolRisk,
+  webhookBudgetMsMax,
+  webhooksPerPolicyMax,
 } from '@sallyport/schema';
 import { descriptionLengthMax, nameLengthMax, type Violations } from '../database/violations.ts';
 import type { PolicyRow } from './inspection.tables.ts';
@@ -58,11 +60,21 @@ export interface PolicyFieldsInput {
   readonly rules?: readonly PolicyRuleInput[] | null | undefined;
   readonly inspectedLengthMax?: number | null | undefined;
   readonly onTooLarge?: PolicyRow['onTooLarge'] | null | undefined;
+  readonly webhookIds?: readonly string[] | null | undefined;
+  readonly webhookBudgetMs?: number | null | undefined;
 }
 
 export type PolicyFields = Pick<
   PolicyRow,
-  'name' | 'description' | 'position' | 'mode' | 'match' | 'inspectedLengthMax' | 'onTooLarge'
+  | 'name'
+  | 'description'
+  | 'position'
+  | 'mode'
+  | 'match'
+  | 'inspectedLengthMax'
+  | 'onTooLarge'
+  | 'webhookIds'
+  | 'webhookBudgetMs'
 > & { readonly rules: readonly SaidRule[] };
 type SaidRule = Omit<PolicyEntry['rules'][number], 'action'> & { readonly action: SayableAction };
 
@@ -73,6 +85,8 @@ export const newPolicy: Omit<PolicyFields, 'name' | 'rules'> = {
   match: policyMatchDefaults,
   inspectedLengthMax: inspectedLengthDefault,
   onTooLarge: 'block',
+  webhookIds: [],
+  webhookBudgetMs: null,
 };
 
 /** The fields after `input` was said over `before`; match and rules are said as a whole. */
@@ -86,6 +100,8 @@ export function fieldsOf(input: PolicyFieldsInput, before: PolicyFields): Policy
     rules: input.rules ? input.rules.map(ruleOf) : before.rules,
     inspectedLengthMax: input.inspectedLengthMax ?? before.inspectedLengthMax,
     onTooLarge: input.onTooLarge ?? before.onTooLarge,
+    webhookIds: input.webhookIds?.map((id) => id.toLowerCase()) ?? before.webhookIds,
+    webhookBudgetMs: input.webhookBudgetMs === undefined ? before.webhookBudgetMs : input.webhookBudgetMs,
   };
 }
 
@@ -131,7 +147,8 @@ export function checkFields(
     }
   }
   checkLabels(found, `${path}.match.serverLabels`, labels ?? []);
-  checkRules(found, `${path}.rules`, rules);
+  checkRules(found, `${path}.rules`, fields);
+  checkWebhooks(found, path, fields);
   const acting = rules.filter((rule): rule is PolicyEntry['rules'][number] => rule.action !== 'requireApproval');
   if (acting.length !== rules.length || rules.length > policyRulesMax) return;
   for (const { path: part, message } of policyProblems({ match, rules: acting })) {
@@ -152,8 +169,20 @@ function checkLabels(found: Violations, path: string, labels: NonNullable<Policy
   }
 }
 
-function checkRules(found: Violations, path: string, rules: readonly SaidRule[]): void {
-  if (rules.length === 0) found.add(path, 'must say what to do about at least one detector');
+function checkWebhooks(found: Violations, path: string, { webhookIds, webhookBudgetMs }: PolicyFields): void {
+  if (webhookIds.length > webhooksPerPolicyMax) {
+    found.add(`${path}.webhookIds`, `must have at most ${webhooksPerPolicyMax} webhooks`);
+  }
+  for (const [index, id] of webhookIds.entries()) {
+    if (webhookIds.indexOf(id) < index) found.add(`${path}.webhookIds[${index}]`, 'is given twice');
+  }
+  if (webhookBudgetMs !== null) between(found, `${path}.webhookBudgetMs`, webhookBudgetMs, 1, webhookBudgetMsMax);
+}
+
+function checkRules(found: Violations, path: string, { rules, webhookIds }: PolicyFields): void {
+  if (rules.length + webhookIds.length === 0) {
+    found.add(path, 'must say what to do about at least one detector, or webhookIds whom to ask');
+  }
   if (rules.length > policyRulesMax) found.add(path, `must have at most ${policyRulesMax} rules`);
   for (const [index, { detector, action, categories }] of rules.slice(0, policyRulesMax).entries()) {
     const at = `${path}[${index}]`;

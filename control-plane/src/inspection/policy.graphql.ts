@@ -173,6 +173,9 @@ const fields = {
   rules: 'What it does; the first rule that covers a finding decides.',
   inspectedLengthMax: `Most text of one message that it looks at, in UTF-16 units; ${inspectedLengthDefault} if never given.`,
   onTooLarge: 'What becomes of a message with more text; BLOCK if never given.',
+  webhookIds: 'Webhooks that are asked about what the rules let through, in order; at most 8.',
+  webhookBudgetMs:
+    'For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.',
 } as const;
 
 @ObjectType({ description: 'What is inspected of the traffic, and what is done about what is found.' })
@@ -203,6 +206,12 @@ export class Policy {
 
   @Field(() => TooLargeOutcomeEnum, { description: fields.onTooLarge })
   onTooLarge!: PolicyRow['onTooLarge'];
+
+  @Field(() => [ID], { description: fields.webhookIds })
+  webhookIds!: string[];
+
+  @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
+  webhookBudgetMs!: number | null;
 
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
@@ -253,6 +262,12 @@ export class CreatePolicyInput extends CreateInput {
 
   @Field(() => TooLargeOutcomeEnum, { nullable: true, description: fields.onTooLarge })
   onTooLarge?: PolicyRow['onTooLarge'] | null;
+
+  @Field(() => [ID], { nullable: true, description: fields.webhookIds })
+  webhookIds?: string[] | null;
+
+  @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
+  webhookBudgetMs?: number | null;
 }
 
 @InputType({
@@ -282,6 +297,12 @@ export class UpdatePolicyInput extends ChangeInput {
 
   @Field(() => TooLargeOutcomeEnum, { nullable: true, description: fields.onTooLarge })
   onTooLarge?: PolicyRow['onTooLarge'] | null;
+
+  @Field(() => [ID], { nullable: true, description: fields.webhookIds })
+  webhookIds?: string[] | null;
+
+  @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
+  webhookBudgetMs?: number | null;
 }
 
 @InputType({ description: 'A policy to delete.' })

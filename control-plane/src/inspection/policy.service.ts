@@ -18,6 +18,7 @@ import {
   type PolicyFieldsInput,
   policyIdsMax,
 } from './policy-form.ts';
+import { webhookExists } from './webhook.service.ts';
 
 /** Most policies of one organization: a node looks at all of them once for each server. */
 const policiesMax = 200;
@@ -142,6 +143,9 @@ export class PolicyService {
   /** Everything wrong with what is said, at once; also for a draft that is only tried. */
   async check(reader: Reader, found: Violations, input: PolicyFieldsInput, fields: PolicyFields): Promise<void> {
     checkFields(found, 'input', fields, input.match?.serverLabels);
+    for (const [index, id] of (input.webhookIds ?? []).entries()) {
+      if (!(await webhookExists(reader, id))) found.add(`input.webhookIds[${index}]`, 'there is no such webhook');
+    }
     // What was right when it was said may be gone by now; that is no fault of another change.
     if (!input.match) return;
     const { serverIds, principalIds, groupIds } = fields.match;

@@ -1,21 +1,16 @@
-import type {
-  FindingSeverity,
-  PolicyAction,
-  PolicyDirection,
-  PolicyEntry,
-  PolicyMode,
-  Verdict,
-} from '@sallyport/schema';
+import type { FindingSeverity, PolicyDirection, PolicyEntry, PolicyMode, Verdict } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
 import { FindingSeverityEnum } from '../catalog/definition-body.graphql.ts';
 import { graphqlEnum, Json } from '../graphql-connection.ts';
 import { PolicyDirectionEnum, PolicyModeEnum, PolicyRuleInput, TooLargeOutcomeEnum } from './policy.graphql.ts';
 
-export const VerdictDecisionEnum = graphqlEnum<PolicyAction | 'allow'>('VerdictDecision', 'What came of a look.', {
+export const VerdictDecisionEnum = graphqlEnum<Verdict['decision']>('VerdictDecision', 'What came of a look.', {
   block: 'The message did not go on.',
   redact: 'What was found was replaced.',
   label: 'The message went on with a label.',
   allow: 'The message went on although nobody looked at it.',
+  pass: 'A webhook let the message go on as it was.',
+  modify: 'A webhook changed the message.',
 });
 
 @ObjectType({ description: 'Where in a message something was found.' })
@@ -48,11 +43,14 @@ export class InspectionVerdict {
   @Field(() => String, {
     description:
       'hiddenText, secret, personalData, injection or link; size and failure where there was no look; upstreamRequest for ' +
-      'what a server asked.',
+      'what a server asked; webhook where somebody outside was asked.',
   })
   detector!: Verdict['detector'];
 
-  @Field(() => String, { description: 'Version of the detectors.' })
+  @Field(() => ID, { nullable: true, description: 'The webhook that was asked; null where none was.' })
+  webhookId?: string | null;
+
+  @Field(() => String, { description: 'Version of the detectors, or revision of the webhook.' })
   version!: string;
 
   @Field(() => VerdictDecisionEnum, { description: 'What came of it; in shadow, what would have come of it.' })
@@ -70,7 +68,7 @@ export class InspectionVerdict {
   @Field(() => [VerdictPlace], { description: 'Where, of the first 16.' })
   places!: VerdictPlace[];
 
-  @Field(() => Float, { description: 'Milliseconds that the detector took, for all policies together.' })
+  @Field(() => Float, { description: 'Milliseconds that the detector or the webhook took, for all policies together.' })
   durationMs!: number;
 }
 

@@ -1,5 +1,6 @@
 import type { InspectionResult } from '@sallyport/schema';
-import { parseMessage } from '../mcp/envelope.ts';
+import { mirroredHeaders } from '../bridge/translate.ts';
+import { type Message, parseMessage } from '../mcp/envelope.ts';
 import { isMirroredParam, mirroredHeader, mirroredValue } from '../mcp/headers.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Admitted, Authorized, Inspected } from './exchange.ts';
@@ -43,7 +44,23 @@ function afterInspection(
   const body = result.changed === null ? received.body : Buffer.from(result.changed);
   const headers = new Map(received.request.headers);
   for (const [name, value] of result.headers) headers.set(name, mirroredHeader(value));
+  const message = parseMessage(body);
+  remirror(authorized, message, headers);
   const request = { ...received.request, headers };
-  const changed = { ...received, body, message: parseMessage(body), request };
+  const changed = { ...received, body, message, request };
   return { authorized: reauthorize({ ...authorized, routed: { ...routed, received: changed } }, routed.runtime), body };
+}
+
+/** Arguments that a webhook changed say in headers what they say in the body; one that is gone says nothing. */
+function remirror({ target, routed }: Authorized, message: Message, headers: Map<string, string>): void {
+  const maps = target?.kind === 'tool' ? routed.server.definitions.get('tool', target.name)?.paramHeaders : undefined;
+  if (maps === undefined || message.method === null || ![...headers.keys()].some(isMirroredParam)) return;
+  const pairs = mirroredHeaders(message.method, message.params, maps.flat());
+  const now = new Map<string, string>();
+  for (let at = 0; at < pairs.length; at += 2) now.set(pairs[at] ?? '', pairs[at + 1] ?? '');
+  for (const name of [...headers.keys()].filter(isMirroredParam)) {
+    const value = now.get(name);
+    if (value !== undefined) headers.set(name, value);
+    else if (maps.flat().some((header) => `mcp-param-${header.name.toLowerCase()}` === name)) headers.delete(name);
+  }
 }

@@ -2,14 +2,19 @@ import { isUtf8 } from 'node:buffer';
 import {
   AppError,
   type CompiledPolicy,
+  compilePolicy,
+  type Detect,
   type DetectionInput,
   type DetectionResult,
   type DetectorName,
   findInTexts,
+  type Inspection,
   inspectMessage,
   type InspectionResult,
   matchingPolicies,
   type PolicyDirection,
+  policyMatchDefaults,
+  inspectedLengthMax,
   type Verdict,
   verdictPlacesMax,
   verdictsMax,
@@ -17,6 +22,7 @@ import {
 import type { Log } from '@sallyport/schema/platform';
 import type { InspectedServer } from '../telemetry/inspection-metrics.ts';
 import type { Authorized, Exchange } from './exchange.ts';
+import { asksWebhooks, isWebhookFailure, webhookBudgetMs, type WebhookChain } from './webhook-chain.ts';
 
 /** More text than this is looked at in a thread, in UTF-16 units: the event loop would be kept from others. */
 const inlineLengthMax = 16_384;
@@ -28,9 +34,25 @@ export interface InspectorOptions {
     inspected(server: InspectedServer, detector: DetectorName, durationMs: number): void;
     judged(server: InspectedServer, verdict: Verdict): void;
   };
+  readonly webhooks: Pick<WebhookChain, 'mutate' | 'validate'>;
   readonly monotonic: () => number;
   readonly log: Pick<Log, 'warn'>;
 }
+
+/** Takes out what no webhook is to see unless it may see everything. */
+const redacting = compilePolicy({
+  id: 'redact',
+  mode: 'enforce',
+  match: policyMatchDefaults,
+  rules: (['secret', 'personalData'] as const).map((detector) => ({
+    detector,
+    action: 'redact',
+    severityMin: null,
+    categories: [],
+  })),
+  inspectedLengthMax,
+  onTooLarge: 'block',
+});
 
 /** A message that is looked at, and what of its stream came before. */
 export interface InspectedMessage {
@@ -67,12 +89,52 @@ export class Inspector {
     const { exchange } = authorized.routed.received;
     const message = isUtf8(bytes) ? bytes.toString('utf8') : null;
     const kind = authorized.rule?.list === undefined ? ('content' as const) : ('definition' as const);
-    const result = inspectMessage({ policies, direction, message, headers, kind, carried }, (input) =>
-      this.#detect(input, authorized.routed.server.document),
-    );
+    const inspection = { policies, direction, message, headers, kind, carried };
+    const result = inspectMessage(inspection, this.#detectFor(authorized));
+    if (asksWebhooks(policies)) return this.#withWebhooks(authorized, inspection, result);
     return result instanceof Promise
       ? result.then((late) => this.#noted(exchange, late))
       : this.#noted(exchange, result);
+  }
+
+  /**
+   * Asks webhooks about what detectors let through. What a webhook made of it is looked at again, and those that change
+   * nothing are asked last: they see what goes on.
+   */
+  async #withWebhooks(
+    authorized: Authorized,
+    inspection: Inspection,
+    looked: InspectionResult | Promise<InspectionResult>,
+  ): Promise<InspectionResult> {
+    const { webhooks, monotonic } = this.#options;
+    const { exchange } = authorized.routed.received;
+    const { policies, direction } = inspection;
+    const until = monotonic() + webhookBudgetMs(policies);
+    const first = this.#noted(exchange, await looked);
+    const message = first.changed ?? inspection.message;
+    if (first.isBlocked || message === null) return first;
+    const asked = { authorized, direction, policies, redact: (text: string) => this.#redact(text, authorized), until };
+    const mutated = await webhooks.mutate({ ...asked, message });
+    this.#noteAll(exchange, mutated.verdicts);
+    if (mutated.isBlocked) return { ...first, isBlocked: true, verdicts: mutated.verdicts };
+    let last = first;
+    if (mutated.message !== message) {
+      const again = await inspectMessage({ ...inspection, message: mutated.message, headers: [] }, this.#detectFor(authorized));
+      this.#noteAll(exchange, again.verdicts);
+      const labels = [...new Set([...first.labels, ...again.labels])];
+      last = { ...again, changed: again.changed ?? mutated.message, headers: first.headers, labels };
+      if (last.isBlocked) return last;
+    }
+    const validated = await webhooks.validate({ ...asked, message: last.changed ?? message });
+    this.#noteAll(exchange, validated.verdicts);
+    return validated.isBlocked ? { ...last, isBlocked: true, verdicts: validated.verdicts } : last;
+  }
+
+  /** For webhooks that may not see secrets and personal data; null where they cannot be taken out. */
+  async #redact(message: string, authorized: Authorized): Promise<string | null> {
+    const inspection = { policies: [redacting], direction: 'request' as const, message, headers: [], carried: '' };
+    const result = await inspectMessage({ ...inspection, kind: 'content' }, this.#detectFor(authorized));
+    return result.isBlocked ? null : (result.changed ?? message);
   }
 
   /** Notes what was decided about an exchange apart from policies. */
@@ -83,8 +145,17 @@ export class Inspector {
   }
 
   #noted(exchange: Exchange, result: InspectionResult): InspectionResult {
-    for (const verdict of result.verdicts) this.note(exchange, verdict);
+    this.#noteAll(exchange, result.verdicts);
     return result;
+  }
+
+  #noteAll(exchange: Exchange, verdicts: readonly Verdict[]): void {
+    for (const verdict of verdicts) this.note(exchange, verdict);
+  }
+
+  #detectFor({ routed }: Authorized): Detect {
+    const { document } = routed.server;
+    return (input) => this.#detect(input, document);
   }
 
   #detect(input: DetectionInput, server: InspectedServer): DetectionResult | Promise<DetectionResult> {
@@ -123,7 +194,7 @@ function withVerdict(verdicts: readonly Verdict[], verdict: Verdict): readonly V
 }
 
 function isOfOneKind(one: Verdict, other: Verdict): boolean {
-  return (['policyId', 'mode', 'direction', 'detector', 'decision', 'reason'] as const).every(
+  return (['policyId', 'mode', 'direction', 'detector', 'webhookId', 'decision', 'reason'] as const).every(
     (member) => one[member] === other[member],
   );
 }
@@ -131,7 +202,8 @@ function isOfOneKind(one: Verdict, other: Verdict): boolean {
 /** What the sender of a blocked message is told: which detector, never what it found. */
 export function blockedError({ verdicts }: InspectionResult): AppError {
   const blocking = verdicts.filter(({ decision, mode }) => decision === 'block' && mode === 'enforce');
-  if (blocking.some(({ detector }) => detector === 'failure')) return new AppError('INSPECTION_FAILED');
+  if (blocking.some((verdict) => verdict.detector === 'failure' || isWebhookFailure(verdict)))
+    return new AppError('INSPECTION_FAILED');
   const detectors = [...new Set(blocking.map(({ detector }) => detector))].sort();
   return new AppError('BLOCKED_BY_POLICY', { data: { detectors } });
 }

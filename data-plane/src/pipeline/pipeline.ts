@@ -23,6 +23,7 @@ import { HttpSseClients, opensHttpSse, postedWith } from './http-sse-clients.ts'
 import { inspectRequest, type InspectRequestContext } from './inspect-request.ts';
 import { inspectResponse } from './inspect-response.ts';
 import { Inspector, type InspectorOptions } from './inspector.ts';
+import { WebhookChain, type WebhookChainOptions } from './webhook-chain.ts';
 import { OpenStreams } from './open-streams.ts';
 import type { PeerHandlers, PeerLink } from './peer-link.ts';
 import { holderOf, relayedRequest, relayExchange } from './relay-exchange.ts';
@@ -35,8 +36,10 @@ import { route } from './route.ts';
 export interface PipelineOptions {
   readonly runtimes: RuntimeSource;
   readonly audit: RecordContext['audit'];
-  readonly metrics: RecordContext['metrics'] & InspectorOptions['metrics'];
+  readonly metrics: RecordContext['metrics'] & InspectorOptions['metrics'] & WebhookChainOptions['metrics'];
   readonly detectorPool: InspectorOptions['pool'];
+  readonly webhookSender: WebhookChainOptions['sender'];
+  readonly inputSchemas: { readonly fits: WebhookChainOptions['fits'] };
   readonly connections: Connections;
   readonly credentials: UpstreamCredentials;
   readonly peers: PeerLink;
@@ -73,11 +76,16 @@ export class Pipeline {
     this.#options = options;
     this.#receiving = { ...options.receive, tokens: this.#tokens, now: () => options.runtimes.now() };
     this.#authorizing = { decisions: options.decisions, runtimes: options.runtimes };
-    const inspector = new Inspector({
-      ...options,
-      pool: options.detectorPool,
-      monotonic: () => options.clock.monotonic(),
+    const monotonic = (): number => options.clock.monotonic();
+    const webhooks = new WebhookChain({
+      nodeId: options.peers.nodeId,
+      sender: options.webhookSender,
+      fits: (schemas, values) => options.inputSchemas.fits(schemas, values),
+      metrics: options.metrics,
+      now: () => options.runtimes.now(),
+      monotonic,
     });
+    const inspector = new Inspector({ ...options, pool: options.detectorPool, webhooks, monotonic });
     this.#inspecting = { inspector, reauthorize: this.#reauthorize };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });

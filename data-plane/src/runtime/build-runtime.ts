@@ -24,6 +24,7 @@ import {
   principalShard,
   type PrincipalsDocument,
   selectorMatches,
+  type WebhookEntry,
   ServerDefinitions,
   type ServerDocument,
   sha256,
@@ -72,6 +73,10 @@ interface PoliciesPart {
   readonly kind: 'policies';
   readonly policies: PolicySet;
 }
+interface WebhooksPart {
+  readonly kind: 'webhooks';
+  readonly webhooks: ReadonlyMap<string, WebhookEntry>;
+}
 interface KeysPart {
   readonly kind: 'keys';
   readonly sealing: Runtime['sealing'];
@@ -86,6 +91,7 @@ type Part = (
   | KeysPart
   | OAuthPart
   | PoliciesPart
+  | WebhooksPart
 ) & {
   readonly hash: string;
 };
@@ -148,6 +154,7 @@ export function buildRuntime(
   const groups = parts.get('groups');
   const oauth = parts.get('oauth');
   const policies = parts.get('policies');
+  const webhooks = parts.get('webhooks');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
   const servers = indexServers(parts, previous, problems);
@@ -163,6 +170,7 @@ export function buildRuntime(
     groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
     policies: policies?.kind === 'policies' ? policies.policies : noPolicies,
+    webhooks: webhooks?.kind === 'webhooks' ? webhooks.webhooks : new Map(),
     oauth: oauth?.kind === 'oauth' ? oauth.oauth : undefined,
     sealing: keys.sealing,
   };
@@ -245,6 +253,8 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
       return compileOAuth(key, hash, document, problems);
     case 'policies':
       return compilePolicies(key, hash, document, problems);
+    case 'webhooks':
+      return { kind: 'webhooks', hash, webhooks: new Map(document.webhooks.map((webhook) => [webhook.id, webhook])) };
     case 'keys':
       return compileKeys(key, hash, document, problems);
     default:

@@ -9,6 +9,7 @@ import type {
   PrincipalRecord,
   ServerDefinitions,
   ServerDocument,
+  WebhookEntry,
 } from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
 
@@ -55,6 +56,8 @@ export interface Runtime {
   readonly limits: LimitsDocument;
   /** What is inspected; the same object while nothing of it changes. */
   readonly policies: PolicySet;
+  /** By id, those that are off too. */
+  readonly webhooks: ReadonlyMap<string, WebhookEntry>;
   /** Undefined where nobody issues access tokens; the same object while nothing of it changes. */
   readonly oauth: OAuthRuntime | undefined;
   readonly sealing: { readonly seal: SealingKey; readonly open: ReadonlyMap<string, SealingKey> };

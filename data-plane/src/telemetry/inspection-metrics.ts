@@ -1,4 +1,4 @@
-import type { DetectorName, InspectionRow, Verdict } from '@sallyport/schema';
+import type { DetectorName, InspectionRow, Verdict, WebhookFailure } from '@sallyport/schema';
 import { Counter, Histogram, type Registry } from 'prom-client';
 
 const milliseconds = 0.001;
@@ -15,6 +15,7 @@ export interface InspectedServer {
 export class InspectionMetrics {
   readonly #verdicts: Counter<'server' | 'direction' | 'detector' | 'decision' | 'mode'>;
   readonly #duration: Histogram<'detector'>;
+  readonly #webhooks: Histogram<'webhook' | 'failure'>;
   #rows = new Map<string, InspectionRow>();
 
   constructor(registry: Registry) {
@@ -32,6 +33,17 @@ export class InspectionMetrics {
       buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
       registers,
     });
+    this.#webhooks = new Histogram({
+      name: 'sallyport_webhook_duration_seconds',
+      help: 'Time that a webhook took for one message, by its id and why there was no verdict; empty where there was one.',
+      labelNames: ['webhook', 'failure'],
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
+      registers,
+    });
+  }
+
+  asked(webhook: string, durationMs: number, failure: WebhookFailure | null): void {
+    this.#webhooks.observe({ webhook, failure: failure ?? '' }, durationMs * milliseconds);
   }
 
   inspected({ id, slug }: InspectedServer, detector: DetectorName, durationMs: number): void {

@@ -8,6 +8,7 @@ import {
   metricsTargetCharactersMax,
   Sketch,
   type Verdict,
+  type WebhookFailure,
 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
@@ -101,6 +102,11 @@ export class Metrics {
   /** A detector looked at a message, in so many milliseconds. */
   inspected(server: InspectedServer, detector: DetectorName, durationMs: number): void {
     this.#inspection.inspected(server, detector, durationMs);
+  }
+
+  /** A webhook was asked. */
+  asked(webhookId: string, durationMs: number, failure: WebhookFailure | null): void {
+    this.#inspection.asked(webhookId, durationMs, failure);
   }
 
   judged(server: InspectedServer, verdict: Verdict): void {

@@ -38,7 +38,7 @@ export type Detect = (input: DetectionInput) => DetectionResult | Promise<Detect
  * that the policy sets for what is too large; a detector that fails blocks. Answers at once where `detect` does.
  */
 export function inspectMessage(inspection: Inspection, detect: Detect): InspectionResult | Promise<InspectionResult> {
-  const unruled = inspection.policies.filter(({ entry }) => entry.rules.length === 0);
+  const unruled = inspection.policies.filter(({ entry }) => entry.rules.length === 0 && entry.webhookIds === undefined);
   const closed = failed(inspection, unruled, [], 'noRules');
   if (closed.isBlocked) return closed;
   const { message } = inspection;

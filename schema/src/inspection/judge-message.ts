@@ -18,11 +18,13 @@ export const verdictSchema = z.strictObject({
   mode: z.enum(['enforce', 'shadow']),
   direction: z.enum(policyDirections),
   /** A detector of ours; `size` and `failure` where there was no look at it; `upstreamRequest` for what servers ask. */
-  detector: z.enum([...detectorNames, 'size', 'failure', 'upstreamRequest']),
-  /** Of the detectors. */
+  detector: z.enum([...detectorNames, 'size', 'failure', 'upstreamRequest', 'webhook']),
+  /** Who was asked; absent unless a webhook was. */
+  webhookId: z.string().optional(),
+  /** Of the detectors, or the revision of the webhook. */
   version: z.string(),
-  /** `allow`: it went on though nobody looked at it. */
-  decision: z.enum([...policyActions, 'allow']),
+  /** `allow`: it went on though nobody looked at it. `pass`, `modify`: a webhook let it go on, as it was or changed. */
+  decision: z.enum([...policyActions, 'allow', 'pass', 'modify']),
   /** Kind of what was found, such as `githubToken`; or why. */
   reason: z.string(),
   severity: z.enum(findingSeverities).nullable(),

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { detectorNames, findingSeverities } from '../detectors/finding.ts';
 import { globProblem } from '../glob.ts';
+import { webhookBudgetMsMax, webhooksPerPolicyMax } from './webhook.ts';
 
 /** `enforce`: acts. `shadow`: only the record tells what it would have done. What is `off` does not reach nodes. */
 export const policyModes = ['enforce', 'shadow', 'off'] as const;
@@ -69,8 +70,12 @@ export const policyEntrySchema = z.strictObject({
   id,
   mode: z.enum(['enforce', 'shadow']),
   match: policyMatch,
-  /** The first that covers a finding decides it. Without any, nothing that the policy is about passes. */
+  /** The first that covers a finding decides it. Without any, and no webhooks, nothing that the policy is about passes. */
   rules: z.array(policyRule).max(policyRulesMax),
+  /** Who is asked about what the rules let through, in order; absent for nobody. */
+  webhookIds: z.array(id).min(1).max(webhooksPerPolicyMax).optional(),
+  /** For all of them together, milliseconds; absent for the default. */
+  webhookBudgetMs: z.number().int().positive().max(webhookBudgetMsMax).optional(),
   inspectedLengthMax: z.number().int().min(inspectedLengthMin).max(inspectedLengthMax),
   onTooLarge: z.enum(tooLargeOutcomes),
 });

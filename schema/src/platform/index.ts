@@ -10,4 +10,6 @@ export * from './log.ts';
 export * from './operations.ts';
 export * from './queues.ts';
 export * from './sealing.ts';
+export * from './webhook-sender.ts';
+export * from './webhook-signing.ts';
 export * from './worker.ts';

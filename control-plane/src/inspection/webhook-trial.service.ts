@@ -1,0 +1,98 @@
+import { randomUUID } from 'node:crypto';
+import {
+  AppError,
+  readVerdict,
+  sha256,
+  webhookContract,
+  type WebhookEvent,
+  type WebhookFailure,
+  webhookTypes,
+  type WebhookVerdict,
+} from '@sallyport/schema';
+import type { WebhookSender } from '@sallyport/schema/platform';
+import type { Context } from '../context.ts';
+import type { FleetVault } from '../fleet/fleet-keys.ts';
+import { assertRevision } from '../database/mutation.ts';
+import { compileWebhookRow, signingKeyPurpose } from './webhook-entry.ts';
+import type { WebhookService } from './webhook.service.ts';
+
+const samples = {
+  request: { jsonrpc: '2.0', id: 1, method: 'tools/call', params: { name: 'sample', arguments: { text: 'a sample' } } },
+  response: { jsonrpc: '2.0', id: 1, result: { content: [{ type: 'text', text: 'a sample' }] } },
+  definition: { name: 'sample', description: 'A sample.', inputSchema: { type: 'object' } },
+  auditBatch: { events: [] },
+} as const satisfies Record<WebhookEvent, object>;
+
+export interface TestWebhook {
+  readonly id: string;
+  readonly dryRun?: boolean | null | undefined;
+  readonly expectedRevision?: number | null | undefined;
+  readonly event?: WebhookEvent | null | undefined;
+}
+
+/** What came of a sample; nothing of it reaches a client, and no breaker counts it. */
+export interface WebhookTrial {
+  readonly event: WebhookEvent;
+  readonly sent: string;
+  readonly failure: WebhookFailure | null;
+  readonly status: number | null;
+  readonly decision: WebhookVerdict['decision'] | null;
+  readonly reasonCode: string | null;
+  readonly durationMs: number;
+}
+
+/** Sends samples to webhooks, as a node would and in its form. */
+export class WebhookTrialService {
+  private readonly webhooks: WebhookService;
+  private readonly vault: Pick<FleetVault, 'open'>;
+  private readonly newSender: () => WebhookSender;
+
+  constructor(webhooks: WebhookService, vault: Pick<FleetVault, 'open'>, newSender: () => WebhookSender) {
+    this.webhooks = webhooks;
+    this.vault = vault;
+    this.newSender = newSender;
+  }
+
+  /** Whatever its mode: to be tried before it is in force. */
+  async test(ctx: Context, input: TestWebhook): Promise<WebhookTrial> {
+    ctx.authorize('policy:write');
+    const row = await this.webhooks.get(ctx, input.id);
+    assertRevision(row, input.expectedRevision);
+    const open = (id: string, key: { readonly id: string; readonly sealed: string }): string | undefined =>
+      this.vault.open(signingKeyPurpose(id, key.id), key.sealed);
+    const { entry } = compileWebhookRow({ ...row, mode: 'enforce' }, open);
+    if (entry === undefined)
+      throw new AppError('CONFIG_INVALID', { internal: `webhook ${row.id} cannot be published` });
+    const event = input.event ?? entry.events[0] ?? 'request';
+    const message = JSON.stringify(samples[event]);
+    const id = `msg_${randomUUID()}`;
+    const digest = `sha-256:${sha256(message)}`;
+    const sent = JSON.stringify({
+      type: webhookTypes[event],
+      contract: webhookContract,
+      timestamp: new Date(ctx.clock.now()).toISOString(),
+      data: { mode: 'shadow', isSample: true, deadlineMs: entry.deadlineMs, digest, message: samples[event] },
+    });
+    const nothing = { event, sent, failure: null, status: null, decision: null, reasonCode: null, durationMs: 0 };
+    if (input.dryRun === true) return nothing;
+    await this.webhooks.noteTrial(ctx, row, event);
+    let verdict: WebhookVerdict | undefined;
+    const check = (body: Buffer): WebhookFailure | undefined => {
+      // Batches of audit events are taken, not judged.
+      if (event === 'auditBatch') return undefined;
+      const read = readVerdict(body, { id, digest });
+      if (typeof read === 'string') return read;
+      verdict = read;
+      return undefined;
+    };
+    const answer = await this.newSender().send(entry, { id, body: Buffer.from(sent) }, check);
+    return {
+      ...nothing,
+      failure: answer.failure,
+      status: answer.status,
+      decision: verdict?.decision ?? null,
+      reasonCode: verdict?.reasonCode ?? null,
+      durationMs: answer.durationMs,
+    };
+  }
+}
