@@ -296,7 +296,7 @@ function inspecting({ detectorPool }: TestConfiguration) {
   const own = new DetectorPool({ threadsMax: 1 });
   const detected: string[] = [];
   const inspected = (_server: unknown, detector: string): void => void detected.push(detector);
-  const metrics = { inspected, judged: () => undefined };
+  const metrics = { inspected, judged: () => undefined, asked: () => undefined };
   return { detected, metrics, pool: detectorPool ?? own, close: () => own.close() };
 }
 
@@ -318,6 +318,7 @@ function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestC
   const isWire = httpEngine === 'wire';
   const pools = isWire ? new UpstreamPools({ egress, connectionsPerOriginMax, clock: systemClock }) : undefined;
   return {
+    egress,
     connections: new Connections(pools ?? egress),
     Listening: isWire ? WireListener : Listener,
     close: async (): Promise<void> => {
@@ -363,7 +364,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     metrics: { exchangeClosed: () => undefined, ...inspected.metrics },
     detectorPool: inspected.pool,
     connections: edges.connections,
-    webhookSender: new WebhookSender({ egress, now: () => store.now() }),
+    webhookSender: new WebhookSender({ egress: edges.egress, now: () => store.now() }),
     inputSchemas: new InputSchemas(),
     peers,
     ...observed,

@@ -407,10 +407,7 @@ describe('a change', () => {
   test('is looked at by detectors and by the webhooks that change nothing, which see what goes on', async () => {
     const seen: string[] = [];
     const rules: PolicyEntry['rules'] = [{ detector: 'secret', action: 'redact', severityMin: null, categories: [] }];
-    use(
-      [changing(), hook({ id: 'second', events: ['request'] })],
-      asking({ rules, webhookIds: ['second', 'hook'] }),
-    );
+    use([changing(), hook({ id: 'second', events: ['request'] })], asking({ rules, webhookIds: ['second', 'hook'] }));
     receiver.answer((delivery, response) => {
       const { note } = (delivery.event.data['message'] as ReturnType<typeof received>).params.arguments as {
         note: string;

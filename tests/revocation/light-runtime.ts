@@ -81,7 +81,14 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
 /** Nothing is counted, and nothing long inspected. */
 const uncounted = {
   detectorPool: { detect: () => Promise.reject(new Error('nothing is inspected here')) },
-  metrics: { exchangeClosed: () => undefined, inspected: () => undefined, judged: () => undefined },
+  webhookSender: { send: () => Promise.reject(new Error('nobody is asked here')) },
+  inputSchemas: { fits: () => false },
+  metrics: {
+    exchangeClosed: () => undefined,
+    inspected: () => undefined,
+    judged: () => undefined,
+    asked: () => undefined,
+  },
 };
 
 /** What is observed of upstreams, and told to nobody. */
@@ -119,8 +126,6 @@ export function startLightRuntime(options: {
     runtimes: store,
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     ...uncounted,
-    webhookSender: { send: () => Promise.reject(new Error('nobody is asked here')) },
-    inputSchemas: { fits: () => false },
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
     credentials: new UpstreamCredentials({ lend: (need) => sync.lend(need), now: () => store.now() }),
     peers: loneNode('node-1'),

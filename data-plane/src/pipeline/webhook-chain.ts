@@ -244,7 +244,9 @@ function verdictOf(
     durationMs,
   };
   if (typeof answered === 'string') {
-    const decision = webhook?.failMode === 'open' ? ('allow' as const) : ('block' as const);
+    // To fail open is said of receivers; without keys nobody was even asked.
+    const mayPass = webhook?.failMode === 'open' && answered !== 'noSigningKey';
+    const decision = mayPass ? ('allow' as const) : ('block' as const);
     return { ...common, decision, reason: answered };
   }
   const { verdict } = answered;
