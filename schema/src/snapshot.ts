@@ -13,12 +13,12 @@ import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 9;
+export const snapshotFormat = 10;
 /**
- * What a node of this build reads: 8 has no policies and nothing that servers may ask of clients, 7 knows no credentials
- * of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
+ * What a node of this build reads: 9 has no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
+ * no credentials of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 8, 7, 6, 5, 4];
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 9, 8, 7, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;

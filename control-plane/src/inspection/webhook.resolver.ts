@@ -94,6 +94,6 @@ export class WebhookResolver {
 
   @FieldResolver(() => [WebhookSigningKey], { description: 'The keys that sign what is sent, the newest first.' })
   signingKeys(@Root() { signingKeys }: WebhookRow): WebhookSigningKey[] {
-    return signingKeys.map(WebhookSigningKey.of);
+    return signingKeys.map((key) => WebhookSigningKey.of(key));
   }
 }
