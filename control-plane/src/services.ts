@@ -146,7 +146,8 @@ function inspectionServices({ database, secretKey, clock }: ServicesOptions, egr
   const policies = new PolicyService(database, { ...principalLookup, groupExists, serverExists });
   const vault = new FleetVault(secretKey);
   const webhooks = new WebhookService({ database, vault, egress });
-  const newSender = (): WebhookSender => new WebhookSender({ egress, now: () => clock.now() });
+  const newSender = (): WebhookSender =>
+    new WebhookSender({ egress, now: () => clock.now(), monotonic: () => clock.monotonic() });
   return {
     policies,
     policyTrials: new PolicyTrialService(database, policies),

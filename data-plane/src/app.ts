@@ -234,7 +234,7 @@ function createEdges(
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     detectorPool,
-    webhookSender: new WebhookSender({ egress, now: () => store.now() }),
+    webhookSender: new WebhookSender({ egress, now: () => store.now(), monotonic: () => clock.monotonic() }),
     inputSchemas: new InputSchemas(),
     connections: new Connections(wirePools ?? egress),
     credentials,

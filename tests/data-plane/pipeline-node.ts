@@ -364,7 +364,11 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     metrics: { exchangeClosed: () => undefined, ...inspected.metrics },
     detectorPool: inspected.pool,
     connections: edges.connections,
-    webhookSender: new WebhookSender({ egress: edges.egress, now: () => store.now() }),
+    webhookSender: new WebhookSender({
+      egress: edges.egress,
+      now: () => store.now(),
+      monotonic: () => clock.monotonic(),
+    }),
     inputSchemas: new InputSchemas(),
     peers,
     ...observed,

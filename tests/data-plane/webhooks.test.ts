@@ -190,8 +190,7 @@ describe.each(failures)('a receiver that %s', (name, reason, given) => {
       receiver.answer(answer);
       const before = upstream.requests.length;
       const { json: answered } = await ask();
-      expect(passed(answered)).toBe(goesOn);
-      if (!goesOn) expect(answered).toMatchObject({ error: { code: 1024 } });
+      expect(answered).toMatchObject(goesOn ? { result: {} } : { error: { code: 1024 } });
       expect(upstream.requests.length - before).toBe(goesOn || direction === 'response' ? 1 : 0);
       expect(await verdicts()).toMatchObject([
         { detector: 'webhook', webhookId: 'hook', version: String(version), direction, decision, mode, reason },
@@ -215,8 +214,8 @@ describe('what is sent', () => {
     const headers = delivery?.headers as Record<string, string>;
     const body = delivery?.body ?? '';
     for (const key of [next, secret]) expect(new Webhook(`whsec_${key}`).verify(body, headers)).toBeTruthy();
-    expect(() => new Webhook(`whsec_${ended}`).verify(body, headers)).toThrow();
-    expect(() => new Webhook(`whsec_${secret}`).verify(`${body} `, headers)).toThrow();
+    expect(() => new Webhook(`whsec_${ended}`).verify(body, headers)).toThrow('No matching signature');
+    expect(() => new Webhook(`whsec_${secret}`).verify(`${body} `, headers)).toThrow('No matching signature');
   });
 
   test('is signed by Ed25519 where the webhook says so, to be verified by the public key', async () => {

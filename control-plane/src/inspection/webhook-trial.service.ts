@@ -1,4 +1,3 @@
-import { randomUUID } from 'node:crypto';
 import {
   AppError,
   readVerdict,
@@ -9,7 +8,7 @@ import {
   webhookTypes,
   type WebhookVerdict,
 } from '@sallyport/schema';
-import type { WebhookSender } from '@sallyport/schema/platform';
+import { uuidv7, type WebhookSender } from '@sallyport/schema/platform';
 import type { Context } from '../context.ts';
 import type { FleetVault } from '../fleet/fleet-keys.ts';
 import { assertRevision } from '../database/mutation.ts';
@@ -65,7 +64,7 @@ export class WebhookTrialService {
       throw new AppError('CONFIG_INVALID', { internal: `webhook ${row.id} cannot be published` });
     const event = input.event ?? entry.events[0] ?? 'request';
     const message = JSON.stringify(samples[event]);
-    const id = `msg_${randomUUID()}`;
+    const id = `msg_${uuidv7(ctx.clock.now())}`;
     const digest = `sha-256:${sha256(message)}`;
     const sent = JSON.stringify({
       type: webhookTypes[event],

@@ -1,4 +1,3 @@
-import { performance } from 'node:perf_hooks';
 import { AppError } from '../errors.ts';
 import { verdictBytesMax, type WebhookEntry, type WebhookFailure } from '../inspection/webhook.ts';
 import type { Egress } from './guarded-egress.ts';
@@ -29,6 +28,7 @@ export interface WebhookSenderOptions {
   readonly egress: Pick<Egress, 'pool'>;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
+  readonly monotonic: () => number;
 }
 
 /**
@@ -54,22 +54,23 @@ export class WebhookSender {
     check: (body: Buffer) => WebhookFailure | undefined,
     deadlineMs = webhook.deadlineMs,
   ): Promise<WebhookAnswer> {
-    const startedAt = performance.now();
+    const { monotonic } = this.#options;
+    const failed = failureSince(monotonic(), monotonic);
     const line = this.#line(webhook);
-    if (line.breaker.isOpen()) return failed('breakerOpen', startedAt);
+    if (line.breaker.isOpen()) return failed('breakerOpen');
     const signal = AbortSignal.timeout(Math.max(1, Math.floor(Math.min(deadlineMs, webhook.deadlineMs))));
     const refusal = await line.enter(signal);
     if (refusal !== undefined) {
       line.breaker.record(false);
-      return failed(refusal, startedAt);
+      return failed(refusal);
     }
     try {
-      let answer = await this.#attempt(webhook, event, signal, startedAt);
+      let answer = await this.#attempt(webhook, event, signal, failed);
       // A kept connection that the receiver closed meanwhile says nothing of the receiver; the id tells it is the same.
-      if (answer.failure === 'unreachable') answer = await this.#attempt(webhook, event, signal, startedAt);
+      if (answer.failure === 'unreachable') answer = await this.#attempt(webhook, event, signal, failed);
       const invalid = answer.failure === null ? check(answer.body) : undefined;
       line.breaker.record(answer.failure === null && invalid === undefined);
-      return invalid === undefined ? answer : failed(invalid, startedAt, answer.status);
+      return invalid === undefined ? answer : failed(invalid, answer.status);
     } finally {
       line.leave();
     }
@@ -79,7 +80,7 @@ export class WebhookSender {
     const known = this.#lines.get(id);
     // Whoever changed the webhook mended it, perhaps.
     if (known !== undefined && known.version === version) return known;
-    const line = new Line(version);
+    const line = new Line(version, new Breaker(this.#options.monotonic));
     this.#lines.set(id, line);
     return line;
   }
@@ -88,10 +89,10 @@ export class WebhookSender {
     webhook: Target,
     { id, body }: { readonly id: string; readonly body: Buffer },
     signal: AbortSignal,
-    startedAt: number,
+    failed: Failing,
   ): Promise<WebhookAnswer> {
     const signed = signWebhook(webhook.algorithm, webhook.signingKeys, id, this.#options.now(), body);
-    if (signed === undefined) return failed('noSigningKey', startedAt);
+    if (signed === undefined) return failed('noSigningKey');
     try {
       const url = new URL(webhook.url);
       const headers = { 'content-type': 'application/json', accept: 'application/json', ...signed };
@@ -102,25 +103,27 @@ export class WebhookSender {
       answer.body.on('error', () => undefined);
       if (status !== 200) {
         answer.body.destroy();
-        return failed(status >= 300 && status < 400 ? 'redirect' : 'status', startedAt, status);
+        return failed(status >= 300 && status < 400 ? 'redirect' : 'status', status);
       }
       if (!isJson(answer.headers['content-type'])) {
         answer.body.destroy();
-        return failed('contentType', startedAt, status);
+        return failed('contentType', status);
       }
       const read = await readBounded(answer.body);
-      if (read === undefined) return failed('answerTooLarge', startedAt, status);
-      return { failure: null, body: read, status, durationMs: performance.now() - startedAt };
+      if (read === undefined) return failed('answerTooLarge', status);
+      return { failure: null, body: read, status, durationMs: failed('unreachable').durationMs };
     } catch (error) {
-      if (signal.aborted) return failed('timeout', startedAt);
-      if (error instanceof AppError || error instanceof Error) return failed('unreachable', startedAt);
+      if (signal.aborted) return failed('timeout');
+      if (error instanceof AppError || error instanceof Error) return failed('unreachable');
       throw error;
     }
   }
 }
 
-function failed(failure: WebhookFailure, startedAt: number, status: number | null = null): WebhookAnswer {
-  return { failure, body: null, status, durationMs: performance.now() - startedAt };
+type Failing = (failure: WebhookFailure, status?: number | null) => WebhookAnswer;
+
+function failureSince(startedAt: number, monotonic: () => number): Failing {
+  return (failure, status) => ({ failure, body: null, status: status ?? null, durationMs: monotonic() - startedAt });
 }
 
 function isJson(contentType: string | string[] | undefined): boolean {
@@ -143,12 +146,13 @@ async function readBounded(body: AsyncIterable<Buffer>): Promise<Buffer | undefi
 /** The requests to one webhook: how many there are, and how they fared. */
 class Line {
   readonly version: number;
-  readonly breaker = new Breaker();
+  readonly breaker: Breaker;
   readonly #waiting: (() => void)[] = [];
   #open = 0;
 
-  constructor(version: number) {
+  constructor(version: number, breaker: Breaker) {
     this.version = version;
+    this.breaker = breaker;
   }
 
   /** Resolves when it is one's turn, or with why it is not. */
@@ -181,20 +185,25 @@ class Line {
 
 /** Closed, open for a while, then half open: one call is let through, and what comes of it decides. */
 class Breaker {
+  readonly #monotonic: () => number;
   #failuresInRow = 0;
   #calls: { readonly at: number; readonly isSuccess: boolean }[] = [];
   #openUntil = 0;
   #isTrying = false;
 
+  constructor(monotonic: () => number) {
+    this.#monotonic = monotonic;
+  }
+
   isOpen(): boolean {
     if (this.#openUntil === 0) return false;
-    if (performance.now() < this.#openUntil || this.#isTrying) return true;
+    if (this.#monotonic() < this.#openUntil || this.#isTrying) return true;
     this.#isTrying = true;
     return false;
   }
 
   record(isSuccess: boolean): void {
-    const now = performance.now();
+    const now = this.#monotonic();
     if (this.#isTrying && isSuccess) {
       this.#openUntil = 0;
       this.#calls = [];
