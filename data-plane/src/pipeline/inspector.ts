@@ -119,7 +119,10 @@ export class Inspector {
     if (mutated.isBlocked) return { ...first, isBlocked: true, verdicts: mutated.verdicts };
     let last = first;
     if (mutated.message !== message) {
-      const again = await inspectMessage({ ...inspection, message: mutated.message, headers: [] }, this.#detectFor(authorized));
+      const again = await inspectMessage(
+        { ...inspection, message: mutated.message, headers: [] },
+        this.#detectFor(authorized),
+      );
       this.#noteAll(exchange, again.verdicts);
       const labels = [...new Set([...first.labels, ...again.labels])];
       last = { ...again, changed: again.changed ?? mutated.message, headers: first.headers, labels };
