@@ -69,10 +69,11 @@ describe('a refusal of 2026-07-28 [P36]', () => {
   test.each([-32021, -32022])('%i reaches a legacy client over 200, under a code of its own era', async (code) => {
     const opened = await send(node.url('modern'), legacy('initialize', initialize));
     const session = { ...legacy('').headers, 'mcp-session-id': opened.headers['mcp-session-id'] };
-    upstream.intercept((_request, response) => {
+    upstream.intercept(({ body }, response) => {
+      const { id } = JSON.parse(body) as { id: string };
       const error = { code, message: 'no', data: { supported: [] } };
       response.writeHead(400, { 'content-type': 'application/json' });
-      response.end(JSON.stringify({ jsonrpc: '2.0', id: 1, error }));
+      response.end(JSON.stringify({ jsonrpc: '2.0', id, error }));
       return true;
     });
     const answer = await send(node.url('modern'), { ...legacy('tools/call', count), headers: session });
