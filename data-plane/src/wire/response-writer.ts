@@ -111,7 +111,9 @@ export class ResponseWriter {
    */
   async #stream(body: ByteStream, isChunked: boolean, written: { bytes: number }): Promise<boolean> {
     let sourceDone: Promise<void> | undefined;
-    this.#onClosed = () => (sourceDone = body.cancel());
+    this.#onClosed = () => {
+      sourceDone = body.cancel();
+    };
     let isComplete = false;
     try {
       while (!this.#socket.destroyed) {
