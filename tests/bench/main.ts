@@ -13,7 +13,8 @@ import { measureThroughputs } from './throughput.ts';
 
 const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   Measures a node between a load generator and nginx: requests per second and latency of
-  direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on.
+  direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on;
+  "inspect" is the node with a policy of all detectors on requests and answers.
   Needs nginx and wrk (apt install nginx wrk) and two cores.
   --seconds N     length of one measurement (default 5)
   --rounds N      interleaved rounds; medians are printed (default 3)

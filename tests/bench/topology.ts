@@ -30,6 +30,8 @@ export interface TopologyOptions {
   /** Slug → URL of the upstream. */
   readonly upstreams: ReadonlyMap<string, URL>;
   readonly clients: number;
+  /** Slugs of the servers whose traffic every detector looks at. */
+  readonly inspected?: readonly string[];
   /** Takes what stops a part, as soon as the part runs. */
   readonly atEnd: (stop: () => Promise<void>) => void;
 }
@@ -95,12 +97,14 @@ async function startNodeProcess(
 /** On each server a grant that allows, and many of other subjects that do not concern the caller. */
 async function provision(
   administrator: Administrator,
-  { upstreams, clients }: TopologyOptions,
+  { upstreams, clients, inspected = [] }: TopologyOptions,
 ): Promise<ClientAccount[]> {
   const accounts: ClientAccount[] = [];
+  const serverIds: string[] = [];
   for (let n = 0; n < clients; n++) accounts.push(await administrator.createClient(`bench-${n}`));
   for (const [slug, url] of upstreams) {
     const { id } = await administrator.registerServer(slug, url.href);
+    if (inspected.includes(slug)) serverIds.push(id);
     for (const { principalId } of accounts) {
       const subject = { kind: 'SERVICE_ACCOUNT', id: principalId } as const;
       await administrator.grant({ serverId: id, subject, tools: ['*'], resources: ['*'] });
@@ -110,6 +114,12 @@ async function provision(
       const subject = { kind: 'SERVICE_ACCOUNT', id: other.principalId } as const;
       await administrator.grant({ serverId: id, subject, tools: [`tool_${n}_*`] });
     }
+  }
+  if (serverIds.length > 0) {
+    const detectors = ['HIDDEN_TEXT', 'SECRET', 'PERSONAL_DATA', 'INJECTION', 'LINK'];
+    const rules = detectors.map((detector) => ({ detector, action: 'BLOCK' }));
+    const policy = { name: 'all detectors', mode: 'ENFORCE', match: { serverIds }, rules };
+    await administrator.mutate('createPolicy', policy, 'id', z.object({ id: z.string() }));
   }
   await administrator.converged();
   return accounts;

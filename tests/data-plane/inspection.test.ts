@@ -181,6 +181,14 @@ test('a header that mirrors a redacted argument says what the argument says', as
   expect(JSON.parse(sent?.body ?? '').params.arguments.region).toBe('[redacted githubToken]');
 });
 
+test('a secret in what is called is blocked, and the record does not name it', async () => {
+  use(secrets('redact'));
+  const answer = await send(node.url('both'), modern('resources/read', { uri: `https://x.example/?key=${token}` }));
+  expect(answer.json.error).toMatchObject({ code: 1023 });
+  expect(await ended()).toMatchObject({ target: { kind: 'resource', name: '[redacted githubToken]' } });
+  expect(JSON.stringify(node.records)).not.toContain(token);
+});
+
 test('bytes go on as they came where nothing is found, and where no policy is about the exchange', async () => {
   const body =
     '{"jsonrpc":"2.0","id":"\\u0041" ,"method":"tools/call","params":' +

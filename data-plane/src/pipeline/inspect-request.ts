@@ -24,7 +24,7 @@ export function inspectRequest(admitted: Admitted, context: InspectRequestContex
   const policies = kind === 'message' ? policiesFor(authorized, 'request') : null;
   if (policies === null) return { authorized, body };
   const headers = [...request.headers]
-    .filter(([name]) => isMirroredParam(name))
+    .filter(([name]) => isMirroredParam(name) || name === 'tracestate')
     .map(([name, value]) => ({ name, text: mirroredValue(value) ?? value }));
   const result = context.inspector.inspect(authorized, 'request', policies, { bytes: body, headers });
   return result instanceof Promise

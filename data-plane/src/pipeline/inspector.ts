@@ -149,6 +149,11 @@ export class Inspector {
 
   #noted(exchange: Exchange, result: InspectionResult): InspectionResult {
     this.#noteAll(exchange, result.verdicts);
+    const leaking = result.verdicts.find(({ detector, places }) => detector === 'secret' && places.some(isTarget));
+    // Nor does the record name what a secret is in.
+    if (leaking !== undefined && exchange.target !== null) {
+      exchange.target = { ...exchange.target, name: `[redacted ${leaking.reason}]` };
+    }
     return result;
   }
 
@@ -184,6 +189,10 @@ export class Inspector {
     }
     return result;
   }
+}
+
+function isTarget({ path }: Verdict['places'][number]): boolean {
+  return path === '/params/name' || path === '/params/uri' || path.startsWith('/params/ref/');
 }
 
 /** Verdicts of one kind are one, with how many they are: a stream that goes on for hours has a record of bounded size. */

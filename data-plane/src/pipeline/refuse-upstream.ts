@@ -1,4 +1,4 @@
-import { toAppError } from '@sallyport/schema';
+import { asksPerExchangeMax, toAppError } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { forwardedHeaders } from '../mcp/headers.ts';
 import { methodNotFound } from '../bridge/translate.ts';
@@ -30,7 +30,11 @@ export function refuseUpstream(
     ...forwardedHeaders(received.request.headers, 'legacy', 'POST'),
     ...(sessionId === undefined ? [] : ['mcp-session-id', sessionId]),
   ];
+  let refused = 0;
   return (id) => {
+    // Who asks on and on gets no answer any more.
+    refused += 1;
+    if (refused > asksPerExchangeMax) return;
     const error = { code: methodNotFound, message: 'The client does not offer this.' };
     const request = {
       principalId: routed.authenticated.principal.id,

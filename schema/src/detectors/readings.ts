@@ -28,8 +28,9 @@ interface Replacement extends Place {
 
 /** How far around something changed a reading reaches, in characters: longer than nearly all that is looked for. */
 const reach = 1_024;
-/** Encodings within encodings. */
+/** Encodings within encodings, and escapes within escapes. */
 const depthMax = 3;
+const roundsMax = 3;
 /** Compatibility forms of some characters are long; nothing sensible is written in those. */
 const growthMax = 4;
 
@@ -98,37 +99,29 @@ export class Readings {
   }
 }
 
+/**
+ * What is hidden, folded or escaped undone round by round, until nothing changes; then what is encoded in the text, and in
+ * what the rounds gave; and the same of that. So many at most that a text made for it costs a dozen times its like.
+ */
 function readingsOf(text: string, source: Reading | undefined, depth: number): Reading[] {
   if (depth >= depthMax) return [];
-  return [visible(text, source), unescaped(text, source), decoded(text, source)].flatMap((reading) =>
-    reading === undefined ? [] : [reading, ...readingsOf(reading.text, reading, depth + 1)],
-  );
-}
-
-// oxlint-disable-next-line no-control-regex
-const notAscii = /[^\u0000-\u007f]+/g;
-
-/** Without what is hidden, and in compatibility form (full-width and mathematical letters, ligatures). */
-function visible(text: string, source: Reading | undefined): Reading | undefined {
-  const replacements: Replacement[] = [];
-  const hidden = mayHideText(text) ? findHiddenText(text) : [];
-  let from = 0;
-  for (const { start, end } of [...hidden, { start: text.length, end: text.length }]) {
-    const part = from === 0 && start === text.length ? text : text.slice(from, start);
-    for (const match of part.matchAll(notAscii)) {
-      const [run] = match;
-      const plain = run.normalize('NFKC');
-      if (plain === run || plain.length > run.length * growthMax) continue;
-      replacements.push({ start: from + match.index, end: from + match.index + run.length, text: plain });
-    }
-    if (end > start) replacements.push({ start, end, text: '' });
-    from = end;
+  const plain: Reading[] = [];
+  for (let before = source, round = 0; round < roundsMax; round += 1) {
+    const reading = plainer(before === source ? text : (before?.text ?? text), before);
+    if (reading === undefined) break;
+    plain.push(reading);
+    before = reading;
   }
-  return around(text, replacements, source);
+  const last = plain.at(-1);
+  const inside = [decoded(text, source), last && decoded(last.text, last)].filter((one) => one !== undefined);
+  return [...plain, ...inside, ...inside.flatMap((reading) => readingsOf(reading.text, reading, depth + 1))];
 }
 
-const escape =
-  /(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|(?:\\x[0-9a-fA-F]{2})+|(?:%[0-9a-fA-F]{2})+|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|lt|gt|quot|amp|apos|nbsp|colon|equals|lowbar|hyphen|period|commat|sol|num);/g;
+const written =
+  // oxlint-disable-next-line no-control-regex
+  /(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|(?:\\x[0-9a-fA-F]{2})+|(?:%[0-9a-fA-F]{2})+|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|lt|gt|quot|amp|apos|nbsp|colon|equals|lowbar|hyphen|period|commat|sol|num);|[^\u0000-\u007f]+/g;
+// oxlint-disable-next-line no-control-regex
+const notAscii = /[^\u0000-\u007f]/;
 const entities = new Map(
   Object.entries({
     lt: '<',
@@ -148,14 +141,30 @@ const entities = new Map(
   }),
 );
 
-/** Escapes of JSON and JavaScript, percent-encoding and character references undone, wherever they stand. */
-function unescaped(text: string, source: Reading | undefined): Reading | undefined {
-  if (!text.includes('\\u') && !text.includes('\\x') && !text.includes('%') && !text.includes('&')) return undefined;
+function isAsWritten(text: string): boolean {
+  if (text.includes('%') || text.includes('&') || text.includes('\\u') || text.includes('\\x')) return false;
+  return !notAscii.test(text) && !mayHideText(text);
+}
+
+/**
+ * Without what is hidden, in compatibility form (full-width and mathematical letters, ligatures), and with escapes of JSON
+ * and JavaScript, percent-encoding and character references undone, wherever they stand.
+ */
+function plainer(text: string, source: Reading | undefined): Reading | undefined {
+  if (isAsWritten(text)) return undefined;
   const replacements: Replacement[] = [];
-  for (const match of text.matchAll(escape)) {
-    const plain = unescape(match[0]);
-    if (plain === undefined) continue;
-    replacements.push({ start: match.index, end: match.index + match[0].length, text: plain });
+  const hidden = mayHideText(text) ? findHiddenText(text) : [];
+  let from = 0;
+  for (const { start, end } of [...hidden, { start: text.length, end: text.length }]) {
+    const part = from === 0 && start === text.length ? text : text.slice(from, start);
+    for (const match of part.matchAll(written)) {
+      const [run] = match;
+      const plain = notAscii.test(run) ? run.normalize('NFKC') : unescape(run);
+      if (plain === undefined || plain === run || plain.length > run.length * growthMax) continue;
+      replacements.push({ start: from + match.index, end: from + match.index + run.length, text: plain });
+    }
+    if (end > start) replacements.push({ start, end, text: '' });
+    from = end;
   }
   return around(text, replacements, source);
 }
