@@ -286,6 +286,22 @@ describe('roles limited to servers', () => {
     expect((await retitle(id, plane.ownerKey, more)).errors).toEqual([]);
   });
 
+  test('what is on record of a server in service, and how long it does without the control plane, is loosened by those who may approve it', async () => {
+    const editor = await person('an editor of a strict server');
+    await assign({ principalId: editor.id, role: 'EDITOR', serverLabels: [{ key: 'team', value: 'strict' }] });
+    const id = await server({ team: 'strict' });
+    await sql`update servers set lifecycle = 'approved', protocol_revisions = '{2025-11-25}', audit_mode = 'strict',
+      config_staleness_max_ms = 10000 where id = ${id}`;
+    const loosened = [{ auditMode: 'BUFFERED' }, { configStalenessMaxMs: 10_001 }, { configStalenessMaxMs: null }];
+    for (const change of loosened) expect(codeOf(await retitle(id, editor.key, change))).toBe('FORBIDDEN');
+    expect((await retitle(id, editor.key, { configStalenessMaxMs: 9_999 })).errors).toEqual([]);
+    for (const change of loosened) expect((await retitle(id, plane.ownerKey, change)).errors).toEqual([]);
+    await sql`update servers set lifecycle = 'disabled' where id = ${id}`;
+    const redraft = { id };
+    expect(codeOf(await run('returnServerToDraft', 'ServerInput', redraft, editor.key))).toBe('FORBIDDEN');
+    expect(codeOf(await run('deleteServer', 'ServerInput', redraft, editor.key))).toBe('FORBIDDEN');
+  });
+
   test('a role without permissions about servers cannot be limited to some, nor owner and auditor at all', async () => {
     const someone = await person('limited');
     const serverLabels = [{ key: 'team', value: 'a' }];

@@ -99,7 +99,11 @@ export class ServerChangeInput extends ReferenceInput {
   @Field(() => ID, { nullable: true, description: 'Id of the group whose members own it; null for none.' })
   ownerGroupId?: string | null;
 
-  @Field(() => AuditModeEnum, { nullable: true, description: 'How surely its calls are on record.' })
+  @Field(() => AuditModeEnum, {
+    nullable: true,
+    description:
+      'How surely its calls are on record. BUFFERED after STRICT needs server:approve for a server in service.',
+  })
   auditMode?: AuditMode | null;
 
   @Field(() => AutoApprovalEnum, {

@@ -166,8 +166,9 @@ export class ServerService {
 
   /**
    * Changes what an administrator sets. The slug is fixed: clients have the endpoint in their configuration. Pointing a
-   * served server elsewhere, giving it other labels or letting further extensions through needs `server:approve`, as
-   * whoever may do that decides what principals reach; the approved digests go on pinning what it serves. Nobody gives a
+   * served server elsewhere, giving it other labels, letting further extensions through, keeping less surely what was
+   * called or serving longer without the control plane needs `server:approve`, as whoever may do that decides what
+   * principals reach and what is on record of it; the approved digests go on pinning what it serves. Nobody gives a
    * server to others whom he could not write for then.
    */
   async update(ctx: Context, input: UpdateServer): Promise<ServerRow> {
@@ -301,7 +302,7 @@ export class ServerService {
         if (badUrl !== undefined) found.add(`${path}.url`, badUrl);
         const opensMore = fields.extensions.some((identifier) => !before.extensions.includes(identifier));
         const isRelabelled = !sameLabels(fields.labels, before.labels);
-        const reachesMore = goesElsewhere || opensMore || isRelabelled;
+        const reachesMore = goesElsewhere || opensMore || isRelabelled || isKeptLess(fields, before);
         // Whoever sets it decides what is approved later, under labels that come later too.
         const approvesLater = fields.autoApproval !== 'none' && isRelabelled;
         if (
@@ -348,6 +349,8 @@ export class ServerService {
     return this.changeAll(ctx, options, batch, moves[to], ({ path, before }, _tx, found) => {
       const problem = transitionProblem(before.lifecycle, to);
       if (problem !== undefined) found.add(`${path}.id`, problem);
+      // From a draft on it may be deleted by whoever writes it, and its grants with it.
+      if (before.lifecycle === 'disabled') ctx.authorize('server:approve', before);
       return Promise.resolve({ lifecycle: to });
     });
   }
@@ -456,6 +459,14 @@ function twin(made: readonly { readonly slug: string }[], index: number, batch: 
 
 function sameLabels(left: Readonly<Record<string, string>>, right: Readonly<Record<string, string>>): boolean {
   return canonicalJson(left) === canonicalJson(right);
+}
+
+/** Whether calls would be less surely on record, or served for longer without the control plane. */
+function isKeptLess(after: ServerFields, before: ServerFields): boolean {
+  if (before.auditMode === 'strict' && after.auditMode !== 'strict') return true;
+  const [longest, earlier] = [after.configStalenessMaxMs, before.configStalenessMaxMs];
+  // Null is the fleet's, which may be longer or shorter.
+  return longest !== earlier && (longest === null || earlier === null || longest > earlier);
 }
 
 /** Approves the definitions of a server as the last discovery found them, except quarantined ones. */

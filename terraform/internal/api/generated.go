@@ -6219,7 +6219,7 @@ func (v *UpdateRoleResponse) GetUpdateRole() RoleFields { return v.UpdateRole }
 
 // Changes to a server: absent fields keep their value. The slug is fixed.
 type UpdateServerInput struct {
-	// How surely its calls are on record.
+	// How surely its calls are on record. BUFFERED after STRICT needs server:approve for a server in service.
 	AuditMode optional.Value[AuditMode] `json:"auditMode"`
 	// How far its definitions may drift and be approved by themselves. To change it needs server:approve.
 	AutoApproval optional.Value[AutoApproval] `json:"autoApproval"`
