@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs';
+import type { AddressInfo } from 'node:net';
 import postgres from 'postgres';
 import { Webhook } from 'standardwebhooks';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
 import { waitFor } from '../kit/condition.ts';
+import { createReceiver } from '../kit/sample-webhook-receiver.ts';
 import { saying, startWebhookReceiver, type WebhookReceiver } from '../kit/webhook-receiver.ts';
 
 let plane: TestControlPlane;
@@ -153,6 +156,9 @@ describe('a webhook', () => {
     expect(await violations(create({ url: 'https://169.254.169.254/' }))).toEqual([
       expect.stringContaining('input.url: points to a metadata service'),
     ]);
+    expect(await violations(create({ events: ['REQUEST', 'DEFINITION'] }))).toEqual([
+      'input.events[1]: is not sent yet; use REQUEST and RESPONSE',
+    ]);
     expect(await violations(create({ algorithm: 'ED25519', secret }))).toEqual([
       expect.stringContaining('input.secret: only HMAC takes a secret'),
     ]);
@@ -242,5 +248,28 @@ describe('a trial', () => {
     receiver.deliveries.length = 0;
     expect((await tested({ id, dryRun: true })).data.result).toMatchObject({ failure: null, status: null });
     expect(receiver.deliveries).toEqual([]);
+  });
+});
+
+describe('the receiver of the guide', () => {
+  test('is the one that is run here', () => {
+    const read = (path: string): string => readFileSync(new URL(`../../${path}`, import.meta.url), 'utf8');
+    expect(read('docs/guides/webhooks.md')).toContain(read('tests/kit/sample-webhook-receiver.ts'));
+  });
+
+  test('verifies what it is sent and answers with a verdict that counts', async () => {
+    const other = `whsec_${Buffer.from('another secret of 32 characters.').toString('base64')}`;
+    for (const [known, expected] of [
+      [secret, { failure: null, decision: 'allow', reasonCode: 'nothing' }],
+      [other, { failure: 'status', status: 401, decision: null }],
+    ] as const) {
+      const server = createReceiver(known);
+      await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+      const { port } = server.address() as AddressInfo;
+      const { id } = await made({ url: `http://127.0.0.1:${port}/`, secret, deadlineMs: 10_000 });
+      expect((await tested({ id })).data.result).toMatchObject(expected);
+      server.closeAllConnections();
+      await new Promise((resolve) => server.close(resolve));
+    }
   });
 });

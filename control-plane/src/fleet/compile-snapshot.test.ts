@@ -331,3 +331,17 @@ test('without settings the limits are the defaults', () => {
   const compiled = compile({ limits: null });
   expect(JSON.parse(compiled.documents.find(({ key }) => key === 'limits')?.body ?? '')).toEqual(defaultLimits);
 });
+
+test('the schemas of arguments go along where some webhook may change arguments, and else not', () => {
+  const approved = { ...rows, definitions: [definition('tool', 'ship', { approvedDigests: ['d9'] })] };
+  const shipping = { serverId: approved.servers[0]?.id ?? '', digest: 'd9', raw: toolWithHeader('Region') };
+  const published = (argumentsMayChange: boolean): string => {
+    const owned = approved.definitions.map((one) => ({ ...one, serverId: shipping.serverId }));
+    const parts = { ...approved, definitions: owned, headerBodies: [shipping], argumentsMayChange };
+    return [...compileSnapshot(parts, () => undefined).values()]
+      .flatMap(({ documents }) => documents.map(({ body }) => body))
+      .join();
+  };
+  expect(published(true)).toContain('inputSchemas');
+  expect(published(false)).not.toContain('inputSchemas');
+});

@@ -39,6 +39,8 @@ export interface ConfigurationRows {
   readonly definitions: readonly PublishedDefinitionRow[];
   /** The definitions, as their servers sent them, that speak of headers for their parameters. */
   readonly headerBodies: readonly HeaderBodyRow[];
+  /** Some webhook may change arguments: `headerBodies` then holds all definitions, whose schemas are published too. */
+  readonly argumentsMayChange?: boolean;
   readonly grants: readonly GrantRow[];
   /** The grants on labels and the names of groups; undefined where they are not compiled. */
   readonly access: AccessRows | undefined;
@@ -138,7 +140,11 @@ export function compileSnapshot(
     principalKinds: new Map(rows.subjects.map((principal) => [principal.id, principal.kind])),
   };
   for (const row of rows.servers) {
-    const parts = { definitions: definitionsOf.get(row.id) ?? [], bodies: bodiesOf.get(row.id) ?? [] };
+    const parts = {
+      definitions: definitionsOf.get(row.id) ?? [],
+      bodies: bodiesOf.get(row.id) ?? [],
+      withSchemas: rows.argumentsMayChange === true,
+    };
     units.set(serverUnit(row.id), compileServer(row, parts, grantsOf.get(row.id) ?? [], subjects));
   }
   const groupsOf = Map.groupBy(rows.groupMembers, (member) => member.principalId);
@@ -157,6 +163,7 @@ export function compileSnapshot(
 interface ServerParts {
   readonly definitions: readonly PublishedDefinitionRow[];
   readonly bodies: readonly HeaderBodyRow[];
+  readonly withSchemas: boolean;
 }
 
 function compileServer(
@@ -290,7 +297,7 @@ function checked(
   return undefined;
 }
 
-function serverDocument(row: ServerRow, { definitions, bodies }: ServerParts): unknown {
+function serverDocument(row: ServerRow, { definitions, bodies, withSchemas }: ServerParts): unknown {
   const bodyByDigest = new Map(bodies.map(({ digest, raw }) => [digest, JSON.parse(raw) as unknown]));
   return {
     kind: 'server',
@@ -311,6 +318,7 @@ function serverDocument(row: ServerRow, { definitions, bodies }: ServerParts): u
         approvedDigests: definition.approvedDigests.toSorted(),
         labels: toolLabelsOf(definition),
         ...headersOf(definition, bodyByDigest),
+        ...(withSchemas ? schemasOf(definition, bodyByDigest) : {}),
       }))
       .sort((a, b) => compare(`${a.kind}\n${a.name}`, `${b.kind}\n${b.name}`)),
     auditMode: row.auditMode,
@@ -330,6 +338,19 @@ function headersOf(
   if (kind !== 'tool' || bodies.size === 0) return {};
   const maps = paramHeaderMaps(approvedDigests.map((digest) => bodies.get(digest)));
   return maps === undefined ? {} : { paramHeaders: maps };
+}
+
+/** What arguments of a tool must fit; nothing where no approved definition says so. */
+function schemasOf(
+  { kind, approvedDigests }: PublishedDefinitionRow,
+  bodies: ReadonlyMap<string, unknown>,
+): { readonly inputSchemas?: readonly string[] } {
+  const schemas = approvedDigests.flatMap((digest) => {
+    const body = bodies.get(digest);
+    const isObject = kind === 'tool' && typeof body === 'object' && body !== null && 'inputSchema' in body;
+    return isObject ? canonicalJson(body.inputSchema) : [];
+  });
+  return schemas.length === 0 ? {} : { inputSchemas: [...new Set(schemas)].sort(compare) };
 }
 
 /** What an administrator said of a definition; null where nothing. */

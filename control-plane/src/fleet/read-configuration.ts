@@ -115,6 +115,11 @@ function accessFingerprint(nowMs: number): SQL {
           and (g.not_after is null or g.not_after > ${new Date(nowMs).toISOString()}))) as fingerprint`;
 }
 
+/** Whether some webhook in force may change arguments of calls: nodes then need the schemas that these must fit. */
+const argumentsMayChange = sql`exists (
+  select 1 from webhooks w, unnest(w.mutable_paths) path
+  where w.deleted_at is null and w.mode = 'enforce' and path like '/params/arguments%')`;
+
 function serverFingerprints(nowMs: number, only: readonly string[] | undefined): SQL {
   const isWanted = (id: SQL): SQL =>
     only === undefined ? sql`true` : sql`${id} = any (${`{${only.join(',')}}`}::uuid[])`;
@@ -128,7 +133,8 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
       from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
     ), header_prints as materialized (
       select b.server_id, ${fingerprintOf(sql`row(b.server_id, b.digest)::text`)} as print
-      from definition_bodies b where b.names_headers and ${isWanted(sql`b.server_id`)} group by b.server_id
+      from definition_bodies b where (b.names_headers or ${argumentsMayChange}) and ${isWanted(sql`b.server_id`)}
+      group by b.server_id
     ), grant_prints as materialized (
       select g.server_id, ${fingerprintOf(grantContent)} as print
       from grants g
@@ -210,7 +216,7 @@ async function readFleet(
 
 type ServerRows = Pick<
   ConfigurationRows,
-  'servers' | 'definitions' | 'headerBodies' | 'grants' | 'access' | 'subjects' | 'groups'
+  'servers' | 'definitions' | 'headerBodies' | 'argumentsMayChange' | 'grants' | 'access' | 'subjects' | 'groups'
 >;
 
 async function readServers(tx: Reader, ids: readonly string[], nowMs: number): Promise<ServerRows> {
@@ -219,6 +225,7 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
     .select()
     .from(grants)
     .where(and(inList(grants.serverId, ids), isLasting(nowMs)));
+  const mayChange = await tx.execute<{ answer: boolean }>(sql`select ${argumentsMayChange} as answer`);
   return {
     ...noServers,
     servers: await tx.select().from(servers).where(inList(servers.id, ids)),
@@ -240,7 +247,10 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
     headerBodies: await tx
       .select({ serverId: definitionBodies.serverId, digest: definitionBodies.digest, raw: definitionBodies.raw })
       .from(definitionBodies)
-      .where(and(inList(definitionBodies.serverId, ids), eq(definitionBodies.namesHeaders, true))),
+      .where(
+        and(inList(definitionBodies.serverId, ids), or(eq(definitionBodies.namesHeaders, true), argumentsMayChange)),
+      ),
+    argumentsMayChange: mayChange[0]?.answer === true,
     grants: granted,
     ...(await readSubjects(tx, granted)),
   };

@@ -75,6 +75,11 @@ export function checkWebhook(found: Violations, fields: WebhookFields): void {
   between(found, 'input.deadlineMs', fields.deadlineMs, webhookDeadlineMsMin, webhookDeadlineMsMax);
   between(found, 'input.payloadBytesMax', fields.payloadBytesMax, webhookPayloadBytesMin, webhookPayloadBytesMax);
   if (events.length === 0) found.add('input.events', 'must name at least one event');
+  // Whoever asked to be asked about definitions must not believe that he is.
+  for (const [index, event] of events.entries()) {
+    if (event === 'request' || event === 'response') continue;
+    found.add(`input.events[${index}]`, 'is not sent yet; use REQUEST and RESPONSE');
+  }
   if (mutablePaths.length > webhookPathsMax)
     found.add('input.mutablePaths', `must have at most ${webhookPathsMax} paths`);
   for (const [index, path] of mutablePaths.slice(0, webhookPathsMax).entries()) {

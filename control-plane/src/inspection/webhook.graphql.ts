@@ -27,8 +27,8 @@ export const WebhookModeEnum = graphqlEnum<WebhookMode>('WebhookMode', 'Whether 
 export const WebhookEventEnum = graphqlEnum<WebhookEvent>('WebhookEvent', 'What a webhook is asked about or told of.', {
   request: 'Messages from clients to servers, of the policies that name it.',
   response: 'Messages from servers to clients, of the policies that name it.',
-  definition: 'Definitions of servers, when they are new or changed.',
-  auditBatch: 'Audit events, in batches.',
+  definition: 'Definitions of servers, when they are new or changed. Not sent yet: refused, but for trials.',
+  auditBatch: 'Audit events, in batches. Not sent yet: refused, but for trials.',
 });
 
 export const WebhookFailModeEnum = graphqlEnum<WebhookFailMode>(
