@@ -194,6 +194,14 @@ type ApiKeyFields struct {
 	ExpiresAt string `json:"expiresAt"`
 	// When it was revoked; null if it was not.
 	RevokedAt optional.Value[string] `json:"revokedAt"`
+	// The permissions it opens, of those its holder has; null for all.
+	Permissions []string `json:"permissions"`
+	// Ids of the servers it opens; null where they are not named.
+	ServerIds []string `json:"serverIds"`
+	// It opens servers that carry all of these labels; null where no labels limit it.
+	ServerLabels []LabelFields `json:"serverLabels"`
+	// CIDRs it may be used from; null for anywhere.
+	Networks []string `json:"networks"`
 	// Whom it identifies.
 	Principal ApiKeyFieldsPrincipal `json:"principal"`
 }
@@ -218,6 +226,18 @@ func (v *ApiKeyFields) GetExpiresAt() string { return v.ExpiresAt }
 
 // GetRevokedAt returns ApiKeyFields.RevokedAt, and is useful for accessing the field via an interface.
 func (v *ApiKeyFields) GetRevokedAt() optional.Value[string] { return v.RevokedAt }
+
+// GetPermissions returns ApiKeyFields.Permissions, and is useful for accessing the field via an interface.
+func (v *ApiKeyFields) GetPermissions() []string { return v.Permissions }
+
+// GetServerIds returns ApiKeyFields.ServerIds, and is useful for accessing the field via an interface.
+func (v *ApiKeyFields) GetServerIds() []string { return v.ServerIds }
+
+// GetServerLabels returns ApiKeyFields.ServerLabels, and is useful for accessing the field via an interface.
+func (v *ApiKeyFields) GetServerLabels() []LabelFields { return v.ServerLabels }
+
+// GetNetworks returns ApiKeyFields.Networks, and is useful for accessing the field via an interface.
+func (v *ApiKeyFields) GetNetworks() []string { return v.Networks }
 
 // GetPrincipal returns ApiKeyFields.Principal, and is useful for accessing the field via an interface.
 func (v *ApiKeyFields) GetPrincipal() ApiKeyFieldsPrincipal { return v.Principal }
@@ -1147,6 +1167,69 @@ func (v *CreateOAuthClientResponse) GetCreateOAuthClient() CreateOAuthClientCrea
 	return v.CreateOAuthClient
 }
 
+// A policy to make.
+type CreatePolicyInput struct {
+	// Why it exists.
+	Description optional.Value[string] `json:"description"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Most text of one message that it looks at, in UTF-16 units; 1048576 if never given.
+	InspectedLengthMax optional.Value[int] `json:"inspectedLengthMax"`
+	// What it is about; everything if never given.
+	Match optional.Value[PolicyMatchInput] `json:"match"`
+	// Whether it acts; SHADOW if never given.
+	Mode optional.Value[PolicyMode] `json:"mode"`
+	// What administrators call it; need not be unique.
+	Name string `json:"name"`
+	// What becomes of a message with more text; BLOCK if never given.
+	OnTooLarge optional.Value[TooLargeOutcome] `json:"onTooLarge"`
+	// Of policies about the same message, lower decides first; of equal ones the older. 1000 if never given.
+	Position optional.Value[int] `json:"position"`
+	// What it does; the first rule that covers a finding decides.
+	Rules []PolicyRuleInput `json:"rules"`
+}
+
+// GetDescription returns CreatePolicyInput.Description, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetDescription() optional.Value[string] { return v.Description }
+
+// GetDryRun returns CreatePolicyInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetDryRun() bool { return v.DryRun }
+
+// GetIdempotencyKey returns CreatePolicyInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetIdempotencyKey() optional.Value[string] { return v.IdempotencyKey }
+
+// GetInspectedLengthMax returns CreatePolicyInput.InspectedLengthMax, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetInspectedLengthMax() optional.Value[int] { return v.InspectedLengthMax }
+
+// GetMatch returns CreatePolicyInput.Match, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetMatch() optional.Value[PolicyMatchInput] { return v.Match }
+
+// GetMode returns CreatePolicyInput.Mode, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetMode() optional.Value[PolicyMode] { return v.Mode }
+
+// GetName returns CreatePolicyInput.Name, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetName() string { return v.Name }
+
+// GetOnTooLarge returns CreatePolicyInput.OnTooLarge, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetOnTooLarge() optional.Value[TooLargeOutcome] { return v.OnTooLarge }
+
+// GetPosition returns CreatePolicyInput.Position, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetPosition() optional.Value[int] { return v.Position }
+
+// GetRules returns CreatePolicyInput.Rules, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetRules() []PolicyRuleInput { return v.Rules }
+
+// CreatePolicyResponse is returned by CreatePolicy on success.
+type CreatePolicyResponse struct {
+	// Makes a policy.
+	CreatePolicy PolicyFields `json:"createPolicy"`
+}
+
+// GetCreatePolicy returns CreatePolicyResponse.CreatePolicy, and is useful for accessing the field via an interface.
+func (v *CreatePolicyResponse) GetCreatePolicy() PolicyFields { return v.CreatePolicy }
+
 // A new custom role.
 type CreateRoleInput struct {
 	// What it is for, at most 2000 characters.
@@ -1817,6 +1900,34 @@ type DeleteOAuthClientResponse struct {
 func (v *DeleteOAuthClientResponse) GetDeleteOAuthClient() OAuthClientFields {
 	return v.DeleteOAuthClient
 }
+
+// A policy to delete.
+type DeletePolicyInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns DeletePolicyInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeletePolicyInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeletePolicyInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeletePolicyInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns DeletePolicyInput.Id, and is useful for accessing the field via an interface.
+func (v *DeletePolicyInput) GetId() string { return v.Id }
+
+// DeletePolicyResponse is returned by DeletePolicy on success.
+type DeletePolicyResponse struct {
+	// Deletes a policy; the audit trail keeps it.
+	DeletePolicy PolicyFields `json:"deletePolicy"`
+}
+
+// GetDeletePolicy returns DeletePolicyResponse.DeletePolicy, and is useful for accessing the field via an interface.
+func (v *DeletePolicyResponse) GetDeletePolicy() PolicyFields { return v.DeletePolicy }
 
 // A custom role to delete; it must not be bound to anybody.
 type DeleteRoleInput struct {
@@ -2504,6 +2615,30 @@ func (v *DeprecateServerResponse) GetDeprecateServer() DeprecateServerDeprecateS
 	return v.DeprecateServer
 }
 
+// What looks at texts.
+type Detector string
+
+const (
+	// Characters that a person does not see and a model reads.
+	DetectorHiddenText Detector = "HIDDEN_TEXT"
+	// Demands on a model in texts that should inform it.
+	DetectorInjection Detector = "INJECTION"
+	// Images and addresses that carry data away or run something.
+	DetectorLink Detector = "LINK"
+	// Card numbers, IBANs, US social security numbers, e-mail and IP addresses, phone numbers.
+	DetectorPersonalData Detector = "PERSONAL_DATA"
+	// Credentials: tokens of known providers, private keys, connection strings, assigned passwords.
+	DetectorSecret Detector = "SECRET"
+)
+
+var AllDetector = []Detector{
+	DetectorHiddenText,
+	DetectorInjection,
+	DetectorLink,
+	DetectorPersonalData,
+	DetectorSecret,
+}
+
 // DisableServerDisableServer includes the requested fields of the GraphQL type Server.
 // The GraphQL type's documentation follows.
 //
@@ -3017,6 +3152,27 @@ type FindGroupMembersResponse struct {
 
 // GetGroup returns FindGroupMembersResponse.Group, and is useful for accessing the field via an interface.
 func (v *FindGroupMembersResponse) GetGroup() FindGroupMembersGroup { return v.Group }
+
+// How bad what was seen is.
+type FindingSeverity string
+
+const (
+	// An attack, or what nobody has a good reason for.
+	FindingSeverityCritical FindingSeverity = "CRITICAL"
+	// Likely an attack.
+	FindingSeverityHigh FindingSeverity = "HIGH"
+	// Worth knowing.
+	FindingSeverityLow FindingSeverity = "LOW"
+	// Worth a look.
+	FindingSeverityMedium FindingSeverity = "MEDIUM"
+)
+
+var AllFindingSeverity = []FindingSeverity{
+	FindingSeverityCritical,
+	FindingSeverityHigh,
+	FindingSeverityLow,
+	FindingSeverityMedium,
+}
 
 // Changes to a grant: absent fields keep their value. Subject, target and effect are fixed.
 type GrantChangeInput struct {
@@ -4204,6 +4360,46 @@ func (v *ListOAuthClientsResponse) GetOauthClients() ListOAuthClientsOauthClient
 	return v.OauthClients
 }
 
+// ListPoliciesPoliciesPolicyConnection includes the requested fields of the GraphQL type PolicyConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of policies.
+type ListPoliciesPoliciesPolicyConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListPoliciesPoliciesPolicyConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListPoliciesPoliciesPolicyConnection) GetPageInfo() PageFields { return v.PageInfo }
+
+// GetEdges returns ListPoliciesPoliciesPolicyConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListPoliciesPoliciesPolicyConnection) GetEdges() []ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge {
+	return v.Edges
+}
+
+// ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge includes the requested fields of the GraphQL type PolicyEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of policies.
+type ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge struct {
+	// The object itself.
+	Node PolicyFields `json:"node"`
+}
+
+// GetNode returns ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge) GetNode() PolicyFields { return v.Node }
+
+// ListPoliciesResponse is returned by ListPolicies on success.
+type ListPoliciesResponse struct {
+	// Policies, in the order in which they decide.
+	Policies ListPoliciesPoliciesPolicyConnection `json:"policies"`
+}
+
+// GetPolicies returns ListPoliciesResponse.Policies, and is useful for accessing the field via an interface.
+func (v *ListPoliciesResponse) GetPolicies() ListPoliciesPoliciesPolicyConnection { return v.Policies }
+
 // ListRoleBindingsResponse is returned by ListRoleBindings on success.
 type ListRoleBindingsResponse struct {
 	// Who holds which role, oldest first.
@@ -4619,6 +4815,269 @@ func (v *PageFields) GetHasNextPage() bool { return v.HasNextPage }
 // GetEndCursor returns PageFields.EndCursor, and is useful for accessing the field via an interface.
 func (v *PageFields) GetEndCursor() optional.Value[string] { return v.EndCursor }
 
+// What is done about a finding.
+type PolicyAction string
+
+const (
+	// The message does not go on; its sender is told which detector was the reason, never what it found.
+	PolicyActionBlock PolicyAction = "BLOCK"
+	// The message goes on, labelled in the audit trail and in _meta of a result.
+	PolicyActionLabel PolicyAction = "LABEL"
+	// What was found is replaced; types stay. Where that would change a name or a route, the message is blocked.
+	PolicyActionRedact PolicyAction = "REDACT"
+	// Not to be used yet: refused.
+	PolicyActionRequireApproval PolicyAction = "REQUIRE_APPROVAL"
+)
+
+var AllPolicyAction = []PolicyAction{
+	PolicyActionBlock,
+	PolicyActionLabel,
+	PolicyActionRedact,
+	PolicyActionRequireApproval,
+}
+
+// Which way a message goes.
+type PolicyDirection string
+
+const (
+	// From clients to servers: arguments, and answers to what servers ask.
+	PolicyDirectionRequest PolicyDirection = "REQUEST"
+	// From servers to clients: results, errors, notifications, and what servers ask.
+	PolicyDirectionResponse PolicyDirection = "RESPONSE"
+)
+
+var AllPolicyDirection = []PolicyDirection{
+	PolicyDirectionRequest,
+	PolicyDirectionResponse,
+}
+
+// PolicyFields includes the GraphQL fields of Policy requested by the fragment PolicyFields.
+// The GraphQL type's documentation follows.
+//
+// What is inspected of the traffic, and what is done about what is found.
+type PolicyFields struct {
+	// Unique and permanent.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// What administrators call it; need not be unique.
+	Name string `json:"name"`
+	// Why it exists.
+	Description string `json:"description"`
+	// Whether it acts; SHADOW if never given.
+	Mode PolicyMode `json:"mode"`
+	// Of policies about the same message, lower decides first; of equal ones the older. 1000 if never given.
+	Position int `json:"position"`
+	// Most text of one message that it looks at, in UTF-16 units; 1048576 if never given.
+	InspectedLengthMax int `json:"inspectedLengthMax"`
+	// What becomes of a message with more text; BLOCK if never given.
+	OnTooLarge TooLargeOutcome `json:"onTooLarge"`
+	// What it is about; everything if never given.
+	Match PolicyMatchFields `json:"match"`
+	// What it does; the first rule that covers a finding decides.
+	Rules []PolicyRuleFields `json:"rules"`
+}
+
+// GetId returns PolicyFields.Id, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetId() string { return v.Id }
+
+// GetRevision returns PolicyFields.Revision, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetRevision() int { return v.Revision }
+
+// GetName returns PolicyFields.Name, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetName() string { return v.Name }
+
+// GetDescription returns PolicyFields.Description, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetDescription() string { return v.Description }
+
+// GetMode returns PolicyFields.Mode, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetMode() PolicyMode { return v.Mode }
+
+// GetPosition returns PolicyFields.Position, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetPosition() int { return v.Position }
+
+// GetInspectedLengthMax returns PolicyFields.InspectedLengthMax, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetInspectedLengthMax() int { return v.InspectedLengthMax }
+
+// GetOnTooLarge returns PolicyFields.OnTooLarge, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetOnTooLarge() TooLargeOutcome { return v.OnTooLarge }
+
+// GetMatch returns PolicyFields.Match, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetMatch() PolicyMatchFields { return v.Match }
+
+// GetRules returns PolicyFields.Rules, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetRules() []PolicyRuleFields { return v.Rules }
+
+// PolicyMatchFields includes the requested fields of the GraphQL type PolicyMatch.
+// The GraphQL type's documentation follows.
+//
+// What a policy is about. All sides must fit; a side of which nothing is said fits always.
+type PolicyMatchFields struct {
+	// Which way messages go; none: both.
+	Directions []PolicyDirection `json:"directions"`
+	// Servers. With no servers and no labels: every server.
+	ServerIds []string `json:"serverIds"`
+	// Servers that carry all of these labels, besides those named.
+	ServerLabels []LabelFields `json:"serverLabels"`
+	// Users and service accounts. With none, and no groups: everybody.
+	PrincipalIds []string `json:"principalIds"`
+	// Groups whose members it is about, besides the principals named.
+	GroupIds []string `json:"groupIds"`
+	// Tools by exact name or glob. With no tools, prompts and resources: every message, of any method.
+	Tools []string `json:"tools"`
+	// Prompts by exact name or glob.
+	Prompts []string `json:"prompts"`
+	// Resources by exact URI or glob.
+	Resources []string `json:"resources"`
+	// Only calls of tools of at least this risk, and of tools whose risk nobody has judged.
+	RiskMin optional.Value[ToolRisk] `json:"riskMin"`
+}
+
+// GetDirections returns PolicyMatchFields.Directions, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetDirections() []PolicyDirection { return v.Directions }
+
+// GetServerIds returns PolicyMatchFields.ServerIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetServerIds() []string { return v.ServerIds }
+
+// GetServerLabels returns PolicyMatchFields.ServerLabels, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetServerLabels() []LabelFields { return v.ServerLabels }
+
+// GetPrincipalIds returns PolicyMatchFields.PrincipalIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetPrincipalIds() []string { return v.PrincipalIds }
+
+// GetGroupIds returns PolicyMatchFields.GroupIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetGroupIds() []string { return v.GroupIds }
+
+// GetTools returns PolicyMatchFields.Tools, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetTools() []string { return v.Tools }
+
+// GetPrompts returns PolicyMatchFields.Prompts, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetPrompts() []string { return v.Prompts }
+
+// GetResources returns PolicyMatchFields.Resources, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetResources() []string { return v.Resources }
+
+// GetRiskMin returns PolicyMatchFields.RiskMin, and is useful for accessing the field via an interface.
+func (v *PolicyMatchFields) GetRiskMin() optional.Value[ToolRisk] { return v.RiskMin }
+
+// What a policy is about. All sides must fit; a side of which nothing is said fits always.
+type PolicyMatchInput struct {
+	// Which way messages go; none: both.
+	Directions []PolicyDirection `json:"directions"`
+	// Groups whose members it is about, besides the principals named.
+	GroupIds []string `json:"groupIds"`
+	// Users and service accounts. With none, and no groups: everybody.
+	PrincipalIds []string `json:"principalIds"`
+	// Prompts by exact name or glob.
+	Prompts []string `json:"prompts"`
+	// Resources by exact URI or glob.
+	Resources []string `json:"resources"`
+	// Only calls of tools of at least this risk, and of tools whose risk nobody has judged.
+	RiskMin optional.Value[ToolRisk] `json:"riskMin"`
+	// Servers. With no servers and no labels: every server.
+	ServerIds []string `json:"serverIds"`
+	// Servers that carry all of these labels, besides those named.
+	ServerLabels []LabelInput `json:"serverLabels"`
+	// Tools by exact name or glob. With no tools, prompts and resources: every message, of any method.
+	Tools []string `json:"tools"`
+}
+
+// GetDirections returns PolicyMatchInput.Directions, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetDirections() []PolicyDirection { return v.Directions }
+
+// GetGroupIds returns PolicyMatchInput.GroupIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetGroupIds() []string { return v.GroupIds }
+
+// GetPrincipalIds returns PolicyMatchInput.PrincipalIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetPrincipalIds() []string { return v.PrincipalIds }
+
+// GetPrompts returns PolicyMatchInput.Prompts, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetPrompts() []string { return v.Prompts }
+
+// GetResources returns PolicyMatchInput.Resources, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetResources() []string { return v.Resources }
+
+// GetRiskMin returns PolicyMatchInput.RiskMin, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetRiskMin() optional.Value[ToolRisk] { return v.RiskMin }
+
+// GetServerIds returns PolicyMatchInput.ServerIds, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetServerIds() []string { return v.ServerIds }
+
+// GetServerLabels returns PolicyMatchInput.ServerLabels, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetServerLabels() []LabelInput { return v.ServerLabels }
+
+// GetTools returns PolicyMatchInput.Tools, and is useful for accessing the field via an interface.
+func (v *PolicyMatchInput) GetTools() []string { return v.Tools }
+
+// Whether a policy acts.
+type PolicyMode string
+
+const (
+	// It acts.
+	PolicyModeEnforce PolicyMode = "ENFORCE"
+	// It does nothing and does not reach nodes.
+	PolicyModeOff PolicyMode = "OFF"
+	// It changes nothing; the audit trail tells what it would have done.
+	PolicyModeShadow PolicyMode = "SHADOW"
+)
+
+var AllPolicyMode = []PolicyMode{
+	PolicyModeEnforce,
+	PolicyModeOff,
+	PolicyModeShadow,
+}
+
+// PolicyRuleFields includes the requested fields of the GraphQL type PolicyRule.
+// The GraphQL type's documentation follows.
+//
+// What a policy does about what one detector finds. The first rule that covers a finding decides.
+type PolicyRuleFields struct {
+	// What looks.
+	Detector Detector `json:"detector"`
+	// What is done about what it finds.
+	Action PolicyAction `json:"action"`
+	// Findings below pass; null for what the detector deems sure enough.
+	SeverityMin optional.Value[FindingSeverity] `json:"severityMin"`
+	// Kinds of findings it is about, as inspectionDetectors lists them; none: all.
+	Categories []string `json:"categories"`
+}
+
+// GetDetector returns PolicyRuleFields.Detector, and is useful for accessing the field via an interface.
+func (v *PolicyRuleFields) GetDetector() Detector { return v.Detector }
+
+// GetAction returns PolicyRuleFields.Action, and is useful for accessing the field via an interface.
+func (v *PolicyRuleFields) GetAction() PolicyAction { return v.Action }
+
+// GetSeverityMin returns PolicyRuleFields.SeverityMin, and is useful for accessing the field via an interface.
+func (v *PolicyRuleFields) GetSeverityMin() optional.Value[FindingSeverity] { return v.SeverityMin }
+
+// GetCategories returns PolicyRuleFields.Categories, and is useful for accessing the field via an interface.
+func (v *PolicyRuleFields) GetCategories() []string { return v.Categories }
+
+// What a policy does about what one detector finds. The first rule that covers a finding decides.
+type PolicyRuleInput struct {
+	// What is done about what it finds.
+	Action PolicyAction `json:"action"`
+	// Kinds of findings it is about, as inspectionDetectors lists them; none: all.
+	Categories []string `json:"categories"`
+	// What looks.
+	Detector Detector `json:"detector"`
+	// Findings below pass; null for what the detector deems sure enough.
+	SeverityMin optional.Value[FindingSeverity] `json:"severityMin"`
+}
+
+// GetAction returns PolicyRuleInput.Action, and is useful for accessing the field via an interface.
+func (v *PolicyRuleInput) GetAction() PolicyAction { return v.Action }
+
+// GetCategories returns PolicyRuleInput.Categories, and is useful for accessing the field via an interface.
+func (v *PolicyRuleInput) GetCategories() []string { return v.Categories }
+
+// GetDetector returns PolicyRuleInput.Detector, and is useful for accessing the field via an interface.
+func (v *PolicyRuleInput) GetDetector() Detector { return v.Detector }
+
+// GetSeverityMin returns PolicyRuleInput.SeverityMin, and is useful for accessing the field via an interface.
+func (v *PolicyRuleInput) GetSeverityMin() optional.Value[FindingSeverity] { return v.SeverityMin }
+
 // PrincipalFields includes the GraphQL fields of Principal requested by the fragment PrincipalFields.
 // The GraphQL type's documentation follows.
 //
@@ -4922,6 +5381,15 @@ type ReadOAuthClientResponse struct {
 
 // GetOauthClient returns ReadOAuthClientResponse.OauthClient, and is useful for accessing the field via an interface.
 func (v *ReadOAuthClientResponse) GetOauthClient() OAuthClientFields { return v.OauthClient }
+
+// ReadPolicyResponse is returned by ReadPolicy on success.
+type ReadPolicyResponse struct {
+	// A policy by its id.
+	Policy PolicyFields `json:"policy"`
+}
+
+// GetPolicy returns ReadPolicyResponse.Policy, and is useful for accessing the field via an interface.
+func (v *ReadPolicyResponse) GetPolicy() PolicyFields { return v.Policy }
 
 // ReadRoleResponse is returned by ReadRole on success.
 type ReadRoleResponse struct {
@@ -5844,6 +6312,21 @@ func (v *SubmitServerSubmitServer) __premarshalJSON() (*__premarshalSubmitServer
 	return &retval, nil
 }
 
+// What becomes of a message with more text than a policy looks at.
+type TooLargeOutcome string
+
+const (
+	// It goes on without a look, which the audit trail tells.
+	TooLargeOutcomeAllow TooLargeOutcome = "ALLOW"
+	// It does not go on.
+	TooLargeOutcomeBlock TooLargeOutcome = "BLOCK"
+)
+
+var AllTooLargeOutcome = []TooLargeOutcome{
+	TooLargeOutcomeAllow,
+	TooLargeOutcomeBlock,
+}
+
 // ToolLabelFields includes the requested fields of the GraphQL type ToolLabels.
 // The GraphQL type's documentation follows.
 //
@@ -6173,6 +6656,74 @@ type UpdateGroupResponse struct {
 
 // GetUpdateGroup returns UpdateGroupResponse.UpdateGroup, and is useful for accessing the field via an interface.
 func (v *UpdateGroupResponse) GetUpdateGroup() GroupFields { return v.UpdateGroup }
+
+// Changes to a policy; absent fields keep their value. Match and rules are replaced as a whole.
+type UpdatePolicyInput struct {
+	// Why it exists.
+	Description optional.Value[string] `json:"description"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// Most text of one message that it looks at, in UTF-16 units; 1048576 if never given.
+	InspectedLengthMax optional.Value[int] `json:"inspectedLengthMax"`
+	// What it is about; everything if never given.
+	Match optional.Value[PolicyMatchInput] `json:"match"`
+	// Whether it acts; SHADOW if never given.
+	Mode optional.Value[PolicyMode] `json:"mode"`
+	// What administrators call it; need not be unique.
+	Name optional.Value[string] `json:"name"`
+	// What becomes of a message with more text; BLOCK if never given.
+	OnTooLarge optional.Value[TooLargeOutcome] `json:"onTooLarge"`
+	// Of policies about the same message, lower decides first; of equal ones the older. 1000 if never given.
+	Position optional.Value[int] `json:"position"`
+	// What it does; the first rule that covers a finding decides.
+	Rules []PolicyRuleInput `json:"rules"`
+}
+
+// GetDescription returns UpdatePolicyInput.Description, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetDescription() optional.Value[string] { return v.Description }
+
+// GetDryRun returns UpdatePolicyInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns UpdatePolicyInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns UpdatePolicyInput.Id, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetId() string { return v.Id }
+
+// GetInspectedLengthMax returns UpdatePolicyInput.InspectedLengthMax, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetInspectedLengthMax() optional.Value[int] { return v.InspectedLengthMax }
+
+// GetMatch returns UpdatePolicyInput.Match, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetMatch() optional.Value[PolicyMatchInput] { return v.Match }
+
+// GetMode returns UpdatePolicyInput.Mode, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetMode() optional.Value[PolicyMode] { return v.Mode }
+
+// GetName returns UpdatePolicyInput.Name, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetName() optional.Value[string] { return v.Name }
+
+// GetOnTooLarge returns UpdatePolicyInput.OnTooLarge, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetOnTooLarge() optional.Value[TooLargeOutcome] { return v.OnTooLarge }
+
+// GetPosition returns UpdatePolicyInput.Position, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetPosition() optional.Value[int] { return v.Position }
+
+// GetRules returns UpdatePolicyInput.Rules, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetRules() []PolicyRuleInput { return v.Rules }
+
+// UpdatePolicyResponse is returned by UpdatePolicy on success.
+type UpdatePolicyResponse struct {
+	// Changes a policy.
+	UpdatePolicy PolicyFields `json:"updatePolicy"`
+}
+
+// GetUpdatePolicy returns UpdatePolicyResponse.UpdatePolicy, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyResponse) GetUpdatePolicy() PolicyFields { return v.UpdatePolicy }
 
 // Changes to a custom role: absent fields keep their value.
 type UpdateRoleInput struct {
@@ -6989,6 +7540,14 @@ type __CreateOAuthClientInput struct {
 // GetInput returns __CreateOAuthClientInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateOAuthClientInput) GetInput() CreateOAuthClientInput { return v.Input }
 
+// __CreatePolicyInput is used internally by genqlient
+type __CreatePolicyInput struct {
+	Input CreatePolicyInput `json:"input"`
+}
+
+// GetInput returns __CreatePolicyInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreatePolicyInput) GetInput() CreatePolicyInput { return v.Input }
+
 // __CreateRoleInput is used internally by genqlient
 type __CreateRoleInput struct {
 	Input CreateRoleInput `json:"input"`
@@ -7044,6 +7603,14 @@ type __DeleteOAuthClientInput struct {
 
 // GetInput returns __DeleteOAuthClientInput.Input, and is useful for accessing the field via an interface.
 func (v *__DeleteOAuthClientInput) GetInput() DeleteOAuthClientInput { return v.Input }
+
+// __DeletePolicyInput is used internally by genqlient
+type __DeletePolicyInput struct {
+	Input DeletePolicyInput `json:"input"`
+}
+
+// GetInput returns __DeletePolicyInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeletePolicyInput) GetInput() DeletePolicyInput { return v.Input }
 
 // __DeleteRoleInput is used internally by genqlient
 type __DeleteRoleInput struct {
@@ -7241,6 +7808,14 @@ type __ListOAuthClientsInput struct {
 // GetAfter returns __ListOAuthClientsInput.After, and is useful for accessing the field via an interface.
 func (v *__ListOAuthClientsInput) GetAfter() optional.Value[string] { return v.After }
 
+// __ListPoliciesInput is used internally by genqlient
+type __ListPoliciesInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListPoliciesInput.After, and is useful for accessing the field via an interface.
+func (v *__ListPoliciesInput) GetAfter() optional.Value[string] { return v.After }
+
 // __ListRoleBindingsInput is used internally by genqlient
 type __ListRoleBindingsInput struct {
 	After       optional.Value[string] `json:"after"`
@@ -7341,6 +7916,14 @@ type __ReadOAuthClientInput struct {
 // GetId returns __ReadOAuthClientInput.Id, and is useful for accessing the field via an interface.
 func (v *__ReadOAuthClientInput) GetId() string { return v.Id }
 
+// __ReadPolicyInput is used internally by genqlient
+type __ReadPolicyInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __ReadPolicyInput.Id, and is useful for accessing the field via an interface.
+func (v *__ReadPolicyInput) GetId() string { return v.Id }
+
 // __ReadRoleInput is used internally by genqlient
 type __ReadRoleInput struct {
 	Id string `json:"id"`
@@ -7436,6 +8019,14 @@ type __UpdateGroupInput struct {
 
 // GetInput returns __UpdateGroupInput.Input, and is useful for accessing the field via an interface.
 func (v *__UpdateGroupInput) GetInput() UpdateGroupInput { return v.Input }
+
+// __UpdatePolicyInput is used internally by genqlient
+type __UpdatePolicyInput struct {
+	Input UpdatePolicyInput `json:"input"`
+}
+
+// GetInput returns __UpdatePolicyInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdatePolicyInput) GetInput() UpdatePolicyInput { return v.Input }
 
 // __UpdateRoleInput is used internally by genqlient
 type __UpdateRoleInput struct {
@@ -7764,6 +8355,13 @@ fragment ApiKeyFields on ApiKey {
 	scopes
 	expiresAt
 	revokedAt
+	permissions
+	serverIds
+	serverLabels {
+		key
+		value
+	}
+	networks
 	principal {
 		id
 	}
@@ -8012,6 +8610,70 @@ func CreateOAuthClient(
 	}
 
 	data_ = &CreateOAuthClientResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by CreatePolicy.
+const CreatePolicy_Operation = `
+mutation CreatePolicy ($input: CreatePolicyInput!) {
+	createPolicy(input: $input) {
+		... PolicyFields
+	}
+}
+fragment PolicyFields on Policy {
+	id
+	revision
+	name
+	description
+	mode
+	position
+	inspectedLengthMax
+	onTooLarge
+	match {
+		directions
+		serverIds
+		serverLabels {
+			key
+			value
+		}
+		principalIds
+		groupIds
+		tools
+		prompts
+		resources
+		riskMin
+	}
+	rules {
+		detector
+		action
+		severityMin
+		categories
+	}
+}
+`
+
+func CreatePolicy(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreatePolicyInput,
+) (data_ *CreatePolicyResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreatePolicy",
+		Query:  CreatePolicy_Operation,
+		Variables: &__CreatePolicyInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreatePolicyResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -8406,6 +9068,70 @@ func DeleteOAuthClient(
 	}
 
 	data_ = &DeleteOAuthClientResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by DeletePolicy.
+const DeletePolicy_Operation = `
+mutation DeletePolicy ($input: DeletePolicyInput!) {
+	deletePolicy(input: $input) {
+		... PolicyFields
+	}
+}
+fragment PolicyFields on Policy {
+	id
+	revision
+	name
+	description
+	mode
+	position
+	inspectedLengthMax
+	onTooLarge
+	match {
+		directions
+		serverIds
+		serverLabels {
+			key
+			value
+		}
+		principalIds
+		groupIds
+		tools
+		prompts
+		resources
+		riskMin
+	}
+	rules {
+		detector
+		action
+		severityMin
+		categories
+	}
+}
+`
+
+func DeletePolicy(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeletePolicyInput,
+) (data_ *DeletePolicyResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeletePolicy",
+		Query:  DeletePolicy_Operation,
+		Variables: &__DeletePolicyInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeletePolicyResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -9160,6 +9886,13 @@ fragment ApiKeyFields on ApiKey {
 	scopes
 	expiresAt
 	revokedAt
+	permissions
+	serverIds
+	serverLabels {
+		key
+		value
+	}
+	networks
 	principal {
 		id
 	}
@@ -9650,6 +10383,78 @@ func ListOAuthClients(
 	return data_, err_
 }
 
+// The query executed by ListPolicies.
+const ListPolicies_Operation = `
+query ListPolicies ($after: String) {
+	policies(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... PolicyFields
+			}
+		}
+	}
+}
+fragment PolicyFields on Policy {
+	id
+	revision
+	name
+	description
+	mode
+	position
+	inspectedLengthMax
+	onTooLarge
+	match {
+		directions
+		serverIds
+		serverLabels {
+			key
+			value
+		}
+		principalIds
+		groupIds
+		tools
+		prompts
+		resources
+		riskMin
+	}
+	rules {
+		detector
+		action
+		severityMin
+		categories
+	}
+}
+`
+
+func ListPolicies(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListPoliciesResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListPolicies",
+		Query:  ListPolicies_Operation,
+		Variables: &__ListPoliciesInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListPoliciesResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ListRoleBindings.
 const ListRoleBindings_Operation = `
 query ListRoleBindings ($after: String, $roleId: ID, $principalId: ID, $groupId: ID) {
@@ -10015,6 +10820,13 @@ fragment ApiKeyFields on ApiKey {
 	scopes
 	expiresAt
 	revokedAt
+	permissions
+	serverIds
+	serverLabels {
+		key
+		value
+	}
+	networks
 	principal {
 		id
 	}
@@ -10234,6 +11046,70 @@ func ReadOAuthClient(
 	}
 
 	data_ = &ReadOAuthClientResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ReadPolicy.
+const ReadPolicy_Operation = `
+query ReadPolicy ($id: ID!) {
+	policy(id: $id) {
+		... PolicyFields
+	}
+}
+fragment PolicyFields on Policy {
+	id
+	revision
+	name
+	description
+	mode
+	position
+	inspectedLengthMax
+	onTooLarge
+	match {
+		directions
+		serverIds
+		serverLabels {
+			key
+			value
+		}
+		principalIds
+		groupIds
+		tools
+		prompts
+		resources
+		riskMin
+	}
+	rules {
+		detector
+		action
+		severityMin
+		categories
+	}
+}
+`
+
+func ReadPolicy(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *ReadPolicyResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadPolicy",
+		Query:  ReadPolicy_Operation,
+		Variables: &__ReadPolicyInput{
+			Id: id,
+		},
+	}
+
+	data_ = &ReadPolicyResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -10647,6 +11523,13 @@ fragment ApiKeyFields on ApiKey {
 	scopes
 	expiresAt
 	revokedAt
+	permissions
+	serverIds
+	serverLabels {
+		key
+		value
+	}
+	networks
 	principal {
 		id
 	}
@@ -10934,6 +11817,70 @@ func UpdateGroup(
 	}
 
 	data_ = &UpdateGroupResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UpdatePolicy.
+const UpdatePolicy_Operation = `
+mutation UpdatePolicy ($input: UpdatePolicyInput!) {
+	updatePolicy(input: $input) {
+		... PolicyFields
+	}
+}
+fragment PolicyFields on Policy {
+	id
+	revision
+	name
+	description
+	mode
+	position
+	inspectedLengthMax
+	onTooLarge
+	match {
+		directions
+		serverIds
+		serverLabels {
+			key
+			value
+		}
+		principalIds
+		groupIds
+		tools
+		prompts
+		resources
+		riskMin
+	}
+	rules {
+		detector
+		action
+		severityMin
+		categories
+	}
+}
+`
+
+func UpdatePolicy(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdatePolicyInput,
+) (data_ *UpdatePolicyResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdatePolicy",
+		Query:  UpdatePolicy_Operation,
+		Variables: &__UpdatePolicyInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdatePolicyResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

@@ -142,3 +142,11 @@ func (c *Client) AllOAuthClients(ctx context.Context) ([]OAuthClientFields, erro
 		return &answer.OauthClients, err
 	})
 }
+
+// AllPolicies reads every policy.
+func (c *Client) AllPolicies(ctx context.Context) ([]PolicyFields, error) {
+	return all[PolicyFields](func(after optional.Value[string]) (connection[ListPoliciesPoliciesPolicyConnectionEdgesPolicyEdge], error) {
+		answer, err := ListPolicies(ctx, c, after)
+		return &answer.Policies, err
+	})
+}

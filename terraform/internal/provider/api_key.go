@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -23,6 +24,15 @@ type apiKeyModel struct {
 	Scopes      types.Set    `tfsdk:"scopes"`
 	ExpiresAt   types.String `tfsdk:"expires_at"`
 	Hint        types.String `tfsdk:"hint"`
+	apiKeyLimits
+}
+
+// apiKeyLimits narrow what a key opens; null for what it is not limited to.
+type apiKeyLimits struct {
+	Permissions  types.Set `tfsdk:"permissions"`
+	ServerIDs    types.Set `tfsdk:"server_ids"`
+	ServerLabels types.Map `tfsdk:"server_labels"`
+	Networks     types.Set `tfsdk:"networks"`
 }
 
 const scopesText = "What it opens: `mcp` (granted tools, through nodes), `api` (the control plane, with the roles of its holder), " +
@@ -33,7 +43,7 @@ var apiKeyKind = kind[apiKeyModel]{
 	schema: schema.Schema{
 		MarkdownDescription: "An API key whose secret the configuration brings along, in a write-only attribute: it is in no state " +
 			"and no plan. Needs Terraform 1.11. For a key that lives only as long as a run, use the ephemeral resource of the same " +
-			"name. Keys cannot be changed: any change makes another one; with `create_before_destroy` nothing is interrupted. " +
+			"name. Keys cannot be changed: any change makes another one, with another secret; with `create_before_destroy` nothing is interrupted. " +
 			"Destroying it revokes the key.",
 		Attributes: broughtAttributes(apiKeyPrefix, map[string]schema.Attribute{
 			"principal_id": required("Id of the user or service account it identifies."),
@@ -47,10 +57,25 @@ var apiKeyKind = kind[apiKeyModel]{
 				},
 			},
 			"expires_at": requiredInstant("It is refused from then on; at most one year away."),
-			"hint":       told("The first characters of the key, to recognize it by."),
+			"permissions": limit("At the API it opens these permissions alone, as `noun:verb`, as far as its holder has them; all if " +
+				"absent."),
+			"server_ids": limit("Through nodes it opens the servers of these ids alone, at most 200, as far as its holder may use " +
+				"them; all if absent. For the scope `mcp` alone."),
+			"server_labels": schema.MapAttribute{
+				MarkdownDescription: "Through nodes it opens servers with all of these labels alone, as far as its holder may use them; " +
+					"all if absent. For the scope `mcp` alone, and not with `server_ids`.",
+				ElementType: types.StringType,
+				Optional:    true,
+				Validators:  []validator.Map{mapvalidator.SizeAtLeast(1)},
+			},
+			"networks": limit("CIDRs that it may be used from, at most 50, such as `10.0.0.0/8`; from anywhere if absent."),
+			"hint":     told("The first characters of the key, to recognize it by."),
 		}),
 	},
-	fixed:      []string{"principal_id", "name", "scopes", "expires_at", "secret_wo_version"},
+	fixed: []string{
+		"principal_id", "name", "scopes", "expires_at", "permissions", "server_ids", "server_labels", "networks",
+		"secret_wo_version",
+	},
 	standIns:   []string{"principal_id", "secret_wo"},
 	violations: map[string]string{"secret": "secret_wo"},
 	carry:      func(config apiKeyModel, m *apiKeyModel) { m.SecretWO = config.SecretWO },
@@ -71,7 +96,7 @@ var apiKeyKind = kind[apiKeyModel]{
 		if err != nil {
 			return outcome{}, err
 		}
-		answer, err := api.CreateApiKey(ctx, c, api.CreateApiKeyInput{
+		input := api.CreateApiKeyInput{
 			PrincipalId:    idOr(m.PrincipalID),
 			Name:           m.Name.ValueString(),
 			Scopes:         scopesOf(m.Scopes),
@@ -79,7 +104,9 @@ var apiKeyKind = kind[apiKeyModel]{
 			Secret:         secret,
 			DryRun:         by.dryRun,
 			IdempotencyKey: api.IdempotencyKey(),
-		})
+		}
+		m.narrow(&input)
+		answer, err := api.CreateApiKey(ctx, c, input)
 		if err == nil && !by.dryRun {
 			m.fill(answer.CreateApiKey.ApiKey)
 		}
@@ -93,13 +120,31 @@ var apiKeyKind = kind[apiKeyModel]{
 	},
 }
 
-func scopesOf(set types.Set) []api.ApiKeyScope {
-	var scopes []api.ApiKeyScope
-	for _, text := range stringsOf(set) {
-		scopes = append(scopes, api.ApiKeyScope(strings.ToUpper(text)))
+func limit(description string) schema.SetAttribute {
+	return schema.SetAttribute{
+		MarkdownDescription: description,
+		ElementType:         types.StringType,
+		Optional:            true,
+		Validators:          []validator.Set{setvalidator.SizeAtLeast(1)},
 	}
-	return scopes
 }
+
+// narrow leaves absent what limits nothing: an empty list would open nothing.
+func (l *apiKeyLimits) narrow(input *api.CreateApiKeyInput) {
+	for _, part := range []struct {
+		from types.Set
+		to   *[]string
+	}{{l.Permissions, &input.Permissions}, {l.ServerIDs, &input.ServerIds}, {l.Networks, &input.Networks}} {
+		if !part.from.IsNull() {
+			*part.to = stringsOf(part.from)
+		}
+	}
+	if !l.ServerLabels.IsNull() {
+		input.ServerLabels = labelsOf(l.ServerLabels)
+	}
+}
+
+func scopesOf(set types.Set) []api.ApiKeyScope { return uppers[api.ApiKeyScope](set) }
 
 func (m *apiKeyModel) fill(key api.ApiKeyFields) {
 	m.ID = types.StringValue(key.Id)
@@ -108,6 +153,11 @@ func (m *apiKeyModel) fill(key api.ApiKeyFields) {
 	m.Scopes = setOf(lowered(key.Scopes))
 	m.ExpiresAt = instantFrom(m.ExpiresAt, key.ExpiresAt)
 	m.Hint = types.StringValue(key.Hint)
+	m.Permissions, m.ServerIDs, m.Networks = setOrNull(key.Permissions), setOrNull(key.ServerIds), setOrNull(key.Networks)
+	m.ServerLabels = types.MapNull(types.StringType)
+	if len(key.ServerLabels) > 0 {
+		m.ServerLabels = mapOf(key.ServerLabels)
+	}
 	m.adopt()
 }
 

@@ -141,6 +141,7 @@ func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 		newManaged[groupModel](groupKind),
 		newManaged[joinTokenModel](joinTokenKind),
 		newManaged[oauthClientModel](oauthClientKind),
+		newManaged[policyModel](policyKind),
 		newManaged[roleBindingModel](roleBindingKind),
 		newManaged[roleModel](roleKind),
 		newManaged[serverModel](serverKind),

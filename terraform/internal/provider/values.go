@@ -21,6 +21,15 @@ func lower[Enum ~string](value Enum) string { return strings.ToLower(string(valu
 // upper is the enum of the API that a configuration means.
 func upper[Enum ~string](value types.String) Enum { return Enum(strings.ToUpper(value.ValueString())) }
 
+// uppers are the enums that the elements of a set mean, sorted; never nil.
+func uppers[Enum ~string](set types.Set) []Enum {
+	values := []Enum{}
+	for _, text := range stringsOf(set) {
+		values = append(values, Enum(strings.ToUpper(text)))
+	}
+	return values
+}
+
 func lowered[Enum ~string](values []Enum) []string {
 	var texts []string
 	for _, value := range values {
@@ -39,6 +48,14 @@ func stringsOf(set types.Set) []string {
 	}
 	sort.Strings(texts)
 	return texts
+}
+
+// setOrNull is null where the API has none, as of what limits nothing.
+func setOrNull(texts []string) types.Set {
+	if len(texts) == 0 {
+		return types.SetNull(types.StringType)
+	}
+	return setOf(texts)
 }
 
 func setOf(texts []string) types.Set {

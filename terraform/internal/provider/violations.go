@@ -80,6 +80,10 @@ func (r *managed[M, P]) attributePath(ctx context.Context, violationPath string,
 	switch attribute.(type) {
 	case schema.SingleNestedAttribute:
 		return at.AtName(steps[1]), true
+	case schema.ListNestedAttribute:
+		if err == nil && len(steps) > 2 {
+			return at.AtListIndex(index).AtName(steps[2]), true
+		}
 	case schema.SetAttribute:
 		var set types.Set
 		if diags := values.GetAttribute(ctx, at, &set); err == nil && !diags.HasError() {

@@ -9,6 +9,8 @@ resource "sallyport_api_key" "triage" {
   name              = "triage"
   scopes            = ["mcp"]
   expires_at        = "2027-06-30T00:00:00Z"
+  server_labels     = { team = "platform" }
+  networks          = ["10.0.0.0/8"]
   secret_wo         = "sp_${ephemeral.random_password.triage.result}"
   secret_wo_version = 1
 

@@ -1,0 +1,279 @@
+package provider
+
+import (
+	"context"
+	"strings"
+
+	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
+	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
+	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/sallyport/terraform-provider-sallyport/internal/api"
+	"github.com/sallyport/terraform-provider-sallyport/internal/optional"
+)
+
+type policyModel struct {
+	base
+	Name               types.String      `tfsdk:"name"`
+	Description        types.String      `tfsdk:"description"`
+	Mode               types.String      `tfsdk:"mode"`
+	Position           types.Int64       `tfsdk:"position"`
+	InspectedLengthMax types.Int64       `tfsdk:"inspected_length_max"`
+	OnTooLarge         types.String      `tfsdk:"on_too_large"`
+	Match              *policyMatchModel `tfsdk:"match"`
+	Rules              []policyRuleModel `tfsdk:"rules"`
+}
+
+type policyMatchModel struct {
+	Directions   types.Set    `tfsdk:"directions"`
+	ServerIDs    types.Set    `tfsdk:"server_ids"`
+	ServerLabels types.Map    `tfsdk:"server_labels"`
+	PrincipalIDs types.Set    `tfsdk:"principal_ids"`
+	GroupIDs     types.Set    `tfsdk:"group_ids"`
+	Tools        types.Set    `tfsdk:"tools"`
+	Prompts      types.Set    `tfsdk:"prompts"`
+	Resources    types.Set    `tfsdk:"resources"`
+	RiskMin      types.String `tfsdk:"risk_min"`
+}
+
+type policyRuleModel struct {
+	Detector    types.String `tfsdk:"detector"`
+	Action      types.String `tfsdk:"action"`
+	SeverityMin types.String `tfsdk:"severity_min"`
+	Categories  types.Set    `tfsdk:"categories"`
+}
+
+// The API's own defaults, which taking a value out of the configuration takes it back to.
+const (
+	policyPositionDefault  = 1000
+	inspectedLengthDefault = 1048576
+)
+
+var policyMatchAttributes = map[string]schema.Attribute{
+	"directions": schema.SetAttribute{
+		MarkdownDescription: "Which way messages go: `request`, from clients to servers, and `response`, from servers to clients; " +
+			"both if absent.",
+		ElementType: types.StringType,
+		Optional:    true,
+		Computed:    true,
+		Default:     setdefault.StaticValue(setOf(nil)),
+		Validators:  []validator.Set{setvalidator.ValueStringsAre(oneOf(lowered(api.AllPolicyDirection)...))},
+	},
+	"server_ids":    texts("Ids of servers. With neither servers nor labels it is about every server."),
+	"server_labels": labels("Makes it about servers that carry all of these labels, besides those named."),
+	"principal_ids": texts("Ids of users and service accounts. With neither principals nor groups it is about everybody."),
+	"group_ids":     texts("Ids of groups whose members it is about, besides the principals named."),
+	"tools": texts("Tools by exact name or glob. With no tools, prompts and resources it is about every message, of any " +
+		"method."),
+	"prompts":   texts("Prompts by exact name or glob."),
+	"resources": texts("Resources by exact URI or glob."),
+	"risk_min": schema.StringAttribute{
+		MarkdownDescription: "Only calls of tools of at least this risk, and of tools whose risk nobody has judged: `low`, " +
+			"`medium`, `high` or `critical`.",
+		Optional:   true,
+		Validators: []validator.String{oneOf(risks...)},
+	},
+}
+
+var policyRuleAttributes = map[string]schema.Attribute{
+	"detector": required("What looks: "+listed(lowered(api.AllDetector))+".", oneOf(lowered(api.AllDetector)...)),
+	"action": required("What is done about what it finds: `block`, the message does not go on; `redact`, what was found is "+
+		"replaced; `label`, the message goes on, labelled in the audit trail.", oneOf("block", "redact", "label")),
+	"severity_min": schema.StringAttribute{
+		MarkdownDescription: "Findings below pass: `low`, `medium`, `high` or `critical`; what the detector deems sure enough if " +
+			"absent.",
+		Optional:   true,
+		Validators: []validator.String{oneOf(lowered(api.AllFindingSeverity)...)},
+	},
+	"categories": texts("Kinds of findings it is about, as the API's `inspectionDetectors` lists them; all if absent."),
+}
+
+var policySchema = schema.Schema{
+	MarkdownDescription: "What is looked for in messages between clients and servers, and what is done about it. Policies " +
+		"open nothing: grants do that. Begin with the mode `shadow`, and look in the audit at what it would have stopped.",
+	Attributes: map[string]schema.Attribute{
+		"name": required("What administrators call it: 1 to 128 characters. It need not be unique, but only a unique name " +
+			"can be imported by."),
+		"description": defaulted("Why it exists, at most 2000 characters.", ""),
+		"mode": defaulted("`enforce`: it acts; `shadow`: it changes nothing, and the audit tells what it would have done; "+
+			"`off`. `shadow` if absent.", "shadow", oneOf(lowered(api.AllPolicyMode)...)),
+		"position": schema.Int64Attribute{
+			MarkdownDescription: "Of policies about the same message, lower decides first; of equal ones the older. `1000` if absent.",
+			Optional:            true,
+			Computed:            true,
+			Default:             int64default.StaticInt64(policyPositionDefault),
+		},
+		"inspected_length_max": schema.Int64Attribute{
+			MarkdownDescription: "Most text of one message that it looks at, in UTF-16 units; `1048576` if absent.",
+			Optional:            true,
+			Computed:            true,
+			Default:             int64default.StaticInt64(inspectedLengthDefault),
+		},
+		"on_too_large": defaulted("What becomes of a message with more text: `block`, or `allow`, it goes on without a look, "+
+			"which the audit tells. `block` if absent.", "block", oneOf(lowered(api.AllTooLargeOutcome)...)),
+		"match": schema.SingleNestedAttribute{
+			MarkdownDescription: "What it is about; everything if absent.",
+			Optional:            true,
+			Validators:          []validator.Object{saysSomething{}},
+			Attributes:          policyMatchAttributes,
+		},
+		"rules": schema.ListNestedAttribute{
+			MarkdownDescription: "What it does; the first rule that covers a finding decides.",
+			Required:            true,
+			Validators:          []validator.List{listvalidator.SizeAtLeast(1)},
+			NestedObject:        schema.NestedAttributeObject{Attributes: policyRuleAttributes},
+		},
+	},
+}
+
+var policyKind = kind[policyModel]{
+	name:   "policy",
+	schema: policySchema,
+	standIns: []string{
+		"match.server_ids", "match.server_ids.*", "match.principal_ids", "match.principal_ids.*",
+		"match.group_ids", "match.group_ids.*",
+	},
+	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
+		if isID(key) {
+			return byID(key), nil
+		}
+		found, err := c.AllPolicies(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return theOne(key, found, func(policy api.PolicyFields) bool { return policy.Name == key },
+			func(policy api.PolicyFields) string { return policy.Id })
+	},
+	read: func(ctx context.Context, c *api.Client, m *policyModel) (int, error) {
+		answer, err := api.ReadPolicy(ctx, c, m.ID.ValueString())
+		if err != nil {
+			return 0, err
+		}
+		m.fill(answer.Policy)
+		return answer.Policy.Revision, nil
+	},
+	create: func(ctx context.Context, c *api.Client, m *policyModel, by change) (outcome, error) {
+		answer, err := api.CreatePolicy(ctx, c, api.CreatePolicyInput{
+			Name:               m.Name.ValueString(),
+			Description:        optional.Of(m.Description.ValueString()),
+			Mode:               optional.Of(upper[api.PolicyMode](m.Mode)),
+			Position:           nullableInt(m.Position),
+			InspectedLengthMax: nullableInt(m.InspectedLengthMax),
+			OnTooLarge:         optional.Of(upper[api.TooLargeOutcome](m.OnTooLarge)),
+			Match:              optional.Of(m.Match.input()),
+			Rules:              m.rules(),
+			DryRun:             by.dryRun,
+			IdempotencyKey:     api.IdempotencyKey(),
+		})
+		return m.outcome(answer.CreatePolicy, by, err)
+	},
+	update: func(ctx context.Context, c *api.Client, _ policyModel, m *policyModel, by change) (outcome, error) {
+		answer, err := api.UpdatePolicy(ctx, c, api.UpdatePolicyInput{
+			Id:                 m.ID.ValueString(),
+			ExpectedRevision:   atRevision(by),
+			Name:               optional.Of(m.Name.ValueString()),
+			Description:        optional.Of(m.Description.ValueString()),
+			Mode:               optional.Of(upper[api.PolicyMode](m.Mode)),
+			Position:           nullableInt(m.Position),
+			InspectedLengthMax: nullableInt(m.InspectedLengthMax),
+			OnTooLarge:         optional.Of(upper[api.TooLargeOutcome](m.OnTooLarge)),
+			Match:              optional.Of(m.Match.input()),
+			Rules:              m.rules(),
+			DryRun:             by.dryRun,
+		})
+		return m.outcome(answer.UpdatePolicy, by, err)
+	},
+	remove: func(ctx context.Context, c *api.Client, m policyModel, by change) (outcome, error) {
+		_, err := api.DeletePolicy(ctx, c, api.DeletePolicyInput{
+			Id: m.ID.ValueString(), ExpectedRevision: atRevision(by), DryRun: by.dryRun,
+		})
+		return outcome{}, err
+	},
+}
+
+func (m *policyModel) outcome(policy api.PolicyFields, by change, err error) (outcome, error) {
+	if err == nil && !by.dryRun {
+		m.fill(policy)
+	}
+	return outcome{revision: policy.Revision}, err
+}
+
+func (m *policyModel) fill(policy api.PolicyFields) {
+	m.ID = types.StringValue(policy.Id)
+	m.Name = types.StringValue(policy.Name)
+	m.Description = types.StringValue(policy.Description)
+	m.Mode = types.StringValue(lower(policy.Mode))
+	m.Position = types.Int64Value(int64(policy.Position))
+	m.InspectedLengthMax = types.Int64Value(int64(policy.InspectedLengthMax))
+	m.OnTooLarge = types.StringValue(lower(policy.OnTooLarge))
+	// A match that says nothing is one that the configuration leaves out, unless it spelled out that there is nothing.
+	if m.Match != nil || saysAnything(policy.Match) {
+		m.Match = &policyMatchModel{
+			Directions:   setOf(lowered(policy.Match.Directions)),
+			ServerIDs:    setOf(policy.Match.ServerIds),
+			ServerLabels: mapOf(policy.Match.ServerLabels),
+			PrincipalIDs: setOf(policy.Match.PrincipalIds),
+			GroupIDs:     setOf(policy.Match.GroupIds),
+			Tools:        setOf(policy.Match.Tools),
+			Prompts:      setOf(policy.Match.Prompts),
+			Resources:    setOf(policy.Match.Resources),
+			RiskMin:      enumFrom(policy.Match.RiskMin),
+		}
+	}
+	m.Rules = nil
+	for _, rule := range policy.Rules {
+		m.Rules = append(m.Rules, policyRuleModel{
+			Detector:    types.StringValue(lower(rule.Detector)),
+			Action:      types.StringValue(lower(rule.Action)),
+			SeverityMin: enumFrom(rule.SeverityMin),
+			Categories:  setOf(rule.Categories),
+		})
+	}
+}
+
+func saysAnything(match api.PolicyMatchFields) bool {
+	_, hasRisk := match.RiskMin.Get()
+	return hasRisk || len(match.Directions)+len(match.ServerLabels) > 0 ||
+		len(match.ServerIds)+len(match.PrincipalIds)+len(match.GroupIds) > 0 ||
+		len(match.Tools)+len(match.Prompts)+len(match.Resources) > 0
+}
+
+// input says a match as a whole, as the API takes it; one without anything is about everything.
+func (m *policyMatchModel) input() api.PolicyMatchInput {
+	if m == nil {
+		return api.PolicyMatchInput{}
+	}
+	return api.PolicyMatchInput{
+		Directions:   uppers[api.PolicyDirection](m.Directions),
+		ServerIds:    stringsOf(m.ServerIDs),
+		ServerLabels: labelsOf(m.ServerLabels),
+		PrincipalIds: stringsOf(m.PrincipalIDs),
+		GroupIds:     stringsOf(m.GroupIDs),
+		Tools:        stringsOf(m.Tools),
+		Prompts:      stringsOf(m.Prompts),
+		Resources:    stringsOf(m.Resources),
+		RiskMin:      enumOrNull[api.ToolRisk](m.RiskMin),
+	}
+}
+
+func (m *policyModel) rules() []api.PolicyRuleInput {
+	rules := []api.PolicyRuleInput{}
+	for _, rule := range m.Rules {
+		rules = append(rules, api.PolicyRuleInput{
+			Detector:    upper[api.Detector](rule.Detector),
+			Action:      upper[api.PolicyAction](rule.Action),
+			SeverityMin: enumOrNull[api.FindingSeverity](rule.SeverityMin),
+			Categories:  stringsOf(rule.Categories),
+		})
+	}
+	return rules
+}
+
+// listed are values as a page writes them: `a`, `b` or `c`.
+func listed(values []string) string {
+	last := len(values) - 1
+	return "`" + strings.Join(values[:last], "`, `") + "` or `" + values[last] + "`"
+}

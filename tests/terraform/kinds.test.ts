@@ -1,0 +1,157 @@
+import { randomSecret } from '@sallyport/schema/platform';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { type Harness, startHarness } from '../kit/harness.ts';
+import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
+import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+
+const timeoutMs = 300_000;
+
+let harness: Harness;
+let upstream: ReferenceServer;
+let provider: Provider;
+let serverId: string;
+
+function newWorkspace(text: string): Workspace {
+  const workspace = new Workspace(provider, {
+    endpoint: harness.controlPlane.graphqlUrl ?? '',
+    apiKey: harness.ownerKey,
+  });
+  workspace.write({ 'main.tf': text });
+  return workspace;
+}
+
+/**
+ * Applies a configuration, changes it in place, imports it into an empty state by natural keys, and destroys it; wherever
+ * it was applied there is no difference.
+ */
+async function lives(texts: readonly [string, string], imports: Readonly<Record<string, string>>): Promise<void> {
+  const first = newWorkspace(texts[0]);
+  await first.apply();
+  expect(await first.plan()).toMatchObject({ code: 0 });
+  first.write({ 'main.tf': texts[1] });
+  const changed = await first.plan();
+  expect(changed.output).toContain('0 to add, 1 to change, 0 to destroy');
+  await first.apply();
+  expect(await first.plan()).toMatchObject({ code: 0 });
+  const second = newWorkspace(texts[1]);
+  for (const [address, key] of Object.entries(imports)) await second.succeed('import', [address, key]);
+  const imported = await second.plan();
+  expect(imported.output).toContain('No changes.');
+  expect(await second.destroy()).toContain(`${Object.keys(imports).length} destroyed`);
+}
+
+describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply to destroy', () => {
+  beforeAll(async () => {
+    upstream = await startReferenceServer();
+    harness = await startHarness({ upstreams: [upstream.url], nodes: 1 });
+    serverId = (await harness.administrator.registerServer('shared', upstream.url)).id;
+    provider = await buildProvider();
+  }, timeoutMs);
+  afterAll(async () => {
+    provider?.remove();
+    await harness?.stop();
+    await upstream?.stop();
+  });
+
+  test(
+    'policies are as the configuration says, with and without a match',
+    async () => {
+      const policies = (action: string) => `
+        resource "sallyport_policy" "everything" {
+          name  = "everything"
+          rules = [{ detector = "secret", action = "label" }]
+        }
+        resource "sallyport_policy" "some" {
+          name                 = "some"
+          mode                 = "enforce"
+          position             = 7
+          inspected_length_max = 4096
+          on_too_large         = "allow"
+          match = {
+            directions    = ["response"]
+            server_ids    = ["${serverId}"]
+            server_labels = { team = "one" }
+            tools         = ["get_*", "search*"]
+            risk_min      = "medium"
+          }
+          rules = [
+            { detector = "personal_data", action = "${action}", severity_min = "high" },
+            { detector = "hidden_text", action = "label" },
+          ]
+        }
+      `;
+      await lives([policies('block'), policies('redact')], {
+        'sallyport_policy.everything': 'everything',
+        'sallyport_policy.some': 'some',
+      });
+    },
+    timeoutMs,
+  );
+
+  test(
+    'what the API refuses of a policy is told on the rule that is wrong',
+    async () => {
+      const { code, output } = await newWorkspace(`
+        resource "sallyport_policy" "bad" {
+          name  = "bad"
+          match = { server_ids = ["${serverId}"] }
+          rules = [
+            { detector = "secret", action = "label" },
+            { detector = "secret", action = "block", categories = ["no such"] },
+          ]
+        }
+      `).plan();
+      expect(code).toBe(1);
+      expect(output).toContain('rules[1].categories is none of what');
+    },
+    timeoutMs,
+  );
+
+  test(
+    'an API key opens no more than its limits say, and another limit makes another key',
+    async () => {
+      const [calling, another, reading] = [randomSecret('sp_'), randomSecret('sp_'), randomSecret('sp_')];
+      const key = (network: string, secret: string) => `
+        resource "sallyport_user" "ada" {
+          name  = "Ada"
+          email = "ada@example.com"
+        }
+        resource "sallyport_service_account" "agent" {
+          name       = "limited"
+          owner_id   = sallyport_user.ada.id
+          expires_at = "2027-11-01T00:00:00Z"
+        }
+        resource "sallyport_api_key" "calling" {
+          principal_id = sallyport_service_account.agent.id
+          name         = "calling"
+          scopes       = ["mcp"]
+          expires_at   = "2027-06-01T00:00:00Z"
+          server_ids   = ["${serverId}"]
+          networks     = ["${network}"]
+          secret_wo    = "${secret}"
+        }
+        resource "sallyport_api_key" "reading" {
+          principal_id = sallyport_service_account.agent.id
+          name         = "reading"
+          scopes       = ["api"]
+          expires_at   = "2027-06-01T00:00:00Z"
+          permissions  = ["server:read"]
+          secret_wo    = "${reading}"
+        }
+      `;
+      const workspace = newWorkspace(key('10.0.0.0/8', calling));
+      await workspace.apply();
+      expect(await workspace.plan()).toMatchObject({ code: 0 });
+      const imported = newWorkspace(key('10.0.0.0/8', calling));
+      await imported.succeed('import', ['sallyport_user.ada', 'ada@example.com']);
+      await imported.succeed('import', ['sallyport_service_account.agent', 'limited']);
+      await imported.succeed('import', ['sallyport_api_key.calling', 'limited/calling']);
+      await imported.succeed('import', ['sallyport_api_key.reading', 'limited/reading']);
+      expect((await imported.plan()).output).toContain('No changes.');
+      workspace.write({ 'main.tf': key('10.1.0.0/16', another) });
+      expect((await workspace.plan()).output).toContain('1 to add, 0 to change, 1 to destroy');
+      await workspace.destroy();
+    },
+    timeoutMs,
+  );
+});
