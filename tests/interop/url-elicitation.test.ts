@@ -32,7 +32,12 @@ interface Asked {
 }
 
 async function fleetBefore(url: string): Promise<FleetOfNodes> {
-  const fleet = await startFleetOfNodes(3, configurationOf(url, await discover(url)));
+  const configuration = configurationOf(url, await discover(url));
+  const servers = configuration.servers.map((server) => ({
+    ...server,
+    asks: { elicitationHosts: [new URL(page).host] },
+  }));
+  const fleet = await startFleetOfNodes(3, { ...configuration, servers });
   stops.push(() => fleet.stop());
   return fleet;
 }
