@@ -1,4 +1,4 @@
-import { createServer, type IncomingMessage, type Server } from 'node:http';
+import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http';
 import { Webhook } from 'standardwebhooks';
 
 interface InspectionEvent {
@@ -18,20 +18,24 @@ async function readBody(request: IncomingMessage): Promise<string> {
   return Buffer.concat(chunks).toString('utf8');
 }
 
+async function answer(webhook: Webhook, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const body = await readBody(request);
+  let event: InspectionEvent;
+  try {
+    event = webhook.verify(body, request.headers as Record<string, string>) as InspectionEvent;
+  } catch {
+    response.writeHead(401).end();
+    return;
+  }
+  const id = request.headers['webhook-id'];
+  const verdict = { contract: '1', id, digest: event.data.digest, ...judge(event) };
+  response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(verdict));
+}
+
 /** @param secret as createWebhook showed it: whsec_… */
 export function createReceiver(secret: string): Server {
   const webhook = new Webhook(secret);
-  return createServer(async (request, response) => {
-    const body = await readBody(request);
-    let event: InspectionEvent;
-    try {
-      event = webhook.verify(body, request.headers as Record<string, string>) as InspectionEvent;
-    } catch {
-      response.writeHead(401).end();
-      return;
-    }
-    const id = request.headers['webhook-id'];
-    const verdict = { contract: '1', id, digest: event.data.digest, ...judge(event) };
-    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(verdict));
+  return createServer((request, response) => {
+    answer(webhook, request, response).catch(() => response.destroy());
   });
 }
