@@ -10,6 +10,7 @@ import type { AddressInfo, BlockList, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AppError, ERRORS, type ErrorCode } from '@sallyport/schema';
 import { type Clock, clientAddress, type Log } from '@sallyport/schema/platform';
+import { GatheredBytes } from './gathered-bytes.ts';
 import type { ByteStream, ProxyRequest, ProxyResponse } from './pipeline/exchange.ts';
 
 export interface ListenerLimits {
@@ -21,6 +22,8 @@ export interface ListenerLimits {
   readonly requestBodiesBytesMax: number;
   readonly connectionsMax: number;
   readonly connectionIdleTimeoutMs: number;
+  /** How long a client may take nothing of its answer, in milliseconds; a default where absent. Not with node:http. */
+  readonly untakenMsMax?: number;
 }
 
 export interface ListenerOptions {
@@ -161,15 +164,14 @@ export class Listener {
     const declared = Number(incoming.headers['content-length'] ?? 0);
     if (declared > bytesMax) return Promise.reject(new AppError('BODY_TOO_LARGE'));
     return new Promise((resolve, reject) => {
-      const chunks: Buffer[] = [];
+      const gathered = new GatheredBytes();
       let length = 0;
       const finish = (error: AppError | null): void => {
         clearTimeout(timer);
         incoming.off('data', onData).off('end', onEnd).off('close', onClose).off('error', onClose);
         this.#bodyBytes -= length;
         if (error === null) {
-          const [only] = chunks;
-          resolve(only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length));
+          resolve(gathered.whole());
         } else {
           // node:http discards the rest, unbuffered, so that the client gets to read the answer.
           reject(error);
@@ -180,7 +182,7 @@ export class Listener {
         this.#bodyBytes += chunk.length;
         if (length > bytesMax) finish(new AppError('BODY_TOO_LARGE'));
         else if (this.#bodyBytes > requestBodiesBytesMax) finish(new AppError('OVERLOADED'));
-        else chunks.push(chunk);
+        else gathered.push(chunk);
       };
       const onEnd = (): void => finish(null);
       const onClose = (): void => finish(new AppError('INVALID_REQUEST', { internal: 'the body broke off' }));

@@ -1,5 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { AppError, type UpstreamTransport } from '@sallyport/schema';
+import { GatheredBytes } from '../gathered-bytes.ts';
 
 /** Bytes read ahead of a slow reader before the upstream's connection is paused. */
 const readAheadBytesMax = 64 * 1024;
@@ -7,7 +8,10 @@ const readAheadBytesMax = 64 * 1024;
 const attemptsMax = 2;
 
 /** One call on a connection, in the form of undici, which one of the two sources of connections is. */
-export type CallHandler = Dispatcher.DispatchHandler;
+export type CallHandler = Dispatcher.DispatchHandler & {
+  /** Nobody waits for it any more: whoever has it in a queue may drop it. */
+  readonly isOver?: boolean;
+};
 export type CallController = Dispatcher.DispatchController;
 export type CallOptions = Dispatcher.DispatchOptions;
 export type CallPool = Pick<Dispatcher, 'dispatch'>;
@@ -93,7 +97,7 @@ export interface UpstreamResponse {
  * One request on one connection: undici's handler on one side, a reader on the other. Its timers are its own because
  * undici's are fixed before the kind of response is known, and a quiet event stream is no fault.
  */
-class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
+class UpstreamCall implements CallHandler, UpstreamResponse {
   readonly #request: UpstreamRequest;
   readonly #cancelled: Cancellation | null;
   readonly #onCancelled = (): void => this.abort(new AppError('UPSTREAM_UNREACHABLE', { internal: 'cancelled' }));
@@ -189,6 +193,10 @@ class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
     this.#fail(this.#error ?? error);
   }
 
+  get isOver(): boolean {
+    return this.#ended;
+  }
+
   header(name: string): string | undefined {
     const value = this.#headers[name];
     return Array.isArray(value) ? value.join(', ') : value;
@@ -211,22 +219,19 @@ class UpstreamCall implements Dispatcher.DispatchHandler, UpstreamResponse {
   async collect(limits: { readonly bytesMax: number; readonly idleTimeoutMs: number }): Promise<Buffer> {
     const declared = Number(this.header('content-length') ?? 0);
     if (!this.#ended) this.#timer = setTimeout(this.#onTimeout, limits.idleTimeoutMs);
-    const chunks: Buffer[] = [];
-    let length = 0;
+    const gathered = new GatheredBytes();
     for (;;) {
-      if (length > limits.bytesMax || declared > limits.bytesMax) {
+      if (gathered.length > limits.bytesMax || declared > limits.bytesMax) {
         const error = new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
         this.abort(error);
         throw error;
       }
       const chunk = await this.next();
       if (chunk === undefined) break;
-      chunks.push(chunk);
-      length += chunk.length;
+      gathered.push(chunk);
     }
     clearTimeout(this.#timer);
-    const [only] = chunks;
-    return only !== undefined && chunks.length === 1 ? only : Buffer.concat(chunks, length);
+    return gathered.whole();
   }
 
   abort(error: AppError): void {

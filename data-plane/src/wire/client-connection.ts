@@ -2,6 +2,7 @@ import type { Socket } from 'node:net';
 import { AppError } from '@sallyport/schema';
 import { clientAddress } from '@sallyport/schema/platform';
 import type { ProxyRequest, ProxyResponse } from '../pipeline/exchange.ts';
+import { GatheredBytes } from '../gathered-bytes.ts';
 import type { ListenerOptions } from '../server.ts';
 import { BodyDecoder } from './body-decoder.ts';
 import { endOfHead, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
@@ -14,6 +15,8 @@ const aheadBytesMax = 16 * 1024;
 const emptyLinesBytesMax = 4;
 /** How long what a client still sends is read and dropped after the last answer, so that the client gets to read it. */
 const lingerMs = 2_000;
+/** An idle connection is kept for longer than was announced, so that no request meets its end, as in node:http. */
+const idleMarginMs = 1_000;
 
 /** What the connections of a listener share. */
 export interface ListenerState {
@@ -21,14 +24,15 @@ export interface ListenerState {
   /** Bytes of request bodies held now, of all connections. */
   bodyBytes: number;
   readonly isDraining: boolean;
+  /** How long a client may take nothing of what was written to it, in milliseconds. */
+  readonly untakenMsMax: number;
   exchangeBegan(): void;
   exchangeEnded(): void;
 }
 
 interface BodyReader {
   readonly bytesMax: number;
-  readonly chunks: Buffer[];
-  length: number;
+  readonly gathered: GatheredBytes;
   readonly timer: NodeJS.Timeout;
   readonly resolve: (body: Buffer) => void;
   readonly reject: (error: AppError) => void;
@@ -51,6 +55,8 @@ export class ClientConnection {
   #reader: BodyReader | undefined;
   /** The rest of the body is of no use to anybody. */
   #discards = false;
+  /** The client asked whether to send its body, and was not told yet: what comes next may be it, or another request. */
+  #mayKeepBody = false;
   #isAnswered = false;
   /** Nothing that comes is looked at any more. */
   #isEnding = false;
@@ -67,6 +73,7 @@ export class ClientConnection {
     this.#deadline = this.#after(state.options.limits.requestHeadersTimeoutMs);
     socket.on('data', this.#onData);
     socket.on('end', this.#onEnd);
+    socket.on('timeout', this.#onTimeout);
     socket.on('close', this.#onClose);
     // A reset is seen by 'close'; without a listener it would end the process.
     socket.on('error', () => undefined);
@@ -77,14 +84,19 @@ export class ClientConnection {
   }
 
   destroy(): void {
+    // At once: the requests sent ahead are nobody's now.
+    this.#isEnding = true;
+    this.#ahead = undefined;
     this.#socket.destroy();
   }
 
   /** To be called now and then with the monotonic time. */
   check(now: number): void {
+    const untakenMsMax = this.#socket.writableLength > 0 ? this.#state.untakenMsMax : 0;
+    if ((this.#socket.timeout ?? 0) !== untakenMsMax) this.#socket.setTimeout(untakenMsMax);
     if (now < this.#deadline) return;
     if (this.#awaits === 'head' && this.#abort === undefined && !this.#isEnding) this.#refuse('REQUEST_TIMEOUT');
-    else this.#socket.destroy();
+    else this.destroy();
   }
 
   #after(ms: number): number {
@@ -105,14 +117,26 @@ export class ClientConnection {
     } catch (error) {
       // A fault of ours must not end the process, and with it the connections of everybody else.
       this.#state.options.log.error({ err: error }, 'a connection failed');
-      this.#socket.destroy();
+      this.destroy();
     }
   };
 
-  /** A client that will send nothing more takes its request back (as node:http has it). */
+  /**
+   * A client that will send nothing more takes its request back (as node:http has it), and those it sent ahead: their
+   * answers could not be sent any more.
+   */
   readonly #onEnd = (): void => {
+    // The last answer is under way.
+    if (this.#isEnding && this.#abort === undefined) return;
+    this.#isEnding = true;
+    this.#ahead = undefined;
     if (this.#abort === undefined || this.#writer.isWritten) this.#socket.end();
-    else this.#socket.destroy();
+    else this.destroy();
+  };
+
+  /** A client that takes nothing of its answer would hold it, and its place, for ever. */
+  readonly #onTimeout = (): void => {
+    if (this.#socket.writableLength > 0) this.destroy();
   };
 
   readonly #onClose = (): void => {
@@ -121,7 +145,7 @@ export class ClientConnection {
     this.#ahead = undefined;
     this.#failBody(new AppError('INVALID_REQUEST', { internal: 'the body broke off' }));
     this.#writer.closed();
-    this.#abort?.abort();
+    if (!this.#isAnswered) this.#abort?.abort();
   };
 
   #readRequests(): void {
@@ -162,20 +186,21 @@ export class ClientConnection {
     this.#abort = new RequestAbort();
     this.#body = new BodyDecoder(head.framing);
     this.#discards = false;
+    this.#mayKeepBody = head.framing !== 0 && asksToContinue(head);
     this.#isAnswered = false;
     this.#writer.isWritten = false;
     this.#state.exchangeBegan();
     try {
       const response = await options.handle(this.#request(head, this.#abort));
       const isLast = await this.#answer(head, response);
+      this.#isAnswered = true;
       if (isLast) this.#end();
     } catch (error) {
       options.log.error({ err: error }, 'a response could not be written');
-      this.#socket.destroy();
+      this.destroy();
     } finally {
       this.#state.exchangeEnded();
     }
-    this.#isAnswered = true;
     this.#next();
   }
 
@@ -183,6 +208,7 @@ export class ClientConnection {
   async #answer(head: RequestHead, response: ProxyResponse): Promise<boolean> {
     // Before it is written, so that a client that writes first and reads then gets to read.
     if (this.#body?.done === false && this.#reader === undefined) this.#discardBody();
+    if (this.#mayKeepBody) this.#isBroken = true;
     const isLast = (): boolean =>
       !head.keepsAlive || this.#isBroken || this.#state.isDraining || response.status === 408;
     await this.#writer.write(response, head, isLast);
@@ -195,7 +221,7 @@ export class ClientConnection {
     this.#abort = undefined;
     this.#body = undefined;
     if (this.#state.isDraining) return this.#end();
-    this.#await('next', this.#state.options.limits.connectionIdleTimeoutMs);
+    this.#await('next', this.#state.options.limits.connectionIdleTimeoutMs + idleMarginMs);
     this.#socket.resume();
     this.#readRequests();
   }
@@ -222,14 +248,14 @@ export class ClientConnection {
       return Promise.reject(new AppError('BODY_TOO_LARGE'));
     }
     const ahead = this.#ahead;
+    const isAsked = this.#mayKeepBody && ahead === undefined;
+    this.#mayKeepBody = false;
     // All there, as with nearly every message: no timer and no copy.
     if (head.framing >= 0 && (ahead?.length ?? 0) >= head.framing) return Promise.resolve(this.#wholeBody());
-    if (head.headers.get('expect')?.toLowerCase() === '100-continue' && !head.isOld && ahead === undefined) {
-      this.#socket.write('HTTP/1.1 100 Continue\r\n\r\n');
-    }
+    if (isAsked) this.#socket.write('HTTP/1.1 100 Continue\r\n\r\n');
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#failBody(new AppError('REQUEST_TIMEOUT')), timeoutMs);
-      this.#reader = { bytesMax, chunks: [], length: 0, timer, resolve, reject };
+      this.#reader = { bytesMax, gathered: new GatheredBytes(), timer, resolve, reject };
       this.#readBodyBytes();
     });
   }
@@ -271,10 +297,7 @@ export class ClientConnection {
     const reader = this.#reader;
     if (reader !== undefined) {
       this.#closeReader(reader);
-      const [only] = reader.chunks;
-      reader.resolve(
-        only !== undefined && reader.chunks.length === 1 ? only : Buffer.concat(reader.chunks, reader.length),
-      );
+      reader.resolve(reader.gathered.whole());
     } else if (this.#isAnswered) this.#next();
     else this.#await('nothing');
   }
@@ -282,12 +305,14 @@ export class ClientConnection {
   readonly #takePart = (part: Buffer): void => {
     const reader = this.#reader;
     if (reader === undefined) return;
-    reader.length += part.length;
-    this.#state.bodyBytes += part.length;
-    if (reader.length > reader.bytesMax) this.#failBody(new AppError('BODY_TOO_LARGE'));
-    else if (this.#state.bodyBytes > this.#state.options.limits.requestBodiesBytesMax) {
+    const { bytesMax, gathered } = reader;
+    if (gathered.length + part.length > bytesMax) this.#failBody(new AppError('BODY_TOO_LARGE'));
+    else if (this.#state.bodyBytes + part.length > this.#state.options.limits.requestBodiesBytesMax) {
       this.#failBody(new AppError('OVERLOADED'));
-    } else reader.chunks.push(part);
+    } else {
+      gathered.push(part);
+      this.#state.bodyBytes += part.length;
+    }
   };
 
   #failBody(error: AppError): void {
@@ -300,7 +325,7 @@ export class ClientConnection {
 
   #closeReader(reader: BodyReader): void {
     clearTimeout(reader.timer);
-    this.#state.bodyBytes -= reader.length;
+    this.#state.bodyBytes -= reader.gathered.length;
     this.#reader = undefined;
   }
 
@@ -344,4 +369,9 @@ export class ClientConnection {
     this.#socket.resume();
     this.#await('end', lingerMs);
   }
+}
+
+/** RFC 9110 §10.1.1. */
+function asksToContinue(head: RequestHead): boolean {
+  return !head.isOld && head.headers.get('expect')?.toLowerCase() === '100-continue';
 }

@@ -103,15 +103,16 @@ export function parseRequestHead(bytes: Buffer): RequestHead {
   if (!(method === 'CONNECT' ? authorityForm : targetForm).test(target)) throw new MalformedMessage('no target');
   const headers = new Map<string, string>();
   const repeated: string[] = [];
+  let closes = false;
   readFields(text, lineEnd + 2, (name, value) => {
     const first = headers.get(name);
     if (first === undefined) headers.set(name, value);
     // A proxy may add its hop in a line of its own behind the one that a stranger sent; both are one list.
     else if (name === commaLists) headers.set(name, `${first},${value}`);
     if (first !== undefined) repeated.push(name);
+    closes ||= name === 'connection' && names(value, 'close');
   });
   const isOld = minor === '0';
-  const connection = headers.get('connection');
   return {
     method,
     target,
@@ -119,7 +120,7 @@ export function parseRequestHead(bytes: Buffer): RequestHead {
     repeated,
     framing: requestFraming(headers, repeated, isOld),
     isOld,
-    keepsAlive: !isOld && method !== 'CONNECT' && (connection === undefined || !names(connection, 'close')),
+    keepsAlive: !isOld && method !== 'CONNECT' && !closes,
   };
 }
 

@@ -46,11 +46,9 @@ export class ResponseWriter {
     const { body, follower } = response;
     const written = { bytes: 0, firstByteAt: null as number | null };
     let isComplete = false;
+    let unread = body === null || Buffer.isBuffer(body) ? null : body;
     try {
-      if (this.#socket.destroyed) {
-        if (body !== null && !Buffer.isBuffer(body)) await body.cancel();
-        return;
-      }
+      if (this.#socket.destroyed) return;
       written.firstByteAt = this.#clock.monotonic();
       if (body === null || Buffer.isBuffer(body)) {
         written.bytes = body?.length ?? 0;
@@ -59,10 +57,12 @@ export class ResponseWriter {
         const isChunked = !answered.isOld;
         const framing = isChunked ? 'transfer-encoding: chunked\r\n' : '';
         this.#socket.write(this.#head(response, framing, isLast() || answered.isOld), 'latin1');
+        unread = null;
         isComplete = await this.#stream(body, isChunked, written);
       }
     } finally {
       this.isWritten = true;
+      await unread?.cancel();
       follower?.ended(isComplete, written.bytes, written.firstByteAt);
     }
   }

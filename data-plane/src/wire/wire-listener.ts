@@ -5,6 +5,7 @@ import { ClientConnection, type ListenerState } from './client-connection.ts';
 
 /** How often the deadlines of all connections are looked at, in milliseconds. */
 const checkIntervalMs = 1_000;
+const untakenMsMaxDefault = 60_000;
 
 /**
  * The edge towards clients on the sockets themselves: HTTP/1.1 read and written here, because the streams and objects of
@@ -12,6 +13,7 @@ const checkIntervalMs = 1_000;
  */
 export class WireListener implements ListenerState {
   readonly options: ListenerOptions;
+  readonly untakenMsMax: number;
   readonly #server: Server;
   readonly #connections = new Set<ClientConnection>();
   #open = 0;
@@ -22,6 +24,7 @@ export class WireListener implements ListenerState {
 
   constructor(options: ListenerOptions) {
     this.options = options;
+    this.untakenMsMax = options.limits.untakenMsMax ?? untakenMsMaxDefault;
     const { limits, tls } = options;
     const onSocket = (socket: Socket): void => this.#accept(socket);
     const settings = { noDelay: true, allowHalfOpen: true };
