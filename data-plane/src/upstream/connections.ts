@@ -1,6 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { AppError, type UpstreamTransport } from '@sallyport/schema';
-import { GatheredBytes } from '../gathered-bytes.ts';
+import { GatheredBytes } from './gathered-bytes.ts';
 
 /** Bytes read ahead of a slow reader before the upstream's connection is paused. */
 const readAheadBytesMax = 64 * 1024;

@@ -61,7 +61,7 @@ export class UpstreamPools implements EgressPools {
 
   #check(): void {
     const now = this.#options.clock.monotonic();
-    for (const pool of this.#pools.values()) pool.closeIdle(now);
+    for (const pool of this.#pools.values()) pool.check(now);
   }
 }
 
@@ -69,11 +69,13 @@ class UpstreamPool implements CallPool, ConnectionOwner {
   readonly #host: string;
   readonly #dial: () => Promise<Socket>;
   readonly #options: UpstreamPoolsOptions;
-  readonly #waiting: WireCall[] = [];
+  #waiting: WireCall[] = [];
   /** The one used last at the end: it is used next, so that the others can be closed. */
   readonly #idle: { readonly connection: UpstreamConnection; readonly untilMs: number }[] = [];
   readonly #connections = new Set<UpstreamConnection>();
   #dialling = 0;
+  /** Answered just now, and free as soon as the event loop has come round. */
+  #settling = 0;
   isClosed = false;
 
   constructor(url: URL, options: UpstreamPoolsOptions) {
@@ -85,16 +87,40 @@ class UpstreamPool implements CallPool, ConnectionOwner {
   dispatch(request: CallOptions, handler: CallHandler): boolean {
     const call = { request: request as unknown as WireRequest, handler };
     const connection = this.#takeIdle();
-    if (connection !== undefined) {
-      if (!connection.run(call)) this.free(connection);
-    } else {
-      this.#waiting.push(call);
-      this.#dialForWaiting();
-    }
+    // What the upstream did to it meanwhile may be in this turn of the event loop, behind what made this call.
+    if (connection !== undefined) setImmediate(this.#run, call, connection);
+    else this.#wait(call);
     return true;
   }
 
+  readonly #run = (call: WireCall, connection: UpstreamConnection): void => {
+    if (!connection.isUsable) this.#wait(call);
+    else if (!connection.run(call)) this.#give(connection);
+  };
+
+  #wait(call: WireCall): void {
+    this.#waiting.push(call);
+    this.#dialForWaiting();
+  }
+
+  /**
+   * Gives it to nobody before the event loop has once more looked what came on it: bytes that nobody asked for, or its
+   * end, although the upstream did not say so.
+   */
   free(connection: UpstreamConnection): void {
+    this.#settling++;
+    setImmediate(this.#settle, connection);
+  }
+
+  readonly #settle = (connection: UpstreamConnection): void => void setImmediate(this.#settled, connection);
+
+  readonly #settled = (connection: UpstreamConnection): void => {
+    this.#settling--;
+    if (connection.isUsable) this.#give(connection);
+    else this.#dialForWaiting();
+  };
+
+  #give(connection: UpstreamConnection): void {
     for (let next = this.#waiting.shift(); next !== undefined; next = this.#waiting.shift()) {
       if (connection.run(next)) return;
     }
@@ -107,6 +133,12 @@ class UpstreamPool implements CallPool, ConnectionOwner {
     const at = this.#idle.findIndex((idle) => idle.connection === connection);
     if (at >= 0) this.#idle.splice(at, 1);
     this.#dialForWaiting();
+  }
+
+  /** Drops what nobody waits for any more: also while all connections are taken, and for as long. */
+  check(now: number): void {
+    this.closeIdle(now);
+    if (this.#waiting.length > 0) this.#waiting = this.#waiting.filter(({ handler }) => handler.isOver !== true);
   }
 
   closeIdle(now: number): void {
@@ -135,7 +167,10 @@ class UpstreamPool implements CallPool, ConnectionOwner {
 
   #dialForWaiting(): void {
     const { connectionsPerOriginMax } = this.#options;
-    while (this.#waiting.length > this.#dialling && this.#connections.size + this.#dialling < connectionsPerOriginMax) {
+    while (
+      this.#waiting.length > this.#dialling + this.#settling &&
+      this.#connections.size + this.#dialling < connectionsPerOriginMax
+    ) {
       this.#dialling++;
       this.#dial().then(
         (socket) => this.#dialled(socket),
@@ -154,7 +189,7 @@ class UpstreamPool implements CallPool, ConnectionOwner {
     this.#dialling--;
     const connection = new UpstreamConnection(socket, this.#host, this);
     this.#connections.add(connection);
-    this.free(connection);
+    this.#give(connection);
   }
 }
 
