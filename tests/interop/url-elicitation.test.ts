@@ -17,6 +17,9 @@ import { interopServers } from './servers.ts';
 
 /** A user is sent to a page, by a server of either era, through a client of the other; over three nodes. */
 const page = 'https://pay.example/order/7';
+/** Where server-everything sends people by an error, whatever page it was called with. */
+const errorPage = 'https://modelcontextprotocol.io';
+const elicitationHosts = [errorPage, page].map((url) => new URL(url).host);
 const info = { name: 'url-elicitation', version: '1.0.0' };
 const requestInit = { headers: { authorization: `Bearer ${testKey}` } };
 const stops: (() => Promise<unknown>)[] = [];
@@ -35,7 +38,7 @@ async function fleetBefore(url: string): Promise<FleetOfNodes> {
   const configuration = configurationOf(url, await discover(url));
   const servers = configuration.servers.map((server) => ({
     ...server,
-    asks: { elicitationHosts: [new URL(page).host] },
+    asks: { elicitationHosts },
   }));
   const fleet = await startFleetOfNodes(3, { ...configuration, servers });
   stops.push(() => fleet.stop());
@@ -114,7 +117,7 @@ describe('a modern client at a legacy server', () => {
     // This server remembers in its session that it asked, and each node has one of its own: it may ask at each of them.
     const first = asked.slice(0, -1).map(({ url }) => url);
     expect(first.length).toBeLessThanOrEqual(fleet.nodes.length);
-    expect(new Set(first)).toEqual(new Set(['https://modelcontextprotocol.io']));
+    expect(new Set(first)).toEqual(new Set([errorPage]));
     expect(asked.at(-1)?.url).toBe(page);
   });
 });
