@@ -1,5 +1,7 @@
 import { randomSecret } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { keyFile } from '../credentials/credential-kit.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
 import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
@@ -43,7 +45,11 @@ async function lives(texts: readonly [string, string], imports: Readonly<Record<
 describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply to destroy', () => {
   beforeAll(async () => {
     upstream = await startReferenceServer();
-    harness = await startHarness({ upstreams: [upstream.url], nodes: 1 });
+    harness = await startHarness({
+      upstreams: [upstream.url],
+      nodes: 1,
+      environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
+    });
     serverId = (await harness.administrator.registerServer('shared', upstream.url)).id;
     provider = await buildProvider();
   }, timeoutMs);
@@ -103,6 +109,91 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
       `).plan();
       expect(code).toBe(1);
       expect(output).toContain('rules[1].categories is none of what');
+    },
+    timeoutMs,
+  );
+
+  test(
+    'an upstream credential is set, replaced and destroyed, and its secret is in no state',
+    async () => {
+      const credential = (headers: string, version: number) => `
+        resource "sallyport_credential" "shared" {
+          server_id         = "${serverId}"
+          static_headers_wo = ${headers}
+          secret_wo_version = ${version}
+        }
+      `;
+      const workspace = newWorkspace(credential('{ Authorization = "Bearer first-secret" }', 1));
+      await workspace.apply();
+      expect(await workspace.plan()).toMatchObject({ code: 0 });
+      const shown = z.object({ revision: z.number(), mode: z.string(), headerNames: z.array(z.string()) });
+      const stored = async () =>
+        await harness.administrator.api.ask(
+          `{ serverCredential(serverId: "${serverId}") { revision mode headerNames } }`,
+          {},
+          z.object({ serverCredential: shown }),
+        );
+      const before = (await stored()).serverCredential;
+      expect(before).toMatchObject({ mode: 'STATIC_HEADERS', headerNames: ['Authorization'] });
+
+      const again = credential('{ Authorization = "Bearer second-secret", X-Tenant = "one" }', 2);
+      workspace.write({ 'main.tf': again });
+      expect((await workspace.plan()).output).toContain('0 to add, 1 to change, 0 to destroy');
+      await workspace.apply();
+      expect(await workspace.plan()).toMatchObject({ code: 0 });
+      const after = (await stored()).serverCredential;
+      expect(after.headerNames).toEqual(['Authorization', 'X-Tenant']);
+      expect(after.revision).toBeGreaterThan(before.revision);
+      expect(await workspace.succeed('state', ['pull'])).not.toMatch(/first-secret|second-secret/);
+
+      expect((await newWorkspace(again).plan()).output).toContain('has a credential already');
+      const second = newWorkspace(again.replace('secret_wo_version = 2', ''));
+      await second.succeed('import', ['sallyport_credential.shared', 'shared']);
+      expect((await second.plan()).output).toContain('No changes.');
+      await second.destroy();
+      expect((await stored()).serverCredential).toMatchObject({ mode: 'NONE' });
+
+      const client = (scope: string) => `
+        resource "sallyport_credential" "shared" {
+          server_id = "${serverId}"
+          client_credentials = {
+            issuer    = "https://login.example.com"
+            client_id = "gateway"
+            scopes    = ["${scope}"]
+          }
+          secret_wo = "third-secret"
+        }
+      `;
+      await lives([client('read'), client('write')], { 'sallyport_credential.shared': serverId });
+    },
+    timeoutMs,
+  );
+
+  test(
+    'directories and identity providers are as the configuration says',
+    async () => {
+      const rest = (claim: string, directory: string) => `
+        resource "sallyport_scim_directory" "corp" {
+          name   = "${directory}"
+          issuer = "https://login.example.com"
+        }
+        resource "sallyport_group" "analysts" { name = "analysts" }
+        resource "sallyport_identity_provider" "corp" {
+          name             = "Corp"
+          issuer           = "https://login.example.com"
+          client_id        = "sallyport"
+          client_secret_wo = "fourth-secret"
+          groups_claim     = "${claim}"
+          required_claims  = { tid = "one" }
+          group_rules      = [{ value = "Analysts", group_id = sallyport_group.analysts.id }]
+        }
+      `;
+      const imports = {
+        'sallyport_group.analysts': 'analysts',
+        'sallyport_scim_directory.corp': 'corp',
+        'sallyport_identity_provider.corp': 'Corp',
+      };
+      await lives([rest('groups', 'corp'), rest('roles', 'corp')], imports);
     },
     timeoutMs,
   );

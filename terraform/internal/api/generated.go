@@ -686,6 +686,37 @@ var AllAutoApproval = []AutoApproval{
 	AutoApprovalReview,
 }
 
+// A client that gets tokens for itself (OAuth 2.1, client credentials).
+type ClientCredentialsInput struct {
+	// How it proves itself; by default with the secret in the header, where one is given.
+	Authentication optional.Value[UpstreamClientAuthentication] `json:"authentication"`
+	// Id of the client there.
+	ClientId string `json:"clientId"`
+	// The authorization server.
+	Issuer string `json:"issuer"`
+	// What to ask for.
+	Scopes []string `json:"scopes"`
+	// The secret, or the private key as JWK. It is sealed, and never returned.
+	Secret string `json:"secret"`
+}
+
+// GetAuthentication returns ClientCredentialsInput.Authentication, and is useful for accessing the field via an interface.
+func (v *ClientCredentialsInput) GetAuthentication() optional.Value[UpstreamClientAuthentication] {
+	return v.Authentication
+}
+
+// GetClientId returns ClientCredentialsInput.ClientId, and is useful for accessing the field via an interface.
+func (v *ClientCredentialsInput) GetClientId() string { return v.ClientId }
+
+// GetIssuer returns ClientCredentialsInput.Issuer, and is useful for accessing the field via an interface.
+func (v *ClientCredentialsInput) GetIssuer() string { return v.Issuer }
+
+// GetScopes returns ClientCredentialsInput.Scopes, and is useful for accessing the field via an interface.
+func (v *ClientCredentialsInput) GetScopes() []string { return v.Scopes }
+
+// GetSecret returns ClientCredentialsInput.Secret, and is useful for accessing the field via an interface.
+func (v *ClientCredentialsInput) GetSecret() string { return v.Secret }
+
 // CreateApiKeyCreateApiKeyIssuedApiKeyPayload includes the requested fields of the GraphQL type IssuedApiKeyPayload.
 // The GraphQL type's documentation follows.
 //
@@ -1023,6 +1054,114 @@ type CreateGroupResponse struct {
 // GetCreateGroup returns CreateGroupResponse.CreateGroup, and is useful for accessing the field via an interface.
 func (v *CreateGroupResponse) GetCreateGroup() GroupFields { return v.CreateGroup }
 
+// A new identity provider.
+type CreateIdentityProviderInput struct {
+	// Whether its identity assertions (ID-JAG) give access tokens.
+	AcceptsAssertions optional.Value[bool] `json:"acceptsAssertions"`
+	// A login must be of one of these authentication contexts (step-up); none: of any.
+	AcrValues []string `json:"acrValues"`
+	// Our client id there.
+	ClientId string `json:"clientId"`
+	// Our client secret there; sealed, and never shown.
+	ClientSecret optional.Value[string] `json:"clientSecret"`
+	// Whether a user who logs in for the first time is made.
+	CreatesUsers optional.Value[bool] `json:"createsUsers"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Whether users can log in with it.
+	Enabled optional.Value[bool] `json:"enabled"`
+	// Which groups its users belong to; at most 500.
+	GroupRules []GroupMappingRuleInput `json:"groupRules"`
+	// The claim that holds groups or app roles; null if none is looked at.
+	GroupsClaim optional.Value[string] `json:"groupsClaim"`
+	// Where groups are read when a token does not hold them all (Entra above 200); {subject} stands for the user. The URL that a token names is never used.
+	GroupsUrl optional.Value[string] `json:"groupsUrl"`
+	// Scope of the token that opens groupsUrl.
+	GroupsUrlScope optional.Value[string] `json:"groupsUrlScope"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Its issuer, exactly as its metadata names it.
+	Issuer string `json:"issuer"`
+	// What people call it: 1 to 128 characters.
+	Name string `json:"name"`
+	// Claims that a token must have.
+	RequiredClaims []RequiredClaimInput `json:"requiredClaims"`
+	// Scopes to ask for; openid, profile and email if absent.
+	Scopes []string `json:"scopes"`
+	// The claim that identifies a user for good: sub, or oid at Entra.
+	SubjectClaim optional.Value[string] `json:"subjectClaim"`
+}
+
+// GetAcceptsAssertions returns CreateIdentityProviderInput.AcceptsAssertions, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetAcceptsAssertions() optional.Value[bool] {
+	return v.AcceptsAssertions
+}
+
+// GetAcrValues returns CreateIdentityProviderInput.AcrValues, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetAcrValues() []string { return v.AcrValues }
+
+// GetClientId returns CreateIdentityProviderInput.ClientId, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetClientId() string { return v.ClientId }
+
+// GetClientSecret returns CreateIdentityProviderInput.ClientSecret, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetClientSecret() optional.Value[string] { return v.ClientSecret }
+
+// GetCreatesUsers returns CreateIdentityProviderInput.CreatesUsers, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetCreatesUsers() optional.Value[bool] { return v.CreatesUsers }
+
+// GetDryRun returns CreateIdentityProviderInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetDryRun() bool { return v.DryRun }
+
+// GetEnabled returns CreateIdentityProviderInput.Enabled, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetEnabled() optional.Value[bool] { return v.Enabled }
+
+// GetGroupRules returns CreateIdentityProviderInput.GroupRules, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetGroupRules() []GroupMappingRuleInput { return v.GroupRules }
+
+// GetGroupsClaim returns CreateIdentityProviderInput.GroupsClaim, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetGroupsClaim() optional.Value[string] { return v.GroupsClaim }
+
+// GetGroupsUrl returns CreateIdentityProviderInput.GroupsUrl, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetGroupsUrl() optional.Value[string] { return v.GroupsUrl }
+
+// GetGroupsUrlScope returns CreateIdentityProviderInput.GroupsUrlScope, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetGroupsUrlScope() optional.Value[string] {
+	return v.GroupsUrlScope
+}
+
+// GetIdempotencyKey returns CreateIdentityProviderInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetIdempotencyKey() optional.Value[string] {
+	return v.IdempotencyKey
+}
+
+// GetIssuer returns CreateIdentityProviderInput.Issuer, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetIssuer() string { return v.Issuer }
+
+// GetName returns CreateIdentityProviderInput.Name, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetName() string { return v.Name }
+
+// GetRequiredClaims returns CreateIdentityProviderInput.RequiredClaims, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetRequiredClaims() []RequiredClaimInput {
+	return v.RequiredClaims
+}
+
+// GetScopes returns CreateIdentityProviderInput.Scopes, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetScopes() []string { return v.Scopes }
+
+// GetSubjectClaim returns CreateIdentityProviderInput.SubjectClaim, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderInput) GetSubjectClaim() optional.Value[string] { return v.SubjectClaim }
+
+// CreateIdentityProviderResponse is returned by CreateIdentityProvider on success.
+type CreateIdentityProviderResponse struct {
+	// Lets users log in with an identity provider.
+	CreateIdentityProvider IdentityProviderFields `json:"createIdentityProvider"`
+}
+
+// GetCreateIdentityProvider returns CreateIdentityProviderResponse.CreateIdentityProvider, and is useful for accessing the field via an interface.
+func (v *CreateIdentityProviderResponse) GetCreateIdentityProvider() IdentityProviderFields {
+	return v.CreateIdentityProvider
+}
+
 // CreateJoinTokenCreateJoinTokenIssuedJoinTokenPayload includes the requested fields of the GraphQL type IssuedJoinTokenPayload.
 // The GraphQL type's documentation follows.
 //
@@ -1189,6 +1328,10 @@ type CreatePolicyInput struct {
 	Position optional.Value[int] `json:"position"`
 	// What it does; the first rule that covers a finding decides.
 	Rules []PolicyRuleInput `json:"rules"`
+	// For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.
+	WebhookBudgetMs optional.Value[int] `json:"webhookBudgetMs"`
+	// Webhooks that are asked about what the rules let through, in order; at most 8.
+	WebhookIds []string `json:"webhookIds"`
 }
 
 // GetDescription returns CreatePolicyInput.Description, and is useful for accessing the field via an interface.
@@ -1220,6 +1363,12 @@ func (v *CreatePolicyInput) GetPosition() optional.Value[int] { return v.Positio
 
 // GetRules returns CreatePolicyInput.Rules, and is useful for accessing the field via an interface.
 func (v *CreatePolicyInput) GetRules() []PolicyRuleInput { return v.Rules }
+
+// GetWebhookBudgetMs returns CreatePolicyInput.WebhookBudgetMs, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetWebhookBudgetMs() optional.Value[int] { return v.WebhookBudgetMs }
+
+// GetWebhookIds returns CreatePolicyInput.WebhookIds, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetWebhookIds() []string { return v.WebhookIds }
 
 // CreatePolicyResponse is returned by CreatePolicy on success.
 type CreatePolicyResponse struct {
@@ -1267,6 +1416,43 @@ type CreateRoleResponse struct {
 
 // GetCreateRole returns CreateRoleResponse.CreateRole, and is useful for accessing the field via an interface.
 func (v *CreateRoleResponse) GetCreateRole() RoleFields { return v.CreateRole }
+
+// A directory to let in.
+type CreateScimDirectoryInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Issuer of its identity provider, byte for byte as in iss of its tokens. Cannot be changed later.
+	Issuer string `json:"issuer"`
+	// Unique among the directories: 1 to 128 characters.
+	Name string `json:"name"`
+}
+
+// GetDryRun returns CreateScimDirectoryInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreateScimDirectoryInput) GetDryRun() bool { return v.DryRun }
+
+// GetIdempotencyKey returns CreateScimDirectoryInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreateScimDirectoryInput) GetIdempotencyKey() optional.Value[string] {
+	return v.IdempotencyKey
+}
+
+// GetIssuer returns CreateScimDirectoryInput.Issuer, and is useful for accessing the field via an interface.
+func (v *CreateScimDirectoryInput) GetIssuer() string { return v.Issuer }
+
+// GetName returns CreateScimDirectoryInput.Name, and is useful for accessing the field via an interface.
+func (v *CreateScimDirectoryInput) GetName() string { return v.Name }
+
+// CreateScimDirectoryResponse is returned by CreateScimDirectory on success.
+type CreateScimDirectoryResponse struct {
+	// Lets a directory in; it needs a token to push.
+	CreateScimDirectory ScimDirectoryFields `json:"createScimDirectory"`
+}
+
+// GetCreateScimDirectory returns CreateScimDirectoryResponse.CreateScimDirectory, and is useful for accessing the field via an interface.
+func (v *CreateScimDirectoryResponse) GetCreateScimDirectory() ScimDirectoryFields {
+	return v.CreateScimDirectory
+}
 
 // A server to register. It begins as a draft and is discovered at once.
 type CreateServerInput struct {
@@ -1432,6 +1618,50 @@ type CreateUserResponse struct {
 
 // GetCreateUser returns CreateUserResponse.CreateUser, and is useful for accessing the field via an interface.
 func (v *CreateUserResponse) GetCreateUser() UserFields { return v.CreateUser }
+
+// A header that is sent with each request to a server.
+type CredentialHeaderInput struct {
+	// Such as Authorization or X-Api-Key. Host, Mcp-*, Content-* and headers of the connection are refused.
+	Name string `json:"name"`
+	// The secret. It is sealed, and never returned.
+	Value string `json:"value"`
+}
+
+// GetName returns CredentialHeaderInput.Name, and is useful for accessing the field via an interface.
+func (v *CredentialHeaderInput) GetName() string { return v.Name }
+
+// GetValue returns CredentialHeaderInput.Value, and is useful for accessing the field via an interface.
+func (v *CredentialHeaderInput) GetValue() string { return v.Value }
+
+// How the gateway proves itself to a server. What a client sent is never passed on.
+type CredentialMode string
+
+const (
+	// By access tokens that the gateway gets for itself (OAuth 2.1, client credentials).
+	CredentialModeClientCredentials CredentialMode = "CLIENT_CREDENTIALS"
+	// By access tokens for the user who calls, had by an identity assertion (ID-JAG).
+	CredentialModeIdentityAssertion CredentialMode = "IDENTITY_ASSERTION"
+	// By a short token, signed by the control plane, that says who calls.
+	CredentialModeIdentityToken CredentialMode = "IDENTITY_TOKEN"
+	// Not at all.
+	CredentialModeNone CredentialMode = "NONE"
+	// By headers that are the same for everybody: the server sees one service.
+	CredentialModeStaticHeaders CredentialMode = "STATIC_HEADERS"
+	// By access tokens for the user who calls, had by token exchange (RFC 8693).
+	CredentialModeTokenExchange CredentialMode = "TOKEN_EXCHANGE"
+	// By access tokens of the very user who calls, who connected his account.
+	CredentialModeUserOauth CredentialMode = "USER_OAUTH"
+)
+
+var AllCredentialMode = []CredentialMode{
+	CredentialModeClientCredentials,
+	CredentialModeIdentityAssertion,
+	CredentialModeIdentityToken,
+	CredentialModeNone,
+	CredentialModeStaticHeaders,
+	CredentialModeTokenExchange,
+	CredentialModeUserOauth,
+}
 
 // DefinitionBodyFields includes the requested fields of the GraphQL type DefinitionBody.
 // The GraphQL type's documentation follows.
@@ -1871,6 +2101,38 @@ type DeleteGroupResponse struct {
 // GetDeleteGroup returns DeleteGroupResponse.DeleteGroup, and is useful for accessing the field via an interface.
 func (v *DeleteGroupResponse) GetDeleteGroup() DeleteGroupDeleteGroup { return v.DeleteGroup }
 
+// An identity provider to delete; what came of logins there ends.
+type DeleteIdentityProviderInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns DeleteIdentityProviderInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeleteIdentityProviderInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeleteIdentityProviderInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeleteIdentityProviderInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetId returns DeleteIdentityProviderInput.Id, and is useful for accessing the field via an interface.
+func (v *DeleteIdentityProviderInput) GetId() string { return v.Id }
+
+// DeleteIdentityProviderResponse is returned by DeleteIdentityProvider on success.
+type DeleteIdentityProviderResponse struct {
+	// Deletes an identity provider; its users stay.
+	DeleteIdentityProvider IdentityProviderFields `json:"deleteIdentityProvider"`
+}
+
+// GetDeleteIdentityProvider returns DeleteIdentityProviderResponse.DeleteIdentityProvider, and is useful for accessing the field via an interface.
+func (v *DeleteIdentityProviderResponse) GetDeleteIdentityProvider() IdentityProviderFields {
+	return v.DeleteIdentityProvider
+}
+
 // An OAuth client to delete; all its tokens are void at once.
 type DeleteOAuthClientInput struct {
 	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
@@ -1956,6 +2218,70 @@ type DeleteRoleResponse struct {
 
 // GetDeleteRole returns DeleteRoleResponse.DeleteRole, and is useful for accessing the field via an interface.
 func (v *DeleteRoleResponse) GetDeleteRole() RoleFields { return v.DeleteRole }
+
+// A directory to part from: its users and groups stay and are managed here from then on.
+type DeleteScimDirectoryInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns DeleteScimDirectoryInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeleteScimDirectoryInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeleteScimDirectoryInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeleteScimDirectoryInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetId returns DeleteScimDirectoryInput.Id, and is useful for accessing the field via an interface.
+func (v *DeleteScimDirectoryInput) GetId() string { return v.Id }
+
+// DeleteScimDirectoryResponse is returned by DeleteScimDirectory on success.
+type DeleteScimDirectoryResponse struct {
+	// Parts from a directory: its tokens end; its users and groups stay and are managed here.
+	DeleteScimDirectory ScimDirectoryFields `json:"deleteScimDirectory"`
+}
+
+// GetDeleteScimDirectory returns DeleteScimDirectoryResponse.DeleteScimDirectory, and is useful for accessing the field via an interface.
+func (v *DeleteScimDirectoryResponse) GetDeleteScimDirectory() ScimDirectoryFields {
+	return v.DeleteScimDirectory
+}
+
+// A server whose credential goes.
+type DeleteServerCredentialInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the credential still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the server.
+	ServerId string `json:"serverId"`
+}
+
+// GetDryRun returns DeleteServerCredentialInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeleteServerCredentialInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeleteServerCredentialInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeleteServerCredentialInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetServerId returns DeleteServerCredentialInput.ServerId, and is useful for accessing the field via an interface.
+func (v *DeleteServerCredentialInput) GetServerId() string { return v.ServerId }
+
+// DeleteServerCredentialResponse is returned by DeleteServerCredential on success.
+type DeleteServerCredentialResponse struct {
+	// Destroys the secret of a server, which is called without any from then on.
+	DeleteServerCredential ServerCredentialFields `json:"deleteServerCredential"`
+}
+
+// GetDeleteServerCredential returns DeleteServerCredentialResponse.DeleteServerCredential, and is useful for accessing the field via an interface.
+func (v *DeleteServerCredentialResponse) GetDeleteServerCredential() ServerCredentialFields {
+	return v.DeleteServerCredential
+}
 
 // DeleteServerDeleteServer includes the requested fields of the GraphQL type Server.
 // The GraphQL type's documentation follows.
@@ -3477,6 +3803,20 @@ func (v *GroupFields) GetName() string { return v.Name }
 // GetDescription returns GroupFields.Description, and is useful for accessing the field via an interface.
 func (v *GroupFields) GetDescription() string { return v.Description }
 
+// A rule: whoever has the value among its groups at the provider belongs to the group.
+type GroupMappingRuleInput struct {
+	// Id of the group, which is emptied and filled at logins from then on.
+	GroupId string `json:"groupId"`
+	// What the groups claim holds: an object id at Entra, a name at Okta. Compared to the letter.
+	Value string `json:"value"`
+}
+
+// GetGroupId returns GroupMappingRuleInput.GroupId, and is useful for accessing the field via an interface.
+func (v *GroupMappingRuleInput) GetGroupId() string { return v.GroupId }
+
+// GetValue returns GroupMappingRuleInput.Value, and is useful for accessing the field via an interface.
+func (v *GroupMappingRuleInput) GetValue() string { return v.Value }
+
 // Principals to add to or remove from a group.
 type GroupMembersInput struct {
 	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
@@ -3500,6 +3840,122 @@ func (v *GroupMembersInput) GetId() string { return v.Id }
 
 // GetPrincipalIds returns GroupMembersInput.PrincipalIds, and is useful for accessing the field via an interface.
 func (v *GroupMembersInput) GetPrincipalIds() []string { return v.PrincipalIds }
+
+// GroupRuleFields includes the requested fields of the GraphQL type GroupMappingRule.
+// The GraphQL type's documentation follows.
+//
+// A rule: whoever has the value among its groups at the provider belongs to the group.
+type GroupRuleFields struct {
+	// What the groups claim holds: an object id at Entra, a name at Okta. Compared to the letter.
+	Value string `json:"value"`
+	// Id of the group; its members are what the provider says.
+	GroupId string `json:"groupId"`
+}
+
+// GetValue returns GroupRuleFields.Value, and is useful for accessing the field via an interface.
+func (v *GroupRuleFields) GetValue() string { return v.Value }
+
+// GetGroupId returns GroupRuleFields.GroupId, and is useful for accessing the field via an interface.
+func (v *GroupRuleFields) GetGroupId() string { return v.GroupId }
+
+// IdentityProviderFields includes the GraphQL fields of IdentityProvider requested by the fragment IdentityProviderFields.
+// The GraphQL type's documentation follows.
+//
+// An identity provider that users log in with, by OpenID Connect.
+type IdentityProviderFields struct {
+	// Unique and permanent.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// What people call it; on the button of the login page.
+	Name string `json:"name"`
+	// Its issuer, by which its users are keyed; permanent.
+	Issuer string `json:"issuer"`
+	// Our client id there.
+	ClientId string `json:"clientId"`
+	// Whether users can log in with it.
+	Enabled bool `json:"enabled"`
+	// Whether a user who logs in for the first time is made.
+	CreatesUsers bool `json:"createsUsers"`
+	// Whether its identity assertions (ID-JAG) give access tokens.
+	AcceptsAssertions bool `json:"acceptsAssertions"`
+	// Scopes to ask for; openid, profile and email if absent.
+	Scopes []string `json:"scopes"`
+	// The claim that identifies a user for good: sub, or oid at Entra.
+	SubjectClaim string `json:"subjectClaim"`
+	// The claim that holds groups or app roles; null if none is looked at.
+	GroupsClaim optional.Value[string] `json:"groupsClaim"`
+	// Where groups are read when a token does not hold them all (Entra above 200); {subject} stands for the user. The URL that a token names is never used.
+	GroupsUrl optional.Value[string] `json:"groupsUrl"`
+	// Scope of the token that opens groupsUrl.
+	GroupsUrlScope optional.Value[string] `json:"groupsUrlScope"`
+	// Which groups its users belong to.
+	GroupRules []GroupRuleFields `json:"groupRules"`
+	// Claims that a token must have.
+	RequiredClaims []RequiredClaimFields `json:"requiredClaims"`
+	// A login must be of one of these authentication contexts (step-up); none: of any.
+	AcrValues []string `json:"acrValues"`
+	// The redirect URI to register there, its own for each provider; null without an own public URL.
+	RedirectUri optional.Value[string] `json:"redirectUri"`
+	// The back-channel logout URI to register there.
+	BackChannelLogoutUri optional.Value[string] `json:"backChannelLogoutUri"`
+}
+
+// GetId returns IdentityProviderFields.Id, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetId() string { return v.Id }
+
+// GetRevision returns IdentityProviderFields.Revision, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetRevision() int { return v.Revision }
+
+// GetName returns IdentityProviderFields.Name, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetName() string { return v.Name }
+
+// GetIssuer returns IdentityProviderFields.Issuer, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetIssuer() string { return v.Issuer }
+
+// GetClientId returns IdentityProviderFields.ClientId, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetClientId() string { return v.ClientId }
+
+// GetEnabled returns IdentityProviderFields.Enabled, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetEnabled() bool { return v.Enabled }
+
+// GetCreatesUsers returns IdentityProviderFields.CreatesUsers, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetCreatesUsers() bool { return v.CreatesUsers }
+
+// GetAcceptsAssertions returns IdentityProviderFields.AcceptsAssertions, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetAcceptsAssertions() bool { return v.AcceptsAssertions }
+
+// GetScopes returns IdentityProviderFields.Scopes, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetScopes() []string { return v.Scopes }
+
+// GetSubjectClaim returns IdentityProviderFields.SubjectClaim, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetSubjectClaim() string { return v.SubjectClaim }
+
+// GetGroupsClaim returns IdentityProviderFields.GroupsClaim, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetGroupsClaim() optional.Value[string] { return v.GroupsClaim }
+
+// GetGroupsUrl returns IdentityProviderFields.GroupsUrl, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetGroupsUrl() optional.Value[string] { return v.GroupsUrl }
+
+// GetGroupsUrlScope returns IdentityProviderFields.GroupsUrlScope, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetGroupsUrlScope() optional.Value[string] { return v.GroupsUrlScope }
+
+// GetGroupRules returns IdentityProviderFields.GroupRules, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetGroupRules() []GroupRuleFields { return v.GroupRules }
+
+// GetRequiredClaims returns IdentityProviderFields.RequiredClaims, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetRequiredClaims() []RequiredClaimFields { return v.RequiredClaims }
+
+// GetAcrValues returns IdentityProviderFields.AcrValues, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetAcrValues() []string { return v.AcrValues }
+
+// GetRedirectUri returns IdentityProviderFields.RedirectUri, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetRedirectUri() optional.Value[string] { return v.RedirectUri }
+
+// GetBackChannelLogoutUri returns IdentityProviderFields.BackChannelLogoutUri, and is useful for accessing the field via an interface.
+func (v *IdentityProviderFields) GetBackChannelLogoutUri() optional.Value[string] {
+	return v.BackChannelLogoutUri
+}
 
 // JoinTokenFields includes the GraphQL fields of JoinToken requested by the fragment JoinTokenFields.
 // The GraphQL type's documentation follows.
@@ -4230,6 +4686,52 @@ type ListGroupsResponse struct {
 // GetGroups returns ListGroupsResponse.Groups, and is useful for accessing the field via an interface.
 func (v *ListGroupsResponse) GetGroups() ListGroupsGroupsGroupConnection { return v.Groups }
 
+// ListIdentityProvidersIdentityProvidersIdentityProviderConnection includes the requested fields of the GraphQL type IdentityProviderConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of identity providers.
+type ListIdentityProvidersIdentityProvidersIdentityProviderConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListIdentityProvidersIdentityProvidersIdentityProviderConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListIdentityProvidersIdentityProvidersIdentityProviderConnection) GetPageInfo() PageFields {
+	return v.PageInfo
+}
+
+// GetEdges returns ListIdentityProvidersIdentityProvidersIdentityProviderConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListIdentityProvidersIdentityProvidersIdentityProviderConnection) GetEdges() []ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge {
+	return v.Edges
+}
+
+// ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge includes the requested fields of the GraphQL type IdentityProviderEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of identity providers.
+type ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge struct {
+	// The object itself.
+	Node IdentityProviderFields `json:"node"`
+}
+
+// GetNode returns ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge) GetNode() IdentityProviderFields {
+	return v.Node
+}
+
+// ListIdentityProvidersResponse is returned by ListIdentityProviders on success.
+type ListIdentityProvidersResponse struct {
+	// Identity providers, oldest first.
+	IdentityProviders ListIdentityProvidersIdentityProvidersIdentityProviderConnection `json:"identityProviders"`
+}
+
+// GetIdentityProviders returns ListIdentityProvidersResponse.IdentityProviders, and is useful for accessing the field via an interface.
+func (v *ListIdentityProvidersResponse) GetIdentityProviders() ListIdentityProvidersIdentityProvidersIdentityProviderConnection {
+	return v.IdentityProviders
+}
+
 // ListJoinTokensJoinTokensJoinTokenConnection includes the requested fields of the GraphQL type JoinTokenConnection.
 // The GraphQL type's documentation follows.
 //
@@ -4454,6 +4956,52 @@ type ListRolesResponse struct {
 
 // GetRoles returns ListRolesResponse.Roles, and is useful for accessing the field via an interface.
 func (v *ListRolesResponse) GetRoles() []RoleFields { return v.Roles }
+
+// ListScimDirectoriesResponse is returned by ListScimDirectories on success.
+type ListScimDirectoriesResponse struct {
+	// Directories that push users and groups, oldest first.
+	ScimDirectories ListScimDirectoriesScimDirectoriesScimDirectoryConnection `json:"scimDirectories"`
+}
+
+// GetScimDirectories returns ListScimDirectoriesResponse.ScimDirectories, and is useful for accessing the field via an interface.
+func (v *ListScimDirectoriesResponse) GetScimDirectories() ListScimDirectoriesScimDirectoriesScimDirectoryConnection {
+	return v.ScimDirectories
+}
+
+// ListScimDirectoriesScimDirectoriesScimDirectoryConnection includes the requested fields of the GraphQL type ScimDirectoryConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of directories.
+type ListScimDirectoriesScimDirectoriesScimDirectoryConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListScimDirectoriesScimDirectoriesScimDirectoryConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListScimDirectoriesScimDirectoriesScimDirectoryConnection) GetPageInfo() PageFields {
+	return v.PageInfo
+}
+
+// GetEdges returns ListScimDirectoriesScimDirectoriesScimDirectoryConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListScimDirectoriesScimDirectoriesScimDirectoryConnection) GetEdges() []ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge {
+	return v.Edges
+}
+
+// ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge includes the requested fields of the GraphQL type ScimDirectoryEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of directories.
+type ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge struct {
+	// The object itself.
+	Node ScimDirectoryFields `json:"node"`
+}
+
+// GetNode returns ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge) GetNode() ScimDirectoryFields {
+	return v.Node
+}
 
 // ListServersResponse is returned by ListServers on success.
 type ListServersResponse struct {
@@ -5364,6 +5912,17 @@ type ReadGroupResponse struct {
 // GetGroup returns ReadGroupResponse.Group, and is useful for accessing the field via an interface.
 func (v *ReadGroupResponse) GetGroup() GroupFields { return v.Group }
 
+// ReadIdentityProviderResponse is returned by ReadIdentityProvider on success.
+type ReadIdentityProviderResponse struct {
+	// An identity provider by its id.
+	IdentityProvider IdentityProviderFields `json:"identityProvider"`
+}
+
+// GetIdentityProvider returns ReadIdentityProviderResponse.IdentityProvider, and is useful for accessing the field via an interface.
+func (v *ReadIdentityProviderResponse) GetIdentityProvider() IdentityProviderFields {
+	return v.IdentityProvider
+}
+
 // ReadNodeResponse is returned by ReadNode on success.
 type ReadNodeResponse struct {
 	// A node by its id.
@@ -5399,6 +5958,26 @@ type ReadRoleResponse struct {
 
 // GetRole returns ReadRoleResponse.Role, and is useful for accessing the field via an interface.
 func (v *ReadRoleResponse) GetRole() RoleFields { return v.Role }
+
+// ReadScimDirectoryResponse is returned by ReadScimDirectory on success.
+type ReadScimDirectoryResponse struct {
+	// A directory by its id.
+	ScimDirectory ScimDirectoryFields `json:"scimDirectory"`
+}
+
+// GetScimDirectory returns ReadScimDirectoryResponse.ScimDirectory, and is useful for accessing the field via an interface.
+func (v *ReadScimDirectoryResponse) GetScimDirectory() ScimDirectoryFields { return v.ScimDirectory }
+
+// ReadServerCredentialResponse is returned by ReadServerCredential on success.
+type ReadServerCredentialResponse struct {
+	// What a server is called with, without the secret.
+	ServerCredential ServerCredentialFields `json:"serverCredential"`
+}
+
+// GetServerCredential returns ReadServerCredentialResponse.ServerCredential, and is useful for accessing the field via an interface.
+func (v *ReadServerCredentialResponse) GetServerCredential() ServerCredentialFields {
+	return v.ServerCredential
+}
 
 // ReadServerResponse is returned by ReadServer on success.
 type ReadServerResponse struct {
@@ -5533,6 +6112,37 @@ type RemoveRoleResponse struct {
 
 // GetRemoveRole returns RemoveRoleResponse.RemoveRole, and is useful for accessing the field via an interface.
 func (v *RemoveRoleResponse) GetRemoveRole() RoleBindingFields { return v.RemoveRole }
+
+// RequiredClaimFields includes the requested fields of the GraphQL type RequiredClaim.
+// The GraphQL type's documentation follows.
+//
+// A claim that a token must have.
+type RequiredClaimFields struct {
+	// Name of the claim, such as tid.
+	Name string `json:"name"`
+	// Its value.
+	Value string `json:"value"`
+}
+
+// GetName returns RequiredClaimFields.Name, and is useful for accessing the field via an interface.
+func (v *RequiredClaimFields) GetName() string { return v.Name }
+
+// GetValue returns RequiredClaimFields.Value, and is useful for accessing the field via an interface.
+func (v *RequiredClaimFields) GetValue() string { return v.Value }
+
+// A claim that a token must have.
+type RequiredClaimInput struct {
+	// Name of the claim, such as tid.
+	Name string `json:"name"`
+	// Its value.
+	Value string `json:"value"`
+}
+
+// GetName returns RequiredClaimInput.Name, and is useful for accessing the field via an interface.
+func (v *RequiredClaimInput) GetName() string { return v.Name }
+
+// GetValue returns RequiredClaimInput.Value, and is useful for accessing the field via an interface.
+func (v *RequiredClaimInput) GetValue() string { return v.Value }
 
 // ReturnServerToDraftResponse is returned by ReturnServerToDraft on success.
 type ReturnServerToDraftResponse struct {
@@ -5926,6 +6536,80 @@ func (v *RoleInput) GetRoleId() optional.Value[string] { return v.RoleId }
 // GetServerLabels returns RoleInput.ServerLabels, and is useful for accessing the field via an interface.
 func (v *RoleInput) GetServerLabels() []LabelInput { return v.ServerLabels }
 
+// ScimDirectoryFields includes the GraphQL fields of ScimDirectory requested by the fragment ScimDirectoryFields.
+// The GraphQL type's documentation follows.
+//
+// What pushes the users and groups of one identity provider by SCIM 2.0.
+type ScimDirectoryFields struct {
+	// Unique and permanent.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// Unique among the directories.
+	Name string `json:"name"`
+	// Issuer of the identity provider: whom the directory names by externalId logs in there by this id.
+	Issuer string `json:"issuer"`
+}
+
+// GetId returns ScimDirectoryFields.Id, and is useful for accessing the field via an interface.
+func (v *ScimDirectoryFields) GetId() string { return v.Id }
+
+// GetRevision returns ScimDirectoryFields.Revision, and is useful for accessing the field via an interface.
+func (v *ScimDirectoryFields) GetRevision() int { return v.Revision }
+
+// GetName returns ScimDirectoryFields.Name, and is useful for accessing the field via an interface.
+func (v *ScimDirectoryFields) GetName() string { return v.Name }
+
+// GetIssuer returns ScimDirectoryFields.Issuer, and is useful for accessing the field via an interface.
+func (v *ScimDirectoryFields) GetIssuer() string { return v.Issuer }
+
+// ServerCredentialFields includes the GraphQL fields of ServerCredential requested by the fragment ServerCredentialFields.
+// The GraphQL type's documentation follows.
+//
+// What a server is called with: everything but the secret, which no field ever returns.
+type ServerCredentialFields struct {
+	// Id of the server.
+	ServerId string `json:"serverId"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// How the gateway proves itself.
+	Mode CredentialMode `json:"mode"`
+	// Names of the headers, of static ones.
+	HeaderNames []string `json:"headerNames"`
+	// The authorization server, where one was set.
+	Issuer optional.Value[string] `json:"issuer"`
+	// Id of the client there, where one was set.
+	ClientId optional.Value[string] `json:"clientId"`
+	// Scopes that are asked for.
+	Scopes []string `json:"scopes"`
+	// Whether everything that the mode needs is stored. Not so after the server moved to another origin, which destroys what was set for the old one: calls fail until it is set anew.
+	IsComplete bool `json:"isComplete"`
+}
+
+// GetServerId returns ServerCredentialFields.ServerId, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetServerId() string { return v.ServerId }
+
+// GetRevision returns ServerCredentialFields.Revision, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetRevision() int { return v.Revision }
+
+// GetMode returns ServerCredentialFields.Mode, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetMode() CredentialMode { return v.Mode }
+
+// GetHeaderNames returns ServerCredentialFields.HeaderNames, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetHeaderNames() []string { return v.HeaderNames }
+
+// GetIssuer returns ServerCredentialFields.Issuer, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetIssuer() optional.Value[string] { return v.Issuer }
+
+// GetClientId returns ServerCredentialFields.ClientId, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetClientId() optional.Value[string] { return v.ClientId }
+
+// GetScopes returns ServerCredentialFields.Scopes, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetScopes() []string { return v.Scopes }
+
+// GetIsComplete returns ServerCredentialFields.IsComplete, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetIsComplete() bool { return v.IsComplete }
+
 // ServerFields includes the GraphQL fields of Server requested by the fragment ServerFields.
 // The GraphQL type's documentation follows.
 //
@@ -6087,6 +6771,73 @@ func (v *ServiceAccountFields) GetExpiresAt() string { return v.ExpiresAt }
 
 // GetStatus returns ServiceAccountFields.Status, and is useful for accessing the field via an interface.
 func (v *ServiceAccountFields) GetStatus() PrincipalStatus { return v.Status }
+
+// What a server is to be called with: exactly one of the modes.
+type SetServerCredentialInput struct {
+	// For the mode clientCredentials.
+	ClientCredentials optional.Value[ClientCredentialsInput] `json:"clientCredentials"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the credential still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Id of the server.
+	ServerId string `json:"serverId"`
+	// For the mode staticHeaders.
+	StaticHeaders optional.Value[StaticHeadersInput] `json:"staticHeaders"`
+	// For the mode userOAuth.
+	UserOAuth optional.Value[UserOAuthInput] `json:"userOAuth"`
+}
+
+// GetClientCredentials returns SetServerCredentialInput.ClientCredentials, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetClientCredentials() optional.Value[ClientCredentialsInput] {
+	return v.ClientCredentials
+}
+
+// GetDryRun returns SetServerCredentialInput.DryRun, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns SetServerCredentialInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetIdempotencyKey returns SetServerCredentialInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetIdempotencyKey() optional.Value[string] {
+	return v.IdempotencyKey
+}
+
+// GetServerId returns SetServerCredentialInput.ServerId, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetServerId() string { return v.ServerId }
+
+// GetStaticHeaders returns SetServerCredentialInput.StaticHeaders, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetStaticHeaders() optional.Value[StaticHeadersInput] {
+	return v.StaticHeaders
+}
+
+// GetUserOAuth returns SetServerCredentialInput.UserOAuth, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetUserOAuth() optional.Value[UserOAuthInput] { return v.UserOAuth }
+
+// SetServerCredentialResponse is returned by SetServerCredential on success.
+type SetServerCredentialResponse struct {
+	// Sets what a server is called with, instead of whatever was set before. The secret is sealed before it is stored, and is bound to the origin of the server: when that moves elsewhere, it is destroyed.
+	SetServerCredential ServerCredentialFields `json:"setServerCredential"`
+}
+
+// GetSetServerCredential returns SetServerCredentialResponse.SetServerCredential, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialResponse) GetSetServerCredential() ServerCredentialFields {
+	return v.SetServerCredential
+}
+
+// Headers that are the same for everybody.
+type StaticHeadersInput struct {
+	// 1 to 16 of them.
+	Headers []CredentialHeaderInput `json:"headers"`
+}
+
+// GetHeaders returns StaticHeadersInput.Headers, and is useful for accessing the field via an interface.
+func (v *StaticHeadersInput) GetHeaders() []CredentialHeaderInput { return v.Headers }
 
 // Subject includes the requested fields of the GraphQL type GrantSubject.
 // The GraphQL type's documentation follows.
@@ -6657,6 +7408,114 @@ type UpdateGroupResponse struct {
 // GetUpdateGroup returns UpdateGroupResponse.UpdateGroup, and is useful for accessing the field via an interface.
 func (v *UpdateGroupResponse) GetUpdateGroup() GroupFields { return v.UpdateGroup }
 
+// Changes to an identity provider: absent fields keep their value.
+type UpdateIdentityProviderInput struct {
+	// Whether its identity assertions (ID-JAG) give access tokens.
+	AcceptsAssertions optional.Value[bool] `json:"acceptsAssertions"`
+	// A login must be of one of these authentication contexts (step-up); none: of any.
+	AcrValues []string `json:"acrValues"`
+	// Our client id there.
+	ClientId optional.Value[string] `json:"clientId"`
+	// Our client secret there; null removes it.
+	ClientSecret optional.Value[string] `json:"clientSecret"`
+	// Whether a user who logs in for the first time is made.
+	CreatesUsers optional.Value[bool] `json:"createsUsers"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Whether users can log in with it.
+	Enabled optional.Value[bool] `json:"enabled"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Which groups its users belong to; at most 500.
+	GroupRules []GroupMappingRuleInput `json:"groupRules"`
+	// The claim that holds groups or app roles; null if none is looked at.
+	GroupsClaim optional.Value[string] `json:"groupsClaim"`
+	// Where groups are read when a token does not hold them all (Entra above 200); {subject} stands for the user. The URL that a token names is never used.
+	GroupsUrl optional.Value[string] `json:"groupsUrl"`
+	// Scope of the token that opens groupsUrl.
+	GroupsUrlScope optional.Value[string] `json:"groupsUrlScope"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// What people call it: 1 to 128 characters.
+	Name optional.Value[string] `json:"name"`
+	// Claims that a token must have.
+	RequiredClaims []RequiredClaimInput `json:"requiredClaims"`
+	// Scopes to ask for; openid, profile and email if absent.
+	Scopes []string `json:"scopes"`
+	// The claim that identifies a user for good: sub, or oid at Entra.
+	SubjectClaim optional.Value[string] `json:"subjectClaim"`
+}
+
+// GetAcceptsAssertions returns UpdateIdentityProviderInput.AcceptsAssertions, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetAcceptsAssertions() optional.Value[bool] {
+	return v.AcceptsAssertions
+}
+
+// GetAcrValues returns UpdateIdentityProviderInput.AcrValues, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetAcrValues() []string { return v.AcrValues }
+
+// GetClientId returns UpdateIdentityProviderInput.ClientId, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetClientId() optional.Value[string] { return v.ClientId }
+
+// GetClientSecret returns UpdateIdentityProviderInput.ClientSecret, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetClientSecret() optional.Value[string] { return v.ClientSecret }
+
+// GetCreatesUsers returns UpdateIdentityProviderInput.CreatesUsers, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetCreatesUsers() optional.Value[bool] { return v.CreatesUsers }
+
+// GetDryRun returns UpdateIdentityProviderInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetDryRun() bool { return v.DryRun }
+
+// GetEnabled returns UpdateIdentityProviderInput.Enabled, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetEnabled() optional.Value[bool] { return v.Enabled }
+
+// GetExpectedRevision returns UpdateIdentityProviderInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetGroupRules returns UpdateIdentityProviderInput.GroupRules, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetGroupRules() []GroupMappingRuleInput { return v.GroupRules }
+
+// GetGroupsClaim returns UpdateIdentityProviderInput.GroupsClaim, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetGroupsClaim() optional.Value[string] { return v.GroupsClaim }
+
+// GetGroupsUrl returns UpdateIdentityProviderInput.GroupsUrl, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetGroupsUrl() optional.Value[string] { return v.GroupsUrl }
+
+// GetGroupsUrlScope returns UpdateIdentityProviderInput.GroupsUrlScope, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetGroupsUrlScope() optional.Value[string] {
+	return v.GroupsUrlScope
+}
+
+// GetId returns UpdateIdentityProviderInput.Id, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetId() string { return v.Id }
+
+// GetName returns UpdateIdentityProviderInput.Name, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetName() optional.Value[string] { return v.Name }
+
+// GetRequiredClaims returns UpdateIdentityProviderInput.RequiredClaims, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetRequiredClaims() []RequiredClaimInput {
+	return v.RequiredClaims
+}
+
+// GetScopes returns UpdateIdentityProviderInput.Scopes, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetScopes() []string { return v.Scopes }
+
+// GetSubjectClaim returns UpdateIdentityProviderInput.SubjectClaim, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderInput) GetSubjectClaim() optional.Value[string] { return v.SubjectClaim }
+
+// UpdateIdentityProviderResponse is returned by UpdateIdentityProvider on success.
+type UpdateIdentityProviderResponse struct {
+	// Changes an identity provider.
+	UpdateIdentityProvider IdentityProviderFields `json:"updateIdentityProvider"`
+}
+
+// GetUpdateIdentityProvider returns UpdateIdentityProviderResponse.UpdateIdentityProvider, and is useful for accessing the field via an interface.
+func (v *UpdateIdentityProviderResponse) GetUpdateIdentityProvider() IdentityProviderFields {
+	return v.UpdateIdentityProvider
+}
+
 // Changes to a policy; absent fields keep their value. Match and rules are replaced as a whole.
 type UpdatePolicyInput struct {
 	// Why it exists.
@@ -6681,6 +7540,10 @@ type UpdatePolicyInput struct {
 	Position optional.Value[int] `json:"position"`
 	// What it does; the first rule that covers a finding decides.
 	Rules []PolicyRuleInput `json:"rules"`
+	// For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.
+	WebhookBudgetMs optional.Value[int] `json:"webhookBudgetMs"`
+	// Webhooks that are asked about what the rules let through, in order; at most 8.
+	WebhookIds []string `json:"webhookIds"`
 }
 
 // GetDescription returns UpdatePolicyInput.Description, and is useful for accessing the field via an interface.
@@ -6715,6 +7578,12 @@ func (v *UpdatePolicyInput) GetPosition() optional.Value[int] { return v.Positio
 
 // GetRules returns UpdatePolicyInput.Rules, and is useful for accessing the field via an interface.
 func (v *UpdatePolicyInput) GetRules() []PolicyRuleInput { return v.Rules }
+
+// GetWebhookBudgetMs returns UpdatePolicyInput.WebhookBudgetMs, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetWebhookBudgetMs() optional.Value[int] { return v.WebhookBudgetMs }
+
+// GetWebhookIds returns UpdatePolicyInput.WebhookIds, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetWebhookIds() []string { return v.WebhookIds }
 
 // UpdatePolicyResponse is returned by UpdatePolicy on success.
 type UpdatePolicyResponse struct {
@@ -6767,6 +7636,43 @@ type UpdateRoleResponse struct {
 
 // GetUpdateRole returns UpdateRoleResponse.UpdateRole, and is useful for accessing the field via an interface.
 func (v *UpdateRoleResponse) GetUpdateRole() RoleFields { return v.UpdateRole }
+
+// Changes to a directory: absent fields keep their value.
+type UpdateScimDirectoryInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// Unique among the directories: 1 to 128 characters.
+	Name optional.Value[string] `json:"name"`
+}
+
+// GetDryRun returns UpdateScimDirectoryInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdateScimDirectoryInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns UpdateScimDirectoryInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdateScimDirectoryInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
+}
+
+// GetId returns UpdateScimDirectoryInput.Id, and is useful for accessing the field via an interface.
+func (v *UpdateScimDirectoryInput) GetId() string { return v.Id }
+
+// GetName returns UpdateScimDirectoryInput.Name, and is useful for accessing the field via an interface.
+func (v *UpdateScimDirectoryInput) GetName() optional.Value[string] { return v.Name }
+
+// UpdateScimDirectoryResponse is returned by UpdateScimDirectory on success.
+type UpdateScimDirectoryResponse struct {
+	// Renames a directory.
+	UpdateScimDirectory ScimDirectoryFields `json:"updateScimDirectory"`
+}
+
+// GetUpdateScimDirectory returns UpdateScimDirectoryResponse.UpdateScimDirectory, and is useful for accessing the field via an interface.
+func (v *UpdateScimDirectoryResponse) GetUpdateScimDirectory() ScimDirectoryFields {
+	return v.UpdateScimDirectory
+}
 
 // Changes to a server: absent fields keep their value. The slug is fixed.
 type UpdateServerInput struct {
@@ -7348,6 +8254,27 @@ func (v *UpdateUserUpdateUser) __premarshalJSON() (*__premarshalUpdateUserUpdate
 	return &retval, nil
 }
 
+// How the gateway proves to an authorization server that it is the client.
+type UpstreamClientAuthentication string
+
+const (
+	// By a secret in the header.
+	UpstreamClientAuthenticationClientSecretBasic UpstreamClientAuthentication = "CLIENT_SECRET_BASIC"
+	// By a secret in the body.
+	UpstreamClientAuthenticationClientSecretPost UpstreamClientAuthentication = "CLIENT_SECRET_POST"
+	// Not at all: a public client, by PKCE alone.
+	UpstreamClientAuthenticationNone UpstreamClientAuthentication = "NONE"
+	// By a signature (RFC 7523).
+	UpstreamClientAuthenticationPrivateKeyJwt UpstreamClientAuthentication = "PRIVATE_KEY_JWT"
+)
+
+var AllUpstreamClientAuthentication = []UpstreamClientAuthentication{
+	UpstreamClientAuthenticationClientSecretBasic,
+	UpstreamClientAuthenticationClientSecretPost,
+	UpstreamClientAuthenticationNone,
+	UpstreamClientAuthenticationPrivateKeyJwt,
+}
+
 // UsableTargetFields includes the requested fields of the GraphQL type UsableTarget.
 // The GraphQL type's documentation follows.
 //
@@ -7437,6 +8364,42 @@ func (v *UserFields) GetIssuer() string { return v.Issuer }
 // GetSubject returns UserFields.Subject, and is useful for accessing the field via an interface.
 func (v *UserFields) GetSubject() string { return v.Subject }
 
+// Tokens of the very user who calls, who connects his account.
+type UserOAuthInput struct {
+	// How it proves itself; by default with the secret in the header, where one is given.
+	Authentication optional.Value[UpstreamClientAuthentication] `json:"authentication"`
+	// Hosts on which the authorization endpoint may be, besides the issuer’s own.
+	AuthorizationHosts []string `json:"authorizationHosts"`
+	// Id of a client registered there; if absent, the gateway registers itself.
+	ClientId optional.Value[string] `json:"clientId"`
+	// The authorization server; if absent, the one that the server names (RFC 9728).
+	Issuer optional.Value[string] `json:"issuer"`
+	// What to ask for. If absent, what the server names.
+	Scopes []string `json:"scopes"`
+	// The secret, or the private key as JWK. It is sealed, and never returned.
+	Secret optional.Value[string] `json:"secret"`
+}
+
+// GetAuthentication returns UserOAuthInput.Authentication, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetAuthentication() optional.Value[UpstreamClientAuthentication] {
+	return v.Authentication
+}
+
+// GetAuthorizationHosts returns UserOAuthInput.AuthorizationHosts, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetAuthorizationHosts() []string { return v.AuthorizationHosts }
+
+// GetClientId returns UserOAuthInput.ClientId, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetClientId() optional.Value[string] { return v.ClientId }
+
+// GetIssuer returns UserOAuthInput.Issuer, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetIssuer() optional.Value[string] { return v.Issuer }
+
+// GetScopes returns UserOAuthInput.Scopes, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetScopes() []string { return v.Scopes }
+
+// GetSecret returns UserOAuthInput.Secret, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetSecret() optional.Value[string] { return v.Secret }
+
 // WhoAmIMe includes the requested fields of the GraphQL type Me.
 // The GraphQL type's documentation follows.
 //
@@ -7524,6 +8487,14 @@ type __CreateGroupInput struct {
 // GetInput returns __CreateGroupInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateGroupInput) GetInput() CreateGroupInput { return v.Input }
 
+// __CreateIdentityProviderInput is used internally by genqlient
+type __CreateIdentityProviderInput struct {
+	Input CreateIdentityProviderInput `json:"input"`
+}
+
+// GetInput returns __CreateIdentityProviderInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreateIdentityProviderInput) GetInput() CreateIdentityProviderInput { return v.Input }
+
 // __CreateJoinTokenInput is used internally by genqlient
 type __CreateJoinTokenInput struct {
 	Input CreateJoinTokenInput `json:"input"`
@@ -7555,6 +8526,14 @@ type __CreateRoleInput struct {
 
 // GetInput returns __CreateRoleInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateRoleInput) GetInput() CreateRoleInput { return v.Input }
+
+// __CreateScimDirectoryInput is used internally by genqlient
+type __CreateScimDirectoryInput struct {
+	Input CreateScimDirectoryInput `json:"input"`
+}
+
+// GetInput returns __CreateScimDirectoryInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreateScimDirectoryInput) GetInput() CreateScimDirectoryInput { return v.Input }
 
 // __CreateServerInput is used internally by genqlient
 type __CreateServerInput struct {
@@ -7596,6 +8575,14 @@ type __DeleteGroupInput struct {
 // GetInput returns __DeleteGroupInput.Input, and is useful for accessing the field via an interface.
 func (v *__DeleteGroupInput) GetInput() DeleteGroupInput { return v.Input }
 
+// __DeleteIdentityProviderInput is used internally by genqlient
+type __DeleteIdentityProviderInput struct {
+	Input DeleteIdentityProviderInput `json:"input"`
+}
+
+// GetInput returns __DeleteIdentityProviderInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeleteIdentityProviderInput) GetInput() DeleteIdentityProviderInput { return v.Input }
+
 // __DeleteOAuthClientInput is used internally by genqlient
 type __DeleteOAuthClientInput struct {
 	Input DeleteOAuthClientInput `json:"input"`
@@ -7619,6 +8606,22 @@ type __DeleteRoleInput struct {
 
 // GetInput returns __DeleteRoleInput.Input, and is useful for accessing the field via an interface.
 func (v *__DeleteRoleInput) GetInput() DeleteRoleInput { return v.Input }
+
+// __DeleteScimDirectoryInput is used internally by genqlient
+type __DeleteScimDirectoryInput struct {
+	Input DeleteScimDirectoryInput `json:"input"`
+}
+
+// GetInput returns __DeleteScimDirectoryInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeleteScimDirectoryInput) GetInput() DeleteScimDirectoryInput { return v.Input }
+
+// __DeleteServerCredentialInput is used internally by genqlient
+type __DeleteServerCredentialInput struct {
+	Input DeleteServerCredentialInput `json:"input"`
+}
+
+// GetInput returns __DeleteServerCredentialInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeleteServerCredentialInput) GetInput() DeleteServerCredentialInput { return v.Input }
 
 // __DeleteServerInput is used internally by genqlient
 type __DeleteServerInput struct {
@@ -7784,6 +8787,14 @@ func (v *__ListGroupsInput) GetAfter() optional.Value[string] { return v.After }
 // GetName returns __ListGroupsInput.Name, and is useful for accessing the field via an interface.
 func (v *__ListGroupsInput) GetName() optional.Value[string] { return v.Name }
 
+// __ListIdentityProvidersInput is used internally by genqlient
+type __ListIdentityProvidersInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListIdentityProvidersInput.After, and is useful for accessing the field via an interface.
+func (v *__ListIdentityProvidersInput) GetAfter() optional.Value[string] { return v.After }
+
 // __ListJoinTokensInput is used internally by genqlient
 type __ListJoinTokensInput struct {
 	After optional.Value[string] `json:"after"`
@@ -7835,6 +8846,14 @@ func (v *__ListRoleBindingsInput) GetPrincipalId() optional.Value[string] { retu
 
 // GetGroupId returns __ListRoleBindingsInput.GroupId, and is useful for accessing the field via an interface.
 func (v *__ListRoleBindingsInput) GetGroupId() optional.Value[string] { return v.GroupId }
+
+// __ListScimDirectoriesInput is used internally by genqlient
+type __ListScimDirectoriesInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListScimDirectoriesInput.After, and is useful for accessing the field via an interface.
+func (v *__ListScimDirectoriesInput) GetAfter() optional.Value[string] { return v.After }
 
 // __ListServersInput is used internally by genqlient
 type __ListServersInput struct {
@@ -7900,6 +8919,14 @@ type __ReadGroupInput struct {
 // GetId returns __ReadGroupInput.Id, and is useful for accessing the field via an interface.
 func (v *__ReadGroupInput) GetId() string { return v.Id }
 
+// __ReadIdentityProviderInput is used internally by genqlient
+type __ReadIdentityProviderInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __ReadIdentityProviderInput.Id, and is useful for accessing the field via an interface.
+func (v *__ReadIdentityProviderInput) GetId() string { return v.Id }
+
 // __ReadNodeInput is used internally by genqlient
 type __ReadNodeInput struct {
 	Id string `json:"id"`
@@ -7931,6 +8958,22 @@ type __ReadRoleInput struct {
 
 // GetId returns __ReadRoleInput.Id, and is useful for accessing the field via an interface.
 func (v *__ReadRoleInput) GetId() string { return v.Id }
+
+// __ReadScimDirectoryInput is used internally by genqlient
+type __ReadScimDirectoryInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __ReadScimDirectoryInput.Id, and is useful for accessing the field via an interface.
+func (v *__ReadScimDirectoryInput) GetId() string { return v.Id }
+
+// __ReadServerCredentialInput is used internally by genqlient
+type __ReadServerCredentialInput struct {
+	ServerId string `json:"serverId"`
+}
+
+// GetServerId returns __ReadServerCredentialInput.ServerId, and is useful for accessing the field via an interface.
+func (v *__ReadServerCredentialInput) GetServerId() string { return v.ServerId }
 
 // __ReadServerInput is used internally by genqlient
 type __ReadServerInput struct {
@@ -7996,6 +9039,14 @@ type __RevokeJoinTokenInput struct {
 // GetInput returns __RevokeJoinTokenInput.Input, and is useful for accessing the field via an interface.
 func (v *__RevokeJoinTokenInput) GetInput() RevokeJoinTokenInput { return v.Input }
 
+// __SetServerCredentialInput is used internally by genqlient
+type __SetServerCredentialInput struct {
+	Input SetServerCredentialInput `json:"input"`
+}
+
+// GetInput returns __SetServerCredentialInput.Input, and is useful for accessing the field via an interface.
+func (v *__SetServerCredentialInput) GetInput() SetServerCredentialInput { return v.Input }
+
 // __SubmitServerInput is used internally by genqlient
 type __SubmitServerInput struct {
 	Input ServerInput `json:"input"`
@@ -8020,6 +9071,14 @@ type __UpdateGroupInput struct {
 // GetInput returns __UpdateGroupInput.Input, and is useful for accessing the field via an interface.
 func (v *__UpdateGroupInput) GetInput() UpdateGroupInput { return v.Input }
 
+// __UpdateIdentityProviderInput is used internally by genqlient
+type __UpdateIdentityProviderInput struct {
+	Input UpdateIdentityProviderInput `json:"input"`
+}
+
+// GetInput returns __UpdateIdentityProviderInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdateIdentityProviderInput) GetInput() UpdateIdentityProviderInput { return v.Input }
+
 // __UpdatePolicyInput is used internally by genqlient
 type __UpdatePolicyInput struct {
 	Input UpdatePolicyInput `json:"input"`
@@ -8035,6 +9094,14 @@ type __UpdateRoleInput struct {
 
 // GetInput returns __UpdateRoleInput.Input, and is useful for accessing the field via an interface.
 func (v *__UpdateRoleInput) GetInput() UpdateRoleInput { return v.Input }
+
+// __UpdateScimDirectoryInput is used internally by genqlient
+type __UpdateScimDirectoryInput struct {
+	Input UpdateScimDirectoryInput `json:"input"`
+}
+
+// GetInput returns __UpdateScimDirectoryInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdateScimDirectoryInput) GetInput() UpdateScimDirectoryInput { return v.Input }
 
 // __UpdateServerInput is used internally by genqlient
 type __UpdateServerInput struct {
@@ -8528,6 +9595,66 @@ func CreateGroup(
 	return data_, err_
 }
 
+// The mutation executed by CreateIdentityProvider.
+const CreateIdentityProvider_Operation = `
+mutation CreateIdentityProvider ($input: CreateIdentityProviderInput!) {
+	createIdentityProvider(input: $input) {
+		... IdentityProviderFields
+	}
+}
+fragment IdentityProviderFields on IdentityProvider {
+	id
+	revision
+	name
+	issuer
+	clientId
+	enabled
+	createsUsers
+	acceptsAssertions
+	scopes
+	subjectClaim
+	groupsClaim
+	groupsUrl
+	groupsUrlScope
+	groupRules {
+		value
+		groupId
+	}
+	requiredClaims {
+		name
+		value
+	}
+	acrValues
+	redirectUri
+	backChannelLogoutUri
+}
+`
+
+func CreateIdentityProvider(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreateIdentityProviderInput,
+) (data_ *CreateIdentityProviderResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreateIdentityProvider",
+		Query:  CreateIdentityProvider_Operation,
+		Variables: &__CreateIdentityProviderInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreateIdentityProviderResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by CreateJoinToken.
 const CreateJoinToken_Operation = `
 mutation CreateJoinToken ($input: CreateJoinTokenInput!) {
@@ -8716,6 +9843,46 @@ func CreateRole(
 	}
 
 	data_ = &CreateRoleResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by CreateScimDirectory.
+const CreateScimDirectory_Operation = `
+mutation CreateScimDirectory ($input: CreateScimDirectoryInput!) {
+	createScimDirectory(input: $input) {
+		... ScimDirectoryFields
+	}
+}
+fragment ScimDirectoryFields on ScimDirectory {
+	id
+	revision
+	name
+	issuer
+}
+`
+
+func CreateScimDirectory(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreateScimDirectoryInput,
+) (data_ *CreateScimDirectoryResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreateScimDirectory",
+		Query:  CreateScimDirectory_Operation,
+		Variables: &__CreateScimDirectoryInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreateScimDirectoryResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -9036,6 +10203,66 @@ func DeleteGroup(
 	return data_, err_
 }
 
+// The mutation executed by DeleteIdentityProvider.
+const DeleteIdentityProvider_Operation = `
+mutation DeleteIdentityProvider ($input: DeleteIdentityProviderInput!) {
+	deleteIdentityProvider(input: $input) {
+		... IdentityProviderFields
+	}
+}
+fragment IdentityProviderFields on IdentityProvider {
+	id
+	revision
+	name
+	issuer
+	clientId
+	enabled
+	createsUsers
+	acceptsAssertions
+	scopes
+	subjectClaim
+	groupsClaim
+	groupsUrl
+	groupsUrlScope
+	groupRules {
+		value
+		groupId
+	}
+	requiredClaims {
+		name
+		value
+	}
+	acrValues
+	redirectUri
+	backChannelLogoutUri
+}
+`
+
+func DeleteIdentityProvider(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeleteIdentityProviderInput,
+) (data_ *DeleteIdentityProviderResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteIdentityProvider",
+		Query:  DeleteIdentityProvider_Operation,
+		Variables: &__DeleteIdentityProviderInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeleteIdentityProviderResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by DeleteOAuthClient.
 const DeleteOAuthClient_Operation = `
 mutation DeleteOAuthClient ($input: DeleteOAuthClientInput!) {
@@ -9185,6 +10412,46 @@ func DeleteRole(
 	return data_, err_
 }
 
+// The mutation executed by DeleteScimDirectory.
+const DeleteScimDirectory_Operation = `
+mutation DeleteScimDirectory ($input: DeleteScimDirectoryInput!) {
+	deleteScimDirectory(input: $input) {
+		... ScimDirectoryFields
+	}
+}
+fragment ScimDirectoryFields on ScimDirectory {
+	id
+	revision
+	name
+	issuer
+}
+`
+
+func DeleteScimDirectory(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeleteScimDirectoryInput,
+) (data_ *DeleteScimDirectoryResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteScimDirectory",
+		Query:  DeleteScimDirectory_Operation,
+		Variables: &__DeleteScimDirectoryInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeleteScimDirectoryResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by DeleteServer.
 const DeleteServer_Operation = `
 mutation DeleteServer ($input: ServerInput!) {
@@ -9261,6 +10528,50 @@ func DeleteServer(
 	}
 
 	data_ = &DeleteServerResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by DeleteServerCredential.
+const DeleteServerCredential_Operation = `
+mutation DeleteServerCredential ($input: DeleteServerCredentialInput!) {
+	deleteServerCredential(input: $input) {
+		... ServerCredentialFields
+	}
+}
+fragment ServerCredentialFields on ServerCredential {
+	serverId
+	revision
+	mode
+	headerNames
+	issuer
+	clientId
+	scopes
+	isComplete
+}
+`
+
+func DeleteServerCredential(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeleteServerCredentialInput,
+) (data_ *DeleteServerCredentialResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteServerCredential",
+		Query:  DeleteServerCredential_Operation,
+		Variables: &__DeleteServerCredentialInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeleteServerCredentialResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -10227,6 +11538,74 @@ func ListGroups(
 	return data_, err_
 }
 
+// The query executed by ListIdentityProviders.
+const ListIdentityProviders_Operation = `
+query ListIdentityProviders ($after: String) {
+	identityProviders(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... IdentityProviderFields
+			}
+		}
+	}
+}
+fragment IdentityProviderFields on IdentityProvider {
+	id
+	revision
+	name
+	issuer
+	clientId
+	enabled
+	createsUsers
+	acceptsAssertions
+	scopes
+	subjectClaim
+	groupsClaim
+	groupsUrl
+	groupsUrlScope
+	groupRules {
+		value
+		groupId
+	}
+	requiredClaims {
+		name
+		value
+	}
+	acrValues
+	redirectUri
+	backChannelLogoutUri
+}
+`
+
+func ListIdentityProviders(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListIdentityProvidersResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListIdentityProviders",
+		Query:  ListIdentityProviders_Operation,
+		Variables: &__ListIdentityProvidersInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListIdentityProvidersResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ListJoinTokens.
 const ListJoinTokens_Operation = `
 query ListJoinTokens ($after: String) {
@@ -10540,6 +11919,54 @@ func ListRoles(
 	}
 
 	data_ = &ListRolesResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ListScimDirectories.
+const ListScimDirectories_Operation = `
+query ListScimDirectories ($after: String) {
+	scimDirectories(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... ScimDirectoryFields
+			}
+		}
+	}
+}
+fragment ScimDirectoryFields on ScimDirectory {
+	id
+	revision
+	name
+	issuer
+}
+`
+
+func ListScimDirectories(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListScimDirectoriesResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListScimDirectories",
+		Query:  ListScimDirectories_Operation,
+		Variables: &__ListScimDirectoriesInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListScimDirectoriesResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -10970,6 +12397,66 @@ func ReadGroup(
 	return data_, err_
 }
 
+// The query executed by ReadIdentityProvider.
+const ReadIdentityProvider_Operation = `
+query ReadIdentityProvider ($id: ID!) {
+	identityProvider(id: $id) {
+		... IdentityProviderFields
+	}
+}
+fragment IdentityProviderFields on IdentityProvider {
+	id
+	revision
+	name
+	issuer
+	clientId
+	enabled
+	createsUsers
+	acceptsAssertions
+	scopes
+	subjectClaim
+	groupsClaim
+	groupsUrl
+	groupsUrlScope
+	groupRules {
+		value
+		groupId
+	}
+	requiredClaims {
+		name
+		value
+	}
+	acrValues
+	redirectUri
+	backChannelLogoutUri
+}
+`
+
+func ReadIdentityProvider(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *ReadIdentityProviderResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadIdentityProvider",
+		Query:  ReadIdentityProvider_Operation,
+		Variables: &__ReadIdentityProviderInput{
+			Id: id,
+		},
+	}
+
+	data_ = &ReadIdentityProviderResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ReadNode.
 const ReadNode_Operation = `
 query ReadNode ($id: ID!) {
@@ -11163,6 +12650,46 @@ func ReadRole(
 	return data_, err_
 }
 
+// The query executed by ReadScimDirectory.
+const ReadScimDirectory_Operation = `
+query ReadScimDirectory ($id: ID!) {
+	scimDirectory(id: $id) {
+		... ScimDirectoryFields
+	}
+}
+fragment ScimDirectoryFields on ScimDirectory {
+	id
+	revision
+	name
+	issuer
+}
+`
+
+func ReadScimDirectory(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *ReadScimDirectoryResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadScimDirectory",
+		Query:  ReadScimDirectory_Operation,
+		Variables: &__ReadScimDirectoryInput{
+			Id: id,
+		},
+	}
+
+	data_ = &ReadScimDirectoryResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ReadServer.
 const ReadServer_Operation = `
 query ReadServer ($id: ID!) {
@@ -11212,6 +12739,50 @@ func ReadServer(
 	}
 
 	data_ = &ReadServerResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ReadServerCredential.
+const ReadServerCredential_Operation = `
+query ReadServerCredential ($serverId: ID!) {
+	serverCredential(serverId: $serverId) {
+		... ServerCredentialFields
+	}
+}
+fragment ServerCredentialFields on ServerCredential {
+	serverId
+	revision
+	mode
+	headerNames
+	issuer
+	clientId
+	scopes
+	isComplete
+}
+`
+
+func ReadServerCredential(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	serverId string,
+) (data_ *ReadServerCredentialResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadServerCredential",
+		Query:  ReadServerCredential_Operation,
+		Variables: &__ReadServerCredentialInput{
+			ServerId: serverId,
+		},
+	}
+
+	data_ = &ReadServerCredentialResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -11606,6 +13177,50 @@ func RevokeJoinToken(
 	return data_, err_
 }
 
+// The mutation executed by SetServerCredential.
+const SetServerCredential_Operation = `
+mutation SetServerCredential ($input: SetServerCredentialInput!) {
+	setServerCredential(input: $input) {
+		... ServerCredentialFields
+	}
+}
+fragment ServerCredentialFields on ServerCredential {
+	serverId
+	revision
+	mode
+	headerNames
+	issuer
+	clientId
+	scopes
+	isComplete
+}
+`
+
+func SetServerCredential(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input SetServerCredentialInput,
+) (data_ *SetServerCredentialResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "SetServerCredential",
+		Query:  SetServerCredential_Operation,
+		Variables: &__SetServerCredentialInput{
+			Input: input,
+		},
+	}
+
+	data_ = &SetServerCredentialResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by SubmitServer.
 const SubmitServer_Operation = `
 mutation SubmitServer ($input: ServerInput!) {
@@ -11828,6 +13443,66 @@ func UpdateGroup(
 	return data_, err_
 }
 
+// The mutation executed by UpdateIdentityProvider.
+const UpdateIdentityProvider_Operation = `
+mutation UpdateIdentityProvider ($input: UpdateIdentityProviderInput!) {
+	updateIdentityProvider(input: $input) {
+		... IdentityProviderFields
+	}
+}
+fragment IdentityProviderFields on IdentityProvider {
+	id
+	revision
+	name
+	issuer
+	clientId
+	enabled
+	createsUsers
+	acceptsAssertions
+	scopes
+	subjectClaim
+	groupsClaim
+	groupsUrl
+	groupsUrlScope
+	groupRules {
+		value
+		groupId
+	}
+	requiredClaims {
+		name
+		value
+	}
+	acrValues
+	redirectUri
+	backChannelLogoutUri
+}
+`
+
+func UpdateIdentityProvider(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdateIdentityProviderInput,
+) (data_ *UpdateIdentityProviderResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdateIdentityProvider",
+		Query:  UpdateIdentityProvider_Operation,
+		Variables: &__UpdateIdentityProviderInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdateIdentityProviderResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by UpdatePolicy.
 const UpdatePolicy_Operation = `
 mutation UpdatePolicy ($input: UpdatePolicyInput!) {
@@ -11923,6 +13598,46 @@ func UpdateRole(
 	}
 
 	data_ = &UpdateRoleResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UpdateScimDirectory.
+const UpdateScimDirectory_Operation = `
+mutation UpdateScimDirectory ($input: UpdateScimDirectoryInput!) {
+	updateScimDirectory(input: $input) {
+		... ScimDirectoryFields
+	}
+}
+fragment ScimDirectoryFields on ScimDirectory {
+	id
+	revision
+	name
+	issuer
+}
+`
+
+func UpdateScimDirectory(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdateScimDirectoryInput,
+) (data_ *UpdateScimDirectoryResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdateScimDirectory",
+		Query:  UpdateScimDirectory_Operation,
+		Variables: &__UpdateScimDirectoryInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdateScimDirectoryResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

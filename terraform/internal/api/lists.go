@@ -150,3 +150,19 @@ func (c *Client) AllPolicies(ctx context.Context) ([]PolicyFields, error) {
 		return &answer.Policies, err
 	})
 }
+
+// AllScimDirectories reads every SCIM directory.
+func (c *Client) AllScimDirectories(ctx context.Context) ([]ScimDirectoryFields, error) {
+	return all[ScimDirectoryFields](func(after optional.Value[string]) (connection[ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge], error) {
+		answer, err := ListScimDirectories(ctx, c, after)
+		return &answer.ScimDirectories, err
+	})
+}
+
+// AllIdentityProviders reads every identity provider.
+func (c *Client) AllIdentityProviders(ctx context.Context) ([]IdentityProviderFields, error) {
+	return all[IdentityProviderFields](func(after optional.Value[string]) (connection[ListIdentityProvidersIdentityProvidersIdentityProviderConnectionEdgesIdentityProviderEdge], error) {
+		answer, err := ListIdentityProviders(ctx, c, after)
+		return &answer.IdentityProviders, err
+	})
+}

@@ -201,9 +201,10 @@ func (r *managed[M, P]) Read(ctx context.Context, req resource.ReadRequest, resp
 }
 
 func (r *managed[M, P]) Update(ctx context.Context, req resource.UpdateRequest, resp *resource.UpdateResponse) {
-	before, m := new(M), new(M)
+	before, m, config := new(M), new(M), new(M)
 	resp.Diagnostics.Append(req.State.Get(ctx, before)...)
 	resp.Diagnostics.Append(req.Plan.Get(ctx, m)...)
+	resp.Diagnostics.Append(req.Config.Get(ctx, config)...)
 	revision := revisionOf(ctx, req.Private, &resp.Diagnostics)
 	ctx, cancel := within(ctx, P(m).common().Timeouts.Update, &resp.Diagnostics)
 	defer cancel()
@@ -215,6 +216,9 @@ func (r *managed[M, P]) Update(ctx context.Context, req resource.UpdateRequest, 
 		resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 		return
 	}
+	if r.carry != nil {
+		r.carry(*config, m)
+	}
 	var made outcome
 	err := r.overConflicts(ctx, req.State, revision, func(revision int) (err error) {
 		made, err = r.update(ctx, r.client, *before, m, change{revision: revision})
@@ -223,6 +227,9 @@ func (r *managed[M, P]) Update(ctx context.Context, req resource.UpdateRequest, 
 	if err != nil {
 		r.report(ctx, &resp.Diagnostics, "update", err, req.Plan)
 		return
+	}
+	if r.carry != nil {
+		r.carry(*new(M), m)
 	}
 	resp.Diagnostics.Append(resp.State.Set(ctx, m)...)
 	resp.Diagnostics.Append(setRevision(ctx, resp.Private, made.revision)...)

@@ -136,14 +136,17 @@ func configured(data any, diags *diag.Diagnostics) *shared {
 func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
 		newManaged[apiKeyModel](apiKeyKind),
+		newManaged[credentialModel](credentialKind),
 		newManaged[grantModel](grantKind),
 		newManaged[groupMembershipModel](groupMembershipKind),
 		newManaged[groupModel](groupKind),
+		newManaged[identityProviderModel](identityProviderKind),
 		newManaged[joinTokenModel](joinTokenKind),
 		newManaged[oauthClientModel](oauthClientKind),
 		newManaged[policyModel](policyKind),
 		newManaged[roleBindingModel](roleBindingKind),
 		newManaged[roleModel](roleKind),
+		newManaged[scimDirectoryModel](scimDirectoryKind),
 		newManaged[serverModel](serverKind),
 		newManaged[serviceAccountModel](serviceAccountKind),
 		newManaged[toolApprovalModel](toolApprovalKind),

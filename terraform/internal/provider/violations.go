@@ -27,14 +27,14 @@ var (
 	itemPrefix   = regexp.MustCompile(`^input\.(items\[\d+\]\.)?`)
 	pathToken    = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|\[\d+\]`)
 	capital      = regexp.MustCompile(`[A-Z]`)
-	indexAtEnd   = regexp.MustCompile(`\[\d+\]$`)
+	fromIndexOn  = regexp.MustCompile(`\[\d+\].*$`)
 	reportedText = "The API does not accept this"
 )
 
 // tokens are the steps of a violation's path, in the words of the schema: tools, [2].
 func (k kind[M]) tokens(violationPath string) []string {
 	text := itemPrefix.ReplaceAllString(violationPath, "")
-	if renamed, ok := k.violations[indexAtEnd.ReplaceAllString(text, "")]; ok {
+	if renamed, ok := k.violations[fromIndexOn.ReplaceAllString(text, "")]; ok {
 		text = renamed
 	}
 	found := pathToken.FindAllString(text, -1)
