@@ -24,9 +24,9 @@ function newWorkspace(text: string): Workspace {
 
 /**
  * Applies a configuration, changes it in place, imports it into an empty state by natural keys, and destroys it; wherever
- * it was applied there is no difference.
+ * it was applied there is no difference. Returns what the destruction told.
  */
-async function lives(texts: readonly [string, string], imports: Readonly<Record<string, string>>): Promise<void> {
+async function lives(texts: readonly [string, string], imports: Readonly<Record<string, string>>): Promise<string> {
   const first = newWorkspace(texts[0]);
   await first.apply();
   expect(await first.plan()).toMatchObject({ code: 0 });
@@ -39,7 +39,7 @@ async function lives(texts: readonly [string, string], imports: Readonly<Record<
   for (const [address, key] of Object.entries(imports)) await second.succeed('import', [address, key]);
   const imported = await second.plan();
   expect(imported.output).toContain('No changes.');
-  expect(await second.destroy()).toContain(`${Object.keys(imports).length} destroyed`);
+  return second.destroy();
 }
 
 describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply to destroy', () => {
@@ -86,10 +86,8 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
           ]
         }
       `;
-      await lives([policies('block'), policies('redact')], {
-        'sallyport_policy.everything': 'everything',
-        'sallyport_policy.some': 'some',
-      });
+      const imports = { 'sallyport_policy.everything': 'everything', 'sallyport_policy.some': 'some' };
+      expect(await lives([policies('block'), policies('redact')], imports)).toContain('2 destroyed');
     },
     timeoutMs,
   );
@@ -164,7 +162,8 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
           secret_wo = "third-secret"
         }
       `;
-      await lives([client('read'), client('write')], { 'sallyport_credential.shared': serverId });
+      const byServer = { 'sallyport_credential.shared': serverId };
+      expect(await lives([client('read'), client('write')], byServer)).toContain('1 destroyed');
     },
     timeoutMs,
   );
@@ -172,9 +171,9 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
   test(
     'directories and identity providers are as the configuration says',
     async () => {
-      const rest = (claim: string, directory: string) => `
+      const rest = (claim: string) => `
         resource "sallyport_scim_directory" "corp" {
-          name   = "${directory}"
+          name   = "corp"
           issuer = "https://login.example.com"
         }
         resource "sallyport_group" "analysts" { name = "analysts" }
@@ -193,7 +192,29 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
         'sallyport_scim_directory.corp': 'corp',
         'sallyport_identity_provider.corp': 'Corp',
       };
-      await lives([rest('groups', 'corp'), rest('roles', 'corp')], imports);
+      expect(await lives([rest('groups'), rest('roles')], imports)).toContain('3 destroyed');
+    },
+    timeoutMs,
+  );
+
+  test(
+    'what the authorization server lets clients do is as the configuration says, and no client registers after its end',
+    async () => {
+      const settings = (age: number) => `
+        resource "sallyport_authorization_server" "this" {
+          dynamic_registration = true
+          client_domains       = ["claude.ai", "*.example.com"]
+          step_up              = [{ server_id = "${serverId}", max_age_seconds = ${age} }]
+        }
+      `;
+      const imports = { 'sallyport_authorization_server.this': 'authorization_server' };
+      expect(await lives([settings(600), settings(3600)], imports)).toContain('1 destroyed');
+      const left = z.object({
+        authorizationServer: z.object({ dynamicRegistration: z.boolean(), clientDomains: z.array(z.string()) }),
+      });
+      const asked = '{ authorizationServer { dynamicRegistration clientDomains } }';
+      const { authorizationServer } = await harness.administrator.api.ask(asked, {}, left);
+      expect(authorizationServer).toEqual({ dynamicRegistration: false, clientDomains: [] });
     },
     timeoutMs,
   );

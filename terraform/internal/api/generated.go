@@ -668,6 +668,28 @@ var AllAuditMode = []AuditMode{
 	AuditModeStrict,
 }
 
+// AuthorizationServerFields includes the GraphQL fields of AuthorizationServerInfo requested by the fragment AuthorizationServerFields.
+// The GraphQL type's documentation follows.
+//
+// The OAuth authorization server of the control plane.
+type AuthorizationServerFields struct {
+	// Whether clients may register themselves (RFC 7591).
+	DynamicRegistration bool `json:"dynamicRegistration"`
+	// Domains at which clients may be named by the URL of their metadata document; "*" for any. Until somebody sets them none, or any where the issuer is on loopback.
+	ClientDomains []string `json:"clientDomains"`
+	// Endpoints that need more than any login of a person.
+	StepUp []StepUpFields `json:"stepUp"`
+}
+
+// GetDynamicRegistration returns AuthorizationServerFields.DynamicRegistration, and is useful for accessing the field via an interface.
+func (v *AuthorizationServerFields) GetDynamicRegistration() bool { return v.DynamicRegistration }
+
+// GetClientDomains returns AuthorizationServerFields.ClientDomains, and is useful for accessing the field via an interface.
+func (v *AuthorizationServerFields) GetClientDomains() []string { return v.ClientDomains }
+
+// GetStepUp returns AuthorizationServerFields.StepUp, and is useful for accessing the field via an interface.
+func (v *AuthorizationServerFields) GetStepUp() []StepUpFields { return v.StepUp }
+
 // How far the definitions of a trusted server may drift and be approved by themselves. What the scan finds severe, what somebody rejected and what is quarantined never is.
 type AutoApproval string
 
@@ -5868,6 +5890,17 @@ type ReadApiKeyResponse struct {
 // GetApiKey returns ReadApiKeyResponse.ApiKey, and is useful for accessing the field via an interface.
 func (v *ReadApiKeyResponse) GetApiKey() ApiKeyFields { return v.ApiKey }
 
+// ReadAuthorizationServerResponse is returned by ReadAuthorizationServer on success.
+type ReadAuthorizationServerResponse struct {
+	// The authorization server, and what administrators chose.
+	AuthorizationServer AuthorizationServerFields `json:"authorizationServer"`
+}
+
+// GetAuthorizationServer returns ReadAuthorizationServerResponse.AuthorizationServer, and is useful for accessing the field via an interface.
+func (v *ReadAuthorizationServerResponse) GetAuthorizationServer() AuthorizationServerFields {
+	return v.AuthorizationServer
+}
+
 // ReadGrantsGrantsGrantConnection includes the requested fields of the GraphQL type GrantConnection.
 // The GraphQL type's documentation follows.
 //
@@ -6839,6 +6872,47 @@ type StaticHeadersInput struct {
 // GetHeaders returns StaticHeadersInput.Headers, and is useful for accessing the field via an interface.
 func (v *StaticHeadersInput) GetHeaders() []CredentialHeaderInput { return v.Headers }
 
+// StepUpFields includes the requested fields of the GraphQL type StepUpRule.
+// The GraphQL type's documentation follows.
+//
+// How people must have logged in to use an endpoint (RFC 9470). Their API keys do not open it.
+type StepUpFields struct {
+	// Id of the server.
+	ServerId string `json:"serverId"`
+	// The login must be of one of these authentication contexts (acr); none: of any.
+	AcrValues []string `json:"acrValues"`
+	// How long ago the login may be, in seconds: 60 to 2592000; null for any time.
+	MaxAgeSeconds optional.Value[int] `json:"maxAgeSeconds"`
+}
+
+// GetServerId returns StepUpFields.ServerId, and is useful for accessing the field via an interface.
+func (v *StepUpFields) GetServerId() string { return v.ServerId }
+
+// GetAcrValues returns StepUpFields.AcrValues, and is useful for accessing the field via an interface.
+func (v *StepUpFields) GetAcrValues() []string { return v.AcrValues }
+
+// GetMaxAgeSeconds returns StepUpFields.MaxAgeSeconds, and is useful for accessing the field via an interface.
+func (v *StepUpFields) GetMaxAgeSeconds() optional.Value[int] { return v.MaxAgeSeconds }
+
+// How people must have logged in to use an endpoint; names acrValues, maxAgeSeconds or both.
+type StepUpRuleInput struct {
+	// The login must be of one of these authentication contexts (acr); none: of any.
+	AcrValues []string `json:"acrValues"`
+	// How long ago the login may be, in seconds: 60 to 2592000; null for any time.
+	MaxAgeSeconds optional.Value[int] `json:"maxAgeSeconds"`
+	// Id of the server.
+	ServerId string `json:"serverId"`
+}
+
+// GetAcrValues returns StepUpRuleInput.AcrValues, and is useful for accessing the field via an interface.
+func (v *StepUpRuleInput) GetAcrValues() []string { return v.AcrValues }
+
+// GetMaxAgeSeconds returns StepUpRuleInput.MaxAgeSeconds, and is useful for accessing the field via an interface.
+func (v *StepUpRuleInput) GetMaxAgeSeconds() optional.Value[int] { return v.MaxAgeSeconds }
+
+// GetServerId returns StepUpRuleInput.ServerId, and is useful for accessing the field via an interface.
+func (v *StepUpRuleInput) GetServerId() string { return v.ServerId }
+
 // Subject includes the requested fields of the GraphQL type GrantSubject.
 // The GraphQL type's documentation follows.
 //
@@ -7158,6 +7232,43 @@ var AllToolRisk = []ToolRisk{
 	ToolRiskHigh,
 	ToolRiskLow,
 	ToolRiskMedium,
+}
+
+// Changes to the authorization server: absent fields keep their value.
+type UpdateAuthorizationServerInput struct {
+	// Domains of client metadata documents: a domain, *.domain for all below it, or * for any; at most 200.
+	ClientDomains []string `json:"clientDomains"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Whether clients may register themselves.
+	DynamicRegistration optional.Value[bool] `json:"dynamicRegistration"`
+	// Endpoints that need more than any login of a person, in place of those before; at most 500.
+	StepUp []StepUpRuleInput `json:"stepUp"`
+}
+
+// GetClientDomains returns UpdateAuthorizationServerInput.ClientDomains, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerInput) GetClientDomains() []string { return v.ClientDomains }
+
+// GetDryRun returns UpdateAuthorizationServerInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerInput) GetDryRun() bool { return v.DryRun }
+
+// GetDynamicRegistration returns UpdateAuthorizationServerInput.DynamicRegistration, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerInput) GetDynamicRegistration() optional.Value[bool] {
+	return v.DynamicRegistration
+}
+
+// GetStepUp returns UpdateAuthorizationServerInput.StepUp, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerInput) GetStepUp() []StepUpRuleInput { return v.StepUp }
+
+// UpdateAuthorizationServerResponse is returned by UpdateAuthorizationServer on success.
+type UpdateAuthorizationServerResponse struct {
+	// Changes who may be a client without an administrator.
+	UpdateAuthorizationServer AuthorizationServerFields `json:"updateAuthorizationServer"`
+}
+
+// GetUpdateAuthorizationServer returns UpdateAuthorizationServerResponse.UpdateAuthorizationServer, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerResponse) GetUpdateAuthorizationServer() AuthorizationServerFields {
+	return v.UpdateAuthorizationServer
 }
 
 // Grants to change: all of them or, where one is refused, none.
@@ -9054,6 +9165,14 @@ type __SubmitServerInput struct {
 
 // GetInput returns __SubmitServerInput.Input, and is useful for accessing the field via an interface.
 func (v *__SubmitServerInput) GetInput() ServerInput { return v.Input }
+
+// __UpdateAuthorizationServerInput is used internally by genqlient
+type __UpdateAuthorizationServerInput struct {
+	Input UpdateAuthorizationServerInput `json:"input"`
+}
+
+// GetInput returns __UpdateAuthorizationServerInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdateAuthorizationServerInput) GetInput() UpdateAuthorizationServerInput { return v.Input }
 
 // __UpdateGrantsInput is used internally by genqlient
 type __UpdateGrantsInput struct {
@@ -12285,6 +12404,45 @@ func ReadApiKey(
 	return data_, err_
 }
 
+// The query executed by ReadAuthorizationServer.
+const ReadAuthorizationServer_Operation = `
+query ReadAuthorizationServer {
+	authorizationServer {
+		... AuthorizationServerFields
+	}
+}
+fragment AuthorizationServerFields on AuthorizationServerInfo {
+	dynamicRegistration
+	clientDomains
+	stepUp {
+		serverId
+		acrValues
+		maxAgeSeconds
+	}
+}
+`
+
+func ReadAuthorizationServer(
+	ctx_ context.Context,
+	client_ graphql.Client,
+) (data_ *ReadAuthorizationServerResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadAuthorizationServer",
+		Query:  ReadAuthorizationServer_Operation,
+	}
+
+	data_ = &ReadAuthorizationServerResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by ReadGrants.
 const ReadGrants_Operation = `
 query ReadGrants ($ids: [ID!]!) {
@@ -13297,6 +13455,49 @@ func SubmitServer(
 	}
 
 	data_ = &SubmitServerResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UpdateAuthorizationServer.
+const UpdateAuthorizationServer_Operation = `
+mutation UpdateAuthorizationServer ($input: UpdateAuthorizationServerInput!) {
+	updateAuthorizationServer(input: $input) {
+		... AuthorizationServerFields
+	}
+}
+fragment AuthorizationServerFields on AuthorizationServerInfo {
+	dynamicRegistration
+	clientDomains
+	stepUp {
+		serverId
+		acrValues
+		maxAgeSeconds
+	}
+}
+`
+
+func UpdateAuthorizationServer(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdateAuthorizationServerInput,
+) (data_ *UpdateAuthorizationServerResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdateAuthorizationServer",
+		Query:  UpdateAuthorizationServer_Operation,
+		Variables: &__UpdateAuthorizationServerInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdateAuthorizationServerResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

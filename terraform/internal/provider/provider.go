@@ -136,6 +136,7 @@ func configured(data any, diags *diag.Diagnostics) *shared {
 func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 	return []func() resource.Resource{
 		newManaged[apiKeyModel](apiKeyKind),
+		newManaged[authorizationServerModel](authorizationServerKind),
 		newManaged[credentialModel](credentialKind),
 		newManaged[grantModel](grantKind),
 		newManaged[groupMembershipModel](groupMembershipKind),

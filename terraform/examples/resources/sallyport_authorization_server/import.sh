@@ -1,0 +1,2 @@
+# There is one.
+terraform import sallyport_authorization_server.this authorization_server
