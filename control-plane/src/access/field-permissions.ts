@@ -99,7 +99,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   'Mutation.testWebhook': 'policy:write',
   Webhook: 'policy:read',
   WebhookSigningKey: 'policy:read',
-  IssuedWebhook: 'policy:write',
+  IssuedWebhookPayload: 'policy:write',
   WebhookTrial: 'policy:write',
   ...connection('Webhook', 'policy:read'),
   // Trials and audit events answer with them.

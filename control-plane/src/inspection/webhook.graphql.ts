@@ -136,7 +136,7 @@ export class Webhook {
 export const WebhookConnection = connectionType('Webhook', 'webhooks', () => Webhook);
 
 @ObjectType({ description: 'A webhook whose signing key was just made.' })
-export class IssuedWebhook {
+export class IssuedWebhookPayload {
   @Field(() => Webhook, { description: 'The webhook.' })
   webhook!: Webhook;
 

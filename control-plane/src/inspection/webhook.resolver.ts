@@ -5,7 +5,7 @@ import type { WebhookRow } from './inspection.tables.ts';
 import {
   CreateWebhookInput,
   DeleteWebhookInput,
-  IssuedWebhook,
+  IssuedWebhookPayload,
   RotateWebhookKeyInput,
   TestWebhookInput,
   UpdateWebhookInput,
@@ -15,7 +15,7 @@ import {
   WebhookSigningKey,
   WebhookTrial,
 } from './webhook.graphql.ts';
-import type { IssuedWebhook as Issued, WebhookService } from './webhook.service.ts';
+import type { IssuedWebhook, WebhookService } from './webhook.service.ts';
 import type { WebhookTrial as Trial, WebhookTrialService } from './webhook-trial.service.ts';
 
 interface WebhookServices {
@@ -48,11 +48,11 @@ export class WebhookResolver {
     return connectionFrom(await this.services.webhooks.list(ctx, args, page), page, ({ id }) => [id]);
   }
 
-  @Mutation(() => IssuedWebhook, { description: 'Makes a webhook; its secret is shown now and never again.' })
+  @Mutation(() => IssuedWebhookPayload, { description: 'Makes a webhook; its secret is shown now and never again.' })
   createWebhook(
     @Ctx() ctx: Context,
     @Arg('input', () => CreateWebhookInput, { description: 'The webhook.' }) input: CreateWebhookInput,
-  ): Promise<Issued> {
+  ): Promise<IssuedWebhook> {
     return this.services.webhooks.create(ctx, input);
   }
 
@@ -64,13 +64,13 @@ export class WebhookResolver {
     return this.services.webhooks.update(ctx, input);
   }
 
-  @Mutation(() => IssuedWebhook, {
+  @Mutation(() => IssuedWebhookPayload, {
     description: 'Gives a webhook another signing key; those before sign beside it until the overlap is over.',
   })
   rotateWebhookKey(
     @Ctx() ctx: Context,
     @Arg('input', () => RotateWebhookKeyInput, { description: 'The webhook.' }) input: RotateWebhookKeyInput,
-  ): Promise<Issued> {
+  ): Promise<IssuedWebhook> {
     return this.services.webhooks.rotate(ctx, input);
   }
 
