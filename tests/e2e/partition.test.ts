@@ -105,7 +105,7 @@ async function statesAt(configRevision: number): Promise<z.infer<typeof revocati
   }`;
   const answer = z.object({ revocationStatus });
   const { revocationStatus: status } = await harness.administrator.api.ask(document, { configRevision }, answer);
-  return { ...status, names: status.nodes.map(({ node, state }) => `${node.name} ${state}`) };
+  return { ...status, names: status.nodes.map(({ node, state }) => `${node.name} ${state}`).toSorted() };
 }
 
 async function published(): Promise<number> {
