@@ -244,6 +244,7 @@ describe('a form does not ask for secrets', () => {
     ['by a format', form({ a: field({ format: 'password' }) })],
     ['by full-width letters', form({ a: field({ title: '\uff30\uff21\uff33\uff33\uff37\uff2f\uff32\uff24' }) })],
     ['by its message', form({ value: field() }, 'To go on, please enter your password.')],
+    ['by a number as long as a PIN', form({ a: { type: 'integer', title: 'PIN', minimum: 0, maximum: 9_999 } })],
     ['by a card number', form({ a: field({ title: 'Credit card number' }) })],
   ])('%s', async (_name, message) => {
     expect((await asked(all, message)).seen).toEqual([1]);
@@ -253,6 +254,10 @@ describe('a form does not ask for secrets', () => {
   test.each<[string, object]>([
     ['a name', form({ name: field({ title: 'Your name' }), age: { type: 'number' } }, 'Please tell us who you are.')],
     ['a choice about tokens', form({ ok: { type: 'boolean' } }, 'Your token has expired. Renew it?')],
+    [
+      'what no secret fits into',
+      form({ n: { type: 'integer', description: 'No phone number, pin or the like', minimum: 1, maximum: 100 } }),
+    ],
     [
       'words that only contain such words',
       form({ passenger: field(), compass: field(), keyboard: field(), spinner: field() }),

@@ -139,11 +139,18 @@ function namesSecret(text: string): boolean {
   return secretWord.test(words) || secretPairs.test(words);
 }
 
+/** Whether no secret fits into the field, whatever its words say: a switch, or fewer numbers than a PIN has. */
+function isTooSmall({ type, minimum, maximum }: JsonObject): boolean {
+  if (type !== 'integer') return type === 'boolean';
+  return typeof minimum === 'number' && typeof maximum === 'number' && maximum - minimum < 1_000;
+}
+
 /** Whether a form has a field for a secret, or its message asks for one. */
 function asksForSecret(params: JsonObject): boolean {
   const schema = objectMember(params, 'requestedSchema') ?? {};
   const fields = Object.entries(objectMember(schema, 'properties') ?? {});
   for (const [name, field] of fields) {
+    if (isObject(field) && isTooSmall(field)) continue;
     if (namesSecret(name)) return true;
     if (!isObject(field)) continue;
     if (secretFormats.has(stringMember(field, 'format') ?? '') || field['writeOnly'] === true) return true;
