@@ -12,6 +12,11 @@ export const idleMax = 1_000;
 
 /** Waited before the stream of a session in use is opened again, in milliseconds. */
 const reopenMs = 500;
+/**
+ * How long a call waits for its session's stream, in milliseconds: what a server asks there before it is open is lost. Some
+ * servers begin to answer with the first event alone.
+ */
+const listeningMsMax = 500;
 
 /** A session in the hands of one call. */
 export interface Lease {
@@ -53,7 +58,7 @@ export class ChannelPool {
     if (options.isFresh) this.#drop(key);
     const idle = options.isFresh ? undefined : this.#take(key);
     if (idle !== undefined) {
-      if (options.events !== null) idle.listen(options.events);
+      if (options.events !== null) await idle.listen(options.events);
       return idle;
     }
     const entry = new Entry(
@@ -67,7 +72,7 @@ export class ChannelPool {
       throw new AppError('NOT_READY', { internal: 'the node stops' });
     }
     this.#entries.add(entry);
-    if (options.events !== null) entry.listen(options.events);
+    if (options.events !== null) await entry.listen(options.events);
     return entry;
   }
 
@@ -186,15 +191,22 @@ class Entry implements Lease {
   }
 
   /** Reads what belongs to no request, as long as the upstream offers it; a session works without. Never rejects. */
-  listen(terms: CallTerms): void {
-    if (this.#isListening || this.#isOver) return;
+  /** Resolves when the upstream has answered, or has not for long. */
+  listen(terms: CallTerms): Promise<void> {
+    if (this.#isListening || this.#isOver) return Promise.resolve();
     this.#isListening = true;
-    void this.#follow({ ...terms, signal: this.#closing.signal });
+    return new Promise((resolve) => {
+      const late = setTimeout(resolve, listeningMsMax);
+      void this.#follow({ ...terms, signal: this.#closing.signal }, () => {
+        clearTimeout(late);
+        resolve();
+      });
+    });
   }
 
-  async #follow(terms: CallTerms): Promise<void> {
+  async #follow(terms: CallTerms, onAnswered: () => void): Promise<void> {
     try {
-      const messages = await this.channel.listen(terms);
+      const messages = await this.channel.listen(terms).finally(onAnswered);
       if (messages === null) return;
       await this.#read(messages, terms);
     } catch (error) {
@@ -202,7 +214,7 @@ class Entry implements Lease {
     }
     // Servers and what is before them let go of quiet streams. The call that has the session may still be asked there.
     this.#isListening = false;
-    if (this.onMessage !== undefined) this.#timer = setTimeout(() => this.listen(terms), reopenMs).unref();
+    if (this.onMessage !== undefined) this.#timer = setTimeout(() => void this.listen(terms), reopenMs).unref();
   }
 
   async #read(messages: MessageStream, terms: CallTerms): Promise<void> {
