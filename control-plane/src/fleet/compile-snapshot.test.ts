@@ -6,8 +6,11 @@ import type { ServerRow } from '../catalog/catalog.tables.ts';
 import type { ApiKeyRow, PrincipalRow } from '../identity/identity.tables.ts';
 import {
   type CompiledUnit,
+  compileFleet,
   compileSnapshot,
   type ConfigurationRows,
+  type FleetRows,
+  fleetUnit,
   type PublishedDefinitionRow,
 } from './compile-snapshot.ts';
 import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
@@ -125,7 +128,7 @@ function toolWithHeader(name: string): string {
   return JSON.stringify({ name: 'ship', inputSchema: { type: 'object', properties: { region } } });
 }
 
-const rows: ConfigurationRows = {
+const rows: ConfigurationRows & FleetRows = {
   webhooks: [],
   servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
   definitions: [
@@ -176,7 +179,7 @@ const rows: ConfigurationRows = {
   stepUp: [],
   signingKeys: [signingKey('s2', 'verify'), signingKey('s1', 'sign')],
 };
-const openSecret = (): string => Buffer.alloc(32, 5).toString('base64');
+const openSecret = (): string | undefined => Buffer.alloc(32, 5).toString('base64');
 
 function flat(units: ReadonlyMap<string, CompiledUnit>): CompiledUnit {
   const all = [...units.values()];
@@ -185,8 +188,9 @@ function flat(units: ReadonlyMap<string, CompiledUnit>): CompiledUnit {
     problems: all.flatMap(({ problems }) => problems),
   };
 }
-function compile(changes: Partial<ConfigurationRows> = {}): CompiledUnit {
-  return flat(compileSnapshot({ ...rows, ...changes }, openSecret));
+function compile(changes: Partial<ConfigurationRows & FleetRows> = {}, open = openSecret): CompiledUnit {
+  const all = { ...rows, ...changes };
+  return flat(new Map([...compileSnapshot(all), [fleetUnit, compileFleet(all, open, () => undefined)]]));
 }
 function keysOf(compiled: CompiledUnit): string[] {
   return compiled.documents.map(({ key }) => key);
@@ -320,7 +324,7 @@ test('limits and keys that are not valid are left out and named, so that the one
   const limits = compile({ limits: { sessionTtlMs: -1 } });
   expect(problemsOf(limits)).toEqual(['limits limits sessionTtlMs']);
   expect(keysOf(limits)).not.toContain('limits');
-  const unopened = flat(compileSnapshot(rows, () => undefined));
+  const unopened = compile({}, () => undefined);
   expect(problemsOf(unopened)).toEqual(['keys keys k1']);
   expect(keysOf(unopened)).not.toContain('keys');
   expect(problemsOf(compile({ sealingKeys: [{ ...sealingKey, use: 'open' }] }))).toEqual(['keys keys']);
@@ -338,9 +342,7 @@ test('the schemas of arguments go along where some webhook may change arguments,
   const published = (argumentsMayChange: boolean): string => {
     const owned = approved.definitions.map((one) => ({ ...one, serverId: shipping.serverId }));
     const parts = { ...approved, definitions: owned, headerBodies: [shipping], argumentsMayChange };
-    return [...compileSnapshot(parts, () => undefined).values()]
-      .flatMap(({ documents }) => documents.map(({ body }) => body))
-      .join();
+    return [...compileSnapshot(parts).values()].flatMap(({ documents }) => documents.map(({ body }) => body)).join();
   };
   expect(published(true)).toContain('inputSchemas');
   expect(published(false)).not.toContain('inputSchemas');

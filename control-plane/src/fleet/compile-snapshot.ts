@@ -52,6 +52,10 @@ export interface ConfigurationRows {
   readonly apiKeys: readonly ApiKeyRow[];
   /** Of the shards of the principals; nodes are told no longer than a token of the family may live. */
   readonly revokedFamilies: readonly Pick<RevokedFamilyRow, 'family' | 'principalId'>[];
+}
+
+/** What `readFleet` reads in the same transaction: of the fleet as a whole. */
+export interface FleetRows {
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
   readonly limits: unknown;
   readonly sealingKeys: readonly SealingKeyRow[];
@@ -123,14 +127,8 @@ export function shardUnit(shard: number): string {
  * An object that is inconsistent or does not fit its document is left out and named in `problems`. Leaving out only
  * ever narrows access, so that one broken object neither opens anything nor keeps a revocation from the fleet: a server
  * goes with its grants, an allow goes alone, a deny or a need of approval takes the server it protects with it.
- * @param openSecret the base64 secret of a sealing key, or undefined where it does not open
- * @param openSigningKey of a webhook; where it is not given none opens
  */
-export function compileSnapshot(
-  rows: ConfigurationRows,
-  openSecret: (row: SealingKeyRow) => string | undefined,
-  openSigningKey: OpenSigningKey = () => undefined,
-): ReadonlyMap<string, CompiledUnit> {
+export function compileSnapshot(rows: ConfigurationRows): ReadonlyMap<string, CompiledUnit> {
   const units = new Map<string, CompiledUnit>();
   const definitionsOf = Map.groupBy(rows.definitions, (definition) => definition.serverId);
   const bodiesOf = Map.groupBy(rows.headerBodies, (body) => body.serverId);
@@ -155,7 +153,6 @@ export function compileSnapshot(
     units.set(shardUnit(shard), compileShard(shard, principals, of));
   }
   if (rows.access !== undefined) units.set(accessUnit, compileAccess(rows.access, subjects));
-  units.set(fleetUnit, compileFleet(rows, openSecret, openSigningKey));
   return units;
 }
 
@@ -232,8 +229,12 @@ function denyingAll(row: GrantRow, subject: GrantSubject | undefined): GrantEntr
   return { ...grantDefaults, ...everything, id: row.id, effect: 'deny', subject: subject ?? { kind: 'everyone' } };
 }
 
-function compileFleet(
-  rows: Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'publicUrls' | 'signingKeys' | 'stepUp' | 'webhooks'>,
+/**
+ * The unit of the fleet as a whole, likewise.
+ * @param openSecret the base64 secret of a sealing key, or undefined where it does not open
+ */
+export function compileFleet(
+  rows: FleetRows,
   openSecret: (row: SealingKeyRow) => string | undefined,
   openSigningKey: OpenSigningKey,
 ): CompiledUnit {
@@ -265,11 +266,7 @@ function compileWebhooks(
     : { kind: 'webhooks', webhooks: webhooks.sort((a, b) => compare(a.id, b.id)) };
 }
 
-function oauthDocument({
-  publicUrls,
-  signingKeys,
-  stepUp,
-}: Pick<ConfigurationRows, 'publicUrls' | 'signingKeys' | 'stepUp'>): unknown {
+function oauthDocument({ publicUrls, signingKeys, stepUp }: FleetRows): unknown {
   if (publicUrls === undefined) return undefined;
   const keys = signingKeys.map(({ id, x, y }) => ({ kid: id, x, y })).sort((a, b) => compare(a.kid, b.kid));
   return {

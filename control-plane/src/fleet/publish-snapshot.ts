@@ -13,14 +13,16 @@ import { listen } from '../database/listen.ts';
 import { collectGarbage } from './collect-garbage.ts';
 import {
   type CompiledUnit,
+  compileFleet,
   compileSnapshot,
+  fleetUnit,
   indispensableKeys,
   type ObjectProblem,
   type PublicUrls,
   serverUnit,
   shardUnit,
 } from './compile-snapshot.ts';
-import { type OpenSigningKey, signingKeyPurpose } from '../inspection/webhook-entry.ts';
+import { signingKeyOpener } from '../inspection/webhook-entry.ts';
 import { currentHistory, documentPurpose, type FleetVault, notifyManifest, withFleetLock } from './fleet-keys.ts';
 import {
   configDocuments,
@@ -32,7 +34,14 @@ import {
   sealingKeys,
   type SealingKeyRow,
 } from './fleet.tables.ts';
-import { readChanged, readConfiguration, readGeneration, readUnits, type Wanted } from './read-configuration.ts';
+import {
+  readChanged,
+  readConfiguration,
+  readFleet,
+  readGeneration,
+  readUnits,
+  type Wanted,
+} from './read-configuration.ts';
 import { rotateSealingKeys } from './sealing-keys.ts';
 import { rotateSigningKeys } from './signing-keys.ts';
 
@@ -269,18 +278,17 @@ async function compileChanged(
       for (const document of documents) bodies.set(document.hash, document);
     }
   };
-  const openSecret = (row: SealingKeyRow): string | undefined => sources.vault.openSealingKey(row);
   // In parts, so that heartbeats are answered while a first compile reads everything.
   for (const part of batches(serverIds, serversAtOnceMax)) {
-    keep(compileSnapshot(await readConfiguration(tx, { serverIds: part, shards: [] }, nowMs), openSecret));
+    keep(compileSnapshot(await readConfiguration(tx, { serverIds: part, shards: [] }, nowMs)));
   }
   for (const part of batches(shards, shardsAtOnceMax)) {
-    keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs), openSecret));
+    keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: part }, nowMs)));
   }
-  const fleet = await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs, sources.publicUrls);
-  const openSigningKey: OpenSigningKey = (webhookId, { id, sealed }) =>
-    sources.vault.open(signingKeyPurpose(webhookId, id), sealed);
-  keep(compileSnapshot(fleet, openSecret, openSigningKey));
+  if (access) keep(compileSnapshot(await readConfiguration(tx, { serverIds: [], shards: [], access }, nowMs)));
+  const fleet = await readFleet(tx, sources.publicUrls);
+  const openSecret = (row: SealingKeyRow): string | undefined => sources.vault.openSealingKey(row);
+  keep(new Map([[fleetUnit, compileFleet(fleet, openSecret, signingKeyOpener(sources.vault))]]));
   const entries: Record<string, string> = {};
   for (const { hashes } of known.values()) for (const [key, hash] of hashes) entries[key] = hash;
   const problems = [...known.values()].flatMap((unit) => unit.problems);

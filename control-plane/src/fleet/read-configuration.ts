@@ -16,7 +16,14 @@ import {
 import { policies, webhooks } from '../inspection/inspection.tables.ts';
 import { readOAuthSettings } from '../oauth/settings.service.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
-import { accessUnit, type ConfigurationRows, type PublicUrls, serverUnit, shardUnit } from './compile-snapshot.ts';
+import {
+  accessUnit,
+  type ConfigurationRows,
+  type FleetRows,
+  type PublicUrls,
+  serverUnit,
+  shardUnit,
+} from './compile-snapshot.ts';
 import { oauthSigningKeys, sealingKeys } from './fleet.tables.ts';
 
 /** The settings row that holds the fleet-wide limits. */
@@ -187,25 +194,18 @@ function shardFingerprints(nowMs: number, only: readonly number[] | undefined): 
  * would compile into a configuration that never was.
  * @param nowMs what has ended by then is not read
  */
-export async function readConfiguration(
-  tx: Reader,
-  wanted: Wanted,
-  nowMs: number,
-  publicUrls?: PublicUrls,
-): Promise<ConfigurationRows> {
+export async function readConfiguration(tx: Reader, wanted: Wanted, nowMs: number): Promise<ConfigurationRows> {
   return {
-    publicUrls,
     ...(wanted.access === true ? await readAccess(tx, nowMs) : await readServers(tx, wanted.serverIds, nowMs)),
     ...(await readPrincipals(tx, wanted.shards, nowMs)),
-    ...(await readFleet(tx)),
   };
 }
 
-async function readFleet(
-  tx: Reader,
-): Promise<Pick<ConfigurationRows, 'limits' | 'sealingKeys' | 'signingKeys' | 'stepUp' | 'webhooks'>> {
+/** What is about the fleet as a whole, in the same transaction. */
+export async function readFleet(tx: Reader, publicUrls: PublicUrls | undefined): Promise<FleetRows> {
   const limits = await tx.select().from(settings).where(eq(settings.key, limitsSetting));
   return {
+    publicUrls,
     limits: limits[0]?.value ?? null,
     sealingKeys: await tx.select().from(sealingKeys),
     signingKeys: await tx.select().from(oauthSigningKeys),

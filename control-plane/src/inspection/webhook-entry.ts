@@ -9,6 +9,11 @@ export function signingKeyPurpose(webhookId: string, keyId: string): string {
   return `sallyport.webhookKey.v1|${webhookId}|${keyId}`;
 }
 
+/** Opens what the fleet's vault sealed. */
+export function signingKeyOpener(vault: { open(purpose: string, sealed: string): string | undefined }): OpenSigningKey {
+  return (webhookId, { id, sealed }) => vault.open(signingKeyPurpose(webhookId, id), sealed);
+}
+
 export interface CompiledWebhookRow {
   /** Undefined where it cannot be published: policies that name it then let nothing through. */
   readonly entry: WebhookEntry | undefined;

@@ -12,7 +12,7 @@ import { uuidv7, type WebhookSender } from '@sallyport/schema/platform';
 import type { Context } from '../context.ts';
 import type { FleetVault } from '../fleet/fleet-keys.ts';
 import { assertRevision } from '../database/mutation.ts';
-import { compileWebhookRow, signingKeyPurpose } from './webhook-entry.ts';
+import { compileWebhookRow, signingKeyOpener } from './webhook-entry.ts';
 import type { WebhookService } from './webhook.service.ts';
 
 const samples = {
@@ -57,9 +57,7 @@ export class WebhookTrialService {
     ctx.authorize('policy:write');
     const row = await this.webhooks.get(ctx, input.id);
     assertRevision(row, input.expectedRevision);
-    const open = (id: string, key: { readonly id: string; readonly sealed: string }): string | undefined =>
-      this.vault.open(signingKeyPurpose(id, key.id), key.sealed);
-    const { entry } = compileWebhookRow({ ...row, mode: 'enforce' }, open);
+    const { entry } = compileWebhookRow({ ...row, mode: 'enforce' }, signingKeyOpener(this.vault));
     if (entry === undefined)
       throw new AppError('CONFIG_INVALID', { internal: `webhook ${row.id} cannot be published` });
     const event = input.event ?? entry.events[0] ?? 'request';

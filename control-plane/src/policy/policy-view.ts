@@ -9,7 +9,7 @@ import {
   type ServerDocument,
 } from '@sallyport/schema';
 import type { Reader } from '../database/client.ts';
-import { compileSnapshot, type ConfigurationRows, type ObjectProblem } from '../fleet/compile-snapshot.ts';
+import { compileSnapshot, type ConfigurationRows } from '../fleet/compile-snapshot.ts';
 import { readConfiguration } from '../fleet/read-configuration.ts';
 
 /** A server as a node would hold it. */
@@ -25,8 +25,6 @@ export interface PolicyView {
   /** By id; without those that are not served, or cannot be published. */
   readonly servers: ReadonlyMap<string, ServerView>;
   readonly groupNames: ReadonlyMap<string, string>;
-  /** Why something that was asked for cannot be published. */
-  readonly problems: readonly ObjectProblem[];
   readonly lifecycles: ReadonlyMap<string, string>;
 }
 
@@ -36,12 +34,7 @@ const everMs = 0;
 const parse = (body: string) => documentSchema.parse(JSON.parse(body));
 
 function documentsOf(rows: ConfigurationRows) {
-  // The keys of the fleet are no part of any answer, and need not be opened.
-  const units = [...compileSnapshot(rows, () => undefined).values()];
-  return {
-    documents: units.flatMap(({ documents }) => documents.map(({ body }) => parse(body))),
-    problems: units.flatMap(({ problems }) => problems).filter(({ objectKind }) => objectKind !== 'keys'),
-  };
+  return [...compileSnapshot(rows).values()].flatMap(({ documents }) => documents.map(({ body }) => parse(body)));
 }
 
 /**
@@ -52,12 +45,12 @@ export async function readPolicy(tx: Reader, serverIds: readonly string[]): Prom
   const access = documentsOf(await readConfiguration(tx, { serverIds: [], shards: [], access: true }, everMs));
   const rows = await readConfiguration(tx, { serverIds, shards: [] }, everMs);
   const own = documentsOf(rows);
-  const groups = access.documents.find((document) => document.kind === 'groups');
-  const labelGrants = access.documents.filter((document) => document.kind === 'labelGrants');
+  const groups = access.find((document) => document.kind === 'groups');
+  const labelGrants = access.filter((document) => document.kind === 'labelGrants');
   const servers = new Map<string, ServerView>();
-  for (const document of own.documents) {
+  for (const document of own) {
     if (document.kind !== 'server') continue;
-    const entries = own.documents.flatMap((other) =>
+    const entries = own.flatMap((other) =>
       other.kind === 'grants' && other.serverId === document.id ? other.grants : [],
     );
     const selecting = labelGrants.filter(({ selector }) => selectorMatches(selector, document.labels));
@@ -70,7 +63,6 @@ export async function readPolicy(tx: Reader, serverIds: readonly string[]): Prom
   return {
     servers,
     groupNames: new Map(groups?.groups.map(({ id, name }) => [id, name])),
-    problems: [...own.problems, ...access.problems],
     lifecycles: new Map(rows.servers.map((row) => [row.id, row.lifecycle])),
   };
 }
@@ -82,7 +74,7 @@ export async function readPrincipalRecords(
 ): Promise<ReadonlyMap<string, PrincipalRecord>> {
   const wanted = new Set(ids);
   const shards = [...new Set(ids.map(principalShard))];
-  const { documents } = documentsOf(await readConfiguration(tx, { serverIds: [], shards }, everMs));
+  const documents = documentsOf(await readConfiguration(tx, { serverIds: [], shards }, everMs));
   const records = documents.flatMap((document) => (document.kind === 'principals' ? document.principals : []));
   return new Map(records.filter(({ id }) => wanted.has(id)).map((record) => [record.id, record]));
 }
