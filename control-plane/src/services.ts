@@ -51,7 +51,7 @@ import { BootstrapService } from './identity/bootstrap.service.ts';
 import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { KeyUses } from './identity/key-uses.service.ts';
-import { principalLookup, PrincipalService, usablePrincipal } from './identity/principal.service.ts';
+import { principalLookup, PrincipalService, unusablePrincipals } from './identity/principal.service.ts';
 import { BackChannelLogoutService, endLogins } from './identity/idp/back-channel-logout.service.ts';
 import { FederatedLoginService } from './identity/idp/federated-login.service.ts';
 import { IdentityProviderService } from './identity/idp/identity-provider.service.ts';
@@ -250,11 +250,7 @@ function credentialServices(options: ServicesOptions, servers: ServerService, eg
   const clientOf = (row: ConnectionRow) => clients.clientOf(row);
   const refreshes = new RefreshService({ ...base, clientOf });
   const connections = new ConnectionService({ ...base, clients, issuer, seals: new FleetVault(secretKey) });
-  const unusable = async (reader: Reader, ids: readonly string[]): Promise<string[]> => {
-    const gone: string[] = [];
-    for (const id of ids) if ((await usablePrincipal(reader, id, clock.now())) === undefined) gone.push(id);
-    return gone;
-  };
+  const unusable = (reader: Reader, ids: readonly string[]) => unusablePrincipals(reader, ids, clock.now());
   return {
     serverCredentials: new ServerCredentialService({ database, vault, servers, connections }),
     connections,

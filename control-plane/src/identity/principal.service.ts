@@ -98,6 +98,24 @@ export async function usablePrincipal(reader: Reader, id: string, nowMs: number)
   return owner !== undefined && isUsable(owner, nowMs) ? row : undefined;
 }
 
+/** Of these principals, those of whom `usablePrincipal` says that they may not act. */
+export async function unusablePrincipals(reader: Reader, ids: readonly string[], nowMs: number): Promise<string[]> {
+  const unusable = new Set(ids);
+  for (const { principal, owner } of await withOwners(reader, ids)) {
+    const mayByOwner = owner === null ? principal.ownerId === null : isUsable(owner, nowMs);
+    if (mayByOwner && isUsable(principal, nowMs)) unusable.delete(principal.id);
+  }
+  return [...unusable];
+}
+
+function withOwners(reader: Reader, ids: readonly string[]) {
+  return reader
+    .select({ principal: principals, owner: accountOwners })
+    .from(principals)
+    .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
+    .where(inArray(principals.id, ids.filter(isUuid)));
+}
+
 /** Voids every session and token of the principal on every node, for good: each carries the epoch it was made in. */
 export async function raiseEpoch(tx: Transaction, principalId: string): Promise<void> {
   await tx
@@ -138,16 +156,10 @@ export const principalLookup: Omit<PrincipalLookup, 'groupExists'> & Pick<OwnerL
       .for('share');
     return row?.kind;
   },
-  usablePrincipals: async (reader, ids, sinceMs) => {
-    const rows = await reader
-      .select({ principal: principals, owner: accountOwners })
-      .from(principals)
-      .leftJoin(accountOwners, eq(accountOwners.id, principals.ownerId))
-      .where(inArray(principals.id, ids.filter(isUuid)));
-    return rows
+  usablePrincipals: async (reader, ids, sinceMs) =>
+    (await withOwners(reader, ids))
       .filter(({ principal, owner }) => wasUsable(principal, sinceMs) && (owner === null || wasUsable(owner, sinceMs)))
-      .map(({ principal }) => ({ principalId: principal.id, personId: principal.ownerId ?? principal.id }));
-  },
+      .map(({ principal }) => ({ principalId: principal.id, personId: principal.ownerId ?? principal.id })),
 };
 
 export class PrincipalService {
