@@ -1,7 +1,7 @@
 import { randomBytes } from 'node:crypto';
 import { AppError, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, gt, lt, ne, or } from 'drizzle-orm';
+import { and, asc, eq, gt, lt, ne } from 'drizzle-orm';
 import { recordAccess, recordMutation } from '../audit/audit.service.ts';
 import { currentServer, discoverAgain, type ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
@@ -12,7 +12,7 @@ import type { Page } from '../graphql-connection.ts';
 import type { AuthorizationServers, Tokens } from './authorization-servers.ts';
 import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
-import { notifyForgotten } from './forgotten.service.ts';
+import { endConnections } from './forgotten.service.ts';
 import { expiryOf, sealTokens } from './refresh.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
@@ -106,7 +106,7 @@ export class ConnectionService {
       if (before === undefined || !(isOwn || ctx.actor.permissions.has('credential:read')))
         throw new AppError('NOT_FOUND');
       if (!isOwn) ctx.authorize('credential:write');
-      const [row] = await this.end(tx, eq(connections.id, before.id));
+      const [row] = await endConnections(tx, this.now(), eq(connections.id, before.id));
       if (row === undefined) throw new AppError('NOT_FOUND');
       const object = { kind: 'connection', id: row.id };
       await recordMutation(tx, ctx, { action: 'connection.end', object, before: shown(before) });
@@ -116,7 +116,7 @@ export class ConnectionService {
 
   /** For the catalog, when a server goes, moves to another origin, or is called with something else. */
   async endForServer(tx: Transaction, ctx: Context, serverId: string): Promise<void> {
-    const ended = await this.end(tx, eq(connections.serverId, serverId));
+    const ended = await endConnections(tx, this.now(), eq(connections.serverId, serverId));
     for (const row of ended) {
       const object = { kind: 'connection', id: row.id };
       await recordMutation(tx, ctx, { action: 'connection.end', object, before: shown(row) });
@@ -240,7 +240,7 @@ export class ConnectionService {
     };
     const secret = await sealTokens(vault, row, tokens);
     return database.db.transaction(async (tx) => {
-      await this.end(tx, and(eq(connections.principalId, principalId), eq(connections.serverId, serverId)));
+      await endConnections(tx, now, eq(connections.principalId, principalId), eq(connections.serverId, serverId));
       const [made] = await tx
         .insert(connections)
         .values({
@@ -270,15 +270,8 @@ export class ConnectionService {
     await database.db.delete(connectAttempts).where(lt(connectAttempts.expiresAt, new Date(clock.now())));
   }
 
-  private async end(tx: Transaction, which: ReturnType<typeof and>): Promise<ConnectionRow[]> {
-    const now = new Date(this.deps.clock.now());
-    const ended = await tx
-      .update(connections)
-      .set({ status: 'ended', revokeNotBefore: now, updatedAt: now, refreshId: null, refreshLeaseUntil: null })
-      .where(and(which, or(eq(connections.status, 'active'), eq(connections.status, 'reauthRequired'))))
-      .returning();
-    for (const { serverId, principalId } of ended) await notifyForgotten(tx, serverId, principalId);
-    return ended;
+  private now(): Date {
+    return new Date(this.deps.clock.now());
   }
 
   private redirectUri(): string {

@@ -1,6 +1,7 @@
-import { sql } from 'drizzle-orm';
+import { and, ne, type SQL, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import type { Database, Transaction } from '../database/client.ts';
+import { type ConnectionRow, connections } from './credential.tables.ts';
 
 /** Tells every control-plane process whose lent credentials nodes must let go of. */
 const channel = 'sallyport_credentials';
@@ -13,6 +14,21 @@ export async function notifyForgotten(
   principalId: string | null,
 ): Promise<void> {
   await tx.execute(sql`select pg_notify(${channel}, ${JSON.stringify([serverId, principalId])})`);
+}
+
+/** Ends those of these connections that have not ended: what nodes hold of them is forgotten, and they wait for revocation. */
+export async function endConnections(
+  tx: Transaction,
+  now: Date,
+  ...which: readonly [SQL, ...SQL[]]
+): Promise<ConnectionRow[]> {
+  const ended = await tx
+    .update(connections)
+    .set({ status: 'ended', revokeNotBefore: now, updatedAt: now, refreshId: null, refreshLeaseUntil: null })
+    .where(and(...which, ne(connections.status, 'ended')))
+    .returning();
+  for (const { serverId, principalId } of ended) await notifyForgotten(tx, serverId, principalId);
+  return ended;
 }
 
 /** After each (re)connection all is forgotten: what was told in between may have been missed. */

@@ -7,17 +7,15 @@ import {
   toAppError,
 } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
-import { eq } from 'drizzle-orm';
 import { z } from 'zod';
 import { recordAccess } from '../audit/audit.service.ts';
 import { currentServer, type ServerRow } from '../catalog/server-row.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import type { Lending } from '../fleet/node-connection.ts';
-import { serverCredentials } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
 import type { TokenLending } from './token-lending.service.ts';
-import { serverCredentialIdentity } from './server-credential.service.ts';
+import { serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
 
 const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
 
@@ -79,14 +77,8 @@ export class LendingService {
   }
 
   private async staticHeaders(server: ServerRow): Promise<LentCredential> {
-    const [row] = await this.deps.database.db
-      .select()
-      .from(serverCredentials)
-      .where(eq(serverCredentials.serverId, server.id));
-    const { origin } = new URL(server.url);
-    if (row?.mode !== 'staticHeaders' || row.origin !== origin) {
-      throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
-    }
+    const row = await storedCredential(this.deps.database.db, server);
+    if (row.mode !== 'staticHeaders') throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
     const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
     return {
       serverId: server.id,
@@ -94,7 +86,7 @@ export class LendingService {
       issuer: null,
       resource: null,
       revision: server.credentialRevision,
-      origin,
+      origin: row.origin,
       headers: storedHeaders.parse(JSON.parse(secret)),
       expiresAt: null,
       renewable: false,

@@ -6,7 +6,7 @@ import { systemContext } from '../context.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers, UpstreamClient } from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
-import { notifyForgotten } from './forgotten.service.ts';
+import { endConnections } from './forgotten.service.ts';
 import type { RefreshService } from './refresh.service.ts';
 
 const rowsPerRun = 50;
@@ -60,13 +60,8 @@ export class RevocationService {
     const gone = ids.length === 0 ? [] : await unusable(database.db, ids);
     if (gone.length === 0) return;
     await database.db.transaction(async (tx) => {
-      const ended = await tx
-        .update(connections)
-        .set({ status: 'ended', revokeNotBefore: new Date(clock.now()), refreshId: null, refreshLeaseUntil: null })
-        .where(and(inArray(connections.principalId, [...gone]), ne(connections.status, 'ended')))
-        .returning();
-      for (const row of ended) {
-        await notifyForgotten(tx, row.serverId, row.principalId);
+      const now = new Date(clock.now());
+      for (const row of await endConnections(tx, now, inArray(connections.principalId, [...gone]))) {
         const after = { principalId: row.principalId, serverId: row.serverId, reason: 'userMayNotAct' };
         const object = { kind: 'connection', id: row.id };
         await recordAccess(tx, systemContext('revocation', [], this.deps), { action: 'connection.end', object, after });
@@ -85,7 +80,9 @@ export class RevocationService {
     });
     if (isRevoked !== undefined || row.revokeAttempts + 1 >= attemptsMax) {
       await database.db.transaction(async (tx) => {
-        await tx.delete(connections).where(eq(connections.id, row.id));
+        const gone = await tx.delete(connections).where(eq(connections.id, row.id)).returning({ id: connections.id });
+        // Another process may have been faster, and has said so.
+        if (gone.length === 0) return;
         const after = {
           principalId: row.principalId,
           serverId: row.serverId,

@@ -7,7 +7,7 @@ import type { ServerService } from '../catalog/server.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { assertRevision, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
 import type { ConnectionService } from './connection.service.ts';
@@ -56,7 +56,7 @@ export class ServerCredentialService {
     ctx.serverScope('credential:read');
     const server = await this.deps.servers.get(ctx, serverId);
     ctx.authorize('credential:read', server);
-    return shown(server, await this.find(this.deps.database.db, server.id));
+    return shown(server, await findCredential(this.deps.database.db, server.id));
   }
 
   /** Sets what a server is called with, instead of whatever was set before. */
@@ -75,7 +75,7 @@ export class ServerCredentialService {
     return mutate(this.deps.database, input, async (tx) => {
       const server = await this.lock(tx, ctx, input);
       if (server.credentialMode === 'none') throw new AppError('NOT_FOUND');
-      const before = await this.find(tx, server.id);
+      const before = await findCredential(tx, server.id);
       await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id));
       return this.changed(tx, ctx, 'delete', { server, before, after: undefined, mode: 'none' });
     });
@@ -118,7 +118,7 @@ export class ServerCredentialService {
       const claim = { actorId: ctx.actor.principalId, operation: `${verb}ServerCredential`, key: input.idempotencyKey };
       const told = { serverId: server.id, settings };
       const earlier = await claimIdempotencyKey(tx, { ...claim, input: told }, server.id, now.getTime());
-      const before = await this.find(tx, server.id);
+      const before = await findCredential(tx, server.id);
       if (earlier !== undefined) return shown(server, before);
       if (new URL(server.url).origin !== row.origin || server.credentialMode !== looked.credentialMode) {
         throw new AppError('CONFLICT', { internal: 'the server changed while the secret was sealed' });
@@ -138,9 +138,7 @@ export class ServerCredentialService {
 
   private async lock(tx: Transaction, ctx: Context, input: DeleteCredential): Promise<ServerRow> {
     const server = await lockServerFor(tx, ctx, input.serverId, 'credential:write');
-    if (typeof input.expectedRevision === 'number' && input.expectedRevision !== server.credentialRevision) {
-      throw new AppError('CONFLICT', { internal: `credential revision is ${server.credentialRevision}` });
-    }
+    assertRevision({ revision: server.credentialRevision }, input.expectedRevision);
     return server;
   }
 
@@ -168,12 +166,25 @@ export class ServerCredentialService {
     });
     return shown(server, after);
   }
+}
 
-  private async find(reader: Reader, serverId: string): Promise<ServerCredentialRow | undefined> {
-    if (!isUuid(serverId)) return undefined;
-    const [row] = await reader.select().from(serverCredentials).where(eq(serverCredentials.serverId, serverId));
-    return row;
-  }
+/** By the id of a server, wherever that is by now. */
+export async function findCredential(reader: Reader, serverId: string): Promise<ServerCredentialRow | undefined> {
+  const [row] = await reader.select().from(serverCredentials).where(eq(serverCredentials.serverId, serverId));
+  return row;
+}
+
+/**
+ * What is stored for a server, as long as it is where it was when that was stored.
+ * @throws AppError CREDENTIAL_MISSING
+ */
+export async function storedCredential(
+  reader: Reader,
+  server: Pick<ServerRow, 'id' | 'url'>,
+): Promise<ServerCredentialRow> {
+  const row = await findCredential(reader, server.id);
+  if (row?.origin === new URL(server.url).origin) return row;
+  throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
 }
 
 interface Identified {

@@ -5,14 +5,9 @@ import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import type { AuthorizationServers, UpstreamClient } from './authorization-servers.ts';
 import type { ClientCredentialsSettings, UserOAuthSettings } from './credential-form.ts';
-import {
-  type ConnectionRow,
-  type ServerCredentialRow,
-  serverCredentials,
-  upstreamClients,
-} from './credential.tables.ts';
+import { type ConnectionRow, type ServerCredentialRow, upstreamClients } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
-import { serverCredentialIdentity } from './server-credential.service.ts';
+import { findCredential, serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
 
 export interface UpstreamClientsDependencies {
   readonly database: Database;
@@ -53,14 +48,14 @@ export class UpstreamClients {
 
   /** @throws AppError CREDENTIAL_MISSING */
   async settingsOf(server: Pick<ServerRow, 'id' | 'url'>): Promise<UserOAuthSettings> {
-    const { settings } = await this.rowOf(server);
+    const { settings } = await storedCredential(this.deps.database.db, server);
     if (settings.mode === 'userOAuth') return settings;
     throw new AppError('CREDENTIAL_MISSING', { internal: `the server ${server.id} has another mode` });
   }
 
   /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL */
   async clientFor(server: Pick<ServerRow, 'id' | 'url'>, issuer: string, redirectUri: string): Promise<UpstreamClient> {
-    const row = await this.rowOf(server);
+    const row = await storedCredential(this.deps.database.db, server);
     const { settings } = row;
     if (settings.mode === 'userOAuth' && settings.clientId !== null) {
       // A client is known to one issuer: its id and secret are told to no other.
@@ -80,7 +75,7 @@ export class UpstreamClients {
    * alone; where that is gone, only what a public client may do is left.
    */
   async clientOf({ serverId, issuer, clientId }: ConnectionRow): Promise<UpstreamClient> {
-    const row = await this.credentialOf(serverId);
+    const row = await findCredential(this.deps.database.db, serverId);
     const settings = row?.settings;
     if (
       row !== undefined &&
@@ -98,7 +93,7 @@ export class UpstreamClients {
   async serviceClient(
     server: Pick<ServerRow, 'id' | 'url'>,
   ): Promise<{ readonly settings: ClientCredentialsSettings; readonly client: UpstreamClient }> {
-    const row = await this.rowOf(server);
+    const row = await storedCredential(this.deps.database.db, server);
     const { settings } = row;
     if (settings.mode !== 'clientCredentials')
       throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
@@ -112,17 +107,6 @@ export class UpstreamClients {
   ): Promise<UpstreamClient> {
     const secret = row.sealed === null ? null : await this.deps.vault.open(serverCredentialIdentity(row), row);
     return { clientId, secret, authentication };
-  }
-
-  private async rowOf(server: Pick<ServerRow, 'id' | 'url'>): Promise<ServerCredentialRow> {
-    const row = await this.credentialOf(server.id);
-    if (row?.origin === new URL(server.url).origin) return row;
-    throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
-  }
-
-  private async credentialOf(serverId: string): Promise<ServerCredentialRow | undefined> {
-    const of = eq(serverCredentials.serverId, serverId);
-    return (await this.deps.database.db.select().from(serverCredentials).where(of))[0];
   }
 
   private async known(issuer: string): Promise<UpstreamClient | undefined> {
