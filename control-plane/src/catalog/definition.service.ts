@@ -30,7 +30,7 @@ import { type Drift, driftBetween, nearest } from './drift-class.ts';
 import { isServed } from './lifecycle.ts';
 import { inScope } from './server-scope.ts';
 import type { ChangeServer } from './server.service.ts';
-import { lockServer } from './server-row.service.ts';
+import { lockServerFor } from './server-row.service.ts';
 
 /** Definitions that one mutation may name. */
 export const definitionsPerMutationMax = 1_000;
@@ -269,8 +269,7 @@ export class DefinitionService {
     }
     found.assertNone();
     return mutate(this.database, input, async (tx) => {
-      const server = await lockServer(tx, input.id);
-      ctx.authorize('server:approve', server);
+      const server = await lockServerFor(tx, ctx, input.id, 'server:approve');
       assertRevision(server, input.expectedRevision);
       const rows = await this.lockDefinitions(tx, server, ids);
       const changes = ids.map((id, index) => {

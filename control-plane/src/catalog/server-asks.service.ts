@@ -16,7 +16,7 @@ import { assertRevision, mutate, type MutationOptions } from '../database/mutati
 import { Violations } from '../database/violations.ts';
 import { type ServerRow, servers } from './catalog.tables.ts';
 import { isServed } from './lifecycle.ts';
-import { auditable, lockServer } from './server-row.service.ts';
+import { auditable, lockServerFor } from './server-row.service.ts';
 
 /** What a server may ask of clients, as said; absent members keep their value. */
 export type UpdateServerAsks = MutationOptions & {
@@ -39,8 +39,7 @@ export class ServerAsksService {
   async update(ctx: Context, input: UpdateServerAsks): Promise<ServerRow> {
     ctx.serverScope('server:approve');
     return mutate(this.database, input, async (tx) => {
-      const before = await lockServer(tx, input.id);
-      ctx.authorize('server:approve', before);
+      const before = await lockServerFor(tx, ctx, input.id, 'server:approve');
       assertRevision(before, input.expectedRevision);
       const asks = asksOf(input, before.asks ?? noAsks);
       checkAsks(asks);
@@ -74,12 +73,9 @@ function asksOf(input: UpdateServerAsks, before: UpstreamAsks): UpstreamAsks {
 
 function checkAsks(asks: UpstreamAsks): void {
   const found = new Violations();
-  const between = (member: 'perExchangeMax' | 'samplingTokensMax' | 'bytesMax', most: number): void => {
-    if (asks[member] < 1 || asks[member] > most) found.add(`input.${member}`, `must be 1 to ${most}`);
-  };
-  between('perExchangeMax', asksPerExchangeMax);
-  between('samplingTokensMax', samplingTokensMax);
-  between('bytesMax', askBytesMax);
+  found.between('input.perExchangeMax', asks.perExchangeMax, 1, asksPerExchangeMax);
+  found.between('input.samplingTokensMax', asks.samplingTokensMax, 1, samplingTokensMax);
+  found.between('input.bytesMax', asks.bytesMax, 1, askBytesMax);
   if (asks.elicitationHosts.length > elicitationHostsMax) {
     found.add('input.elicitationHosts', `must have at most ${elicitationHostsMax} hosts`);
   }

@@ -29,6 +29,11 @@ export class Violations {
     else if (!value.isWellFormed()) this.add(path, 'must be well-formed Unicode');
   }
 
+  /** A whole number from `least` to `most`. */
+  between(path: string, value: number, least: number, most: number): void {
+    if (!Number.isInteger(value) || value < least || value > most) this.add(path, `must be ${least} to ${most}`);
+  }
+
   /**
    * A secret that the caller brings along: the prefix and as many random characters as one made here has. That they are
    * random cannot be told; that they are plainly not, such as one letter over and over, can.

@@ -132,8 +132,8 @@ export function checkFields(
 ): void {
   found.text(`${path}.name`, fields.name, 1, nameLengthMax);
   found.text(`${path}.description`, fields.description, 0, descriptionLengthMax);
-  between(found, `${path}.position`, fields.position, 0, positionMax);
-  between(found, `${path}.inspectedLengthMax`, fields.inspectedLengthMax, inspectedLengthMin, inspectedLengthMax);
+  found.between(`${path}.position`, fields.position, 0, positionMax);
+  found.between(`${path}.inspectedLengthMax`, fields.inspectedLengthMax, inspectedLengthMin, inspectedLengthMax);
   const { match, rules } = fields;
   for (const kind of ['serverIds', 'principalIds', 'groupIds'] as const) {
     if (match[kind].length > policyIdsMax) found.add(`${path}.match.${kind}`, `must have at most ${policyIdsMax} ids`);
@@ -156,10 +156,6 @@ export function checkFields(
   }
 }
 
-function between(found: Violations, path: string, value: number, least: number, most: number): void {
-  if (!Number.isInteger(value) || value < least || value > most) found.add(path, `must be ${least} to ${most}`);
-}
-
 function checkLabels(found: Violations, path: string, labels: NonNullable<PolicyMatchInput['serverLabels']>): void {
   if (labels.length > labelsMax) found.add(path, `must have at most ${labelsMax} labels`);
   for (const [index, { key, value }] of labels.slice(0, labelsMax).entries()) {
@@ -173,10 +169,10 @@ function checkWebhooks(found: Violations, path: string, { webhookIds, webhookBud
   if (webhookIds.length > webhooksPerPolicyMax) {
     found.add(`${path}.webhookIds`, `must have at most ${webhooksPerPolicyMax} webhooks`);
   }
-  for (const [index, id] of webhookIds.entries()) {
+  for (const [index, id] of webhookIds.slice(0, webhooksPerPolicyMax).entries()) {
     if (webhookIds.indexOf(id) < index) found.add(`${path}.webhookIds[${index}]`, 'is given twice');
   }
-  if (webhookBudgetMs !== null) between(found, `${path}.webhookBudgetMs`, webhookBudgetMs, 1, webhookBudgetMsMax);
+  if (webhookBudgetMs !== null) found.between(`${path}.webhookBudgetMs`, webhookBudgetMs, 1, webhookBudgetMsMax);
 }
 
 function checkRules(found: Violations, path: string, { rules, webhookIds }: PolicyFields): void {

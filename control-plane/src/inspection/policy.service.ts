@@ -1,4 +1,4 @@
-import { AppError, type PolicyRule } from '@sallyport/schema';
+import { AppError, type PolicyRule, webhooksPerPolicyMax } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -143,7 +143,7 @@ export class PolicyService {
   /** Everything wrong with what is said, at once; also for a draft that is only tried. */
   async check(reader: Reader, found: Violations, input: PolicyFieldsInput, fields: PolicyFields): Promise<void> {
     checkFields(found, 'input', fields, input.match?.serverLabels);
-    for (const [index, id] of (input.webhookIds ?? []).entries()) {
+    for (const [index, id] of (input.webhookIds ?? []).slice(0, webhooksPerPolicyMax).entries()) {
       if (!(await webhookExists(reader, id))) found.add(`input.webhookIds[${index}]`, 'there is no such webhook');
     }
     // What was right when it was said may be gone by now; that is no fault of another change.

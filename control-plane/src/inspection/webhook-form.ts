@@ -72,8 +72,8 @@ export function checkWebhook(found: Violations, fields: WebhookFields): void {
   const { events, content, mutablePaths } = fields;
   found.text('input.name', fields.name, 1, nameLengthMax);
   found.text('input.description', fields.description, 0, descriptionLengthMax);
-  between(found, 'input.deadlineMs', fields.deadlineMs, webhookDeadlineMsMin, webhookDeadlineMsMax);
-  between(found, 'input.payloadBytesMax', fields.payloadBytesMax, webhookPayloadBytesMin, webhookPayloadBytesMax);
+  found.between('input.deadlineMs', fields.deadlineMs, webhookDeadlineMsMin, webhookDeadlineMsMax);
+  found.between('input.payloadBytesMax', fields.payloadBytesMax, webhookPayloadBytesMin, webhookPayloadBytesMax);
   if (events.length === 0) found.add('input.events', 'must name at least one event');
   // Whoever asked to be asked about definitions must not believe that he is.
   for (const [index, event] of events.entries()) {
@@ -112,8 +112,4 @@ export function checkSecret(
   else if (readWebhookSecret(secret) === undefined) {
     found.add('input.secret', 'must be whsec_ and 24 to 64 random bytes in base64');
   }
-}
-
-function between(found: Violations, path: string, value: number, least: number, most: number): void {
-  if (!Number.isInteger(value) || value < least || value > most) found.add(path, `must be ${least} to ${most}`);
 }
