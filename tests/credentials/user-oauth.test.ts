@@ -303,6 +303,20 @@ test('a user sees his connections alone, and what he ends is revoked, destroyed 
   expect((await call(ada)).map(ok)).toEqual([true, true]);
 });
 
+test('the tokens of a user who may not act any more are revoked and destroyed, and those of others stay', async () => {
+  expect((await connect(bob)).status).toBe(200);
+  const told = as.familiesRevoked;
+  await harness.administrator.mutate('updateUser', { id: bob.id, status: 'DISABLED' }, 'id', identified);
+  await waitFor('the authorization server was told', () => (as.familiesRevoked > told ? true : undefined));
+  const sql = postgres(harness.databaseUrl);
+  await waitFor('the row is destroyed', async () =>
+    (await sql`select 1 from connections where principal_id = ${bob.id}`).length === 0 ? true : undefined,
+  );
+  await sql.end();
+  expect(as.familiesRevoked).toBe(told + 1);
+  expect((await call(ada)).map(ok)).toEqual([true, true]);
+});
+
 test('a server that moves to another origin asks everybody anew, and no token goes there', async () => {
   const asAda = new Administrator(ada.api, 2);
   await asAda.mutate('updateServer', { id: serverId, url: elsewhere.url }, 'id', identified);
