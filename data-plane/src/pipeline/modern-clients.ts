@@ -21,7 +21,6 @@ import { paramsOf } from './legacy-clients.ts';
 import { asUpstreamFailure, ModernCall } from './modern-call.ts';
 import type { ListPolls } from './list-polls.ts';
 import { openModernListening } from './modern-listening.ts';
-import { ParamHeaderMap } from './param-header-map.ts';
 import type { ParkedCalls } from './parked-calls.ts';
 import type { PeerLink } from './peer-link.ts';
 import type { Sighted } from './pinned-definitions.ts';
@@ -55,7 +54,6 @@ const revisionToAsk = legacyRevisions[0];
  */
 export class ModernClients implements Bridge {
   readonly #options: ModernClientsOptions;
-  readonly #headers = new ParamHeaderMap();
 
   constructor(options: ModernClientsOptions) {
     this.#options = options;
@@ -114,7 +112,7 @@ export class ModernClients implements Bridge {
     const responses = objectMember(params, 'inputResponses') ?? {};
     if (returned?.kind === 'parked') return await this.#resume(exchange, digest, responses, returned);
     if (returned?.kind === 'before' && isDeclined(returned.questions, responses)) return declined(message);
-    this.#checkHeaders(routed, params);
+    checkHeaders(routed, params);
     const isFollowed = canBeAsked(client.capabilities) || isTold(params);
     const caller: Caller = { client, isFollowed };
     const lease = await this.#prepared(exchange, caller, logLevel);
@@ -151,22 +149,6 @@ export class ModernClients implements Bridge {
         if (isFresh || error.code !== 'SESSION_NOT_FOUND') throw asUpstreamFailure(error);
       }
     }
-  }
-
-  /**
-   * A legacy upstream would not notice a header that says something else than the body. What is right for one of the
-   * tool's approved definitions is right.
-   * @throws AppError HEADER_MISMATCH
-   */
-  #checkHeaders({ server, received }: Routed, params: JsonObject): void {
-    if (received.message?.method !== 'tools/call') return;
-    const maps = this.#headers.approved(server, stringMember(params, 'name') ?? '');
-    const mismatched = maps.map((expected) => mismatchedHeader(params, expected, received.request.headers));
-    const [name] = mismatched;
-    if (name === undefined || mismatched.includes(undefined)) return;
-    throw new AppError('HEADER_MISMATCH', {
-      publicMessage: `Mcp-Param-${name} does not equal the argument it mirrors.`,
-    });
   }
 
   /** What the client's `requestState` leads to; undefined where it brings none. @throws AppError INVALID_PARAMS */
@@ -227,6 +209,22 @@ export class ModernClients implements Bridge {
       throw asUpstreamFailure(error);
     }
   }
+}
+
+/**
+ * A legacy upstream would not notice a header that says something else than the body. What is right for one of the
+ * tool's approved definitions is right.
+ * @throws AppError HEADER_MISMATCH
+ */
+function checkHeaders({ server, received }: Routed, params: JsonObject): void {
+  if (received.message?.method !== 'tools/call') return;
+  const maps = server.definitions.get('tool', stringMember(params, 'name') ?? '')?.paramHeaders ?? [];
+  const mismatched = maps.map((expected) => mismatchedHeader(params, expected, received.request.headers));
+  const [name] = mismatched;
+  if (name === undefined || mismatched.includes(undefined)) return;
+  throw new AppError('HEADER_MISMATCH', {
+    publicMessage: `Mcp-Param-${name} does not equal the argument it mirrors.`,
+  });
 }
 
 /** Whether a call wants to be told something while it runs, which some servers do on the stream that belongs to no call. */
