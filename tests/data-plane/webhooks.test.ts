@@ -277,6 +277,17 @@ describe('what is sent', () => {
     expect(receiver.deliveries[0]?.event.data).toMatchObject({ content: 'digest', sizeBytes: expect.any(Number) });
   });
 
+  test('is redacted once for all webhooks that are asked about the same message', async () => {
+    const redacted = { content: 'redacted', events: ['request'] } satisfies Partial<WebhookEntry>;
+    const changing = hook({ id: 'changing', mutablePaths: ['/params/arguments'], ...redacted });
+    const hooks = [changing, hook(redacted), hook({ id: 'other', ...redacted })];
+    use(hooks, asking({ webhookIds: hooks.map(({ id }) => id) }));
+    node.detected.length = 0;
+    await ask({ note: `it is ${token}` });
+    expect(receiver.deliveries.map(({ body }) => body.includes(token))).toEqual([false, false, false]);
+    expect([...node.detected].sort()).toEqual(['personalData', 'secret']);
+  });
+
   test('is nothing where a rule blocks before, where no policy names the webhook, and where it is off', async () => {
     const rules: PolicyEntry['rules'] = [{ detector: 'secret', action: 'block', severityMin: null, categories: [] }];
     use([hook()], asking({ rules }));

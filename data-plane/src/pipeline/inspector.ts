@@ -113,7 +113,7 @@ export class Inspector {
     const first = this.#noted(exchange, await looked);
     const message = first.changed ?? inspection.message;
     if (first.isBlocked || message === null) return first;
-    const asked = { authorized, direction, policies, redact: (text: string) => this.#redact(text, authorized), until };
+    const asked = { authorized, direction, policies, redact: this.#redactor(authorized), until };
     const mutated = await webhooks.mutate({ ...asked, message });
     this.#noteAll(exchange, mutated.verdicts);
     if (mutated.isBlocked) return { ...first, isBlocked: true, verdicts: mutated.verdicts };
@@ -131,6 +131,15 @@ export class Inspector {
     const validated = await webhooks.validate({ ...asked, message: last.changed ?? message });
     this.#noteAll(exchange, validated.verdicts);
     return validated.isBlocked ? { ...last, isBlocked: true, verdicts: validated.verdicts } : last;
+  }
+
+  /** For all webhooks that are asked about a message: what came of the one before serves the next as well. */
+  #redactor(authorized: Authorized): (message: string) => Promise<string | null> {
+    let last: { readonly message: string; readonly redacted: Promise<string | null> } | undefined;
+    return (message) => {
+      if (last?.message !== message) last = { message, redacted: this.#redact(message, authorized) };
+      return last.redacted;
+    };
   }
 
   /** For webhooks that may not see secrets and personal data; null where they cannot be taken out. */
