@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import {
   applyEdits,
   arrayElements,
+  insertMember,
   jsonDepthMax,
   jsonNodesMax,
   keepElements,
@@ -165,4 +166,19 @@ test('what is kept of a list or an object keeps its bytes', () => {
   const none = [...keepElements(bytes, elements, []), ...removeMembers(bytes, object, () => true)];
   expect(applyEdits(bytes, none).toString()).toBe('{"list": [  ], "o":{ }}');
   expect(applyEdits(bytes, keepElements(bytes, elements, elements))).toBe(bytes);
+});
+
+test('an object gets a member before those that it has, also where it holds blanks alone', () => {
+  for (const [before, after] of [
+    ['{}', '{"new":1}'],
+    [`{${' \t\r\n'.repeat(64)}}`, `{"new":1${' \t\r\n'.repeat(64)}}`],
+    ['{ "a" : 1}', '{"new":1, "a" : 1}'],
+    ['{"a":{}}', '{"new":1,"a":{}}'],
+  ] as const) {
+    const bytes = Buffer.from(`[${before}]`);
+    expect(scanJson(bytes).ok).toBe(true);
+    const edited = applyEdits(bytes, [insertMember(bytes, { start: 1, end: bytes.length - 1 }, '"new":1')]);
+    expect(edited.toString()).toBe(`[${after}]`);
+    expect(scanJson(edited).ok).toBe(true);
+  }
 });

@@ -379,6 +379,13 @@ export function keepElements(bytes: Buffer, all: readonly Range[], kept: readonl
   return [{ start: first.start, end: last.end, replacement: joinWithCommas(parts) }];
 }
 
+/** Puts a member, `"key":value`, before those of the object at `range`. Only for bytes that passed `scanJson`. */
+export function insertMember(bytes: Buffer, range: Range, member: string): Edit {
+  const at = range.start + 1;
+  const isEmpty = bytes[skipSpace(bytes, at)] === closeBrace;
+  return { start: at, end: at, replacement: isEmpty ? member : `${member},` };
+}
+
 function joinWithCommas(parts: readonly Buffer[]): Buffer {
   return Buffer.concat(parts.flatMap((part, index) => (index === 0 ? [part] : [commaBytes, part])));
 }

@@ -1,7 +1,7 @@
 import { AppError, detectorsVersion, type InspectionResult, labelsMember } from '@sallyport/schema';
-import { isObject, type JsonObject } from '../mcp/envelope.ts';
+import { isObject } from '../mcp/envelope.ts';
 import { errorMessage } from '../mcp/error-response.ts';
-import { applyEdits, memberRange, parseRange, type Range, scanJson } from '../mcp/json-scanner.ts';
+import { applyEdits, insertMember, memberRange, parseRange, type Range, scanJson } from '../mcp/json-scanner.ts';
 import type { Authorized } from './exchange.ts';
 import { blockedError, type Inspector, policiesFor } from './inspector.ts';
 import { reviewMessage, type Reviewed } from './review-message.ts';
@@ -121,13 +121,7 @@ function withLabels(bytes: Buffer, labels: readonly string[]): Buffer {
     const present = memberRange(bytes, holder, labelsMember);
     // What a server says of itself is no label of ours.
     if (present !== undefined) return applyEdits(bytes, [{ ...present, replacement: JSON.stringify(labels) }]);
-    return insertFirst(bytes, holder, labelled);
+    return applyEdits(bytes, [insertMember(bytes, holder, labelled)]);
   }
-  return meta === undefined ? insertFirst(bytes, result, `"_meta":{${labelled}}`) : bytes;
-}
-
-function insertFirst(bytes: Buffer, object: Range, member: string): Buffer {
-  const isEmpty = Object.keys(parseRange(bytes, object) as JsonObject).length === 0;
-  const at = { start: object.start + 1, end: object.start + 1 };
-  return applyEdits(bytes, [{ ...at, replacement: `${member}${isEmpty ? '' : ','}` }]);
+  return meta === undefined ? applyEdits(bytes, [insertMember(bytes, result, `"_meta":{${labelled}}`)]) : bytes;
 }

@@ -11,6 +11,7 @@ import { extensionEdits } from '../mcp/extensions.ts';
 import {
   applyEdits,
   arrayElements,
+  insertMember,
   keepElements,
   memberRange,
   parseRange,
@@ -313,10 +314,7 @@ function listEdits(
 function privateEdits(bytes: Buffer, result: Range): Edit[] {
   const scope = memberRange(bytes, result, 'cacheScope');
   if (scope !== undefined) return [{ ...scope, replacement: '"private"' }];
-  const isEmpty = /^\{\s*\}$/.test(bytes.toString('latin1', result.start, Math.min(result.end, result.start + 64)));
-  return [
-    { start: result.start + 1, end: result.start + 1, replacement: `"cacheScope":"private"${isEmpty ? '' : ','}` },
-  ];
+  return [insertMember(bytes, result, '"cacheScope":"private"')];
 }
 
 function reviewInitialize(
