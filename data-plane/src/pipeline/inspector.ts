@@ -10,6 +10,7 @@ import {
   findInTexts,
   type Inspection,
   inspectMessage,
+  isBlocking,
   type InspectionResult,
   matchingPolicies,
   type PolicyDirection,
@@ -222,7 +223,7 @@ function isOfOneKind(one: Verdict, other: Verdict): boolean {
 
 /** What the sender of a blocked message is told: which detector, never what it found. */
 export function blockedError({ verdicts }: InspectionResult): AppError {
-  const blocking = verdicts.filter(({ decision, mode }) => decision === 'block' && mode === 'enforce');
+  const blocking = verdicts.filter(isBlocking);
   if (blocking.some((verdict) => verdict.detector === 'failure' || isWebhookFailure(verdict)))
     return new AppError('INSPECTION_FAILED');
   const detectors = [...new Set(blocking.map(({ detector }) => detector))].sort();

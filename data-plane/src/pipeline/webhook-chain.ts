@@ -1,6 +1,7 @@
 /** Webhooks about one message: those that may change it one after the other, then all others at once about what is left. */
 import {
   type CompiledPolicy,
+  isBlocking,
   mayMutate,
   mutates,
   type PatchOperation,
@@ -9,6 +10,8 @@ import {
   readVerdict,
   sha256,
   type Verdict,
+  verdictPathLengthMax,
+  verdictPlacesMax,
   webhookBudgetMsDefault,
   webhookContract,
   type WebhookEntry,
@@ -89,7 +92,7 @@ export class WebhookChain {
     for (const one of askedOf(asked, true)) {
       const { verdict, changed } = await this.#ask(one, { ...asked, message });
       verdicts.push(verdict);
-      if (blocks(verdict)) return { isBlocked: true, verdicts, message };
+      if (isBlocking(verdict)) return { isBlocked: true, verdicts, message };
       message = changed ?? message;
     }
     return { isBlocked: false, verdicts, message };
@@ -99,7 +102,7 @@ export class WebhookChain {
   async validate(asked: AskedMessage): Promise<ChainResult> {
     const answers = await Promise.all(askedOf(asked, false).map((one) => this.#ask(one, asked)));
     const verdicts = answers.map(({ verdict }) => verdict);
-    return { isBlocked: verdicts.some(blocks), verdicts, message: asked.message };
+    return { isBlocked: verdicts.some(isBlocking), verdicts, message: asked.message };
   }
 
   async #ask(one: Asked, asked: AskedMessage): Promise<{ readonly verdict: Verdict; readonly changed: string | null }> {
@@ -221,10 +224,6 @@ function askedOf({ policies, direction, authorized }: AskedMessage, changing: bo
   });
 }
 
-function blocks({ decision, mode }: Verdict): boolean {
-  return decision === 'block' && mode === 'enforce';
-}
-
 function verdictOf(
   { policy, webhookId, webhook, acts }: Asked,
   direction: PolicyDirection,
@@ -257,9 +256,12 @@ function verdictOf(
     case 'deny':
       return { ...common, decision: 'block', reason };
     case 'modify': {
-      const places = verdict.patch.slice(0, 16).map(({ path }) => ({ path: path.slice(0, 256), start: 0, end: 0 }));
+      const changed = verdict.patch.slice(0, verdictPlacesMax);
+      const places = changed.map(({ path }) => ({ path: path.slice(0, verdictPathLengthMax), start: 0, end: 0 }));
       return { ...common, decision: 'modify', reason, places };
     }
+    default:
+      return verdict satisfies never;
   }
 }
 

@@ -1,6 +1,6 @@
 import type { TextKind } from '../detectors/injection.ts';
 import { carryOver, type DetectionInput, type DetectionResult } from './find-in-texts.ts';
-import { applyChanges, judgeMessage, type TextChange, unlookedVerdict, type Verdict } from './judge-message.ts';
+import { applyChanges, isBlocking, judgeMessage, type TextChange, unlookedVerdict, type Verdict } from './judge-message.ts';
 import { type CompiledPolicy, detectorsOf } from './match-policies.ts';
 import { type MessageText, messageTexts, NotInspectable } from './message-texts.ts';
 import type { PolicyDirection } from './policy.ts';
@@ -93,7 +93,7 @@ function unlooked(
   reason: 'tooLarge' | 'notInspectable',
 ): InspectionResult {
   const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'size', reason));
-  return { ...passed(inspection, verdicts), isBlocked: verdicts.some(blocks) };
+  return { ...passed(inspection, verdicts), isBlocked: verdicts.some(isBlocking) };
 }
 
 function failed(
@@ -103,11 +103,7 @@ function failed(
   reason: 'noRules' | 'notInspected',
 ): InspectionResult {
   const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'failure', reason));
-  return { ...passed(inspection, [...before, ...verdicts]), isBlocked: verdicts.some(blocks) };
-}
-
-function blocks({ decision, mode }: Verdict): boolean {
-  return decision === 'block' && mode === 'enforce';
+  return { ...passed(inspection, [...before, ...verdicts]), isBlocked: verdicts.some(isBlocking) };
 }
 
 function judged(

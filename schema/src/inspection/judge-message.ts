@@ -9,7 +9,8 @@ import { policyActions, type PolicyDirection, policyDirections, type PolicyRule,
 /** Verdicts of one exchange, and places of one verdict, that its record names. */
 export const verdictsMax = 64;
 export const verdictPlacesMax = 16;
-const pathLengthMax = 256;
+/** Of the path of a place, in characters. */
+export const verdictPathLengthMax = 256;
 
 /** What came of one policy's look at a message: never what was found itself. */
 export const verdictSchema = z.strictObject({
@@ -37,6 +38,11 @@ export const verdictSchema = z.strictObject({
   durationMs: z.number().nonnegative(),
 });
 export type Verdict = z.infer<typeof verdictSchema>;
+
+/** Whether a message does not go on because of the verdict. */
+export function isBlocking({ decision, mode }: Pick<Verdict, 'decision' | 'mode'>): boolean {
+  return decision === 'block' && mode === 'enforce';
+}
 
 /** What stands in the place of a text: the whole of it, anew. */
 export interface TextChange {
@@ -163,7 +169,7 @@ function pathsOf(texts: readonly MessageText[], findings: readonly MessageFindin
             .split('/')
             .map((part) => (hidden.has(part) ? '*' : part))
             .join('/');
-    return told.slice(0, pathLengthMax);
+    return told.slice(0, verdictPathLengthMax);
   };
 }
 
