@@ -39,7 +39,7 @@ export type Detect = (input: DetectionInput) => DetectionResult | Promise<Detect
  */
 export function inspectMessage(inspection: Inspection, detect: Detect): InspectionResult | Promise<InspectionResult> {
   const unruled = inspection.policies.filter(({ entry }) => entry.rules.length === 0 && entry.webhookIds === undefined);
-  const closed = failed(inspection, unruled, [], 'noRules');
+  const closed = unlooked(inspection, unruled, 'noRules');
   if (closed.isBlocked) return closed;
   const { message } = inspection;
   if (message === null) return unlooked(inspection, inspection.policies, 'notInspectable');
@@ -65,7 +65,7 @@ export function inspectMessage(inspection: Inspection, detect: Detect): Inspecti
   };
   const judge = (found: DetectionResult): InspectionResult =>
     judged(inspection, looking, texts, before.verdicts, found);
-  const fail = (): InspectionResult => failed(inspection, looking, before.verdicts, 'notInspected');
+  const fail = (): InspectionResult => unlooked(inspection, looking, 'notInspected', before.verdicts);
   try {
     const found = detect(input);
     return found instanceof Promise ? found.then(judge).catch(fail) : judge(found);
@@ -87,22 +87,18 @@ function passed({ carried }: Inspection, verdicts: readonly Verdict[]): Inspecti
   return { isBlocked: false, verdicts, changed: null, headers: new Map(), labels: [], carried };
 }
 
+/** Why no detector looked at a message, and as what a verdict says so. */
+const unlookedReasons = { tooLarge: 'size', notInspectable: 'size', noRules: 'failure', notInspected: 'failure' } as const;
+
 function unlooked(
   inspection: Inspection,
   policies: readonly CompiledPolicy[],
-  reason: 'tooLarge' | 'notInspectable',
+  reason: keyof typeof unlookedReasons,
+  before: readonly Verdict[] = [],
 ): InspectionResult {
-  const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'size', reason));
-  return { ...passed(inspection, verdicts), isBlocked: verdicts.some(isBlocking) };
-}
-
-function failed(
-  inspection: Inspection,
-  policies: readonly CompiledPolicy[],
-  before: readonly Verdict[],
-  reason: 'noRules' | 'notInspected',
-): InspectionResult {
-  const verdicts = policies.map((policy) => unlookedVerdict(policy, inspection.direction, 'failure', reason));
+  const verdicts = policies.map((policy) =>
+    unlookedVerdict(policy, inspection.direction, unlookedReasons[reason], reason),
+  );
   return { ...passed(inspection, [...before, ...verdicts]), isBlocked: verdicts.some(isBlocking) };
 }
 
