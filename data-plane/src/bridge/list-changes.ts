@@ -11,15 +11,21 @@ export const watchedLists = {
   ],
 } as const satisfies Record<string, readonly (readonly [method: string, member: string])[]>;
 export type WatchedList = keyof typeof watchedLists;
+export const watchedListNames = Object.keys(watchedLists) as WatchedList[];
+
+/** The notification that a list is another now. */
+export function listChangedMethod(list: WatchedList): string {
+  return `notifications/${list}/list_changed`;
+}
+export const listChangedMethods: ReadonlySet<string> = new Set(watchedListNames.map(listChangedMethod));
 
 /** The lists whose changes a server says it tells of. */
 export function announcedLists(capabilities: JsonObject): WatchedList[] {
-  const names = Object.keys(watchedLists) as WatchedList[];
-  return names.filter((name) => objectMember(capabilities, name)?.['listChanged'] === true);
+  return watchedListNames.filter((name) => objectMember(capabilities, name)?.['listChanged'] === true);
 }
 
 export function listChanged(list: WatchedList): JsonObject {
-  return { jsonrpc: '2.0', method: `notifications/${list}/list_changed` };
+  return { jsonrpc: '2.0', method: listChangedMethod(list) };
 }
 
 /**

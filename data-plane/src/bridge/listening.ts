@@ -3,7 +3,7 @@
  * other. Pure, message by message.
  */
 import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
-import { announcedLists, type WatchedList } from './list-changes.ts';
+import { announcedLists, listChangedMethod, listChangedMethods, type WatchedList } from './list-changes.ts';
 import { modernParams, serverInfoKey, subscriptionIdKey } from './translate.ts';
 import type { ClientProfile } from './client-profile.ts';
 
@@ -14,9 +14,6 @@ const listKinds = {
   resourcesListChanged: 'resources',
 } as const;
 const listKindNames = Object.keys(listKinds) as (keyof typeof listKinds)[];
-const listMethods: ReadonlySet<string> = new Set(
-  Object.values(listKinds).map((list) => `notifications/${list}/list_changed`),
-);
 const resourceUpdated = 'notifications/resources/updated';
 
 /** The request by which a legacy client's GET listens at a modern upstream: to all it would have been told. */
@@ -43,7 +40,7 @@ export function readListenMessage(message: JsonObject): ListenMessage {
   const method = stringMember(message, 'method');
   if (method === undefined) return { type: 'ended', isRefused: objectMember(message, 'error') !== undefined };
   if (method === 'notifications/subscriptions/acknowledged') return { type: 'acknowledged' };
-  if (method !== resourceUpdated && !listMethods.has(method)) return { type: 'nothing' };
+  if (method !== resourceUpdated && !listChangedMethods.has(method)) return { type: 'nothing' };
   const { _meta, ...params } = objectMember(message, 'params') ?? {};
   const { [subscriptionIdKey]: _id, ...meta } = objectMember({ _meta }, '_meta') ?? {};
   const kept = Object.keys(meta).length === 0 ? params : { ...params, _meta: meta };
@@ -95,7 +92,7 @@ export class ModernListening {
     const params = objectMember(message, 'params') ?? {};
     if (method === undefined || 'id' in message) return undefined;
     const isWanted =
-      this.lists.some((list) => method === `notifications/${list}/list_changed`) ||
+      this.lists.some((list) => method === listChangedMethod(list)) ||
       (method === resourceUpdated && this.uris.includes(stringMember(params, 'uri') ?? ''));
     if (!isWanted) return undefined;
     const _meta = { ...objectMember(params, '_meta'), [subscriptionIdKey]: this.#id };

@@ -1,5 +1,5 @@
 import { randomInt } from 'node:crypto';
-import { ListChanges, type WatchedList, watchedLists } from '../bridge/list-changes.ts';
+import { ListChanges, type WatchedList, watchedListNames, watchedLists } from '../bridge/list-changes.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 import { readList } from './read-list.ts';
 
@@ -75,7 +75,7 @@ class Poll {
   /** Never rejects. */
   async #read(): Promise<void> {
     this.#isReading = true;
-    for (const list of Object.keys(watchedLists) as WatchedList[]) await this.#readOne(list);
+    for (const list of watchedListNames) await this.#readOne(list);
     this.#isReading = false;
     if (this.isIdle) return;
     const spreadMs = Math.ceil(this.#intervalMs * jitter);

@@ -1,8 +1,9 @@
 import { AppError, toAppError } from '@sallyport/schema';
+import type { WatchedList } from '../bridge/list-changes.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import { isOpenEnded, type Authorized, type RuntimeSource } from './exchange.ts';
 import { isOver } from './credential.ts';
-import { type ChangedList, changedLists } from './visible-lists.ts';
+import { changedLists } from './visible-lists.ts';
 
 /** How often open streams are decided anew without a change of configuration, for what ends by time, in milliseconds. */
 const recheckIntervalMs = 5_000;
@@ -14,7 +15,7 @@ export interface OpenStream {
   /** Ends it, with an error where a request waits for its answer. */
   end(error: AppError): void;
   /** What its client may see of these lists is something else now. */
-  listsChanged(lists: readonly ChangedList[]): void;
+  listsChanged(lists: readonly WatchedList[]): void;
   /** The node stops: ends it the way its server would. */
   endGracefully(): void;
 }

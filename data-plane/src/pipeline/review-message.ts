@@ -5,6 +5,7 @@ import {
   type AccessTarget,
   type ProtocolRevision,
 } from '@sallyport/schema';
+import { listChangedMethods } from '../bridge/list-changes.ts';
 import { sealTask } from '../bridge/sealed-task.ts';
 import { isObject, isRequestId, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { extensionEdits } from '../mcp/extensions.ts';
@@ -42,8 +43,6 @@ export interface Origin {
 
 /** The member of a list's element that a grant names. */
 const nameMembers = { tools: 'name', prompts: 'name', resources: 'uri', resourceTemplates: 'uriTemplate' } as const;
-
-const listChanged = /^notifications\/(?:tools|prompts|resources)\/list_changed$/;
 
 /** What was learnt of a message from the upstream, and the bytes that may go to the client. */
 export interface Reviewed {
@@ -115,7 +114,7 @@ function reviewValue(bytes: Buffer, value: JsonObject, origin: Origin, withheld:
   }
   const { method, result, error } = value;
   if (typeof method === 'string') {
-    const listsChanged = listChanged.test(method);
+    const listsChanged = listChangedMethods.has(method);
     const isAcknowledgement = method === 'notifications/subscriptions/acknowledged';
     const told = reviewCall(bytes, method, value['params'], authorized);
     return { ...passed, bytes: told, isAcknowledgement, listsChanged };

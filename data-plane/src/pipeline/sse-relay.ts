@@ -1,4 +1,5 @@
 import { AppError, toAppError } from '@sallyport/schema';
+import type { WatchedList } from '../bridge/list-changes.ts';
 import { sealEventId } from '../bridge/sealed-event-id.ts';
 import { errorMessage } from '../mcp/error-response.ts';
 import { keepAliveComment, messageEvent, SseParser, withData, withId, type SseEvent } from '../mcp/sse.ts';
@@ -7,7 +8,7 @@ import type { Authorized, ByteStream, Exchange } from './exchange.ts';
 import type { OpenStream } from './open-streams.ts';
 import type { Reviewed } from './review-message.ts';
 import type { ResponseScreen, Screened } from './response-screen.ts';
-import { type ChangedList, listChangedMessages } from './visible-lists.ts';
+import { listChangedMessages } from './visible-lists.ts';
 
 /** Events that wait for a slow client; it is told of no more changes then, and lists anew when it comes back. */
 const queuedChangesMax = 64;
@@ -118,7 +119,7 @@ export class SseRelay implements ByteStream, OpenStream {
   }
 
   /** Tells the client, once its subscription stands. */
-  listsChanged(lists: readonly ChangedList[]): void {
+  listsChanged(lists: readonly WatchedList[]): void {
     const { era } = this.authorized.routed.received;
     if (this.#ended || (era === 'modern' && !this.#acknowledged) || this.#queue.length > queuedChangesMax) return;
     for (const text of listChangedMessages(this.authorized, lists)) this.#queue.push(messageEvent(text));
