@@ -168,14 +168,18 @@ function offeredTools(tools: unknown, translated: (tool: JsonObject) => JsonObje
   });
 }
 
+/** What a server says of its capabilities, without legacy tasks and the extensions that do not cross eras. */
+function crossingCapabilities(said: JsonObject): JsonObject {
+  const { extensions, tasks: _tasks, ...others } = objectMember(said, 'capabilities') ?? {};
+  return { ...others, ...crossing(objectMember({ extensions }, 'extensions')) };
+}
+
 /** The result of `initialize` that says what `server/discover` said. */
 export function initializeResult(discovered: JsonObject, revision: ProtocolRevision, serverName: string): JsonObject {
-  const { extensions, tasks: _tasks, ...others } = objectMember(discovered, 'capabilities') ?? {};
-  const capabilities = { ...others, ...crossing(objectMember({ extensions }, 'extensions')) };
   const instructions = stringMember(discovered, 'instructions');
   return {
     protocolVersion: revision,
-    capabilities,
+    capabilities: crossingCapabilities(discovered),
     serverInfo: objectMember(objectMember(discovered, '_meta') ?? {}, serverInfoKey) ?? {
       name: serverName,
       version: '0',
@@ -187,8 +191,7 @@ export function initializeResult(discovered: JsonObject, revision: ProtocolRevis
 /** The result of `server/discover` that says what `initialize` said. */
 export function discoverResult(initialized: JsonObject, revisions: readonly string[]): JsonObject {
   // A session is opened with those of the client's extensions that cross eras, and no other is offered to it.
-  const { extensions, tasks: _tasks, ...others } = objectMember(initialized, 'capabilities') ?? {};
-  const capabilities = { ...others, ...crossing(objectMember({ extensions }, 'extensions')) };
+  const capabilities = crossingCapabilities(initialized);
   const instructions = stringMember(initialized, 'instructions');
   return modernResult(
     'server/discover',
