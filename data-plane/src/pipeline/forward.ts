@@ -240,23 +240,20 @@ function ownerOf({ authenticated, server, session }: Routed): EventOwner {
 
 /** The received bytes, but for what must not pass: extensions that are not let through, and ids that only clients know. */
 function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
-  const { message } = routed.received;
+  const { message, era } = routed.received;
   if (message === null) return body;
   const { extensions, asks } = routed.server.document;
-  const declared = declaredEdits(body, message, extensions, refusedCapabilities(asks));
-  const answered = routed.received.era === 'modern' ? withoutOurAnswer(body, message) : [];
-  const own = answered.length === 0 ? declared : [...declared, ...answered];
-  const edits = asksForLegacyTask(routed) ? [...own, ...legacyTaskEdits(body, message)] : own;
-  return applyEdits(body, tasks.length === 0 ? edits : [...edits, ...taskEdits(body, message, tasks)]);
+  return applyEdits(body, [
+    ...declaredEdits(body, message, extensions, refusedCapabilities(asks)),
+    ...(era === 'modern' ? withoutOurAnswer(body, message) : legacyTaskEdits(body, message)),
+    ...taskEdits(body, message, tasks),
+  ]);
 }
 
 /** Tasks of 2025-11-25 are not carried; who does not offer them runs such a call like any other (basic/utilities/tasks). */
-function asksForLegacyTask({ received: { era, message } }: Routed): boolean {
-  return era === 'legacy' && message?.method === 'tools/call' && 'task' in message.params;
-}
-
-function legacyTaskEdits(body: Buffer, { paramsRange }: Message): Edit[] {
-  return paramsRange === null ? [] : removeMembers(body, paramsRange, (key) => key === 'task');
+function legacyTaskEdits(body: Buffer, { method, params, paramsRange }: Message): Edit[] {
+  if (method !== 'tools/call' || !('task' in params) || paramsRange === null) return [];
+  return removeMembers(body, paramsRange, (key) => key === 'task');
 }
 
 /** Puts the upstream's own ids where a request names tasks. */
