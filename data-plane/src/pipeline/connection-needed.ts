@@ -1,7 +1,7 @@
 import { AppError } from '@sallyport/schema';
-import { profileOf } from '../bridge/client-profile.ts';
+import { canAnswer, profileOf } from '../bridge/client-profile.ts';
 import { modernResult, urlElicitationRequired } from '../bridge/translate.ts';
-import { isObject, objectMember, type JsonObject, type Message } from '../mcp/envelope.ts';
+import { objectMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { type ErrorAnswer, errorResponse } from '../mcp/error-response.ts';
 import { type Edit, memberRange, removeMembers } from '../mcp/json-scanner.ts';
 import { clientCapabilitiesKey } from '../mcp/revision.ts';
@@ -38,8 +38,7 @@ export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnsw
 
 function canOpenUrls({ params }: Message): boolean {
   const declared = objectMember(objectMember(params, '_meta') ?? {}, clientCapabilitiesKey) ?? {};
-  const elicitation = objectMember(profileOf(declared, undefined).capabilities, 'elicitation');
-  return elicitation !== undefined && isObject(elicitation['url']);
+  return canAnswer(profileOf(declared, undefined).capabilities, 'elicitation/create', { mode: 'url' });
 }
 
 /** 2026-07-28 client/elicitation, URL mode. */
