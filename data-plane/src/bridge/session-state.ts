@@ -214,16 +214,16 @@ function mergeInto(session: Session, told: ToldState): void {
 }
 
 function dropEnded(session: Session): void {
-  const ended = session.isEnded
-    ? [...session.subscriptions]
-    : [...session.subscriptions].filter(([, { isSubscribed }]) => !isSubscribed).sort(([, a], [, b]) => a.at - b.at);
-  for (const [uri] of ended.slice(
-    0,
-    session.isEnded ? ended.length : Math.max(0, ended.length - endedSubscriptionsMax),
-  )) {
+  for (const uri of session.isEnded ? [...session.subscriptions.keys()] : longEnded(session)) {
     session.subscriptions.delete(uri);
     session.length -= uri.length;
   }
+}
+
+/** Of the subscriptions that ended those before the last `endedSubscriptionsMax`. */
+function longEnded({ subscriptions }: Session): string[] {
+  const ended = [...subscriptions].filter(([, { isSubscribed }]) => !isSubscribed).sort(([, a], [, b]) => a.at - b.at);
+  return ended.slice(0, Math.max(0, ended.length - endedSubscriptionsMax)).map(([uri]) => uri);
 }
 
 /** Of two that were told at the same time the nodes must choose the same. */
