@@ -55,8 +55,8 @@ interface Waiter {
 
 /** Records of one turn of the event loop, which one write hands to the kernel. */
 interface Batch {
-  readonly records: AuditRecord[];
-  readonly texts: string[];
+  /** Each with its JSON. */
+  readonly entries: { readonly record: AuditRecord; readonly text: string }[];
   characters: number;
   readonly written: Promise<void>;
   readonly resolve: () => void;
@@ -152,8 +152,7 @@ export class AuditSpool {
     const batch = (this.#batch ??= this.#newBatch());
     // As text, since what it is made of may change until it is written.
     const text = JSON.stringify(record);
-    batch.records.push(record);
-    batch.texts.push(text);
+    batch.entries.push({ record, text });
     batch.characters += text.length;
     if (batch.characters >= pendingCharactersMax) this.#flush();
     return batch.written;
@@ -220,29 +219,28 @@ export class AuditSpool {
   #newBatch(): Batch {
     const { promise, resolve } = Promise.withResolvers<void>();
     setImmediate(this.#flush);
-    return { records: [], texts: [], characters: 0, written: promise, resolve };
+    return { entries: [], characters: 0, written: promise, resolve };
   }
 
   readonly #flush = (): void => {
     const batch = this.#batch;
     if (batch === undefined) return;
     this.#batch = undefined;
-    if (!this.#writeTogether(batch))
-      for (const [at, record] of batch.records.entries()) this.#writeOrShed(record, batch.texts[at] ?? '');
+    if (!this.#writeTogether(batch)) for (const { record, text } of batch.entries) this.#writeOrShed(record, text);
     batch.resolve();
   };
 
   /** @returns false where something about one of the records, the room or the disk asks for a closer look at each */
-  #writeTogether({ texts, characters }: Batch): boolean {
+  #writeTogether({ entries, characters }: Batch): boolean {
     const limit = this.#options.auditSpoolBytesMax;
     // No character takes more than three bytes, and the rest of a line is short.
-    const bytesAtMost = 3 * characters + texts.length * lineFrameBytesMax;
+    const bytesAtMost = 3 * characters + entries.length * lineFrameBytesMax;
     if (this.#shed.count > 0 || this.bytes + bytesAtMost > limit * (1 - closeReserveFraction)) return false;
-    if (texts.some((text) => text.length > lineBytesMax - lineFrameBytesMax)) return false;
+    if (entries.some(({ text }) => text.length > lineBytesMax - lineFrameBytesMax)) return false;
     let sequence = this.#live.last;
     let previous = this.#previous;
     let lines = '';
-    for (const text of texts) {
+    for (const { text } of entries) {
       const chained = chainText(++sequence, previous, text);
       previous = chained.hash;
       lines += `${chained.line}\n`;
