@@ -41,10 +41,6 @@ export class ListenUpkeep {
   #failures = 0;
   #isDone = false;
 
-  get isDone(): boolean {
-    return this.#isDone;
-  }
-
   /** The subscriptions that are open, or are being opened; two at most. */
   get open(): readonly number[] {
     return [this.#current, this.#opening].filter((listen) => listen !== undefined);

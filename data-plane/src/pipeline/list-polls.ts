@@ -27,10 +27,6 @@ export class ListPolls {
     this.#intervalMs = intervalMs;
   }
 
-  get size(): number {
-    return this.#polls.size;
-  }
-
   /**
    * @param key of all that lists may differ by
    * @returns a function that ends it

@@ -64,10 +64,6 @@ export class UpstreamCredentials {
     this.#source = source;
   }
 
-  get size(): number {
-    return this.#entries.size;
-  }
-
   /**
    * What a call needs; null where the server is called without. At once where it is here already.
    * @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED

@@ -56,7 +56,7 @@ export class ResponseWriter {
       } else {
         const isChunked = !answered.isOld;
         const framing = isChunked ? 'transfer-encoding: chunked\r\n' : '';
-        this.#socket.write(this.#head(response, framing, isLast() || answered.isOld), 'latin1');
+        this.#socket.write(this.#head(response, framing, isLast()), 'latin1');
         unread = null;
         isComplete = await this.#stream(body, isChunked, written);
       }

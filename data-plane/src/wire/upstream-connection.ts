@@ -201,10 +201,8 @@ export class UpstreamConnection implements CallController {
   }
 
   readonly #onEnd = (): void => {
-    if (this.#call !== undefined && this.#body?.endsWithConnection === true) {
-      this.#keepsAlive = false;
-      this.#end(false);
-    } else this.#socket.destroy();
+    if (this.#call !== undefined && this.#body?.endsWithConnection === true) this.#end(false);
+    else this.#socket.destroy();
   };
 
   readonly #onClose = (): void => {

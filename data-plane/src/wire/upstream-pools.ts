@@ -137,24 +137,24 @@ class UpstreamPool implements CallPool, ConnectionOwner {
 
   /** Drops what nobody waits for any more: also while all connections are taken, and for as long. */
   check(now: number): void {
-    this.closeIdle(now);
+    this.#closeIdle(now);
     if (this.#waiting.length > 0) this.#waiting = this.#waiting.filter(({ handler }) => handler.isOver !== true);
-  }
-
-  closeIdle(now: number): void {
-    while ((this.#idle[0]?.untilMs ?? Infinity) <= now) this.#idle.shift()?.connection.close();
   }
 
   /** Takes no further connection into reserve. */
   retire(): void {
     this.isClosed = true;
-    this.closeIdle(Infinity);
+    this.#closeIdle(Infinity);
   }
 
   destroy(): void {
     this.isClosed = true;
     for (const { handler } of this.#waiting.splice(0)) fail(handler, new Error('the node stops'));
     for (const connection of this.#connections) connection.close();
+  }
+
+  #closeIdle(now: number): void {
+    while ((this.#idle[0]?.untilMs ?? Infinity) <= now) this.#idle.shift()?.connection.close();
   }
 
   #takeIdle(): UpstreamConnection | undefined {

@@ -93,7 +93,6 @@ export const webhooksDocumentSchema = z.strictObject({
   kind: z.literal('webhooks'),
   webhooks: z.array(webhookEntrySchema),
 });
-export type WebhooksDocument = z.infer<typeof webhooksDocumentSchema>;
 
 /** Why a path may not be one at which a webhook changes messages; undefined where it may. */
 export function mutablePathProblem(path: string): string | undefined {
