@@ -144,8 +144,7 @@ export class UpstreamCredentials {
 
   async #lend(server: ServerRuntime, principal: PrincipalRecord, refused: CredentialNeed['refused']): Promise<Entry> {
     const { id, credential } = server.document;
-    const isOwn = credential !== undefined && perUserModes.has(credential.mode);
-    const principalId = isOwn ? principal.id : null;
+    const principalId = isUsersOwn(server) ? principal.id : null;
     const need = { serverId: id, principalId, revision: credential?.revision ?? 0, refused };
     const lent = await this.#source.lend(need);
     if (!lent.ok) throw problemOf(lent.problem, lent.connectUrl);
@@ -173,8 +172,14 @@ export class UpstreamCredentials {
   }
 }
 
-function keyOf({ document: { id, credential } }: ServerRuntime, { id: principalId, epoch }: PrincipalRecord): string {
-  const whose = credential !== undefined && perUserModes.has(credential.mode) ? `${principalId}|${epoch}` : '';
+/** Whether each user has a credential of his own toward the server. */
+function isUsersOwn({ document: { credential } }: ServerRuntime): boolean {
+  return credential !== undefined && perUserModes.has(credential.mode);
+}
+
+function keyOf(server: ServerRuntime, { id: principalId, epoch }: PrincipalRecord): string {
+  const { id, credential } = server.document;
+  const whose = isUsersOwn(server) ? `${principalId}|${epoch}` : '';
   return `${id}|${credential?.revision ?? 0}|${whose}`;
 }
 
