@@ -127,13 +127,7 @@ export function withData(event: SseEvent, data: string): Buffer {
 /** The event with another id; its other fields stay. */
 export function withId(event: SseEvent, id: string): SseEvent {
   const kept = linesOf(event).filter((line) => line !== 'id' && !line.startsWith('id:'));
-  return {
-    raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')),
-    data: event.data,
-    id,
-    event: event.event,
-    retryMs: event.retryMs,
-  };
+  return { ...event, raw: Buffer.from([...kept, `id: ${id}`, '', ''].join('\n')), id };
 }
 
 function linesOf(event: SseEvent): string[] {

@@ -98,8 +98,8 @@ function passing(reviewed: Reviewed): Screened {
 
 /** An answer becomes an error; a question is answered in the client's place; a notification is dropped. */
 function withheld(reviewed: Reviewed, authorized: Authorized, error: AppError): Screened {
-  if (reviewed.callId !== null) return { ...reviewed, bytes: null, refusal: null, refusedId: reviewed.callId };
-  if (reviewed.answerId === undefined) return { ...reviewed, bytes: null, refusal: null, refusedId: null };
+  // Neither question nor notification has an answer's id; a notification has none of its own either.
+  if (reviewed.answerId === undefined) return { ...reviewed, bytes: null, refusal: null, refusedId: reviewed.callId };
   const { message } = authorized.routed.received;
   const answered =
     reviewed.isAnswer && message !== null

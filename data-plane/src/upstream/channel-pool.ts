@@ -190,8 +190,10 @@ class Entry implements Lease {
     clearTimeout(this.#timer);
   }
 
-  /** Reads what belongs to no request, as long as the upstream offers it; a session works without. Never rejects. */
-  /** Resolves when the upstream has answered, or has not for long. */
+  /**
+   * Reads what belongs to no request, as long as the upstream offers it; a session works without. Resolves when the
+   * upstream has answered, or has not for long; never rejects.
+   */
   listen(terms: CallTerms): Promise<void> {
     if (this.#isListening || this.#isOver) return Promise.resolve();
     this.#isListening = true;
