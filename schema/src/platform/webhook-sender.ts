@@ -1,4 +1,3 @@
-import { AppError } from '../errors.ts';
 import { verdictBytesMax, type WebhookEntry, type WebhookFailure } from '../inspection/webhook.ts';
 import type { Egress } from './guarded-egress.ts';
 import { signWebhook } from './webhook-signing.ts';
@@ -13,16 +12,24 @@ const windowCallsMin = 20;
 const openMs = 5_000;
 
 /** What a webhook answered, or why it did not in time, in full and in form. */
-export type WebhookAnswer = (
+export type WebhookAnswer = Outcome & { readonly durationMs: number };
+
+type Outcome = (
   | { readonly failure: null; readonly body: Buffer }
   | { readonly failure: WebhookFailure; readonly body: null }
 ) & {
   /** Null where there was no answer. */
   readonly status: number | null;
-  readonly durationMs: number;
 };
 
+type Check = (body: Buffer) => WebhookFailure | undefined;
+
 type Target = Pick<WebhookEntry, 'id' | 'version' | 'url' | 'algorithm' | 'signingKeys' | 'deadlineMs'>;
+
+interface SentEvent {
+  readonly id: string;
+  readonly body: Buffer;
+}
 
 export interface WebhookSenderOptions {
   readonly egress: Pick<Egress, 'pool'>;
@@ -48,14 +55,14 @@ export class WebhookSender {
    * @param check says why the body is no answer, or undefined where it is one
    * @param deadlineMs where less than the webhook's own is left
    */
-  async send(
-    webhook: Target,
-    event: { readonly id: string; readonly body: Buffer },
-    check: (body: Buffer) => WebhookFailure | undefined,
-    deadlineMs = webhook.deadlineMs,
-  ): Promise<WebhookAnswer> {
+  async send(webhook: Target, event: SentEvent, check: Check, deadlineMs = webhook.deadlineMs): Promise<WebhookAnswer> {
     const { monotonic } = this.#options;
-    const failed = failureSince(monotonic(), monotonic);
+    const startedAt = monotonic();
+    const outcome = await this.#outcome(webhook, event, check, deadlineMs);
+    return { ...outcome, durationMs: monotonic() - startedAt };
+  }
+
+  async #outcome(webhook: Target, event: SentEvent, check: Check, deadlineMs: number): Promise<Outcome> {
     const line = this.#line(webhook);
     if (line.breaker.isOpen()) return failed('breakerOpen');
     const signal = AbortSignal.timeout(Math.max(1, Math.floor(Math.min(deadlineMs, webhook.deadlineMs))));
@@ -65,9 +72,9 @@ export class WebhookSender {
       return failed(refusal);
     }
     try {
-      let answer = await this.#attempt(webhook, event, signal, failed);
+      let answer = await this.#attempt(webhook, event, signal);
       // A kept connection that the receiver closed meanwhile says nothing of the receiver; the id tells it is the same.
-      if (answer.failure === 'unreachable') answer = await this.#attempt(webhook, event, signal, failed);
+      if (answer.failure === 'unreachable') answer = await this.#attempt(webhook, event, signal);
       const invalid = answer.failure === null ? check(answer.body) : undefined;
       line.breaker.record(answer.failure === null && invalid === undefined);
       return invalid === undefined ? answer : failed(invalid, answer.status);
@@ -85,12 +92,7 @@ export class WebhookSender {
     return line;
   }
 
-  async #attempt(
-    webhook: Target,
-    { id, body }: { readonly id: string; readonly body: Buffer },
-    signal: AbortSignal,
-    failed: Failing,
-  ): Promise<WebhookAnswer> {
+  async #attempt(webhook: Target, { id, body }: SentEvent, signal: AbortSignal): Promise<Outcome> {
     const signed = signWebhook(webhook.algorithm, webhook.signingKeys, id, this.#options.now(), body);
     if (signed === undefined) return failed('noSigningKey');
     try {
@@ -111,19 +113,17 @@ export class WebhookSender {
       }
       const read = await readBounded(answer.body);
       if (read === undefined) return failed('answerTooLarge', status);
-      return { failure: null, body: read, status, durationMs: failed('unreachable').durationMs };
+      return { failure: null, body: read, status };
     } catch (error) {
       if (signal.aborted) return failed('timeout');
-      if (error instanceof AppError || error instanceof Error) return failed('unreachable');
+      if (error instanceof Error) return failed('unreachable');
       throw error;
     }
   }
 }
 
-type Failing = (failure: WebhookFailure, status?: number | null) => WebhookAnswer;
-
-function failureSince(startedAt: number, monotonic: () => number): Failing {
-  return (failure, status) => ({ failure, body: null, status: status ?? null, durationMs: monotonic() - startedAt });
+function failed(failure: WebhookFailure, status: number | null = null): Outcome {
+  return { failure, body: null, status };
 }
 
 function isJson(contentType: string | string[] | undefined): boolean {
