@@ -107,7 +107,7 @@ function readingsOf(text: string, source: Reading | undefined, depth: number): R
   if (depth >= depthMax) return [];
   const plain: Reading[] = [];
   for (let before = source, round = 0; round < roundsMax; round += 1) {
-    const reading = plainer(before === source ? text : (before?.text ?? text), before);
+    const reading = plainer(before?.text ?? text, before);
     if (reading === undefined) break;
     plain.push(reading);
     before = reading;
