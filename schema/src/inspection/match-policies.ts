@@ -2,7 +2,7 @@ import type { AccessTarget } from '../decide.ts';
 import { type DetectorName, detectorNames } from '../detectors/finding.ts';
 import { compileGlob, type Matcher } from '../glob.ts';
 import type { PrincipalRecord, ServerDocument } from '../snapshot.ts';
-import { toolRisks } from '../snapshot.ts';
+import { selectorMatches, toolRisks } from '../snapshot.ts';
 import type { ServerDefinitions } from '../server-definitions.ts';
 import type { PolicyDirection, PolicyEntry, PolicyMatch } from './policy.ts';
 
@@ -74,13 +74,8 @@ export class PolicySet {
 }
 
 function isAbout({ serverIds, serverLabels }: PolicyMatch, server: Pick<ServerDocument, 'id' | 'labels'>): boolean {
-  const labels = Object.entries(serverLabels);
-  if (serverIds.length === 0 && labels.length === 0) return true;
-  if (serverIds.includes(server.id)) return true;
-  return (
-    labels.length > 0 &&
-    labels.every(([key, value]) => Object.hasOwn(server.labels, key) && server.labels[key] === value)
-  );
+  if (serverIds.length === 0 && Object.keys(serverLabels).length === 0) return true;
+  return serverIds.includes(server.id) || selectorMatches(serverLabels, server.labels);
 }
 
 /** Those of a server's policies that are about an exchange, in their order. */
