@@ -1,4 +1,5 @@
 import { findHiddenText, mayHideText } from './hidden-text.ts';
+import { pieceAt } from './piece-at.ts';
 
 /**
  * Other ways to read a text than as it stands: without what is hidden and in compatibility form, with escapes undone,
@@ -51,7 +52,7 @@ export class Reading {
   /** The share of characters that read otherwise than they are written, 0 to 1. */
   changedShare(start: number, end: number): number {
     let changed = 0;
-    for (let index = this.#pieceAt(start); index < this.#pieces.length; index += 1) {
+    for (let index = pieceAt(this.#pieces, start); index < this.#pieces.length; index += 1) {
       const piece = this.#pieces[index];
       if (piece === undefined || piece.at >= end) break;
       if (!piece.isChanged) continue;
@@ -64,24 +65,12 @@ export class Reading {
 
   /** The place in the text of what stands at `start` in this reading. */
   placeOf(start: number, end: number): Place {
-    const first = this.#pieces[this.#pieceAt(start)];
-    const last = this.#pieces[this.#pieceAt(Math.max(start, end - 1))];
+    const first = this.#pieces[pieceAt(this.#pieces, start)];
+    const last = this.#pieces[pieceAt(this.#pieces, Math.max(start, end - 1))];
     const from = first === undefined ? 0 : first.isChanged ? first.start : first.start + (start - first.at);
     const to = last === undefined ? from : last.isChanged ? last.end : last.start + (end - last.at);
     const place = { start: from, end: Math.max(to, from + 1) };
     return this.#source === undefined ? place : this.#source.placeOf(place.start, place.end);
-  }
-
-  /** Index of the last piece that begins at `at` or before. */
-  #pieceAt(at: number): number {
-    let low = 0;
-    let high = this.#pieces.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if ((this.#pieces[middle]?.at ?? 0) <= at) low = middle;
-      else high = middle - 1;
-    }
-    return low;
   }
 }
 

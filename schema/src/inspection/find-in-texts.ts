@@ -1,6 +1,7 @@
 import type { DetectorName, Finding } from '../detectors/finding.ts';
 import type { TextKind } from '../detectors/injection.ts';
 import { inspectText } from '../detectors/inspect-text.ts';
+import { pieceAt } from '../detectors/piece-at.ts';
 import type { MessageText } from './message-texts.ts';
 
 /**
@@ -65,7 +66,7 @@ class Composition {
 
   placesOf(start: number, end: number): TextPlace[] {
     const places: TextPlace[] = [];
-    for (let index = this.#firstAt(start); index < this.#places.length; index += 1) {
+    for (let index = pieceAt(this.#places, start); index < this.#places.length; index += 1) {
       const place = this.#places[index];
       if (place === undefined || place.at >= end) break;
       const first = Math.max(start, place.at) - place.at;
@@ -73,17 +74,6 @@ class Composition {
       if (last > first) places.push({ text: place.text, start: place.from + first, end: place.from + last });
     }
     return places;
-  }
-
-  #firstAt(at: number): number {
-    let low = 0;
-    let high = this.#places.length - 1;
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if ((this.#places[middle]?.at ?? 0) <= at) low = middle;
-      else high = middle - 1;
-    }
-    return low;
   }
 }
 
