@@ -24,6 +24,7 @@ export * from './inspection/policy.ts';
 export * from './inspection/upstream-asks.ts';
 export * from './inspection/webhook.ts';
 export * from './ip-address.ts';
+export * from './json-pointer.ts';
 export * from './key-limits.ts';
 export * from './mcp-methods.ts';
 export * from './metrics.ts';

@@ -1,4 +1,4 @@
-import { canonicalJson, revealHiddenText } from '@sallyport/schema';
+import { canonicalJson, memberPointer, revealHiddenText } from '@sallyport/schema';
 
 /** One place in which two definitions differ. */
 export interface Difference {
@@ -34,7 +34,7 @@ export function differencesOf(before: unknown, after: unknown): Difference[] {
     if (was === is || found.length >= differencesMax) return;
     if (isObject(was) && isObject(is)) {
       for (const key of [...new Set([...Object.keys(was), ...Object.keys(is)])].sort()) {
-        const at = `${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+        const at = memberPointer(path, key);
         const own = (of: Record<string, unknown>): unknown => (Object.hasOwn(of, key) ? of[key] : undefined);
         walk(own(was), own(is), at, key);
       }

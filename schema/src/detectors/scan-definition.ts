@@ -1,4 +1,5 @@
 import { RE2JS } from 're2js';
+import { memberPointer } from '../json-pointer.ts';
 import type { DefinitionKind, ToolRisk } from '../snapshot.ts';
 import { type DetectorName, type Finding, findingSeverities, type FindingSeverity } from './finding.ts';
 import { foldText } from './fold-text.ts';
@@ -37,10 +38,6 @@ interface Place {
   readonly isPattern?: boolean;
 }
 
-function pointer(path: string, key: string): string {
-  return `${path}/${key.replaceAll('~', '~0').replaceAll('/', '~1')}`;
-}
-
 /** Every string of a definition, names of members too, in order. The caller has bounded depth and size. */
 export function placesOf(raw: Readonly<Record<string, unknown>>): Place[] {
   const places: Place[] = [];
@@ -51,7 +48,7 @@ export function placesOf(raw: Readonly<Record<string, unknown>>): Place[] {
       for (const [index, child] of value.entries()) walk(child, `${path}/${index}`, member);
     } else if (typeof value === 'object' && value !== null) {
       for (const [key, child] of Object.entries(value)) {
-        const at = pointer(path, key);
+        const at = memberPointer(path, key);
         places.push({ text: key, path: at, member: '', isPattern: member === 'patternProperties' });
         walk(child, at, key);
       }

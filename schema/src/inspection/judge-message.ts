@@ -1,6 +1,7 @@
 import { z } from 'zod';
 import { detectorNames, findingSeverities } from '../detectors/finding.ts';
 import { detectorsVersion } from '../detectors/inspect-text.ts';
+import { pointerPart } from '../json-pointer.ts';
 import type { DetectionResult, MessageFinding, TextPlace } from './find-in-texts.ts';
 import type { CompiledPolicy } from './match-policies.ts';
 import type { MessageText } from './message-texts.ts';
@@ -159,7 +160,7 @@ function pathsOf(texts: readonly MessageText[], findings: readonly MessageFindin
     const found = texts[index];
     return found?.role === 'name' ? [found.text] : [];
   });
-  const hidden = new Set(names.map((name) => name.replaceAll('~', '~0').replaceAll('/', '~1')));
+  const hidden = new Set(names.map(pointerPart));
   return (index) => {
     const path = texts[index]?.path ?? '';
     const told =

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { memberPointer } from '../json-pointer.ts';
 
 /** Deeper than any message that passes the strict scan of requests. */
 const depthMax = 256;
@@ -125,7 +126,7 @@ class Walker {
       if (this.#json[this.#at] !== '"') break;
       const start = this.#at;
       const name = this.#token();
-      const at = `${path}/${name.replaceAll('~', '~0').replaceAll('/', '~1')}`;
+      const at = memberPointer(path, name);
       const isOwn = depth === 0 || (depth === 1 && (path === '/params' || path === '/result'));
       if (!isOwn) this.#add({ text: name, role: 'name', path: at, member: name, start, end: this.#at });
       this.#skipSpace();

@@ -122,14 +122,6 @@ function namesMeta(path: string): boolean {
   return path.split('/').includes('_meta');
 }
 
-/** The parts of a JSON pointer (RFC 6901). */
-export function pointerParts(path: string): string[] {
-  return path
-    .split('/')
-    .slice(1)
-    .map((part) => part.replaceAll('~1', '/').replaceAll('~0', '~'));
-}
-
 /** Why there is no verdict that counts, as records name it. */
 export const webhookFailures = [
   'timeout',
