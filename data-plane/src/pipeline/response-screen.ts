@@ -1,7 +1,7 @@
 import { AppError, detectorsVersion, type InspectionResult, labelsMember } from '@sallyport/schema';
 import { isObject } from '../mcp/envelope.ts';
 import { errorMessage } from '../mcp/error-response.ts';
-import { applyEdits, insertMember, memberRange, parseRange, type Range, scanJson } from '../mcp/json-scanner.ts';
+import { applyEdits, insertMember, memberRange, parseRange, scanJson } from '../mcp/json-scanner.ts';
 import type { Authorized } from './exchange.ts';
 import { blockedError, type Inspector, policiesFor } from './inspector.ts';
 import { reviewMessage, type Reviewed } from './review-message.ts';
