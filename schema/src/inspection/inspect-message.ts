@@ -1,6 +1,13 @@
 import type { TextKind } from '../detectors/injection.ts';
 import { carryOver, type DetectionInput, type DetectionResult } from './find-in-texts.ts';
-import { applyChanges, isBlocking, judgeMessage, type TextChange, unlookedVerdict, type Verdict } from './judge-message.ts';
+import {
+  applyChanges,
+  isBlocking,
+  judgeMessage,
+  type TextChange,
+  unlookedVerdict,
+  type Verdict,
+} from './judge-message.ts';
 import { type CompiledPolicy, detectorsOf } from './match-policies.ts';
 import { type MessageText, messageTexts, NotInspectable } from './message-texts.ts';
 import type { PolicyDirection } from './policy.ts';
@@ -88,7 +95,12 @@ function passed({ carried }: Inspection, verdicts: readonly Verdict[]): Inspecti
 }
 
 /** Why no detector looked at a message, and as what a verdict says so. */
-const unlookedReasons = { tooLarge: 'size', notInspectable: 'size', noRules: 'failure', notInspected: 'failure' } as const;
+const unlookedReasons = {
+  tooLarge: 'size',
+  notInspectable: 'size',
+  noRules: 'failure',
+  notInspected: 'failure',
+} as const;
 
 function unlooked(
   inspection: Inspection,
