@@ -13,12 +13,12 @@ import { oauthDocumentSchema } from './oauth.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 10;
+export const snapshotFormat = 11;
 /**
- * What a node of this build reads: 9 has no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
+ * What a node of this build reads: 10 has no webhooks that invoke interceptors, 9 no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
  * no credentials of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 9, 8, 7, 6, 5, 4];
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 10, 9, 8, 7, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;

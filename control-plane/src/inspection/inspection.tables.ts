@@ -61,6 +61,8 @@ export const webhooks = pgTable('webhooks', {
   payloadBytesMax: integer('payload_bytes_max').notNull(),
   mutablePaths: text('mutable_paths').array().notNull(),
   algorithm: text({ enum: webhookAlgorithms }).notNull(),
+  /** Null where the URL takes our own events. */
+  interceptor: text(),
   signingKeys: jsonb('signing_keys').$type<StoredSigningKey[]>().notNull(),
   revision: integer().notNull().default(1),
   createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),

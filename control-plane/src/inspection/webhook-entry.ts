@@ -35,6 +35,7 @@ export function compileWebhookRow(row: WebhookRow, openKey: OpenSigningKey): Com
     payloadBytesMax: row.payloadBytesMax,
     mutablePaths: row.mutablePaths.toSorted(),
     algorithm: row.algorithm,
+    ...(row.interceptor === null ? {} : { interceptor: row.interceptor }),
     signingKeys: opened.flatMap(({ key, secret }) => {
       const notAfter = key.notAfter === null ? null : Date.parse(key.notAfter);
       return secret === undefined ? [] : [{ secret, notAfter }];

@@ -1,4 +1,5 @@
 import {
+  interceptorNameLengthMax,
   mutablePathProblem,
   webhookAlgorithms,
   webhookDeadlineMsDefault,
@@ -25,6 +26,7 @@ export interface WebhookFieldsInput {
   readonly deadlineMs?: number | null | undefined;
   readonly payloadBytesMax?: number | null | undefined;
   readonly mutablePaths?: readonly string[] | null | undefined;
+  readonly interceptor?: string | null | undefined;
 }
 
 export type WebhookFields = Pick<
@@ -39,6 +41,7 @@ export type WebhookFields = Pick<
   | 'deadlineMs'
   | 'payloadBytesMax'
   | 'mutablePaths'
+  | 'interceptor'
 >;
 
 export const newWebhook: Omit<WebhookFields, 'name' | 'url' | 'events'> = {
@@ -49,6 +52,7 @@ export const newWebhook: Omit<WebhookFields, 'name' | 'url' | 'events'> = {
   deadlineMs: webhookDeadlineMsDefault,
   payloadBytesMax: webhookPayloadBytesDefault,
   mutablePaths: [],
+  interceptor: null,
 };
 
 /** The fields after `input` was said over `before`; lists are said as a whole. */
@@ -64,6 +68,7 @@ export function webhookFieldsOf(input: WebhookFieldsInput, before: WebhookFields
     deadlineMs: input.deadlineMs ?? before.deadlineMs,
     payloadBytesMax: input.payloadBytesMax ?? before.payloadBytesMax,
     mutablePaths: [...new Set(input.mutablePaths ?? before.mutablePaths)],
+    interceptor: input.interceptor ?? before.interceptor,
   };
 }
 
@@ -74,6 +79,8 @@ export function checkWebhook(found: Violations, fields: WebhookFields): void {
   found.text('input.description', fields.description, 0, descriptionLengthMax);
   found.between('input.deadlineMs', fields.deadlineMs, webhookDeadlineMsMin, webhookDeadlineMsMax);
   found.between('input.payloadBytesMax', fields.payloadBytesMax, webhookPayloadBytesMin, webhookPayloadBytesMax);
+  found.text('input.interceptor', fields.interceptor, 1, interceptorNameLengthMax);
+  if (fields.interceptor !== null) found.add('input.interceptor', 'interceptors are not invoked yet');
   if (events.length === 0) found.add('input.events', 'must name at least one event');
   // Whoever asked to be asked about definitions must not believe that he is.
   for (const [index, event] of events.entries()) {

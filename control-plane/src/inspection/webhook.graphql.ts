@@ -62,6 +62,9 @@ const fields = {
   mutablePaths:
     'JSON pointers at or below which it may change a message: /params/arguments, /result/content, ' +
     '/result/structuredContent, /result/messages, /result/contents. None: it may not.',
+  interceptor:
+    'Of an MCP server of interceptors (SEP-2624) at the URL, the name of the one that is invoked. Absent: the URL takes ' +
+    'the events of this gateway. Whether it is one or the other is permanent.',
   algorithm: 'How what is sent is signed; HMAC if not given.',
   secret: 'A secret of the caller’s own, whsec_ and 24 to 64 bytes in base64; for HMAC. Absent: one is made.',
 } as const;
@@ -119,6 +122,9 @@ export class Webhook {
 
   @Field(() => [String], { description: fields.mutablePaths })
   mutablePaths!: string[];
+
+  @Field(() => String, { nullable: true, description: fields.interceptor })
+  interceptor!: string | null;
 
   @Field(() => WebhookAlgorithmEnum, { description: 'How what is sent is signed; permanent.' })
   algorithm!: WebhookAlgorithm;
@@ -189,6 +195,9 @@ export class CreateWebhookInput extends CreateInput {
   @Field(() => [String], { nullable: true, description: fields.mutablePaths })
   mutablePaths?: string[] | null;
 
+  @Field(() => String, { nullable: true, description: fields.interceptor })
+  interceptor?: string | null;
+
   @Field(() => WebhookAlgorithmEnum, { nullable: true, description: fields.algorithm })
   algorithm?: WebhookAlgorithm | null;
 
@@ -227,6 +236,9 @@ export class UpdateWebhookInput extends ChangeInput {
 
   @Field(() => [String], { nullable: true, description: fields.mutablePaths })
   mutablePaths?: string[] | null;
+
+  @Field(() => String, { nullable: true, description: fields.interceptor })
+  interceptor?: string | null;
 }
 
 @InputType({ description: 'A webhook to delete; no policy may name it.' })

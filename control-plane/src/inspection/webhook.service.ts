@@ -166,6 +166,9 @@ export class WebhookService {
       const fields = webhookFieldsOf(input, before);
       checkWebhook(found, fields);
       if (problem !== undefined) found.add('input.url', problem);
+      if ((before.interceptor === null) !== (fields.interceptor === null)) {
+        found.add('input.interceptor', 'is permanent where there is none: make another webhook');
+      }
       return fields;
     });
   }

@@ -49,6 +49,7 @@ export const webhookPayloadBytesMax = 4 * 1_048_576;
 export const verdictBytesMax = 1_048_576;
 export const webhooksPerPolicyMax = 8;
 export const webhookPathsMax = 32;
+export const interceptorNameLengthMax = 128;
 
 /** Where a webhook may be allowed to change a message at all: below these, by event. Names, methods and ids are not. */
 export const mutableRoots = {
@@ -84,6 +85,8 @@ export const webhookEntrySchema = z.strictObject({
   /** JSON pointers at or below which it may change a message; empty where it may not. */
   mutablePaths: z.array(z.string().max(pointerLengthMax)).max(webhookPathsMax),
   algorithm: z.enum(webhookAlgorithms),
+  /** Of an MCP server of interceptors (SEP-2624), the one that is invoked; absent where the URL takes our own events. */
+  interceptor: z.string().min(1).max(interceptorNameLengthMax).optional(),
   /** The newest first; without one that has not ended it cannot be asked, which is a failure. */
   signingKeys: z.array(signingKey).max(8),
 });
