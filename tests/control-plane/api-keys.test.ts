@@ -237,6 +237,15 @@ describe('a key that opens less than its holder may do', () => {
     ]);
   });
 
+  test('a list of too many servers is refused as a whole, and what is beyond the limit is not looked up', async () => {
+    const serverIds = Array.from({ length: 202 }, () => crypto.randomUUID());
+    const answer = await plane.ask(create, keyInput({ scopes: ['MCP'], serverIds }));
+    const paths = answer.errors[0]?.extensions.violations?.map((violation) => violation.path) ?? [];
+    expect(paths).toContain('input.serverIds');
+    expect(paths).not.toContain('input.serverIds[200]');
+    expect(paths).not.toContain('input.serverIds[201]');
+  });
+
   test('keeps its limits when it is rotated', async () => {
     const limits = { scopes: ['MCP'], serverLabels: [{ key: 'team', value: 'a' }], networks: ['10.0.0.0/8'] };
     const { id } = await issue(limits);

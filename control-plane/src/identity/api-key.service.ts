@@ -10,7 +10,7 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { nameLengthMax, Violations } from '../database/violations.ts';
-import { type KeyLimits, type KeyLimitsInput, keyLimitsOf, publishedLimits } from './api-key-form.ts';
+import { type KeyLimits, type KeyLimitsInput, keyLimitsOf, keyServersMax, publishedLimits } from './api-key-form.ts';
 import { type ApiKeyRow, apiKeys, principals } from './identity.tables.ts';
 import { isUsable } from './principal.service.ts';
 
@@ -109,7 +109,8 @@ export class ApiKeyService {
     found.expiry('input.expiresAt', input.expiresAt, now, apiKeyLifetimeMsMax);
     found.secret('input.secret', input.secret, apiKeyPrefix);
     const limits = keyLimitsOf(found, input);
-    for (const [index, id] of (limits.serverIds === null ? [] : (input.serverIds ?? [])).entries()) {
+    const named = limits.serverIds === null ? [] : (input.serverIds ?? []);
+    for (const [index, id] of named.slice(0, keyServersMax).entries()) {
       if (isUuid(id) && !(await this.serverExists(tx, id)))
         found.add(`input.serverIds[${index}]`, 'there is no such server');
     }
