@@ -145,3 +145,13 @@ test.each([
   const answer = await plane.ask(query, { rules: [{ serverId, ...rule }] });
   expect(answer.errors[0]?.extensions.violations?.[0]?.path).toBe(path);
 });
+
+test('two rules for one server are refused, in capitals too', async () => {
+  const query =
+    'mutation ($rules: [StepUpRuleInput!]) { updateAuthorizationServer(input: { stepUp: $rules }) { issuer } }';
+  const rules = [serverId, serverId.toUpperCase()].map((id) => ({ serverId: id, maxAgeSeconds: 60 }));
+  const answer = await plane.ask(query, { rules });
+  expect(answer.errors[0]?.extensions.violations).toEqual([
+    { path: 'input.stepUp[1].serverId', message: 'is given twice' },
+  ]);
+});

@@ -110,7 +110,8 @@ export class OAuthSettingsService {
     if (rules.length > stepUpMax) found.add('input.stepUp', `must have at most ${stepUpMax} entries`);
     for (const [index, { serverId, acrValues, maxAgeSeconds }] of rules.slice(0, stepUpMax).entries()) {
       const path = `input.stepUp[${index}]`;
-      const isTwice = rules.findIndex((other) => other.serverId === serverId) < index;
+      // PostgreSQL reads an id in capitals as the same one.
+      const isTwice = rules.findIndex((other) => other.serverId.toLowerCase() === serverId.toLowerCase()) < index;
       if (isTwice) found.add(`${path}.serverId`, 'is given twice');
       else if (!(await serverExists(tx, serverId))) found.add(`${path}.serverId`, 'must be the id of a server');
       const acrs = acrValues ?? [];
