@@ -105,6 +105,7 @@ test('one owner does not take away another: not his role, not him, not his accou
   expect(await ownerCount()).toBe(3);
   // What ends nobody is as it was.
   expect((await updateUser({ id: second.id, description: 'Second' })).errors).toEqual([]);
+  expect((await updateAccount({ id: bot, ownerId: second.id.toUpperCase() })).errors).toEqual([]);
 });
 
 test('two people take an owner away, and who is left does not act alone before others had time to notice', async () => {

@@ -281,6 +281,8 @@ export class PrincipalService {
       }
       found.assertNone();
       const disabling = before.status === 'active' && input.status === 'disabled';
+      // As the table gives it back: who repeats the owner in capitals hands nothing over.
+      const ownerId = input.ownerId?.toLowerCase() ?? before.ownerId;
       return {
         name: input.name ?? before.name,
         description: input.description ?? before.description,
@@ -288,9 +290,7 @@ export class PrincipalService {
         // Disabling voids sessions and tokens for good, not only until the principal is enabled again.
         epoch: disabling ? before.epoch + 1 : before.epoch,
         ...(kind === 'user' && input.email !== undefined ? { email: input.email } : {}),
-        ...(kind === 'serviceAccount'
-          ? { ownerId: input.ownerId ?? before.ownerId, expiresAt: input.expiresAt ?? before.expiresAt }
-          : {}),
+        ...(kind === 'serviceAccount' ? { ownerId, expiresAt: input.expiresAt ?? before.expiresAt } : {}),
       };
     });
   }
