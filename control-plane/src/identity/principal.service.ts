@@ -460,8 +460,9 @@ export class PrincipalService {
     assertRevision(before, change.expectedRevision);
     const hadOwner = await this.roles.owners.exists(tx, ctx.clock.now());
     const changed = await values(before);
-    const owners = await this.roles.owners.among(tx, ctx.clock.now(), [before.id, ...accountIds]);
-    if (endsEarlier(before, changed)) await this.roles.owners.assertMayEnd(tx, ctx, owners);
+    const isEnding = endsEarlier(before, changed);
+    const ended = isEnding ? await this.roles.owners.among(tx, ctx.clock.now(), [before.id, ...accountIds]) : [];
+    await this.roles.owners.assertMayEnd(tx, ctx, ended);
     const [row] = await tx
       .update(principals)
       .set({ ...changed, revision: before.revision + 1, updatedAt: new Date(ctx.clock.now()) })
@@ -470,7 +471,7 @@ export class PrincipalService {
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'principal vanished under its lock' });
     const mayEnd = verb === 'delete' || row.status === 'disabled' || row.ownerId !== before.ownerId;
     if (mayEnd && hadOwner) await this.roles.owners.assertRemains(tx, ctx);
-    if (row.ownerId !== before.ownerId) await this.noteFormerOwner(tx, ctx, before, owners);
+    if (row.ownerId !== before.ownerId) await this.noteFormerOwner(tx, ctx, before, ended);
     const after = said === undefined ? row : { ...row, said };
     await recordMutation(tx, ctx, { action: `${kind}.${verb}`, object: { kind, id: row.id }, before, after });
     // A deleted subject takes its grants with it, on whatever server they are.
@@ -480,9 +481,9 @@ export class PrincipalService {
   }
 
   /** Who answered for an account may know its keys, and counts as an owner for some time where the account is one. */
-  private async noteFormerOwner(tx: Transaction, ctx: Context, before: PrincipalRow, owners: readonly Person[]) {
+  private async noteFormerOwner(tx: Transaction, ctx: Context, before: PrincipalRow, ended: readonly Person[]) {
     if (before.ownerId === null) return;
-    await this.roles.owners.noteFormer(tx, ctx.clock.now(), owners);
+    await this.roles.owners.noteFormer(tx, ctx.clock.now(), ended);
     await tx
       .update(apiKeys)
       .set({ knownTo: sql`array_append(${apiKeys.knownTo}, ${before.ownerId}::uuid)` })
