@@ -149,7 +149,8 @@ export class RoleProposalService {
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
       await this.decide(tx, ctx, before, 'confirmed');
-      return change === 'give' ? this.roles.bind(tx, ctx, binding) : this.roles.unbind(tx, ctx, binding);
+      if (change === 'give') return this.roles.bind(tx, ctx, binding);
+      return this.roles.unbind(tx, ctx, binding, await this.roles.endedBy(tx, ctx, binding));
     });
   }
 

@@ -19,7 +19,7 @@ import { isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { customRoles, type RoleBindingRow, roleBindings } from './access.tables.ts';
 import { checkSelector, type LabelInput } from './grant-form.ts';
-import type { OwnerService } from './owner.service.ts';
+import type { OwnerService, Person } from './owner.service.ts';
 import { type LimitedRights, missingRight, noRights, type Rights } from './rights.ts';
 
 /** What roles need to know of principals and groups; `identity` answers, so that `access` imports no slice. */
@@ -228,26 +228,27 @@ export class RoleService {
       // First of all locks, as in every change of a principal.
       await this.owners.lock(tx);
       const binding = await this.checked(tx, input);
-      if (binding.role === 'owner' && binding.principalId !== null) {
-        await this.owners.assertMayEnd(tx, ctx, await this.owners.among(tx, ctx.clock.now(), [binding.principalId]));
-      }
-      return this.unbind(tx, ctx, binding);
+      const ended = await this.endedBy(tx, ctx, binding);
+      await this.owners.assertMayEnd(tx, ctx, ended);
+      return this.unbind(tx, ctx, binding, ended);
     });
   }
 
-  /** Also used by confirmed proposals. Under the lock of the owners. */
-  async unbind(tx: Transaction, ctx: Context, binding: Partial<Binding>): Promise<RoleBindingRow> {
-    const nowMs = ctx.clock.now();
-    const isOwner = binding.role === 'owner' && typeof binding.principalId === 'string';
-    const ended = isOwner ? await this.owners.among(tx, nowMs, [binding.principalId ?? '']) : [];
-    const [row] = await tx
-      .delete(roleBindings)
-      .where(isBinding({ ...nothingBound, ...binding }))
-      .returning();
+  /** The owners who cease to be one with the binding; asked before it is taken away. */
+  async endedBy(tx: Transaction, ctx: Context, { role, principalId }: Binding): Promise<readonly Person[]> {
+    return role === 'owner' && principalId !== null ? this.owners.among(tx, ctx.clock.now(), [principalId]) : [];
+  }
+
+  /**
+   * Also used by confirmed proposals. Under the lock of the owners.
+   * @param ended what `endedBy` says
+   */
+  async unbind(tx: Transaction, ctx: Context, binding: Binding, ended: readonly Person[]): Promise<RoleBindingRow> {
+    const [row] = await tx.delete(roleBindings).where(isBinding(binding)).returning();
     if (row === undefined) throw new AppError('NOT_FOUND', { internal: 'there is no such binding' });
-    if (isOwner) {
+    if (binding.role === 'owner') {
       await this.owners.assertRemains(tx, ctx);
-      await this.owners.noteFormer(tx, nowMs, ended);
+      await this.owners.noteFormer(tx, ctx.clock.now(), ended);
     }
     await recordMutation(tx, ctx, { action: 'role.remove', object: subjectOf(row), before: auditable(row) });
     return row;
