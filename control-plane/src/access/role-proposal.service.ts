@@ -8,8 +8,8 @@ import { assertRevision, isUuid, mutate, type MutationOptions } from '../databas
 import { descriptionLengthMax, Violations } from '../database/violations.ts';
 import { type RoleBindingRow, type RoleProposalRow, roleProposals } from './access.tables.ts';
 import type { OwnerLookup } from './owner.service.ts';
-import { isPermitted, noRights } from './rights.ts';
-import type { Binding, PrincipalLookup, RoleService } from './role.service.ts';
+import { isPermitted, noRights, type Rights } from './rights.ts';
+import { type Binding, isGuarded, type PrincipalLookup, type RoleService } from './role.service.ts';
 
 export const proposalLifetimeMsDefault = 7 * 86_400_000;
 export const proposalLifetimeMsMax = 30 * 86_400_000;
@@ -79,8 +79,9 @@ export class RoleProposalService {
     return mutate(this.database, input, async (tx) => {
       await this.roles.owners.lock(tx);
       const binding = await this.roles.checked(tx, input);
-      await this.checkProposal(tx, ctx, input, binding);
-      await this.assertHas(tx, ctx, binding);
+      const rights = await this.roles.rightsGiven(tx, binding);
+      await this.checkProposal(tx, ctx, input, binding, rights);
+      this.roles.assertCovers(ctx, rights);
       const proposingPeople = await this.assertDifferent(tx, ctx, change === 'give' ? [input.principalId] : []);
       await this.forgetExpired(tx, ctx, binding, change);
       const [row] = await tx
@@ -105,7 +106,13 @@ export class RoleProposalService {
     });
   }
 
-  private async checkProposal(tx: Transaction, ctx: Context, input: ProposeRole, binding: Binding): Promise<void> {
+  private async checkProposal(
+    tx: Transaction,
+    ctx: Context,
+    input: ProposeRole,
+    binding: Binding,
+    rights: Rights,
+  ): Promise<void> {
     const found = new Violations();
     const isHeld = await this.roles.isBound(tx, binding);
     if (input.change === 'take') {
@@ -113,7 +120,7 @@ export class RoleProposalService {
       else if (!isHeld) found.add('input.role', 'is not held');
     } else {
       const path = binding.role === null ? 'input.roleId' : 'input.role';
-      if (!(await this.roles.isGuarded(tx, binding))) found.add(path, 'needs no second person: use assignRole');
+      if (!isGuarded(binding, rights)) found.add(path, 'needs no second person: use assignRole');
       else if (isHeld) found.add(path, 'is held already');
     }
     found.text('input.reason', input.reason, 0, descriptionLengthMax);
@@ -139,7 +146,7 @@ export class RoleProposalService {
         const message = 'it is not known who may have proposed it: propose it anew';
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
-      await this.assertHas(tx, ctx, binding);
+      this.roles.assertCovers(ctx, await this.roles.rightsGiven(tx, binding));
       const concerned = change === 'give' ? [principalId] : [];
       await this.assertDifferent(tx, ctx, [...concerned, before.proposedBy, ...before.proposingPeople]);
       const [proposer] = await this.lookup.usablePrincipals(tx, [before.proposedBy], now);
@@ -160,11 +167,6 @@ export class RoleProposalService {
       const before = await this.findOpen(tx, input, ctx.clock.now());
       return this.decide(tx, ctx, before, 'cancelled');
     });
-  }
-
-  /** Nobody hands out, or takes, more than the key in use has. */
-  private async assertHas(tx: Transaction, ctx: Context, binding: Binding): Promise<void> {
-    this.roles.assertCovers(ctx, await this.roles.rightsGiven(tx, binding));
   }
 
   /**

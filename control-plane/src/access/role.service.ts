@@ -189,13 +189,14 @@ export class RoleService {
       await this.owners.lock(tx);
       const binding = await this.checked(tx, input);
       if (binding.groupId !== null && ctx.actor.groupIds.has(binding.groupId)) throw selfRaise(ctx, binding.groupId);
-      this.assertCovers(ctx, await this.rightsGiven(tx, binding));
-      const isGuarded = await this.isGuarded(tx, binding);
-      if (isGuarded && binding.groupId !== null) {
+      const rights = await this.rightsGiven(tx, binding);
+      this.assertCovers(ctx, rights);
+      const takesTwo = isGuarded(binding, rights);
+      if (takesTwo && binding.groupId !== null) {
         const message = `a role with ${[...guardedPermissions].join(' or ')} is given to principals, not to groups`;
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.groupId', message }] });
       }
-      if (isGuarded && (await this.owners.needTwoPeople(tx, ctx.clock.now()))) {
+      if (takesTwo && (await this.owners.needTwoPeople(tx, ctx.clock.now()))) {
         throw new AppError('FORBIDDEN', {
           internal: 'a guarded role needs a second person',
           publicMessage:
@@ -269,13 +270,6 @@ export class RoleService {
     return rows.length > 0;
   }
 
-  /** Whether a role is given by two people where more than one owner exists: owner, auditor, and what has theirs. */
-  async isGuarded(tx: Transaction, binding: Binding): Promise<boolean> {
-    if (binding.role !== null) return guardedRoles.includes(binding.role);
-    const { permissions } = await this.rightsGiven(tx, binding);
-    return [...permissions].some((permission) => guardedPermissions.has(permission));
-  }
-
   /** Takes away the roles of a group that is being deleted in the same transaction. */
   async removeFromGroup(tx: Transaction, ctx: Context, groupId: string): Promise<void> {
     const rows = await tx.delete(roleBindings).where(eq(roleBindings.groupId, groupId)).returning();
@@ -341,6 +335,15 @@ export class RoleService {
     const permissions = role === null ? ((await this.customPermissions(tx, roleId)) ?? null) : null;
     return rightsFrom([{ role, permissions, isOfGroup: false, labels: serverLabels }], []);
   }
+}
+
+/**
+ * Whether a role is given by two people where more than one owner exists: owner, auditor, and what has theirs.
+ * @param rights what the binding gives
+ */
+export function isGuarded({ role }: Pick<Binding, 'role'>, { permissions }: Rights): boolean {
+  if (role !== null) return guardedRoles.includes(role);
+  return [...permissions].some((permission) => guardedPermissions.has(permission));
 }
 
 /** JSON of the roles bound by `role_bindings b` where the condition holds. */
