@@ -21,7 +21,7 @@ import type { ClientService } from './client.service.ts';
 import type { ConsentService } from './consent.service.ts';
 import { ConnectPages } from './connect.ts';
 import { IdentityAssertions } from './identity-assertion.ts';
-import { OwnForms, readForm, redirect, send } from './forms.ts';
+import { cookieOf, OwnForms, readForm, redirect, secureOf, send } from './forms.ts';
 import { Interactions } from './interaction.ts';
 import type { LoginCodeService } from './login-code.service.ts';
 import type { ObjectStore } from './object-store.service.ts';
@@ -124,7 +124,7 @@ export class AuthorizationServer {
       case 'oauthConsent':
         return this.#interactions.decide(provider, request, response, uid);
       case 'oauthProvider':
-        return this.#toProvider(provider, request, response, uid, url.searchParams.get('id') ?? '');
+        return this.#toProvider(provider, response, uid, url.searchParams.get('id') ?? '');
       case 'oauthCallback':
         return this.#fromProvider(request, response, uid, url);
       case 'oauthLoggedIn': {
@@ -156,18 +156,11 @@ export class AuthorizationServer {
   }
 
   /** Sends the browser to an identity provider, with a cookie that binds the answer to it. */
-  async #toProvider(
-    library: Provider,
-    _request: IncomingMessage,
-    response: ServerResponse,
-    uid: string,
-    providerId: string,
-  ) {
+  async #toProvider(library: Provider, response: ServerResponse, uid: string, providerId: string) {
     const { logins, urls, log } = this.#options;
     try {
       const { url, cookie } = await logins.begin(providerId, uid, await this.#interactions.needs(library, uid));
-      const secure = urls.issuer.startsWith('https:') ? '; Secure' : '';
-      const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${attemptLifetimeMs / 1000}${secure}`;
+      const attributes = `Path=/; HttpOnly; SameSite=Lax; Max-Age=${attemptLifetimeMs / 1000}${secureOf(urls.issuer)}`;
       const cookies = `${cookieNames(urls.issuer).login}=${cookie}; ${attributes}`;
       redirect(response, url.href, cookies);
     } catch (error) {
@@ -269,18 +262,13 @@ function completed(parameters: URLSearchParams): URLSearchParams {
 /** As JSON where a program asks, as a page where a person does. */
 function answerTooMany(request: IncomingMessage, response: ServerResponse, error: AppError): void {
   const headers = { 'retry-after': retryAfterOf(error), 'cache-control': 'no-store', connection: 'close' };
-  const page = errorPage('too_many_requests', 'There were too many requests from your network. Try again shortly.');
   if ((request.headers.accept ?? '').includes('text/html')) {
+    const page = errorPage('too_many_requests', 'There were too many requests from your network. Try again shortly.');
     response.writeHead(429, { ...page.headers, ...headers }).end(page.html);
     return;
   }
   response.writeHead(429, { ...headers, 'content-type': 'application/json' });
   response.end(JSON.stringify({ error: 'temporarily_unavailable', error_description: error.publicMessage }));
-}
-
-function cookieOf({ headers }: IncomingMessage, name: string): string | undefined {
-  const pairs = (headers.cookie ?? '').split(';').map((pair) => pair.trim());
-  return pairs.find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
 }
 
 /** What the library takes for the address of the request: the public one, whatever the request says of itself. */

@@ -3,7 +3,7 @@ import type { Provider } from 'oidc-provider';
 import { ConnectRefused, connectPath, type ConnectionService } from '../credentials/connection.service.ts';
 import { clientDocument } from '../credentials/upstream-client.service.ts';
 import type { AccountPages, AccountUser } from './account.ts';
-import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
+import { answering, cookieOf, type OwnForms, redirect, Refused, secureOf, send } from './forms.ts';
 import { html, page } from './pages.ts';
 
 /** Leads back here after a login, within this time, in seconds. */
@@ -78,8 +78,7 @@ ${note}
 
   /** Where a login that began here leads on to; undefined where none did. */
   resumed(request: IncomingMessage): string | undefined {
-    const pairs = (request.headers.cookie ?? '').split(';').map((pair) => pair.trim());
-    const token = pairs.find((pair) => pair.startsWith(`${cookieName}=`))?.slice(cookieName.length + 1);
+    const token = cookieOf(request, cookieName);
     return token !== undefined && /^[A-Za-z0-9._-]{1,256}$/.test(token) ? `${connectPath}/${token}` : undefined;
   }
 
@@ -90,8 +89,8 @@ ${note}
   }
 
   private cookie(token: string, lifetimeS: number): string {
-    const secure = this.options.issuer.startsWith('https:') ? '; Secure' : '';
-    return `${cookieName}=${token}; Path=/oauth; HttpOnly; SameSite=Lax; Max-Age=${lifetimeS}${secure}`;
+    const attributes = `Path=/oauth; HttpOnly; SameSite=Lax; Max-Age=${lifetimeS}${secureOf(this.options.issuer)}`;
+    return `${cookieName}=${token}; ${attributes}`;
   }
 
   private async userOf(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<AccountUser> {

@@ -22,6 +22,16 @@ export function redirect(response: ServerResponse, location: string, cookie?: st
   response.writeHead(303, cookie === undefined ? headers : { ...headers, 'set-cookie': cookie }).end();
 }
 
+export function cookieOf({ headers }: IncomingMessage, name: string): string | undefined {
+  const pairs = (headers.cookie ?? '').split(';').map((pair) => pair.trim());
+  return pairs.find((pair) => pair.startsWith(`${name}=`))?.slice(name.length + 1);
+}
+
+/** How the attributes of a cookie end; one of an issuer with TLS is sent over nothing else. */
+export function secureOf(issuer: string): string {
+  return issuer.startsWith('https:') ? '; Secure' : '';
+}
+
 /** Runs what answers a page; a refusal is a page of its own. */
 export async function answering(response: ServerResponse, work: () => Promise<void>): Promise<void> {
   try {
