@@ -43,6 +43,14 @@ export interface AccountOptions {
   readonly log: Log;
 }
 
+/** Of a user who is logged in in a browser: no role counts on these pages. */
+export function contextOf(
+  { id: principalId, name }: { readonly id: string; readonly name: string },
+  deps: Parameters<typeof createContext>[1],
+): Context {
+  return createContext({ principalId, name, kind: 'user', keyId: null, ...noRights }, deps);
+}
+
 export type AccountUser = NonNullable<Awaited<ReturnType<AccountPages['userOf']>>>;
 
 /** Where users see what they allowed, and withdraw it. Whoever has no browser session logs in first. */
@@ -119,11 +127,10 @@ export class AccountPages {
     const session = await sessionOf(provider, request, response);
     if (session?.accountId === undefined) return undefined;
     const { id, name } = await this.options.loginCodes.user(session.accountId);
-    const actor = { principalId: id, name, kind: 'user', keyId: null, ...noRights } as const;
     return {
       id,
       name,
-      ctx: createContext(actor, this.options),
+      ctx: contextOf({ id, name }, this.options),
       subject: `account|${session.uid}|${id}`,
       endSession: () => session.destroy(),
     };

@@ -1,11 +1,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { type InteractionResults, type Provider } from 'oidc-provider';
-import { noRights } from '../access/rights.ts';
-import { type Context, createContext } from '../context.ts';
 import { nameLengthMax } from '../database/violations.ts';
 import { oauthRoutes, type StepUpNeeds } from '@sallyport/schema';
-import { accountClientId } from './account.ts';
+import { accountClientId, contextOf } from './account.ts';
 import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
 import type { ConsentService } from './consent.service.ts';
 import { answering, type OwnForms, Refused, send } from './forms.ts';
@@ -131,7 +129,7 @@ export class Interactions {
       throw new Refused(400, 'There is nothing to allow.');
     const user = await this.options.loginCodes.user(request.principalId);
     const clientName = await this.clientName(provider, request.clientId);
-    await this.options.consents.record(this.contextOf(user), { ...request, clientName });
+    await this.options.consents.record(contextOf(user, this.options), { ...request, clientName });
     const grantId = await this.options.authorizations.grant(provider, request, loginOf(interaction.session?.amr));
     return { consent: { grantId } };
   }
@@ -204,11 +202,6 @@ export class Interactions {
     });
     if (interaction.uid !== uid) throw new Refused(400, 'This page belongs to another login.');
     return interaction;
-  }
-
-  private contextOf(user: { readonly id: string; readonly name: string }): Context {
-    const { id: principalId, name } = user;
-    return createContext({ principalId, name, kind: 'user', keyId: null, ...noRights }, this.options);
   }
 }
 
