@@ -1,6 +1,6 @@
 import type { GrantSubject as Subject } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
-import { Label } from '../catalog/catalog.graphql.ts';
+import { Label, labelsFrom } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { Reader } from '../database/client.ts';
@@ -139,8 +139,7 @@ export class GrantResolver {
     description: 'It is about every server that carries all of these labels; null where it names one server.',
   })
   serverLabels(@Root() row: GrantRow): Label[] | null {
-    if (row.serverLabels === null) return null;
-    return Object.entries(row.serverLabels).map(([key, value]) => ({ key, value }));
+    return row.serverLabels === null ? null : labelsFrom(row.serverLabels);
   }
 
   @FieldResolver(() => GrantSubject, { description: 'Whom it is for.' })

@@ -1,6 +1,6 @@
 import { type Role, rolePermissions, roles } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
-import { Label } from '../catalog/catalog.graphql.ts';
+import { Label, labelsFrom } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import {
@@ -179,8 +179,7 @@ export class RoleResolver {
     description: 'The role holds on servers that carry all of these labels; null where it holds everywhere.',
   })
   serverLabels(@Root() row: RoleBindingRow): Label[] | null {
-    if (row.serverLabels === null) return null;
-    return Object.entries(row.serverLabels).map(([key, value]) => ({ key, value }));
+    return row.serverLabels === null ? null : labelsFrom(row.serverLabels);
   }
 }
 

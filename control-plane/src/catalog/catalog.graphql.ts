@@ -94,6 +94,11 @@ export class Label {
   value!: string;
 }
 
+/** As they are kept, in the order of the record. */
+export function labelsFrom(record: Readonly<Record<string, string>>): Label[] {
+  return Object.entries(record).map(([key, value]) => ({ key, value }));
+}
+
 @ObjectType({ description: 'Why a server could not be discovered.' })
 export class DiscoveryProblem {
   @Field(() => String, { description: 'A code of the error catalogue, for example UPSTREAM_UNREACHABLE.' })

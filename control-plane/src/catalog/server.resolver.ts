@@ -8,6 +8,7 @@ import {
   DefinitionConnection,
   DiscoveryProblem,
   Label,
+  labelsFrom,
   Server,
   ServerConnection,
   ServerDefinitionsArguments,
@@ -256,9 +257,7 @@ export class ServerResolver {
 
   @FieldResolver(() => [Label], { description: 'Its labels, by key.' })
   labels(@Root() row: ServerRow): Label[] {
-    return Object.entries(row.labels)
-      .map(([key, value]) => ({ key, value }))
-      .sort((left, right) => (left.key < right.key ? -1 : 1));
+    return labelsFrom(row.labels).sort((left, right) => (left.key < right.key ? -1 : 1));
   }
 
   @FieldResolver(() => DiscoveryProblem, {

@@ -1,5 +1,5 @@
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
-import { Label } from '../catalog/catalog.graphql.ts';
+import { Label, labelsFrom } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { ApiKeyService, IssuedApiKey } from './api-key.service.ts';
@@ -88,8 +88,7 @@ export class ApiKeyResolver {
     description: 'It opens servers that carry all of these labels; null where no labels limit it.',
   })
   serverLabels(@Root() row: ApiKeyRow): Label[] | null {
-    if (row.serverLabels === null) return null;
-    return Object.entries(row.serverLabels).map(([key, value]) => ({ key, value }));
+    return row.serverLabels === null ? null : labelsFrom(row.serverLabels);
   }
 
   @FieldResolver(() => Principal, { description: 'Whom it identifies.' })

@@ -1,6 +1,7 @@
 import type { Role } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
 import { RoleEnum } from '../access/access.graphql.ts';
+import { labelsFrom } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import type { Reader } from '../database/client.ts';
 import { type ConnectionOf, connectionFrom, PageArguments, pageOf } from '../graphql-connection.ts';
@@ -74,7 +75,7 @@ export class UserResolver {
       apiKeyId: actor.keyId,
       permissions: [...actor.permissions].sort(),
       limitedPermissions: actor.limited.map(({ selector, permissions }) => ({
-        serverLabels: Object.entries(selector).map(([key, value]) => ({ key, value })),
+        serverLabels: labelsFrom(selector),
         permissions: [...permissions].sort(),
       })),
     };

@@ -1,6 +1,6 @@
 import { detectorCategories, detectorNames, detectorsVersion, severityMinDefaults } from '@sallyport/schema';
 import { Arg, Args, Ctx, FieldResolver, ID, Mutation, Query, Resolver, Root } from 'type-graphql';
-import { Label } from '../catalog/catalog.graphql.ts';
+import { labelsFrom } from '../catalog/catalog.graphql.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { PolicyRow } from './inspection.tables.ts';
@@ -92,7 +92,6 @@ export class InspectionPolicyResolver {
 
   @FieldResolver(() => PolicyMatch, { description: 'What it is about; everything if never given.' })
   match(@Root() { match }: PolicyRow): PolicyMatch {
-    const serverLabels: Label[] = Object.entries(match.serverLabels).map(([key, value]) => ({ key, value }));
-    return { ...match, serverLabels };
+    return { ...match, serverLabels: labelsFrom(match.serverLabels) };
   }
 }
