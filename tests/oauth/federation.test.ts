@@ -327,17 +327,21 @@ describe('logout at the provider', () => {
     expect((await refresh(plane, client, tokens.refresh_token)).body.error).toBe('invalid_grant');
   });
 
+  /** Logs in by the provider as far as the address, which the browser has not been at yet. */
+  const loginUpTo = async (browser: Browser, isReached: (at: URL) => boolean): Promise<URL> => {
+    let { link: at } = await linkTo(plane, client, browser, 'Example');
+    while (!isReached(at)) {
+      const { location } = await browser.request(at);
+      if (location === null) throw new Error(`no way on from ${at.href}`);
+      at = location;
+    }
+    return at;
+  };
+
   test('ends a login whose browser has not come back from the provider yet', async () => {
     idp.claims = { sid: 'session-late' };
     const browser = new Browser();
-    const page = await browser.follow(authorizationRequest(plane, client).url);
-    const link = /href="([^"]+)">Log in with Example</.exec(page.text)?.[1]?.replaceAll('&amp;', '&') ?? '';
-    let ticket = new URL(link, plane.issuer);
-    while (!ticket.pathname.endsWith('/logged-in')) {
-      const { location } = await browser.request(ticket);
-      if (location === null) throw new Error('no ticket');
-      ticket = location;
-    }
+    const ticket = await loginUpTo(browser, ({ pathname }) => pathname.endsWith('/logged-in'));
     expect(await logOut(await idp.sign(claimsOf({ sid: 'session-late' }), { typ: 'logout+jwt' }))).toBe(200);
     expect((await browser.request(ticket)).status).toBe(400);
   });
@@ -345,14 +349,7 @@ describe('logout at the provider', () => {
   test('ends a login between its ticket and the session', async () => {
     idp.claims = { sid: 'session-later' };
     const browser = new Browser();
-    const page = await browser.follow(authorizationRequest(plane, client).url);
-    const link = /href="([^"]+)">Log in with Example</.exec(page.text)?.[1]?.replaceAll('&amp;', '&') ?? '';
-    let resume = new URL(link, plane.issuer);
-    while (!resume.pathname.startsWith('/oauth/authorize/')) {
-      const { location } = await browser.request(resume);
-      if (location === null) throw new Error('no way back');
-      resume = location;
-    }
+    const resume = await loginUpTo(browser, ({ pathname }) => pathname.startsWith('/oauth/authorize/'));
     expect(await logOut(await idp.sign(claimsOf({ sid: 'session-later' }), { typ: 'logout+jwt' }))).toBe(200);
     const shown = await follow(browser, resume);
     // Neither a consent page nor, by a consent that is remembered, a code.
