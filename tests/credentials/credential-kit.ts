@@ -1,7 +1,8 @@
 import { randomBytes } from 'node:crypto';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import postgres from 'postgres';
 import { afterAll } from 'vitest';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
@@ -47,4 +48,22 @@ export async function registerWith(
   if (discoverServer.discoveryProblem !== null) throw new Error(JSON.stringify(discoverServer.discoveryProblem));
   await administrator.mutate('approveServer', { id }, 'id', identified);
   return id;
+}
+
+/** All rows of a database, as text. */
+export async function dump(url: string): Promise<string> {
+  const sql = postgres(url, { max: 1 });
+  const tables = await sql`select table_name as name from information_schema.tables where table_schema = 'public'`;
+  const rows: string[] = [];
+  for (const { name } of tables) rows.push(JSON.stringify(await sql`select * from ${sql(String(name))}`));
+  await sql.end();
+  return rows.join('\n');
+}
+
+/** What the files of a directory hold, each as text. */
+export function filesUnder(directory: string): string[] {
+  return readdirSync(directory).flatMap((name) => {
+    const path = join(directory, name);
+    return statSync(path).isDirectory() ? filesUnder(path) : [readFileSync(path, 'latin1')];
+  });
 }

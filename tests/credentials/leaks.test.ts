@@ -1,12 +1,9 @@
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { ClientAccount } from '../kit/administrator.ts';
 import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { keyFile, registerWith } from './credential-kit.ts';
+import { dump, filesUnder, keyFile, registerWith } from './credential-kit.ts';
 
 const inbound = Array.from({ length: 12 }, (_, at) => `canary-inbound-${at}-${'q7x'.repeat(6)}`);
 const stored = Array.from({ length: 40 }, (_, at) => `canary-stored-${at}-${'z9k'.repeat(6)}`);
@@ -33,24 +30,6 @@ afterAll(async () => {
   await plane.stop();
   await upstream.stop();
 });
-
-/** All rows of a database, as text. */
-async function dump(url: string): Promise<string> {
-  const sql = postgres(url, { max: 1 });
-  const tables = await sql`select table_name as name from information_schema.tables where table_schema = 'public'`;
-  const rows: string[] = [];
-  for (const { name } of tables) rows.push(JSON.stringify(await sql`select * from ${sql(String(name))}`));
-  await sql.end();
-  return rows.join('\n');
-}
-
-function filesUnder(directory: string): string {
-  const entries = readdirSync(directory, { recursive: true, withFileTypes: true });
-  return entries
-    .filter((entry) => entry.isFile())
-    .map((entry) => readFileSync(join(entry.parentPath, entry.name), 'latin1'))
-    .join('\n');
-}
 
 function found(text: string, canaries: readonly string[]): string[] {
   return canaries.filter(
@@ -106,7 +85,7 @@ test('of 12 secrets in headers, cookies and the query of a client none goes anyw
   const text = [
     JSON.stringify(sent.map(({ path, rawHeaders, body }) => [path, rawHeaders, body])),
     ...answers,
-    ...harness.dataDirectories.map(filesUnder),
+    ...harness.dataDirectories.flatMap(filesUnder),
     await dump(harness.databaseUrl),
   ].join('\n');
   expect(found(text, [...inbound, client.key])).toEqual([]);

@@ -1,6 +1,3 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
-import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { ClientAccount } from '../kit/administrator.ts';
@@ -8,7 +5,7 @@ import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { askModern, openLegacySession } from '../kit/raw-mcp.ts';
-import { credential, credentialFields, identified, keyFile, registerWith } from './credential-kit.ts';
+import { credential, credentialFields, dump, filesUnder, identified, keyFile, registerWith } from './credential-kit.ts';
 
 const firstSecret = 'canary-of-the-first-service-credential-0123456789';
 const secondSecret = 'canary-of-the-second-service-credential-9876543210';
@@ -103,12 +100,7 @@ test('a credential that the upstream refuses is an error of the upstream, never 
 test('the secret is in no file of a node, no row, no event and no answer', async () => {
   const files = harness.dataDirectories.flatMap(filesUnder);
   expect(files.length).toBeGreaterThan(0);
-  const sql = postgres(harness.databaseUrl);
-  const tables = await sql`select table_name as name from information_schema.tables where table_schema = 'public'`;
-  const rows: string[] = [];
-  for (const { name } of tables) rows.push(JSON.stringify(await sql`select * from ${sql(String(name))}`));
-  await sql.end();
-  const text = [...files.map((file) => readFileSync(file, 'latin1')), ...rows].join('\n');
+  const text = [...files, await dump(harness.databaseUrl)].join('\n');
   for (const secret of [firstSecret, secondSecret]) {
     expect(text).not.toContain(secret);
     expect(text).not.toContain(Buffer.from(secret).toString('base64').slice(0, 40));
@@ -169,10 +161,3 @@ test('a deleted credential is sent no more', async () => {
   });
   expect(left).toBe(2);
 });
-
-function filesUnder(directory: string): string[] {
-  return readdirSync(directory).flatMap((name) => {
-    const path = join(directory, name);
-    return statSync(path).isDirectory() ? filesUnder(path) : [path];
-  });
-}
