@@ -46,7 +46,6 @@ export interface InteropCell {
 
 interface Probe {
   readonly client: Connected;
-  readonly server: InteropServer;
   readonly tap: Tap;
   /** How long the server may take to hear of what the client did. */
   readonly patienceMs: number;
@@ -59,19 +58,22 @@ function expectText(what: unknown, says: string): void {
   if (!text.includes(JSON.stringify(says).slice(1, -1))) throw new Unexpected(`no "${says}" in ${text.slice(0, 300)}`);
 }
 
-/** What each feature comes down to; undefined where the server lacks it. */
-const probes: Readonly<Record<Feature, (probe: Probe) => Promise<void> | undefined>> = {
-  list: async ({ client, server }) => expectText(await client.listTools(), server.call.name),
-  call: async ({ client, server: { call } }) => expectText(await client.call(call.name, call.values), call.says),
-  read: ({ client, server: { resource } }) =>
-    resource && client.read(resource.uri).then((result) => expectText(result, resource.says)),
-  prompt: ({ client, server: { prompt } }) =>
-    prompt && client.prompt(prompt.name).then((result) => expectText(result, prompt.says)),
-  elicitation: ({ client, server: { asking } }) =>
-    asking && client.call(asking.name, asking.values).then((result) => expectText(result, asking.says)),
-  progress: ({ client, server: { telling } }) => telling && hearsProgress(client, telling),
-  cancel: ({ client, server: { slow }, tap, patienceMs }) => slow && isCancelled(client, slow, tap, patienceMs),
-};
+type Check = (probe: Probe) => Promise<void>;
+
+/** What each feature comes down to on the server; undefined where the server lacks it. */
+function checksOf(server: InteropServer): Readonly<Record<Feature, Check | undefined>> {
+  const { call, resource, prompt, asking, telling, slow } = server;
+  return {
+    list: async ({ client }) => expectText(await client.listTools(), call.name),
+    call: async ({ client }) => expectText(await client.call(call.name, call.values), call.says),
+    read: resource && (async ({ client }) => expectText(await client.read(resource.uri), resource.says)),
+    prompt: prompt && (async ({ client }) => expectText(await client.prompt(prompt.name), prompt.says)),
+    elicitation:
+      asking && (async ({ client }) => expectText(await client.call(asking.name, asking.values), asking.says)),
+    progress: telling && (({ client }) => hearsProgress(client, telling)),
+    cancel: slow && (({ client, tap, patienceMs }) => isCancelled(client, slow, tap, patienceMs)),
+  };
+}
 
 type Call = NonNullable<InteropServer['telling']>;
 
@@ -99,30 +101,23 @@ async function isCancelled(client: Connected, { name, values }: Call, tap: Tap, 
   await waitFor('the server is told', () => tap.cancellations > before.cancellations, { deadlineMs });
 }
 
-async function verdictOf(feature: Feature, client: InteropClient, probe: Omit<Probe, 'patienceMs'>): Promise<Verdict> {
-  const bug = knownBug(client, probe.server, feature);
-  if (!serves(probe.server, feature)) return 'server lacks it';
+async function verdictOf(
+  feature: Feature,
+  client: InteropClient,
+  server: InteropServer,
+  connected: Omit<Probe, 'patienceMs'>,
+): Promise<Verdict> {
+  const bug = knownBug(client, server, feature);
+  const check = checksOf(server)[feature];
+  if (check === undefined) return 'server lacks it';
   if (client.lacks.includes(feature)) return 'client lacks it';
   try {
-    await probes[feature]({ ...probe, patienceMs: bug === undefined ? patienceMs : shortPatienceMs });
+    await check({ ...connected, patienceMs: bug === undefined ? patienceMs : shortPatienceMs });
     return 'ok';
   } catch (error) {
     if (bug !== undefined) return 'a bug of the client';
     return `fails: ${error instanceof Error ? error.message : String(error)}`;
   }
-}
-
-function serves(server: InteropServer, feature: Feature): boolean {
-  const needed = {
-    list: server.call,
-    call: server.call,
-    read: server.resource,
-    prompt: server.prompt,
-    elicitation: server.asking,
-    progress: server.telling,
-    cancel: server.slow,
-  };
-  return needed[feature] !== undefined;
 }
 
 /** @throws Error where the client cannot even connect, or speaks another revision than it should */
@@ -138,7 +133,7 @@ export async function runInteropCell(
     }
     const verdicts: [Feature, Verdict][] = [];
     for (const feature of features) {
-      verdicts.push([feature, await verdictOf(feature, client, { client: connected, server, tap: way.tap })]);
+      verdicts.push([feature, await verdictOf(feature, client, server, { client: connected, tap: way.tap })]);
     }
     return { client, server, verdicts: Object.fromEntries(verdicts) as Record<Feature, Verdict> };
   } finally {
