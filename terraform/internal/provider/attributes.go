@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
@@ -59,6 +60,13 @@ func optionalInstant(description string) schema.StringAttribute {
 		Optional:            true,
 		Validators:          []validator.String{instant{}},
 		PlanModifiers:       []planmodifier.String{instant{}},
+	}
+}
+
+// raised is the version of a write-only value, of which Terraform cannot see that it changed.
+func raised(description string) schema.Int64Attribute {
+	return schema.Int64Attribute{
+		MarkdownDescription: description, Optional: true, Computed: true, Default: int64default.StaticInt64(1),
 	}
 }
 

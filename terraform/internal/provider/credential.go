@@ -2,12 +2,11 @@ package provider
 
 import (
 	"context"
-	"strings"
+	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
@@ -80,7 +79,7 @@ var credentialSchema = schema.Schema{
 				"issuer":    required("The authorization server."),
 				"client_id": required("Id of the client there."),
 				"authentication": schema.StringAttribute{
-					MarkdownDescription: strings.Replace(authenticationText, "%s", "", 1),
+					MarkdownDescription: fmt.Sprintf(authenticationText, ""),
 					Optional:            true,
 					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
 				},
@@ -95,7 +94,7 @@ var credentialSchema = schema.Schema{
 				"issuer":    optionalText("The authorization server; if absent, the one that the server names."),
 				"client_id": optionalText("Id of a client registered there; if absent, the gateway registers itself."),
 				"authentication": schema.StringAttribute{
-					MarkdownDescription: strings.Replace(authenticationText, "%s", " or `none`", 1),
+					MarkdownDescription: fmt.Sprintf(authenticationText, " or `none`"),
 					Optional:            true,
 					Validators:          []validator.String{oneOf(lowered(api.AllUpstreamClientAuthentication)...)},
 				},
@@ -110,13 +109,8 @@ var credentialSchema = schema.Schema{
 			WriteOnly:           true,
 			Sensitive:           true,
 		},
-		"secret_wo_version": schema.Int64Attribute{
-			MarkdownDescription: "Raise it to store `secret_wo` or `static_headers_wo` anew: Terraform cannot see that a write-only " +
-				"value changed. `1` if absent.",
-			Optional: true,
-			Computed: true,
-			Default:  int64default.StaticInt64(1),
-		},
+		"secret_wo_version": raised("Raise it to store `secret_wo` or `static_headers_wo` anew: Terraform cannot see that a " +
+			"write-only value changed. `1` if absent."),
 	},
 }
 

@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/api"
@@ -62,13 +61,8 @@ var identityProviderSchema = schema.Schema{
 			WriteOnly:           true,
 			Sensitive:           true,
 		},
-		"client_secret_wo_version": schema.Int64Attribute{
-			MarkdownDescription: "Raise it to store `client_secret_wo` anew, or to remove it where it is absent: Terraform cannot see " +
-				"that a write-only value changed. `1` if absent.",
-			Optional: true,
-			Computed: true,
-			Default:  int64default.StaticInt64(1),
-		},
+		"client_secret_wo_version": raised("Raise it to store `client_secret_wo` anew, or to remove it where it is absent: " +
+			"Terraform cannot see that a write-only value changed. `1` if absent."),
 		"enabled":            flag("Whether users can log in with it; `true` if absent.", true),
 		"creates_users":      flag("Whether a user who logs in for the first time is made; `true` if absent.", true),
 		"accepts_assertions": flag("Whether its identity assertions (ID-JAG) give access tokens; `false` if absent.", false),

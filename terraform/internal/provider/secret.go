@@ -6,7 +6,6 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/optional"
@@ -32,13 +31,8 @@ func broughtAttributes(prefix string, others map[string]schema.Attribute) map[st
 		Validators: []validator.String{stringvalidator.RegexMatches(pattern,
 			fmt.Sprintf("must be %s and 43 to 96 random letters, digits, - or _", prefix))},
 	}
-	others["secret_wo_version"] = schema.Int64Attribute{
-		MarkdownDescription: "Raise it to replace the secret: the old one ends when the new one has been made, with " +
-			"`create_before_destroy`. `1` if absent.",
-		Optional: true,
-		Computed: true,
-		Default:  int64default.StaticInt64(1),
-	}
+	others["secret_wo_version"] = raised("Raise it to replace the secret: the old one ends when the new one has been made, " +
+		"with `create_before_destroy`. `1` if absent.")
 	return others
 }
 
