@@ -140,10 +140,8 @@ var credentialKind = kind[credentialModel]{
 			m.HeaderNames = setOf(sortedKeys(config.StaticHeadersWO))
 		}
 	},
-	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		return serverKind.locate(ctx, c, key)
-	},
-	read: readCredential,
+	locate: serverKind.locate,
+	read:   readCredential,
 	create: func(ctx context.Context, c *api.Client, m *credentialModel, by change) (outcome, error) {
 		answer, err := api.ReadServerCredential(ctx, c, idOr(m.ServerID))
 		if err != nil {

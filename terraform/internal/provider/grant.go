@@ -142,14 +142,8 @@ var grantKind = kind[grantModel]{
 }
 
 func locateGrant(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-	if isID(key) {
-		return byID(key), nil
-	}
-	found, err := c.AllGrants(ctx, key)
-	if err != nil {
-		return nil, err
-	}
-	return theOne(key, found, func(grant api.GrantFields) bool { return grant.Name == key },
+	return locateOne(key, func() ([]api.GrantFields, error) { return c.AllGrants(ctx, key) },
+		func(grant api.GrantFields) bool { return grant.Name == key },
 		func(grant api.GrantFields) string { return grant.Id })
 }
 

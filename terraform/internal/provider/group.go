@@ -27,14 +27,8 @@ var groupKind = kind[groupModel]{
 	},
 	natural: "name",
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllGroups(ctx, optional.Of(key))
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(group api.GroupFields) bool { return group.Name == key },
+		return locateOne(key, func() ([]api.GroupFields, error) { return c.AllGroups(ctx, optional.Of(key)) },
+			func(group api.GroupFields) bool { return group.Name == key },
 			func(group api.GroupFields) string { return group.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *groupModel) (int, error) {

@@ -103,14 +103,8 @@ var identityProviderKind = kind[identityProviderModel]{
 	violations: map[string]string{"clientSecret": "client_secret_wo"},
 	carry:      func(config identityProviderModel, m *identityProviderModel) { m.ClientSecretWO = config.ClientSecretWO },
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllIdentityProviders(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(one api.IdentityProviderFields) bool { return one.Name == key },
+		return locateOne(key, func() ([]api.IdentityProviderFields, error) { return c.AllIdentityProviders(ctx) },
+			func(one api.IdentityProviderFields) bool { return one.Name == key },
 			func(one api.IdentityProviderFields) string { return one.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *identityProviderModel) (int, error) {

@@ -15,6 +15,20 @@ func isID(key string) bool { return uuid.MatchString(key) }
 // byID is what an import by id sets.
 func byID(id string) map[string]string { return map[string]string{"id": id} }
 
+// locateOne finds the object that a key means, which is its id or a natural key; only the latter asks for the list.
+func locateOne[T any](
+	key string, list func() ([]T, error), matches func(T) bool, id func(T) string,
+) (map[string]string, error) {
+	if isID(key) {
+		return byID(key), nil
+	}
+	among, err := list()
+	if err != nil {
+		return nil, err
+	}
+	return theOne(key, among, matches, id)
+}
+
 // theOne finds the one object that a natural key means.
 func theOne[T any](key string, among []T, matches func(T) bool, id func(T) string) (map[string]string, error) {
 	var ids []string

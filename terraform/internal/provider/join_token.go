@@ -48,17 +48,11 @@ var joinTokenKind = kind[joinTokenModel]{
 	violations: map[string]string{"secret": "secret_wo"},
 	carry:      func(config joinTokenModel, m *joinTokenModel) { m.SecretWO = config.SecretWO },
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllJoinTokens(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(token api.JoinTokenFields) bool {
-			_, isRevoked := token.RevokedAt.Get()
-			return token.Name == key && !isRevoked
-		}, func(token api.JoinTokenFields) string { return token.Id })
+		return locateOne(key, func() ([]api.JoinTokenFields, error) { return c.AllJoinTokens(ctx) },
+			func(token api.JoinTokenFields) bool {
+				_, isRevoked := token.RevokedAt.Get()
+				return token.Name == key && !isRevoked
+			}, func(token api.JoinTokenFields) string { return token.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *joinTokenModel) (int, error) {
 		found, err := c.AllJoinTokens(ctx)

@@ -51,14 +51,8 @@ var oauthClientKind = kind[oauthClientModel]{
 	violations: map[string]string{"secret": "secret_wo", "redirectUris": "redirect_uris"},
 	carry:      func(config oauthClientModel, m *oauthClientModel) { m.SecretWO = config.SecretWO },
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllOAuthClients(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(client api.OAuthClientFields) bool { return client.Name == key },
+		return locateOne(key, func() ([]api.OAuthClientFields, error) { return c.AllOAuthClients(ctx) },
+			func(client api.OAuthClientFields) bool { return client.Name == key },
 			func(client api.OAuthClientFields) string { return client.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *oauthClientModel) (int, error) {

@@ -137,14 +137,8 @@ var policyKind = kind[policyModel]{
 		"match.group_ids", "match.group_ids.*",
 	},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllPolicies(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(policy api.PolicyFields) bool { return policy.Name == key },
+		return locateOne(key, func() ([]api.PolicyFields, error) { return c.AllPolicies(ctx) },
+			func(policy api.PolicyFields) bool { return policy.Name == key },
 			func(policy api.PolicyFields) string { return policy.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *policyModel) (int, error) {

@@ -29,14 +29,8 @@ var scimDirectoryKind = kind[scimDirectoryModel]{
 	fixed:   []string{"issuer"},
 	natural: "name",
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllScimDirectories(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(directory api.ScimDirectoryFields) bool { return directory.Name == key },
+		return locateOne(key, func() ([]api.ScimDirectoryFields, error) { return c.AllScimDirectories(ctx) },
+			func(directory api.ScimDirectoryFields) bool { return directory.Name == key },
 			func(directory api.ScimDirectoryFields) string { return directory.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *scimDirectoryModel) (int, error) {

@@ -85,14 +85,9 @@ var serverKind = kind[serverModel]{
 	natural:  "slug",
 	standIns: []string{"owner_group_id"},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllServers(ctx, optional.Of(key), optional.Value[api.Lifecycle]{})
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(server api.ServerFields) bool { return server.Slug == key },
+		return locateOne(key, func() ([]api.ServerFields, error) {
+			return c.AllServers(ctx, optional.Of(key), optional.Value[api.Lifecycle]{})
+		}, func(server api.ServerFields) bool { return server.Slug == key },
 			func(server api.ServerFields) string { return server.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *serverModel) (int, error) {

@@ -41,14 +41,8 @@ var serviceAccountKind = kind[serviceAccountModel]{
 	},
 	standIns: []string{"owner_id"},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllServiceAccounts(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(account api.ServiceAccountFields) bool { return account.Name == key },
+		return locateOne(key, func() ([]api.ServiceAccountFields, error) { return c.AllServiceAccounts(ctx) },
+			func(account api.ServiceAccountFields) bool { return account.Name == key },
 			func(account api.ServiceAccountFields) string { return account.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *serviceAccountModel) (int, error) {

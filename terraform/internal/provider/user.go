@@ -56,17 +56,11 @@ var userKind = kind[userModel]{
 
 // locateUser takes an id, an e-mail address, ISSUER/SUBJECT or a name.
 func locateUser(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-	if isID(key) {
-		return byID(key), nil
-	}
-	found, err := c.AllUsers(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return theOne(key, found, func(user api.UserFields) bool {
-		email, hasEmail := user.Email.Get()
-		return user.Name == key || (hasEmail && email == key) || user.Issuer+"/"+user.Subject == key
-	}, func(user api.UserFields) string { return user.Id })
+	return locateOne(key, func() ([]api.UserFields, error) { return c.AllUsers(ctx) },
+		func(user api.UserFields) bool {
+			email, hasEmail := user.Email.Get()
+			return user.Name == key || (hasEmail && email == key) || user.Issuer+"/"+user.Subject == key
+		}, func(user api.UserFields) string { return user.Id })
 }
 
 func (m *userModel) fill(user api.UserFields) {
