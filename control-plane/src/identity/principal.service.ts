@@ -281,8 +281,7 @@ export class PrincipalService {
       }
       found.assertNone();
       const disabling = before.status === 'active' && input.status === 'disabled';
-      // As the table gives it back: who repeats the owner in capitals hands nothing over.
-      const ownerId = input.ownerId?.toLowerCase() ?? before.ownerId;
+      const ownerId = input.ownerId?.toLowerCase() ?? before.ownerId; // As the table has it: capitals hand nothing over.
       return {
         name: input.name ?? before.name,
         description: input.description ?? before.description,
