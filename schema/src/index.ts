@@ -7,6 +7,7 @@ export * from './decide.ts';
 export * from './definition-check.ts';
 export * from './definition-digest.ts';
 export * from './detectors/finding.ts';
+export { plainForms } from './detectors/fold-text.ts';
 export { revealHiddenText, withoutHiddenText } from './detectors/hidden-text.ts';
 export type { TextKind } from './detectors/injection.ts';
 export { detectorCategories, detectorsVersion, inspectText } from './detectors/inspect-text.ts';

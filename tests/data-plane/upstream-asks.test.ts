@@ -129,6 +129,7 @@ describe('by default a server may ask nothing of clients', () => {
         inputRequests: { a: { method: 'elicitation/create', params: { message: 'Who?' } } },
       },
       { resultType: 'input_required', inputRequests: { a: { method: 'something/else' } } },
+      { resultType: 'input_required', inputRequests: [{ method: 'elicitation/create', params: { message: 'Who?' } }] },
     ]) {
       upstream.intercept((_request, response) => {
         response.writeHead(200, { 'content-type': 'application/json' });
@@ -141,11 +142,12 @@ describe('by default a server may ask nothing of clients', () => {
     }
   });
 
-  test('an error that sends people somewhere is replaced', async () => {
-    node.configure(configuration(none));
+  test.each(['url', 'form'])('an error that sends people somewhere is replaced, in mode %s', async (mode) => {
+    const all = { sampling: true, roots: true, elicitation: true };
+    node.configure(configuration(mode === 'url' ? none : all));
     upstream.intercept((_request, response) => {
       response.writeHead(200, { 'content-type': 'application/json' });
-      const data = { elicitations: [{ mode: 'url', url: 'https://evil.example/', elicitationId: 'e', message: 'm' }] };
+      const data = { elicitations: [{ mode, url: 'https://evil.example/', elicitationId: 'e', message: 'm' }] };
       response.end(JSON.stringify({ jsonrpc: '2.0', id: 1, error: { code: -32042, message: 'first', data } }));
       return true;
     });
@@ -211,6 +213,13 @@ describe('what is allowed has bounds', () => {
     ],
     ['a page with a user in it', all, link('https://127.0.0.1@evil.example/'), 'foreignAddress'],
     ['no page at all', all, link('javascript:alert(1)'), 'foreignAddress'],
+    [
+      'a page of another host in what says to be a form',
+      all,
+      question('elicitation/create', { mode: 'form', message: 'm', url: 'https://login.example.com/' }),
+      'foreignAddress',
+    ],
+    ['a request that nobody knows', all, question('vendor/ask', { message: 'm' }), 'notAllowed'],
     ['a mode nobody knows', all, question('elicitation/create', { mode: 'voice', message: 'm' }), 'unknownMode'],
   ])('%s', async (_name, asks, message, reason) => {
     const { seen } = await asked(asks, message);
@@ -246,6 +255,53 @@ describe('a form does not ask for secrets', () => {
     ['by its message', form({ value: field() }, 'To go on, please enter your password.')],
     ['by a number as long as a PIN', form({ a: { type: 'integer', title: 'PIN', minimum: 0, maximum: 9_999 } })],
     ['by a card number', form({ a: field({ title: 'Credit card number' }) })],
+    ['by look-alike letters', form({ a: field({ title: 'Your \u0440\u0430\u0455sw\u043erd' }) })],
+    ['by look-alike letters alone', form({ a: field({ title: '\u0440\u0456\u043f' }) })],
+    ['by hidden characters', form({ ['pass\u200bw\u{e0061}ord']: field() })],
+    ['by digits for letters', form({ a: field({ title: 'Enter p4ssw0rd' }) })],
+    ['by letters set apart', form({ a: field({ title: 'p a s s w o r d' }) })],
+    ['by letters set apart in a name', form({ p_i_n: field() })],
+    ['by an encoding', form({ a: field({ title: '&#112;assword' }) })],
+    ['by two words of one', form({ passWord: field() })],
+    ['in Spanish', form({ a: field({ title: 'Contrase\u00f1as' }) })],
+    ['in Spanish, taken apart', form({ a: field({ title: 'Contrasen\u0303a' }) })],
+    ['in German, joined', form({ a: field({ title: 'Benutzerpasswort' }) })],
+    [
+      'in Russian, inflected',
+      form(
+        { a: field() },
+        '\u0412\u0432\u0435\u0434\u0438\u0442\u0435 \u0441\u0432\u043e\u0439 \u043f\u0430\u0440\u043e\u043b\u044c',
+      ),
+    ],
+    ['in Chinese', form({ a: field({ title: '\u8acb\u8f38\u5165\u5bc6\u78bc' }) })],
+    ['in Japanese, half-width', form({ a: field({ title: '\uff8a\uff9f\uff7d\uff9c\uff70\uff84\uff9e' }) })],
+    ['in Korean, inflected', form({ a: field({ title: '\ube44\ubc00\ubc88\ud638\ub97c' }) })],
+    ['in French, by its message', form({ a: field() }, 'Veuillez saisir votre mot de passe pour continuer la session')],
+    [
+      'by digits in fields of their own',
+      form({
+        pin1: { type: 'integer', minimum: 0, maximum: 9 },
+        pin2: { type: 'integer', minimum: 0, maximum: 9 },
+        pin3: { type: 'integer', minimum: 0, maximum: 9 },
+        pin4: { type: 'integer', minimum: 0, maximum: 9 },
+      }),
+    ],
+    ['by its message, for a number', form({ value: { type: 'integer' } }, 'Please enter your PIN.')],
+    [
+      'by what the form as a whole is called',
+      question('elicitation/create', {
+        message: 'Please answer.',
+        requestedSchema: { type: 'object', title: 'Your password', properties: { value: field() } },
+      }),
+    ],
+    ['by a note of a field that few clients show', form({ a: field({ 'x-placeholder': 'Password' }) })],
+    [
+      'by a field from elsewhere in the schema',
+      question('elicitation/create', {
+        message: 'Please answer.',
+        requestedSchema: { type: 'object', properties: {}, allOf: [{ properties: { password: field() } }] },
+      }),
+    ],
   ])('%s', async (_name, message) => {
     expect((await asked(all, message)).seen).toEqual([1]);
     expect(await verdictReasons()).toEqual(['upstreamRequest asksForSecret']);
@@ -260,7 +316,20 @@ describe('a form does not ask for secrets', () => {
     ],
     [
       'words that only contain such words',
-      form({ passenger: field(), compass: field(), keyboard: field(), spinner: field() }),
+      form({ passenger: field(), compass: field(), keyboard: field(), spinner: field(), passage: field() }),
+    ],
+    ['a choice between kinds of tokens', form({ kind: field({ title: 'Kind of token', enum: ['read', 'write'] }) })],
+    ['notes on a card', form({ discardNotes: field({ title: 'Discard notes' }), wildcard: field() })],
+    [
+      'words of other languages',
+      form({ parola: field({ title: 'Inserisci una parola' }), clave: field({ title: 'Palabra clave' }) }),
+    ],
+    [
+      'what to do about a password',
+      form(
+        { name: field({ title: 'Your name' }) },
+        'The password of this database was changed by an administrator yesterday, and all that uses it fails.',
+      ),
     ],
   ])('and may ask for %s', async (_name, message) => {
     expect((await asked(all, message)).seen.length).toBe(2);

@@ -205,14 +205,25 @@ function isTarget({ path }: Verdict['places'][number]): boolean {
   return path === '/params/name' || path === '/params/uri' || path.startsWith('/params/ref/');
 }
 
-/** Verdicts of one kind are one, with how many they are: a stream that goes on for hours has a record of bounded size. */
-function withVerdict(verdicts: readonly Verdict[], verdict: Verdict): readonly Verdict[] {
+/**
+ * Verdicts of one kind are one, with how many they are: a stream that goes on for hours has a record of bounded size. What
+ * stopped something has its place there before what only told.
+ */
+export function withVerdict(verdicts: readonly Verdict[], verdict: Verdict): readonly Verdict[] {
   const at = verdicts.findIndex((known) => isOfOneKind(known, verdict));
   const known = verdicts[at];
-  if (known === undefined) return verdicts.length < verdictsMax ? [...verdicts, verdict] : verdicts;
+  if (known === undefined) {
+    if (verdicts.length < verdictsMax) return [...verdicts, verdict];
+    const least = acts(verdict) ? verdicts.findLastIndex((one) => !acts(one)) : -1;
+    return least < 0 ? verdicts : [...verdicts.toSpliced(least, 1), verdict];
+  }
   const places = [...known.places, ...verdict.places].slice(0, verdictPlacesMax);
   const durationMs = known.durationMs + verdict.durationMs;
   return verdicts.with(at, { ...known, count: known.count + verdict.count, places, durationMs });
+}
+
+function acts({ decision, mode }: Verdict): boolean {
+  return mode === 'enforce' && (decision === 'block' || decision === 'redact' || decision === 'modify');
 }
 
 function isOfOneKind(one: Verdict, other: Verdict): boolean {

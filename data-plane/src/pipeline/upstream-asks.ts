@@ -4,6 +4,7 @@ import { urlElicitationRequired } from '../bridge/translate.ts';
 import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { applyEdits, memberRange, scanJson } from '../mcp/json-scanner.ts';
 import type { Authorized } from './exchange.ts';
+import { asksForSecret } from './secret-forms.ts';
 
 /** Something that an upstream asks of the client. */
 export interface UpstreamAsk {
@@ -23,30 +24,40 @@ export type AskRefusal =
   | 'foreignAddress'
   | 'unknownMode';
 
-/** What a message asks of the client: by itself, in an `input_required`, or in an error that names URLs. */
+/** Requests of servers that ask nothing of anybody. */
+const harmless: ReadonlySet<string> = new Set(['ping']);
+
+/** What a message asks of the client: by itself, in an `input_required`, in a task, or in an error that names URLs. */
 export function asksOf(message: JsonObject): readonly UpstreamAsk[] {
   const method = stringMember(message, 'method');
   if (method !== undefined) {
-    // Whatever its id: one that is none is no reason to let it through.
-    if (!Object.hasOwn(clientRequests, method)) return [];
-    return [{ method, params: objectMember(message, 'params') ?? {}, path: ['params'] }];
+    const params = objectMember(message, 'params') ?? {};
+    if (method === 'notifications/tasks') return questionsOf(params, 'params');
+    // A request that nobody knows is one that may not be asked; a known one whatever its id, even one that is none.
+    const isAsk = Object.hasOwn(clientRequests, method) || ('id' in message && !harmless.has(method));
+    return isAsk ? [{ method, params, path: ['params'] }] : [];
   }
   const result = objectMember(message, 'result');
-  const questions = result === undefined ? undefined : objectMember(result, 'inputRequests');
-  if (questions !== undefined) {
-    return Object.entries(questions).map(([key, question]) => ({
-      // What is no question is none that may be asked.
-      method: isObject(question) ? (stringMember(question, 'method') ?? '') : '',
-      params: isObject(question) ? (objectMember(question, 'params') ?? {}) : {},
-      path: ['result', 'inputRequests', key, 'params'],
-    }));
-  }
+  if (result !== undefined) return questionsOf(result, 'result');
   const error = objectMember(message, 'error');
   const elicitations = error?.['code'] === urlElicitationRequired ? objectMember(error, 'data')?.['elicitations'] : [];
   if (!Array.isArray(elicitations)) return [];
+  // Whatever mode each says: the error itself says that people are to be sent somewhere.
   return elicitations
     .filter(isObject)
-    .map((params) => ({ method: 'elicitation/create', params: { mode: 'url', ...params }, path: [] }));
+    .map((params) => ({ method: 'elicitation/create', params: { ...params, mode: 'url' }, path: [] }));
+}
+
+/** The questions in a result or a task. What is no question is none that may be asked. */
+function questionsOf(holder: JsonObject, member: 'params' | 'result'): readonly UpstreamAsk[] {
+  const questions = holder['inputRequests'] ?? undefined;
+  if (questions === undefined) return [];
+  if (!isObject(questions)) return [{ method: '', params: {}, path: [] }];
+  return Object.entries(questions).map(([key, question]) => ({
+    method: isObject(question) ? (stringMember(question, 'method') ?? '') : '',
+    params: isObject(question) ? (objectMember(question, 'params') ?? {}) : {},
+    path: [member, 'inputRequests', key, 'params'],
+  }));
 }
 
 /**
@@ -81,6 +92,8 @@ function refusalOf({ method, params }: UpstreamAsk, allowed: UpstreamAsks, upstr
   if (method !== 'elicitation/create') return undefined;
   switch (params['mode'] ?? 'form') {
     case 'form':
+      // A client that does not know modes goes by what is there.
+      if (params['url'] !== undefined && !isOwnAddress(params['url'], allowed, upstream)) return 'foreignAddress';
       return asksForSecret(params) ? 'asksForSecret' : undefined;
     case 'url':
       return isOwnAddress(params['url'], allowed, upstream) ? undefined : 'foreignAddress';
@@ -112,54 +125,4 @@ function isOwnAddress(address: unknown, { elicitationHosts }: UpstreamAsks, upst
   if (url === null || url.username !== '' || url.password !== '') return false;
   if (url.hostname === upstream.hostname) return url.protocol === 'https:' || url.protocol === upstream.protocol;
   return url.protocol === 'https:' && elicitationHosts.includes(url.hostname);
-}
-
-/** Words for what nobody may ask for in a form (2025-11-25 client/elicitation, Security Considerations). */
-const secretWords =
-  /pass(?:word|wd|phrase|code)?s?|pwd|pins?|secrets?|tokens?|credentials?|cvv|cvc|csc|otp|totp|mfa|2fa|ssn|kennwort|passwort|contraseñas?|mot de passe|senha|密码|パスワード|пароль/;
-const secretPairs =
-  /(?:api|private|access|secret|ssh|encryption|signing|recovery|license|security|seed|one time|verification|auth|authentication|login|backup)(?: ?keys?| ?phrases?| ?codes?| ?answers?)|(?:credit|debit|bank|payment) ?card|card ?(?:number|no)|account ?number|social ?security|routing ?number|iban|two factor/;
-const asks = /(?:enter|provide|type|give|tell|share|paste|input|supply|submit|confirm|what is|need|re-?enter|send)\b/;
-const secretFormats: ReadonlySet<string> = new Set(['password', 'secret', 'credential']);
-
-/** Names are written in many ways: `apiKey`, `api_key`, `API-KEY` and `ＡＰＩ key` are one. */
-function plainWords(text: string): string {
-  return ` ${text
-    .normalize('NFKC')
-    .replace(/[\u200b-\u200f\u2060\ufeff\u00ad]/g, '')
-    .replace(/([\p{Ll}\d])(\p{Lu})/gu, '$1 $2')
-    .toLowerCase()
-    .replace(/[^\p{L}\p{N}]+/gu, ' ')} `;
-}
-
-const secretWord = new RegExp(` (?:${secretWords.source}) `, 'u');
-
-function namesSecret(text: string): boolean {
-  const words = plainWords(text);
-  return secretWord.test(words) || secretPairs.test(words);
-}
-
-/** Whether no secret fits into the field, whatever its words say: a switch, or fewer numbers than a PIN has. */
-function isTooSmall({ type, minimum, maximum }: JsonObject): boolean {
-  if (type !== 'integer') return type === 'boolean';
-  return typeof minimum === 'number' && typeof maximum === 'number' && maximum - minimum < 1_000;
-}
-
-/** Whether a form has a field for a secret, or its message asks for one. */
-function asksForSecret(params: JsonObject): boolean {
-  const schema = objectMember(params, 'requestedSchema') ?? {};
-  const fields = Object.entries(objectMember(schema, 'properties') ?? {});
-  for (const [name, field] of fields) {
-    if (isObject(field) && isTooSmall(field)) continue;
-    if (namesSecret(name)) return true;
-    if (!isObject(field)) continue;
-    if (secretFormats.has(stringMember(field, 'format') ?? '') || field['writeOnly'] === true) return true;
-    if (namesSecret(stringMember(field, 'title') ?? '') || namesSecret(stringMember(field, 'description') ?? ''))
-      return true;
-  }
-  const takesText = fields.some(
-    ([, field]) => !isObject(field) || (stringMember(field, 'type') ?? 'string') === 'string',
-  );
-  const message = stringMember(params, 'message') ?? '';
-  return takesText && namesSecret(message) && asks.test(plainWords(message));
 }

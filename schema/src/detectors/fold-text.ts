@@ -1,4 +1,5 @@
 import { mayHideText, withoutHiddenText } from './hidden-text.ts';
+import { Readings } from './readings.ts';
 
 /**
  * Texts as a reader takes them: hidden characters gone, compatibility forms and look-alike letters folded, lower case.
@@ -144,4 +145,36 @@ export function unmaskText(folded: string, isWord: (word: string) => boolean): s
       return isWord(word) ? word : masked;
     });
   return result === folded ? undefined : result;
+}
+
+const camelCase = /([\p{Ll}\d])(\p{Lu})/gu;
+const notWord = /[^\p{L}\p{M}\p{N}]+/gu;
+const setApart = /(?<= )(?:[\p{L}\p{N}] ){2,}[\p{L}\p{N}](?= )/gu;
+const digitOrSign = /[013457@$!]/g;
+
+/**
+ * The words of a name or a short text in every way that a reader may take them, each with a space before, between and
+ * behind: `apiKey`, `api_key`, `A P I key` and `ＡＰＩ-кеу` are among others ` api key `. Costs many times what `foldText` does.
+ */
+export function plainForms(text: string): string[] {
+  const forms = new Set<string>();
+  for (const written of [text, ...new Readings(text).all.map((reading) => reading.text)]) {
+    const visible = withoutHiddenText(written).normalize('NFKC');
+    for (const spaced of [visible, visible.replace(camelCase, '$1 $2')]) {
+      const folded = foldText(spaced);
+      const masked = folded.replace(digitOrSign, (sign) => digitsForLetters.get(sign) ?? sign);
+      for (const form of [folded, everyLookAlike(folded), masked]) {
+        const plain = ` ${form.replace(notWord, ' ').trim()} `;
+        forms.add(plain).add(plain.replace(setApart, (letters) => letters.replaceAll(' ', '')));
+      }
+    }
+  }
+  return [...forms];
+}
+
+/** Look-alike letters made Latin in words of other scripts too. */
+function everyLookAlike(folded: string): string {
+  return maybeLookAlike.test(folded)
+    ? Array.from(folded, (letter) => lookAlikes.get(letter) ?? letter).join('')
+    : folded;
 }

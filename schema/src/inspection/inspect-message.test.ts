@@ -63,6 +63,10 @@ const reasons = ({ verdicts }: InspectionResult): string[] =>
 describe('every kind of content is inspected', () => {
   const base64 = Buffer.from(`key: ${token}\n`).toString('base64');
   const utf16 = Buffer.from(`\ufeffkey: ${token}`, 'utf16le').toString('base64');
+  const unmarked = Buffer.from(`key: ${token}`, 'utf16le').toString('base64');
+  const broken = Buffer.from(`key: ${token} \xff and so on`, 'latin1').toString('base64');
+  const zeros = Buffer.from(`\0\0\xff\xfe\0${token}\0${'\xff'.repeat(300)}`, 'latin1').toString('base64');
+  const picture = Buffer.from(Array.from({ length: 300 }, (_, at) => (at * 89) % 251)).toString('base64');
   test.each<[string, unknown]>([
     ['arguments of a tool', { params: { name: 't', arguments: { a: [{ b: token }] } } }],
     ['names of arguments', { params: { name: 't', arguments: { [token]: 1 } } }],
@@ -76,6 +80,21 @@ describe('every kind of content is inspected', () => {
     ['an embedded resource', { result: { content: [{ type: 'resource', resource: { uri: 'a://b', text: token } }] } }],
     ['a body in base64', { result: { contents: [{ uri: 'a://b', blob: base64 }] } }],
     ['a body in UTF-16', { result: { contents: [{ uri: 'a://b', blob: utf16 }] } }],
+    ['a body in UTF-16 without a mark', { result: { contents: [{ uri: 'a://b', blob: unmarked }] } }],
+    ['a body with a byte that no text has', { result: { contents: [{ uri: 'a://b', blob: broken }] } }],
+    ['a body with a zero in it, said to be text', { result: { contents: [{ blob: zeros, mimeType: 'text/plain' }] } }],
+    ['a body whose kind is no kind', { result: { contents: [{ a: 'image/png', mimeType: 1, blob: broken }] } }],
+    [
+      'a body among others',
+      {
+        result: {
+          contents: [
+            { mimeType: 'image/png', blob: picture },
+            { mimeType: 'application/vnd.a+json', blob: zeros },
+          ],
+        },
+      },
+    ],
     [
       'a link to a resource',
       { result: { content: [{ type: 'resource_link', uri: `https://x.example/?k=${token}`, name: 'n' }] } },
@@ -95,6 +114,16 @@ describe('every kind of content is inspected', () => {
     ['instructions of a server', { result: { instructions: token } }],
   ])('%s', (_name, message) => {
     expect(inspect(message, [policy([rule('secret', 'block')])]).isBlocked).toBe(true);
+  });
+
+  test.each(['image/png', undefined])('but no picture, be its kind %s', (mimeType) => {
+    expect(messageTexts(JSON.stringify({ result: { contents: [{ uri: 'a://b', mimeType, blob: picture }] } }))).toEqual(
+      messageTexts(JSON.stringify({ result: { contents: [{ uri: 'a://b', mimeType, blob: '' }] } })).map((each) => ({
+        ...each,
+        start: expect.any(Number),
+        end: expect.any(Number),
+      })),
+    );
   });
 });
 
@@ -282,6 +311,20 @@ describe('policies', () => {
     expect(both.verdicts.map(({ policyId, decision }) => `${policyId} ${decision}`)).toEqual([
       'acts redact',
       'shadow block',
+    ]);
+  });
+
+  test('in shadow without rules tell that they would let nothing through, whatever else there is', () => {
+    const empty = policy([], { id: 'empty', mode: 'shadow' });
+    for (const message of [{ result: {} }, said(token)]) {
+      expect(inspect(message, [empty])).toMatchObject({
+        isBlocked: false,
+        verdicts: [{ policyId: 'empty', detector: 'failure', decision: 'block', reason: 'noRules', mode: 'shadow' }],
+      });
+    }
+    expect(reasons(inspect(said(token), [empty, policy([rule('secret', 'label')])]))).toEqual([
+      'block noRules',
+      'label githubToken',
     ]);
   });
 

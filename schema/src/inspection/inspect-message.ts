@@ -47,21 +47,23 @@ export type Detect = (input: DetectionInput) => DetectionResult | Promise<Detect
 export function inspectMessage(inspection: Inspection, detect: Detect): InspectionResult | Promise<InspectionResult> {
   const unruled = inspection.policies.filter(({ entry }) => entry.rules.length === 0 && entry.webhookIds === undefined);
   const closed = unlooked(inspection, unruled, 'noRules');
-  if (closed.isBlocked) return closed;
+  const ruled =
+    unruled.length === 0 ? inspection.policies : inspection.policies.filter((one) => !unruled.includes(one));
+  if (closed.isBlocked || ruled.length === 0) return closed;
   const { message } = inspection;
-  if (message === null) return unlooked(inspection, inspection.policies, 'notInspectable');
+  if (message === null) return unlooked(inspection, ruled, 'notInspectable', closed.verdicts);
   let texts: MessageText[];
   try {
     texts = withHeaders(messageTexts(message), inspection.headers);
   } catch (error) {
     if (!(error instanceof NotInspectable)) throw error;
-    return unlooked(inspection, inspection.policies, 'notInspectable');
+    return unlooked(inspection, ruled, 'notInspectable', closed.verdicts);
   }
-  if (texts.length === 0) return passed(inspection, []);
+  if (texts.length === 0) return passed(inspection, closed.verdicts);
   const length = texts.reduce((sum, { text }) => sum + text.length, 0);
-  const looking = inspection.policies.filter(({ entry }) => length <= entry.inspectedLengthMax);
-  const tooLarge = inspection.policies.filter(({ entry }) => length > entry.inspectedLengthMax);
-  const before = unlooked(inspection, tooLarge, 'tooLarge');
+  const looking = ruled.filter(({ entry }) => length <= entry.inspectedLengthMax);
+  const tooLarge = ruled.filter(({ entry }) => length > entry.inspectedLengthMax);
+  const before = unlooked(inspection, tooLarge, 'tooLarge', closed.verdicts);
   if (before.isBlocked || looking.length === 0) return before;
   const { kind, carried } = inspection;
   const input = {

@@ -75,6 +75,10 @@ const fixedPlace =
   /^\/(?:method|params\/(?:name|uri|ref(?:\/.*)?|protocolVersion|level|notifications(?:\/.*)?)|(?:params|result)\/(?:_meta|capabilities|protocolVersion|resultType|serverInfo|clientInfo)(?:\/.*)?|result\/(?:tools|prompts|resources|resourceTemplates)\/\d+\/(?:name|uri|uriTemplate|inputSchema\/.*|outputSchema\/.*)|(?:.*\/)?(?:type|role|mimeType))$/;
 
 const base64 = /^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$/;
+/** Bodies that whoever reads them takes for text, whatever else is in them; those of no kind are text by their bytes. */
+const textualType =
+  /^\s*(?:text\/|image\/svg|(?:application|message|model)\/(?:[\w.-]+[+.-])?(?:json|json5|ndjson|jsonl|xml|yaml|toml|javascript|ecmascript|typescript|sql|graphql|html|csv|rtf|sh|php|python|markdown|x-www-form-urlencoded)\b)/i;
+const untypedType = /^\s*(?:application\/octet-stream\b|binary\/octet-stream\b|$)/i;
 /** Longer `data` in the letters of base64 that is no text is a picture, a sound or the like, in characters. */
 const plainDataLengthMax = 4_096;
 /** Fewer digits identify nobody, in digits. */
@@ -95,10 +99,21 @@ export function messageTexts(message: string): MessageText[] {
   return walker.texts;
 }
 
+/** A body in base64 that is no text by its bytes; what its object says of it decides. */
+interface Unread {
+  /** Where its text belongs among the others. */
+  readonly at: number;
+  readonly body: string;
+  readonly place: Pick<MessageText, 'path' | 'member' | 'start' | 'end'>;
+}
+
 class Walker {
   readonly texts: MessageText[] = [];
   readonly #json: string;
   #at = 0;
+  /** Of the object being read. */
+  #unread: Unread[] = [];
+  #lastString = '';
 
   constructor(json: string) {
     this.#json = json;
@@ -121,6 +136,9 @@ class Walker {
 
   #object(depth: number, path: string): void {
     this.#at += 1;
+    const outer = this.#unread;
+    this.#unread = [];
+    let type = '';
     for (;;) {
       this.#skipSpace();
       if (this.#json[this.#at] !== '"') break;
@@ -131,12 +149,30 @@ class Walker {
       if (!isOwn) this.#add({ text: name, role: 'name', path: at, member: name, start, end: this.#at });
       this.#skipSpace();
       this.#at += 1;
+      this.#lastString = '';
       this.value(depth + 1, at, name);
+      if (name === 'mimeType') type = this.#lastString;
       this.#skipSpace();
       if (this.#json[this.#at] !== ',') break;
       this.#at += 1;
     }
     this.#at += 1;
+    for (const unread of this.#unread.reverse()) this.#addBody(unread, type);
+    this.#unread = outer;
+  }
+
+  /** A picture or the like has no text; what is said to be text, and whatever else is mostly that, is read as it stands. */
+  #addBody({ at, body, place }: Unread, type: string): void {
+    if (!textualType.test(type) && !untypedType.test(type)) return;
+    const text = brokenText(Buffer.from(body, 'base64'), textualType.test(type));
+    if (text === undefined) return;
+    this.texts.splice(at, 0, {
+      ...place,
+      text,
+      role: 'text',
+      encoding: 'opaque',
+      isFixed: fixedPlace.test(place.path),
+    });
   }
 
   #array(depth: number, path: string, member: string): void {
@@ -156,11 +192,15 @@ class Walker {
     const start = this.#at;
     const text = this.#token();
     const end = this.#at;
+    this.#lastString = text;
     if (text === '' || (opaqueMembers.has(member) && opaquePlace.test(path))) return;
     const isBody = (member === 'blob' || member === 'data') && text.length >= 4 && base64.test(text);
     if (isBody) {
       const body = bodyText(text);
-      if (body === undefined && (member === 'blob' || text.length > plainDataLengthMax)) return;
+      if (body === undefined && (member === 'blob' || text.length > plainDataLengthMax)) {
+        this.#unread.push({ at: this.texts.length, body: text, place: { path, member, start, end } });
+        return;
+      }
       if (body !== undefined) {
         this.#add({ text: body.text, role: 'text', path, member, start, end, encoding: body.encoding });
         return;
@@ -228,4 +268,30 @@ function bodyText(text: string): { readonly text: string; readonly encoding: 'ba
   }
   if (!isUtf8(bytes) || bytes.includes(0)) return undefined;
   return { text: bytes.toString('utf8'), encoding: 'base64' };
+}
+
+/** Of the bytes that tell what a body is. */
+const sampleLength = 4_096;
+const textShareMin = 0.7;
+
+/**
+ * A body with bytes that no text has, in UTF-16 where every other byte says so, else in UTF-8 with them replaced;
+ * undefined where it is not mostly text and need not be.
+ */
+function brokenText(bytes: Buffer, isText: boolean): string | undefined {
+  const sample = bytes.subarray(0, sampleLength);
+  const zeros = [0, 0];
+  let printable = 0;
+  for (const [at, byte] of sample.entries()) {
+    if (byte === 0) zeros[at % 2] = (zeros[at % 2] ?? 0) + 1;
+    else if ((byte >= 0x20 && byte < 0x7f) || byte === 0x09 || byte === 0x0a || byte === 0x0d) printable += 1;
+  }
+  const [high = 0, low = 0] = zeros.map((count) => count / (sample.length / 2));
+  if (low > textShareMin && high < 1 - textShareMin) return bytes.toString('utf16le');
+  if (high > textShareMin && low < 1 - textShareMin) {
+    return Buffer.from(bytes.subarray(0, bytes.length & ~1))
+      .swap16()
+      .toString('utf16le');
+  }
+  return isText || printable > sample.length * textShareMin ? bytes.toString('utf8') : undefined;
 }
