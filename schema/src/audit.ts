@@ -186,7 +186,12 @@ export type AuditBatch = z.infer<typeof auditBatchSchema>;
 
 /** The lines are in it by their digest, and the key by its text: a batch cannot be signed again by another. */
 export function batchSigningText(batch: Omit<AuditBatch, 'signature'>): string {
-  const { nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey, lines } = batch;
+  return batchSigningTextOf(batch, sha256(batch.lines.join('\n')));
+}
+
+/** The same, for whoever has the lines as one text. @param linesDigest its SHA-256, line feeds between the lines */
+export function batchSigningTextOf(batch: Omit<AuditBatch, 'signature' | 'lines'>, linesDigest: string): string {
+  const { nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey } = batch;
   const parts = [nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey];
-  return `sallyport.auditBatch.v1|${parts.join('|')}|${sha256(lines.join('\n'))}`;
+  return `sallyport.auditBatch.v1|${parts.join('|')}|${linesDigest}`;
 }

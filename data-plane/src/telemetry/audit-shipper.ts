@@ -1,7 +1,7 @@
-import { type AuditBatch, batchSigningText } from '@sallyport/schema';
+import { type AuditBatch, batchSigningTextOf, sha256 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import type { AuditSpool } from './audit-spool.ts';
-import type { SpoolEpoch, SpoolRange } from './spool-epoch.ts';
+import type { SpoolEpoch, SpoolPiece, SpoolRange } from './spool-epoch.ts';
 
 /** The node's current key. `SyncClient.signer` is one. */
 export interface BatchSigner {
@@ -47,6 +47,8 @@ const tickMs = 100;
 interface Flight {
   readonly range: SpoolRange;
   readonly ended: boolean;
+  /** What was read already; a repetition reads it again, so that nothing is held for as long as nobody confirms. */
+  content: Buffer | undefined;
   attempts: number;
   /** Monotonic time of the next attempt. */
   dueAt: number;
@@ -195,11 +197,12 @@ export class AuditShipper {
       state.waitingSince ??= now;
       const isWorthwhile = available >= batchLinesWanted || epoch.ended || this.#draining;
       if (!isWorthwhile && now - state.waitingSince < batchWaitMs) return;
-      const range = await epoch.rangeFrom(state.next, batchBytesMax);
-      if (range === undefined) return;
-      state.next = range.last + 1;
+      const piece = await epoch.take(state.next, batchBytesMax);
+      if (piece === undefined) return;
+      const { last } = piece.range;
+      state.next = last + 1;
       state.waitingSince = undefined;
-      state.flights.push({ range, ended: epoch.ended && range.last === epoch.last, attempts: 0, dueAt: 0 });
+      state.flights.push(flightOf(piece, epoch.ended && last === epoch.last));
     }
   }
 
@@ -209,8 +212,8 @@ export class AuditShipper {
     state.waitingSince = undefined;
     if (!epoch.ended || state.endConfirmed || epoch.synced < epoch.last) return;
     if (state.flights.some((flight) => flight.ended)) return;
-    const range = await epoch.rangeFrom(epoch.last, batchBytesMax);
-    if (range !== undefined) state.flights.push({ range, ended: true, attempts: 0, dueAt: 0 });
+    const piece = await epoch.take(epoch.last, batchBytesMax);
+    if (piece !== undefined) state.flights.push(flightOf(piece, true));
   }
 
   async #send(state: EpochState, flight: Flight): Promise<void> {
@@ -229,18 +232,25 @@ export class AuditShipper {
   async #batch(epoch: SpoolEpoch, flight: Flight): Promise<{ readonly jobId: string; readonly batch: AuditBatch }> {
     const { first, last, undeliverableFrom } = flight.range;
     const signer = this.#options.signer();
+    const text = (flight.content ?? (await epoch.read(flight.range))).toString('utf8');
+    flight.content = undefined;
     const unsigned = {
       nodeId: epoch.nodeId,
       epoch: epoch.epoch,
       first,
       last,
       undeliverableFrom,
-      lines: [...(await epoch.read(flight.range))],
+      lines: text.split('\n'),
       epochEnded: flight.ended,
       signedBy: signer.nodeId,
       publicKey: signer.publicKey,
     };
     const jobId = `${epoch.nodeId}.${epoch.epoch}.${first}-${last}${flight.ended ? '.end' : ''}`;
-    return { jobId, batch: { ...unsigned, signature: signer.sign(batchSigningText(unsigned)) } };
+    const signature = signer.sign(batchSigningTextOf(unsigned, sha256(text)));
+    return { jobId, batch: { ...unsigned, signature } };
   }
+}
+
+function flightOf({ range, content }: SpoolPiece, ended: boolean): Flight {
+  return { range, ended, content, attempts: 0, dueAt: 0 };
 }

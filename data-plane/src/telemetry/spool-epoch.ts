@@ -5,7 +5,6 @@ import {
   closeSync,
   readdirSync,
   readFileSync,
-  statSync,
   truncateSync,
   writeFileSync,
 } from 'node:fs';
@@ -34,10 +33,18 @@ export interface SpoolRange {
   readonly bytes: number;
 }
 
+/** A stretch of lines and their bytes, without the end of the last. */
+export interface SpoolPiece {
+  readonly range: SpoolRange;
+  readonly content: Buffer;
+}
+
 const epochFileSchema = z.strictObject({ nodeId: z.string(), epoch: z.string(), build: z.string() });
 const segmentName = /^(\d{16})\.jsonl$/;
 const lineForm = /^\{"sequence":\d+,"previous":"[0-9a-f]{64}","record":\{.*\}\}$/;
-const readBytesMax = 4 * 1024 * 1024;
+const readBytesMax = 256 * 1024;
+/** Lines differ in length: so much more than the average is read at first. */
+const readMargin = 1.1;
 const newline = 0x0a;
 
 /** The lines one process start has written and that are not confirmed yet. */
@@ -126,8 +133,11 @@ export class SpoolEpoch {
     return segment;
   }
 
-  /** The next lines from `sequence` on that may be shipped; undefined when there are none. */
-  async rangeFrom(sequence: number, bytesMax: number): Promise<SpoolRange | undefined> {
+  /**
+   * The next lines from `sequence` on that may be shipped, with their bytes; undefined when there are none.
+   * @param bytesMax at most so many; no less than the longest line
+   */
+  async take(sequence: number, bytesMax: number): Promise<SpoolPiece | undefined> {
     const at = this.segments.findIndex((candidate) => candidate.last >= sequence);
     const segment = this.segments[at];
     if (segment === undefined) return undefined;
@@ -137,20 +147,22 @@ export class SpoolEpoch {
     const before = this.segments[at - 1];
     const undeliverableFrom = first > segment.first ? first : before === undefined ? 1 : before.last + 1;
     const offset = await this.#offsetOf(segment, first);
-    const found = await measureLines(segment.path, offset, upTo - first + 1, bytesMax);
-    if (found.lines === 0) return undefined;
-    const last = first + found.lines - 1;
-    this.#cursor = { path: segment.path, sequence: last + 1, offset: offset + found.bytes };
-    return { first, last, undeliverableFrom, path: segment.path, offset, bytes: found.bytes };
+    const found = await readLines(segment, offset, upTo - first + 1, bytesMax);
+    if (found === undefined) return undefined;
+    const { lines, content } = found;
+    const last = first + lines - 1;
+    this.#cursor = { path: segment.path, sequence: last + 1, offset: offset + content.length };
+    const range = { first, last, undeliverableFrom, path: segment.path, offset, bytes: content.length };
+    return { range, content: withoutEnd(content) };
   }
 
-  /** The lines of a range, without line ends. */
-  async read(range: SpoolRange): Promise<readonly string[]> {
+  /** The lines of a range once more: their bytes, without the last line's end. */
+  async read(range: SpoolRange): Promise<Buffer> {
     const file = await open(range.path, 'r');
     try {
-      const content = Buffer.alloc(range.bytes);
+      const content = Buffer.allocUnsafe(range.bytes);
       await readFully(file, content, range.offset);
-      return content.toString('utf8', 0, range.bytes - 1).split('\n');
+      return withoutEnd(content);
     } finally {
       await file.close();
     }
@@ -171,7 +183,7 @@ export class SpoolEpoch {
   async #offsetOf(segment: Segment, sequence: number): Promise<number> {
     if (sequence === segment.first) return 0;
     if (this.#cursor?.path === segment.path && this.#cursor.sequence === sequence) return this.#cursor.offset;
-    return (await measureLines(segment.path, 0, sequence - segment.first, Infinity)).bytes;
+    return await bytesOfLines(segment.path, sequence - segment.first);
   }
 }
 
@@ -215,6 +227,10 @@ function wholeLinesBytes(content: Buffer): number {
   return kept;
 }
 
+function withoutEnd(content: Buffer): Buffer {
+  return content.subarray(0, content.length - 1);
+}
+
 async function readFully(file: FileHandle, content: Buffer, position: number): Promise<void> {
   let done = 0;
   while (done < content.length) {
@@ -224,32 +240,54 @@ async function readFully(file: FileHandle, content: Buffer, position: number): P
   }
 }
 
-/** How many lines, and bytes with their line ends, lie from `offset` on, within both limits but at least one line. */
-async function measureLines(
-  path: string,
+/**
+ * Whole lines from `offset` on with their ends, within both limits but at least one. Reads about as much as that many
+ * lines take: of a long segment all that follows would be many times of what is wanted.
+ */
+async function readLines(
+  segment: Segment,
   offset: number,
   linesMax: number,
   bytesMax: number,
-): Promise<{ readonly lines: number; readonly bytes: number }> {
+): Promise<{ readonly lines: number; readonly content: Buffer } | undefined> {
+  const lineBytes = segment.bytes / (segment.last - segment.first + 1);
+  const file = await open(segment.path, 'r');
+  try {
+    const rest = segment.bytes - offset;
+    for (let wanted = Math.ceil(lineBytes * linesMax * readMargin); ; wanted = bytesMax) {
+      const content = Buffer.allocUnsafe(Math.min(rest, bytesMax, wanted));
+      await readFully(file, content, offset);
+      let lines = 0;
+      let end = 0;
+      for (let at = content.indexOf(newline); at >= 0 && lines < linesMax; at = content.indexOf(newline, at + 1)) {
+        lines += 1;
+        end = at + 1;
+      }
+      if (lines > 0) return { lines, content: content.subarray(0, end) };
+      if (content.length === Math.min(rest, bytesMax)) return undefined;
+    }
+  } finally {
+    await file.close();
+  }
+}
+
+/** How many bytes the first lines of a file take. */
+async function bytesOfLines(path: string, lines: number): Promise<number> {
   const file = await open(path, 'r');
   try {
-    const content = Buffer.alloc(Math.min(readBytesMax, Math.max(0, statSync(path).size - offset)));
-    let lines = 0;
-    let bytes = 0;
-    let scanned = 0;
-    while (lines < linesMax) {
-      const { bytesRead } = await file.read(content, 0, content.length, offset + scanned);
+    const content = Buffer.allocUnsafe(readBytesMax);
+    let left = lines;
+    for (let read = 0; left > 0; ) {
+      const { bytesRead } = await file.read(content, 0, content.length, read);
       if (bytesRead === 0) break;
       const chunk = content.subarray(0, bytesRead);
-      for (let at = chunk.indexOf(newline); at >= 0 && lines < linesMax; at = chunk.indexOf(newline, at + 1)) {
-        const size = scanned + at + 1;
-        if (lines > 0 && size > bytesMax) return { lines, bytes };
-        lines += 1;
-        bytes = size;
+      for (let at = chunk.indexOf(newline); at >= 0; at = chunk.indexOf(newline, at + 1)) {
+        left -= 1;
+        if (left === 0) return read + at + 1;
       }
-      scanned += bytesRead;
+      read += bytesRead;
     }
-    return { lines, bytes };
+    throw new Error('the spool has fewer lines than its index says');
   } finally {
     await file.close();
   }
