@@ -90,36 +90,45 @@ export interface Latency {
   readonly p99Ms: number;
 }
 
+export interface OpenLoop {
+  readonly requestsPerSecond: number;
+  /** Asked at each request, with the milliseconds since the first. */
+  readonly isOver: (elapsedMs: number) => boolean;
+  /** What happens between requests; default a turn of the event loop, which keeps a core busy. */
+  readonly turn?: () => Promise<unknown>;
+}
+
 /**
  * Open-loop load at a fixed rate: each request is sent when its time has come, whether or not earlier ones were
  * answered, and its latency counts from that time, so a stall shows in every request it delays.
+ * @param send resolves with whether the answer was as it should be
  */
-export async function measureLatency(
-  request: LoadRequest,
-  send: (request: LoadRequest) => Promise<boolean>,
-  options: { readonly seconds: number; readonly requestsPerSecond: number },
-): Promise<Latency> {
-  const total = options.seconds * options.requestsPerSecond;
+export async function measureLatency(send: () => Promise<boolean>, loop: OpenLoop): Promise<Latency> {
+  const { requestsPerSecond, isOver, turn = () => new Promise((resolve) => setImmediate(resolve)) } = loop;
   const latencies: number[] = [];
   let failures = 0;
+  let sent = 0;
   const began = performance.now();
   const open: Promise<void>[] = [];
-  for (let n = 0; n < total; ) {
-    const due = Math.min(total, Math.floor(((performance.now() - began) * options.requestsPerSecond) / 1000) + 1);
-    for (; n < due; n++) {
-      const dueAt = began + (n * 1000) / options.requestsPerSecond;
+  for (let elapsedMs = 0; !isOver(elapsedMs); elapsedMs = performance.now() - began) {
+    const due = Math.floor((elapsedMs * requestsPerSecond) / 1000) + 1;
+    for (; sent < due; sent++) {
+      const dueAt = began + (sent * 1000) / requestsPerSecond;
       open.push(
-        send(request).then((ok) => {
+        send().then((ok) => {
           if (ok) latencies.push(performance.now() - dueAt);
           else failures++;
         }),
       );
     }
-    await new Promise((resolve) => setImmediate(resolve));
+    await turn();
   }
   await Promise.all(open);
   latencies.sort((a, b) => a - b);
-  const at = (share: number): number =>
-    latencies[Math.min(latencies.length - 1, Math.floor(latencies.length * share))] ?? Number.NaN;
-  return { sent: total, failures, p50Ms: at(0.5), p99Ms: at(0.99) };
+  return { sent, failures, p50Ms: quantile(latencies, 0.5), p99Ms: quantile(latencies, 0.99) };
+}
+
+/** @param sorted ascending; NaN where it is empty */
+export function quantile(sorted: readonly number[], share: number): number {
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }

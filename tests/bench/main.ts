@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { measureApi } from './api.ts';
 import { measureBridges } from './bridges.ts';
 import { measureCalls } from './calls.ts';
 import { measureRevocations } from './revocation.ts';
+import { measureScale } from './scale.ts';
 import { measureTerraform } from './terraform.ts';
 import { measureThroughputs } from './throughput.ts';
 
@@ -46,6 +47,13 @@ pnpm bench api [--rounds N] [--askers N]
   --askers N      requests at once (default 4)
   --rounds N      times that each is asked (default 50)
 
+pnpm bench scale [--changes N] [--seconds N] [--small]
+  A configuration of 2,000 servers, 100,000 tools, 10,000 grants and 20,000 principals in 500
+  groups: compile of a change, a cold node, its memory, a decision, latency while it is applied.
+  --changes N     changes of a grant to compile (default 50)
+  --seconds N     length of one measurement of latency (default 5)
+  --small         a tenth of the servers and principals
+
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
@@ -61,6 +69,8 @@ const { values, positionals } = parseArgs({
     trials: { type: 'string', default: '20' },
     load: { type: 'string', default: '100' },
     large: { type: 'boolean', default: false },
+    small: { type: 'boolean', default: false },
+    changes: { type: 'string', default: '50' },
     responses: { type: 'string', default: '1000000' },
     grants: { type: 'string', default: '500' },
     help: { type: 'boolean', default: false },
@@ -68,7 +78,7 @@ const { values, positionals } = parseArgs({
 });
 
 function wholeNumber(
-  name: 'seconds' | 'rounds' | 'askers' | 'streams' | 'trials' | 'load' | 'responses' | 'grants',
+  name: 'seconds' | 'rounds' | 'askers' | 'streams' | 'trials' | 'load' | 'responses' | 'grants' | 'changes',
   smallest: number,
   otherwise?: number,
 ): number {
@@ -114,6 +124,9 @@ async function main(): Promise<void> {
     } else if (name === 'api') {
       const options = { rounds: wholeNumber('rounds', 1, 50), askers: wholeNumber('askers', 1) };
       await measureApi(options, directory, print, atEnd);
+    } else if (name === 'scale') {
+      const options = { changes: wholeNumber('changes', 1), seconds: wholeNumber('seconds', 1), small: values.small };
+      await measureScale(options, directory, print, atEnd);
     } else if (name === 'terraform') await measureTerraform(wholeNumber('grants', 1), directory, print, atEnd);
     else if (name === 'isolation') await isolation();
     else throw new Error(`there is no benchmark ${name}\n\n${usage}`);

@@ -18,6 +18,7 @@ import { RawConnection } from '../isolation/raw-connection.ts';
 import type { FromLight, ToLight } from '../revocation/light-process.ts';
 import { head, nodeSite, openLegacySession, revokeOne, type Site, type TrialResult } from '../revocation/trial.ts';
 import { createVictim, type RevocationKind, revocationKinds, type World } from '../revocation/victims.ts';
+import { quantile } from './load.ts';
 import { nodesUrl, startControl } from './topology.ts';
 
 export interface RevocationOptions {
@@ -180,10 +181,6 @@ async function startLoad(world: World, { nodeUrls }: Fleet, perSecond: number, a
     stopped = true;
     await Promise.all(loops);
   });
-}
-
-function quantile(sorted: readonly number[], share: number): number {
-  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * share))] ?? Number.NaN;
 }
 
 function row(name: string, values: readonly number[]): string {

@@ -4,7 +4,6 @@
  */
 import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { availableParallelism, cpus } from 'node:os';
 import { Worker } from 'node:worker_threads';
@@ -13,6 +12,8 @@ import { Pool } from 'undici';
 import { startReferenceServer } from '../kit/reference-server.ts';
 import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
+import { processorSeconds, residentMebibytes } from './process-figures.ts';
+import { toolCall } from './tool-call.ts';
 import { startTopology, type Topology } from './topology.ts';
 
 const connections = 64;
@@ -26,8 +27,6 @@ const sizes = new Map([
 const streamedEvents = 6;
 /** How long the upstream takes to answer where latency is measured, in milliseconds. */
 const upstreamMs = 20;
-/** Discovery needs the tools that are called; the reference server has this one. */
-const toolName = 'test_simple_text';
 const streamed = 'events';
 /** Two, since one server may only have so many exchanges open. */
 const streamServers = ['reference-a', 'reference-b'];
@@ -76,52 +75,8 @@ function streamedAnswer(): string {
   return [...events, answer(1024)].map((data) => `event: message\ndata: ${data}\n\n`).join('');
 }
 
-function call(
-  url: URL,
-  key: string | null,
-  name = toolName,
-  args: Readonly<Record<string, unknown>> = { query: 'open issues assigned to me', limit: 20 },
-): LoadRequest {
-  const protocolRevision = '2026-07-28';
-  const prefix = 'io.modelcontextprotocol/';
-  const body = JSON.stringify({
-    jsonrpc: '2.0',
-    id: 1,
-    method: 'tools/call',
-    params: {
-      name,
-      arguments: args,
-      _meta: {
-        [`${prefix}protocolVersion`]: protocolRevision,
-        [`${prefix}clientInfo`]: { name: 'bench', version: '1.0.0' },
-        [`${prefix}clientCapabilities`]: {},
-      },
-    },
-  });
-  const headers = {
-    'content-type': 'application/json',
-    accept: 'application/json, text/event-stream',
-    'mcp-protocol-version': protocolRevision,
-    'mcp-method': 'tools/call',
-    'mcp-name': name,
-    ...(key === null ? {} : { authorization: `Bearer ${key}` }),
-  };
-  return { url, headers, body };
-}
-
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
-
-/** User and system time of a process and its children that live, in seconds (proc(5), /proc/<pid>/stat). */
-function processorSeconds(pid: number): number {
-  const ticksPerSecond = 100;
-  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter(Boolean).map(Number);
-  const fields = readFileSync(`/proc/${pid}/stat`, 'utf8')
-    .replace(/^.*\) /, '')
-    .split(' ');
-  const own = (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
-  return children.reduce((sum, child) => sum + processorSeconds(child), own);
-}
 
 interface Contender {
   readonly name: string;
@@ -203,8 +158,12 @@ async function latencyTable(
       await response.body.dump();
       return response.statusCode === 200;
     };
-    await measureLatency(load, send, { seconds: 1, requestsPerSecond: latencyRequestsPerSecond });
-    const measured = await measureLatency(load, send, { seconds, requestsPerSecond: latencyRequestsPerSecond });
+    const during = (lastsMs: number) => ({
+      requestsPerSecond: latencyRequestsPerSecond,
+      isOver: (elapsedMs: number) => elapsedMs >= lastsMs,
+    });
+    await measureLatency(send, during(1000));
+    const measured = await measureLatency(send, during(seconds * 1000));
     await pool.close();
     if (measured.failures > 0) throw new Error(`${name}: ${measured.failures} requests failed`);
     direct ??= measured;
@@ -213,13 +172,8 @@ async function latencyTable(
   }
 }
 
-function residentMebibytes(pid: number): number {
-  const kibibytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1];
-  return Number(kibibytes) / 1024;
-}
-
 function listenRequest(url: URL, key: string): LoadRequest {
-  const load = call(url, key);
+  const load = toolCall(url, key);
   const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
   const params = { notifications: { toolsListChanged: true }, _meta: envelope.params._meta };
   const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
@@ -267,31 +221,31 @@ function contendersOf(
 ): readonly Contender[] {
   const key = topology.clients[0]?.key ?? '';
   const slowCall = (url: URL, credential: string | null): LoadRequest =>
-    call(url, credential, 'slow', { delayMs: upstreamMs });
+    toolCall(url, credential, 'slow', { delayMs: upstreamMs });
   return [
     {
       name: 'direct',
       pid: null,
-      request: (size) => call(new URL(`/mcp/${size}`, nginx.upstream), null),
+      request: (size) => toolCall(new URL(`/mcp/${size}`, nginx.upstream), null),
       slow: slowCall(new URL(slowUrl), null),
     },
     {
       name: 'nginx',
       pid: nginx.proxyPid,
-      request: (size) => call(new URL(`/mcp/${size}`, nginx.proxy), null),
+      request: (size) => toolCall(new URL(`/mcp/${size}`, nginx.proxy), null),
       slow: slowCall(new URL('/slow', nginx.proxy), null),
     },
     {
       name: 'node',
       pid: topology.nodePid,
-      request: (size) => call(new URL(`/mcp/s-${size}`, topology.nodeUrl), key),
+      request: (size) => toolCall(new URL(`/mcp/s-${size}`, topology.nodeUrl), key),
       slow: slowCall(new URL('/mcp/slow', topology.nodeUrl), key),
     },
     // The same with a policy of all detectors, both ways; the one above has none that is about it.
     {
       name: 'inspect',
       pid: topology.nodePid,
-      request: (size) => call(new URL(`/mcp/i-${size}`, topology.nodeUrl), key),
+      request: (size) => toolCall(new URL(`/mcp/i-${size}`, topology.nodeUrl), key),
       slow: slowCall(new URL('/mcp/i-slow', topology.nodeUrl), key),
     },
   ];

@@ -60,13 +60,17 @@ export async function startControl(egressAllow: string, databaseUrl: string): Pr
   return [controlPlane, createGraphqlClient(graphqlUrl, answer.bootstrap.secret)];
 }
 
-interface NodeProcess {
+export interface NodeProcess {
   readonly child: ChildProcess;
   readonly url: URL;
+  readonly operations: URL;
+  /** Drains and exits. @throws Error where it ended otherwise */
+  stop(): Promise<void>;
 }
 
-async function startNodeProcess(
-  options: TopologyOptions,
+/** A node as a process of its own; resolves when it is ready. */
+export async function startNodeProcess(
+  options: Pick<TopologyOptions, 'directory' | 'nodePin'>,
   environment: Readonly<Record<string, string>>,
 ): Promise<NodeProcess> {
   const [port, operationsPort] = [await freePort(), await freePort()];
@@ -76,22 +80,35 @@ async function startNodeProcess(
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: {
       PATH: testConfig.path,
-      ...environment,
       SALLYPORT_LISTEN_PORT: String(port),
       SALLYPORT_OPERATIONS_PORT: String(operationsPort),
       SALLYPORT_NODE_NAME: 'bench',
       SALLYPORT_NODE_SECRET: randomSecret('node_'),
       SALLYPORT_DATA_DIRECTORY: join(options.directory, 'node'),
       SALLYPORT_LOG_LEVEL: 'error',
+      ...environment,
     },
   });
   const operations = new URL(`http://127.0.0.1:${operationsPort}/`);
-  await waitFor('the node is ready', async () => {
-    if (child.exitCode !== null) throw new Error(`the node exited with ${child.exitCode}`);
-    const answer = await fetch(new URL('/readyz', operations)).catch(() => undefined);
-    return answer?.ok === true ? true : undefined;
-  });
-  return { child, url: new URL(`http://127.0.0.1:${port}/`) };
+  const deadlineMs = 120_000;
+  await waitFor('the node is ready', () => isReady(child, operations), { deadlineMs });
+  return {
+    child,
+    url: new URL(`http://127.0.0.1:${port}/`),
+    operations,
+    stop: async () => {
+      const exited = once(child, 'exit');
+      child.kill('SIGTERM');
+      const [code, signal] = await exited;
+      if (code !== 0) throw new Error(`the node did not drain and exit, but ended with ${String(code ?? signal)}`);
+    },
+  };
+}
+
+async function isReady(child: ChildProcess, operations: URL): Promise<boolean> {
+  if (child.exitCode !== null) throw new Error(`the node exited with ${child.exitCode}`);
+  const answer = await fetch(new URL('/readyz', operations)).catch(() => undefined);
+  return answer?.ok === true;
 }
 
 /** On each server a grant that allows, and many of other subjects that do not concern the caller. */
@@ -139,11 +156,6 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
     SALLYPORT_EGRESS_ALLOW: egressAllow,
     DATABASE_URL: postgres.url,
   });
-  options.atEnd(async () => {
-    const exited = once(node.child, 'exit');
-    node.child.kill('SIGTERM');
-    const [code, signal] = await exited;
-    if (code !== 0) throw new Error(`the node did not drain and exit, but ended with ${String(code ?? signal)}`);
-  });
+  options.atEnd(() => node.stop());
   return { nodeUrl: node.url, nodePid: node.child.pid ?? 0, clients: await provision(administrator, options) };
 }

@@ -8,19 +8,32 @@ export interface LargeConfiguration {
   readonly grants: number;
   readonly principals: number;
   readonly groups: number;
+  /** Groups that each principal is in; default one. */
+  readonly memberships?: number;
+  /** Where every server is, and what it speaks; default a place that nobody calls. */
+  readonly upstream?: { readonly url: string; readonly protocolRevision: string };
 }
 
-/** The size that DESIGN.md names: 2,000 servers, 100,000 tools, 10,000 grants, 20,000 principals with a key each. */
+/** The API key of a principal that was seeded. */
+export function seededKey(principalId: string): string {
+  return `sp_${principalId}`;
+}
+
+/**
+ * The size that the budgets are for: 2,000 servers, 100,000 tools, 10,000 grants, 20,000 principals with a key each, in
+ * 500 groups.
+ */
 export const designSize: LargeConfiguration = {
   servers: 2_000,
   definitions: 50,
   grants: 5,
   principals: 20_000,
-  groups: 200,
+  groups: 500,
 };
 
 /** Fills a migrated database as years of use would; the rows are as valid as those the API writes. */
 export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfiguration): Promise<void> {
+  const { memberships = 1, upstream = { url: 'https://mcp.example.com/mcp', protocolRevision: '2025-11-25' } } = size;
   await sql.begin(async (tx) => {
     await tx`
       insert into principals (id, kind, name, email, issuer, subject)
@@ -28,7 +41,7 @@ export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfi
       from generate_series(1, ${size.principals}::int) n`;
     await tx`
       insert into api_keys (id, principal_id, name, hash, hint, scopes, expires_at)
-      select gen_random_uuid(), id, 'key', encode(sha256(convert_to(id::text, 'UTF8')), 'hex'), 'sp_', '{mcp}',
+      select gen_random_uuid(), id, 'key', encode(sha256(convert_to('sp_' || id::text, 'UTF8')), 'hex'), 'sp_', '{mcp}',
         now() + interval '1 day'
       from principals where issuer = 'seed'`;
     await tx`
@@ -38,14 +51,16 @@ export async function seedLargeConfiguration(sql: postgres.Sql, size: LargeConfi
       insert into group_members (group_id, principal_id)
       select g.id, p.id
       from (select id, row_number() over () as n from principals where issuer = 'seed') p
-        join (select id, row_number() over () as n from groups) g on g.n = 1 + p.n % ${size.groups}::int`;
+        cross join generate_series(0, ${memberships - 1}::int) i
+        join (select id, row_number() over () as n from groups) g on g.n = 1 + (p.n + 97 * i) % ${size.groups}::int
+      on conflict do nothing`;
     await tx`
       insert into servers
         (id, slug, slug_key, title, description, labels, url, lifecycle, protocol_revisions, discovered_at,
           discovery_attempted_at)
       select gen_random_uuid(), 'server-' || n, 'server-' || n, 'Server ' || n,
         (array['Payments', 'Issues', 'Documents', 'Calendars', 'Builds'])[1 + n % 5] || ' of team ' || n % 50,
-        jsonb_build_object('team', 'team-' || n % 50), 'https://mcp.example.com/mcp', 'approved', '{2025-11-25}', now(),
+        jsonb_build_object('team', 'team-' || n % 50), ${upstream.url}, 'approved', array[${upstream.protocolRevision}], now(),
         now()
       from generate_series(1, ${size.servers}::int) n`;
     await tx`

@@ -40,7 +40,8 @@ export function mayCall({ principal, key, networks }: ApiKeyEntry, nowMs: number
 interface ServerIndex {
   /** `kind:id` of principals that a grant names directly. */
   readonly principals: ReadonlySet<string>;
-  readonly groups: ReadonlySet<string>;
+  /** Groups that a grant names, each with a place that follows from the grants alone. */
+  readonly groups: ReadonlyMap<string, string>;
   /** Instants at which some grant begins or ends, ascending. */
   readonly boundaries: readonly number[];
 }
@@ -199,10 +200,18 @@ export class DecisionCache {
   }
 }
 
+/** Short, since it is made for each exchange, and a principal may be in hundreds of groups. */
 function cacheKey(server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord): string {
+  let key = server.fingerprint;
+  if (index.groups.size > 0) for (const group of principal.groups) key += index.groups.get(group) ?? '';
+  if (index.principals.size === 0) return key;
   const self = `${principal.kind}:${principal.id}`;
-  const subjects = principal.groups.filter((group) => index.groups.has(group));
-  return [server.fingerprint, index.principals.has(self) ? self : '', ...subjects].join('\n');
+  return index.principals.has(self) ? `${key}\n${self}` : key;
+}
+
+/** Two UTF-16 units, so that places put together stay apart. */
+function placeOf(at: number): string {
+  return String.fromCharCode(at >>> 16, at & 0xffff);
 }
 
 function indexServer(server: ServerRuntime): ServerIndex {
@@ -216,7 +225,7 @@ function indexServer(server: ServerRuntime): ServerIndex {
   }
   return {
     principals,
-    groups,
+    groups: new Map([...groups].sort().map((group, at) => [group, placeOf(at)])),
     boundaries: [...boundaries].sort((a, b) => a - b),
   };
 }

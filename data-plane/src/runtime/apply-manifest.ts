@@ -8,7 +8,7 @@ import {
   type NodeMessage,
 } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
-import { buildRuntime, type BuiltConfiguration, missingHashes } from './build-runtime.ts';
+import { buildRuntimeInSlices, type BuiltConfiguration, missingHashes } from './build-runtime.ts';
 import { type LastKnownGood, matchesHash } from './last-known-good.ts';
 import type { NodeIdentity } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
@@ -17,9 +17,21 @@ import type { RuntimeStore } from './runtime-store.ts';
 const saveRetryMs = 5_000;
 
 interface Target {
-  readonly nonce: string;
+  readonly offer: Offer;
   readonly manifest: Manifest;
   readonly missing: Set<string>;
+}
+
+/** What an answer is to. Nonces of an earlier connection are never answered on a later one. */
+interface Offer {
+  readonly nonce: string;
+  readonly connection: number;
+}
+
+interface Building {
+  readonly manifest: Manifest;
+  /** The latest that asked for this manifest. */
+  offer: Offer;
 }
 
 export interface ManifestApplierOptions {
@@ -34,32 +46,33 @@ export interface ManifestApplierOptions {
 /**
  * Takes manifests and documents, in the order in which they arrive, to a running configuration: verify, parse, build
  * beside the running one, swap, write to disk, acknowledge. A newer manifest replaces one whose documents are still
- * awaited.
+ * awaited, or that is still being built: requests are served meanwhile, by the one that runs.
  */
 export class ManifestApplier {
   readonly #options: ManifestApplierOptions;
   #target: Target | undefined;
+  #building: Building | undefined;
   /** Bodies received for a configuration that is not applied yet, by hash. */
   readonly #bodies = new Map<string, string>();
   /** Bodies of applied configurations that are not on disk yet. */
   readonly #unsaved = new Map<string, string>();
   #saving: Promise<void> = Promise.resolve();
   #retry: NodeJS.Timeout | undefined;
-  /** Nonces of an earlier connection are never answered on a later one. */
   #connection = 0;
 
   constructor(options: ManifestApplierOptions) {
     this.#options = options;
   }
 
-  /** The connection ended: what was awaited on it will not come. */
+  /** The connection ended: what was awaited on it will not come. What came whole is applied all the same. */
   disconnected(): void {
     this.#connection += 1;
     this.#target = undefined;
   }
 
-  /** Resolves when nothing is being written any more. */
+  /** Gives up what is being built, and resolves when nothing is being written any more. */
   async settled(): Promise<void> {
+    this.#building = undefined;
     clearTimeout(this.#retry);
     await this.#saving;
   }
@@ -80,31 +93,40 @@ export class ManifestApplier {
 
   documents(message: Extract<ControlPlaneMessage, { type: 'documents' }>): void {
     const target = this.#target;
-    if (target === undefined || target.nonce !== message.nonce) return;
+    if (target === undefined || target.offer.nonce !== message.nonce) return;
     for (const { hash, body } of message.documents) {
       if (!target.missing.has(hash)) continue;
       if (!matchesHash(hash, body)) {
-        this.#nack(target.nonce, [{ document: hash, path: '', message: 'the document does not match its hash' }]);
+        this.#target = undefined;
+        this.#nack(target.offer, [{ document: hash, path: '', message: 'the document does not match its hash' }]);
         return;
       }
       target.missing.delete(hash);
       this.#bodies.set(hash, body);
     }
-    if (target.missing.size === 0) this.#apply(target);
+    if (target.missing.size === 0) void this.#apply(target);
   }
 
   #offer(nonce: string, manifest: Manifest): void {
+    const offer: Offer = { nonce, connection: this.#connection };
     const problem = this.#refusal(manifest);
     if (problem !== undefined) {
+      this.#target = undefined;
       this.#options.alarm('MANIFEST_REFUSED', problem);
-      this.#nack(nonce, [{ document: 'manifest', path: '', message: problem }]);
+      this.#nack(offer, [{ document: 'manifest', path: '', message: problem }]);
       return;
     }
+    const building = this.#building;
+    if (building !== undefined && isSame(building.manifest, manifest)) {
+      building.offer = offer;
+      return;
+    }
+    this.#building = undefined;
     const wanted = missingHashes(manifest.entries, this.#options.store.built);
     for (const hash of this.#bodies.keys()) if (!wanted.has(hash)) this.#bodies.delete(hash);
     const missing = new Set([...wanted].filter((hash) => !this.#bodies.has(hash)));
-    this.#target = { nonce, manifest, missing };
-    if (missing.size === 0) this.#apply(this.#target);
+    this.#target = { offer, manifest, missing };
+    if (missing.size === 0) void this.#apply(this.#target);
     else this.#options.send({ type: 'need', nonce, hashes: [...missing] });
   }
 
@@ -126,24 +148,32 @@ export class ManifestApplier {
     return undefined;
   }
 
-  #apply(target: Target): void {
+  async #apply({ offer, manifest }: Target): Promise<void> {
     const { store, log } = this.#options;
     this.#target = undefined;
-    const result = buildRuntime(target.manifest, (hash) => this.#bodies.get(hash), store.built);
+    const building: Building = { manifest, offer };
+    this.#building = building;
+    const result = await buildRuntimeInSlices(
+      manifest,
+      (hash) => this.#bodies.get(hash),
+      store.built,
+      () => this.#building === building,
+    );
+    if (result === undefined || this.#building !== building) return;
+    this.#building = undefined;
     if (!result.ok) {
-      log.error({ revision: target.manifest.revision, problems: result.problems }, 'configuration refused');
-      this.#nack(target.nonce, result.problems);
+      log.error({ revision: manifest.revision, problems: result.problems }, 'configuration refused');
+      this.#nack(building.offer, result.problems);
       return;
     }
     store.swap(result.built);
-    log.info({ historyId: target.manifest.history.id, revision: target.manifest.revision }, 'configuration applied');
+    log.info({ historyId: manifest.history.id, revision: manifest.revision }, 'configuration applied');
     for (const [hash, body] of this.#bodies) this.#unsaved.set(hash, body);
     this.#bodies.clear();
-    this.#save(target.nonce, result.built);
+    this.#save(building.offer, result.built);
   }
 
-  #save(nonce: string, built: BuiltConfiguration): void {
-    const connection = this.#connection;
+  #save(offer: Offer, built: BuiltConfiguration): void {
     this.#saving = this.#saving.then(async () => {
       const contact = this.#options.store.save();
       if (contact === undefined) return;
@@ -151,31 +181,36 @@ export class ManifestApplier {
       try {
         await this.#options.lastKnownGood.save(built.manifest, bodies, contact);
       } catch (error) {
-        this.#saveFailed(nonce, built, connection, error);
+        this.#saveFailed(offer, built, error);
         return;
       }
       for (const hash of bodies.keys()) this.#unsaved.delete(hash);
-      if (connection === this.#connection) {
-        this.#options.send({ type: 'ack', nonce, revision: built.manifest.revision });
-      }
+      this.#answer(offer, { type: 'ack', nonce: offer.nonce, revision: built.manifest.revision });
     });
   }
 
   /** It serves, but a restart would fall back: not acknowledged, said so, and tried again. */
-  #saveFailed(nonce: string, built: BuiltConfiguration, connection: number, error: unknown): void {
+  #saveFailed(offer: Offer, built: BuiltConfiguration, error: unknown): void {
     const message = `applied but not written to disk: ${error instanceof Error ? error.message : String(error)}`;
     this.#options.alarm('LAST_KNOWN_GOOD_NOT_WRITTEN', message);
-    if (connection === this.#connection) this.#nack(nonce, [{ document: 'manifest', path: '', message }]);
+    this.#nack(offer, [{ document: 'manifest', path: '', message }]);
     clearTimeout(this.#retry);
     this.#retry = setTimeout(() => {
-      if (this.#options.store.built === built) this.#save(nonce, built);
+      if (this.#options.store.built === built) this.#save(offer, built);
     }, saveRetryMs);
     this.#retry.unref();
   }
 
-  #nack(nonce: string, problems: readonly ConfigProblem[]): void {
-    this.#target = undefined;
+  #nack(offer: Offer, problems: readonly ConfigProblem[]): void {
     const appliedRevision = this.#options.store.current?.revision ?? null;
-    this.#options.send({ type: 'nack', nonce, appliedRevision, problems: [...problems] });
+    this.#answer(offer, { type: 'nack', nonce: offer.nonce, appliedRevision, problems: [...problems] });
   }
+
+  #answer(offer: Offer, message: NodeMessage): void {
+    if (offer.connection === this.#connection) this.#options.send(message);
+  }
+}
+
+function isSame(one: Manifest, other: Manifest): boolean {
+  return one.hash === other.hash && one.revision === other.revision && one.history.id === other.history.id;
 }

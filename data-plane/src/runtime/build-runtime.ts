@@ -30,6 +30,7 @@ import {
   sha256,
 } from '@sallyport/schema';
 import type { SealingKey } from '@sallyport/schema/platform';
+import { inSlices } from './in-slices.ts';
 import type { ApiKeyEntry, OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
 
 /** Most problems one NACK names; one broken kind of document would otherwise name every document. */
@@ -126,17 +127,41 @@ export function missingHashes(
   return missing;
 }
 
+/** Where the text of a document comes from, by its hash; asked only for hashes of `missingHashes`. */
+type BodySource = (hash: string) => string | undefined;
+
 /**
  * Builds the runtime of a manifest beside the running one. Strict: a hash that does not match, an unknown field or
  * kind, a dangling reference or a pattern that does not compile refuses the whole configuration, with every problem
  * named. Parts whose document did not change are shared with `previous`, as are indexes none of whose parts changed.
- * @param body gives the text of a document by its hash; asked only for hashes of `missingHashes`
  */
-export function buildRuntime(
+export function buildRuntime(manifest: Manifest, body: BodySource, previous?: BuiltConfiguration): BuildResult {
+  const steps = buildSteps(manifest, body, previous);
+  for (;;) {
+    const step = steps.next();
+    if (step.done === true) return step.value;
+  }
+}
+
+/**
+ * The same while requests are served. Undefined where it was given up.
+ * @param isWanted asked between slices
+ */
+export function buildRuntimeInSlices(
   manifest: Manifest,
-  body: (hash: string) => string | undefined,
-  previous?: BuiltConfiguration,
-): BuildResult {
+  body: BodySource,
+  previous: BuiltConfiguration | undefined,
+  isWanted: () => boolean,
+): Promise<BuildResult | undefined> {
+  return inSlices(buildSteps(manifest, body, previous), isWanted);
+}
+
+/** Yields after each document that is compiled and each part of an index that is made anew. */
+function* buildSteps(
+  manifest: Manifest,
+  body: BodySource,
+  previous: BuiltConfiguration | undefined,
+): Generator<undefined, BuildResult> {
   const problems = new Problems();
   if (manifestHash(manifest.entries) !== manifest.hash) {
     problems.add('manifest', 'hash', 'does not match the entries');
@@ -145,8 +170,10 @@ export function buildRuntime(
   const parts = new Map<string, Part>();
   for (const [key, hash] of Object.entries(manifest.entries)) {
     const shared = previous?.parts.get(key);
-    const part = shared?.hash === hash ? shared : readPart(key, hash, body(hash), problems);
+    const isShared = shared?.hash === hash;
+    const part = isShared ? shared : readPart(key, hash, body(hash), problems);
     if (part !== undefined) parts.set(key, part);
+    if (!isShared) yield;
   }
   if (problems.found.length > 0) return { ok: false, problems: problems.found };
   const limits = parts.get('limits');
@@ -157,8 +184,8 @@ export function buildRuntime(
   const webhooks = parts.get('webhooks');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
-  const servers = indexServers(parts, previous, problems);
-  const principals = indexPrincipals(parts, previous, problems);
+  const servers = yield* indexServers(parts, previous, problems);
+  const principals = yield* indexPrincipals(parts, previous, problems);
   if (problems.found.length > 0 || limits?.kind !== 'limits' || keys?.kind !== 'keys') {
     return { ok: false, problems: problems.found };
   }
@@ -344,11 +371,11 @@ function unchanged(
   return true;
 }
 
-function indexServers(
+function* indexServers(
   parts: ReadonlyMap<string, Part>,
   previous: BuiltConfiguration | undefined,
   problems: Problems,
-): Pick<Runtime, 'serverById' | 'serverBySlug'> {
+): Generator<undefined, Pick<Runtime, 'serverById' | 'serverBySlug'>> {
   if (previous !== undefined && unchanged(['server/', 'grants/', 'labelGrants/'], parts, previous.parts)) {
     return { serverById: previous.runtime.serverById, serverBySlug: previous.runtime.serverBySlug };
   }
@@ -365,9 +392,11 @@ function indexServers(
     const grantsKey = `grants/${part.document.id}`;
     const grants = parts.get(grantsKey);
     const isAsBefore = base?.parts.get(key) === part && base.parts.get(grantsKey) === grants;
-    const server =
-      (isAsBefore ? base.runtime.serverById.get(part.document.id) : undefined) ??
-      assembleServer(part, grants, labelGrants);
+    let server = isAsBefore ? base.runtime.serverById.get(part.document.id) : undefined;
+    if (server === undefined) {
+      server = assembleServer(part, grants, labelGrants);
+      yield;
+    }
     if (serverBySlug.has(part.document.slug)) problems.add(key, 'slug', 'is used by two servers');
     serverBySlug.set(part.document.slug, server);
     serverById.set(part.document.id, server);
@@ -393,11 +422,11 @@ function assembleServer(
   };
 }
 
-function indexPrincipals(
+function* indexPrincipals(
   parts: ReadonlyMap<string, Part>,
   previous: BuiltConfiguration | undefined,
   problems: Problems,
-): Pick<Runtime, 'principalById' | 'apiKeyByHash'> {
+): Generator<undefined, Pick<Runtime, 'principalById' | 'apiKeyByHash'>> {
   if (previous !== undefined && unchanged(['principals/'], parts, previous.parts)) {
     return { principalById: previous.runtime.principalById, apiKeyByHash: previous.runtime.apiKeyByHash };
   }
@@ -421,6 +450,7 @@ function indexPrincipals(
         apiKeyByHash.set(apiKey.hash, { principal, key: apiKey, networks });
       });
     });
+    yield;
   }
   return { principalById, apiKeyByHash };
 }

@@ -1,0 +1,35 @@
+/** Figures beside the targets they are held against. */
+export interface Target {
+  readonly most?: number;
+  readonly least?: number;
+}
+
+export interface Figure extends Target {
+  readonly name: string;
+  readonly value: number;
+  readonly unit: string;
+}
+
+/** Prints figures as they are found, and keeps them for a file. */
+export class Figures {
+  readonly found: Figure[] = [];
+  readonly #print: (line: string) => void;
+
+  constructor(print: (line: string) => void) {
+    this.#print = print;
+  }
+
+  add(name: string, value: number, unit: string, target: Target = {}): void {
+    this.found.push({ name, value, unit, ...target });
+    const digits = Math.abs(value) >= 100 || Number.isInteger(value) ? 0 : 2;
+    const row = `${name.padEnd(64)} ${value.toFixed(digits).padStart(10)} ${unit.padEnd(9)}`;
+    this.#print(`${row} ${verdict(value, target)}`.trimEnd());
+  }
+}
+
+function verdict(value: number, { most, least }: Target): string {
+  const bound = most ?? least;
+  if (bound === undefined) return '';
+  const holds = most === undefined ? value >= bound : value <= bound;
+  return `${most === undefined ? '≥' : '≤'} ${bound}  ${holds ? 'holds' : 'MISSED'}`;
+}

@@ -1,0 +1,334 @@
+/**
+ * A configuration of the size that the budgets are for: how long a change of it takes to compile, a cold node to be
+ * ready, a decision to be made, what a node needs of memory, and what calls notice while all of it is applied anew.
+ * The node has core 1 to itself; everything else is on core 0.
+ */
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Worker } from 'node:worker_threads';
+import { startEmbeddedPostgres } from '@sallyport/cli';
+import {
+  bumpConfigGeneration,
+  type Database,
+  FleetVault,
+  openDatabase,
+  SnapshotPublisher,
+} from '@sallyport/control-plane/fleet';
+import { migrate } from '@sallyport/control-plane/migrate';
+import { buildFromDocuments, DecisionCache, decisionCacheBytesMax } from '@sallyport/data-plane';
+import { AccessRequest, defaultLimits, grantDefaults, type PrincipalRecord } from '@sallyport/schema';
+import { createLog, randomSecret, systemClock } from '@sallyport/schema/platform';
+import postgres from 'postgres';
+import { Administrator } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+import { startTestControlPlane, testSecretKey } from '../kit/fleet.ts';
+import { designSize, type LargeConfiguration, seedLargeConfiguration } from '../kit/large-configuration.ts';
+import { startSyncProxy, type SyncProxy } from '../kit/sync-proxy.ts';
+import { Callers, type CallLatency, readCallers } from './callers.ts';
+import { Figures } from './figures.ts';
+import { quantile } from './load.ts';
+import { type NodeProcess, startControl, startNodeProcess } from './topology.ts';
+import { residentMebibytesMax } from './process-figures.ts';
+
+export interface ScaleOptions {
+  /** Changes that are compiled one by one. */
+  readonly changes: number;
+  /** Of each measurement of latency. */
+  readonly seconds: number;
+  /** A tenth of everything, for a quick look. */
+  readonly small: boolean;
+}
+
+type AtEnd = (stop: () => Promise<void>) => void;
+
+const compileMsMax = 150;
+const coldMsMax = 5_000;
+const residentMebibytesMost = 400;
+const decisionMicrosecondsMax = 20;
+const applyAddedMsMax = 15;
+const changeEveryMs = 250;
+/** Where nobody listens: the node is away from the control plane then. */
+const nowhere = 'ws://127.0.0.1:1/';
+
+/** One grant narrowed or widened, as `updateGrant` does it. */
+async function changeGrant(database: Database, at: number): Promise<void> {
+  await database.db.transaction(async (tx) => {
+    const [row] = (await tx.execute(
+      `update grants set tools = array['tool_*', 'extra_${at}'], revision = revision + 1
+       where id = (select id from grants order by id offset ${at} limit 1) returning server_id`,
+    )) as unknown as { server_id: string }[];
+    await bumpConfigGeneration(tx, { serverIds: [row?.server_id ?? ''] });
+  });
+}
+
+async function compileFigures(databaseUrl: string, { changes }: ScaleOptions, figures: Figures): Promise<void> {
+  const control = await startTestControlPlane(databaseUrl);
+  // The one that is measured publishes when told to, not when signalled.
+  await control.fleet.publisher.stop();
+  const { database } = control;
+  const took: number[] = [];
+  const publisher = new SnapshotPublisher({
+    database,
+    vault: new FleetVault(testSecretKey),
+    publicUrls: undefined,
+    clock: systemClock,
+    log: createLog({ name: 'scale', level: 'error' }),
+    onCompiled: (_outcome, durationMs) => took.push(durationMs),
+  });
+  await publisher.publish();
+  figures.add('everything compiled and published for the first time', took.splice(0)[0] ?? Number.NaN, 'ms');
+  for (let at = 0; at < changes; at++) {
+    await changeGrant(database, at);
+    await publisher.publish();
+  }
+  took.sort((a, b) => a - b);
+  figures.add('one grant changed, p50: read, compiled, published, committed', quantile(took, 0.5), 'ms');
+  figures.add('one grant changed, p99', quantile(took, 0.99), 'ms', { most: compileMsMax });
+  await control.stop();
+}
+
+/** A principal in 200 groups, on servers with fifty grants each of which many are its groups'. */
+function decisionFigures(figures: Figures): void {
+  const id = (kind: string, n: number): string => `00000000-${kind}-7000-8000-${String(n).padStart(12, '0')}`;
+  const groups = Array.from({ length: 200 }, (_, n) => id('0001', n));
+  const principal: PrincipalRecord = {
+    id: id('0002', 1),
+    kind: 'user',
+    name: 'In many groups',
+    status: 'active',
+    groups,
+    epoch: 0,
+    expiresAt: null,
+    revokedFamilies: [],
+    keys: [],
+  };
+  const serverIds = Array.from({ length: 64 }, (_, n) => id('0003', n));
+  const documents = serverIds.flatMap((serverId, n) => [
+    {
+      kind: 'server' as const,
+      id: serverId,
+      slug: `server-${n}`,
+      lifecycle: 'approved' as const,
+      url: 'https://mcp.example.com/mcp',
+      protocolRevisions: ['2026-07-28'],
+      transport: 'streamableHttp' as const,
+      extensions: [],
+      labels: {},
+      definitions: Array.from({ length: 50 }, (_, tool) => ({
+        kind: 'tool' as const,
+        name: `tool_${tool}`,
+        state: 'approved' as const,
+        approvedDigests: [],
+        labels: null,
+      })),
+      auditMode: 'buffered' as const,
+      configStalenessMaxMs: null,
+    },
+    {
+      kind: 'grants' as const,
+      serverId,
+      grants: Array.from({ length: 50 }, (_, grant) => ({
+        ...grantDefaults,
+        id: id('0004', n * 100 + grant),
+        subject: { kind: 'group' as const, id: id('0001', grant * 5) },
+        effect: 'allow' as const,
+        tools: ['tool_*'],
+      })),
+    },
+  ]);
+  const keys = [{ id: 'k', secret: Buffer.alloc(32).toString('base64'), use: 'seal' as const }];
+  const { runtime } = buildFromDocuments([defaultLimits, { kind: 'keys', sealing: keys }, ...documents]);
+  const cache = new DecisionCache({ bytesMax: decisionCacheBytesMax });
+  const facts = {
+    principal: { id: principal.id, kind: principal.kind, groups: [] },
+    client: { name: '', version: '', address: '' },
+  };
+  const servers = serverIds.flatMap((serverId) => runtime.serverById.get(serverId) ?? []);
+  const decide = (n: number): boolean => {
+    const server = servers[n % servers.length];
+    if (server === undefined) throw new Error('there are no servers');
+    const request = () =>
+      new AccessRequest(
+        { ...facts, server: { slug: server.document.slug, labels: {} }, nowMs: 0, contactAgeMs: 0 },
+        null,
+      );
+    return cache.get(server, principal, 0).decide({ kind: 'tool', name: `tool_${n % 50}` }, request).effect === 'allow';
+  };
+  const rounds = 50_000;
+  for (let n = 0; n < rounds; n++) if (!decide(n)) throw new Error('not allowed');
+  const before = process.threadCpuUsage();
+  for (let n = 0; n < rounds; n++) decide(n);
+  const { user, system } = process.threadCpuUsage(before);
+  const microseconds = (user + system) / rounds;
+  figures.add('a decision for a principal in 200 groups, warm', microseconds, 'µs', { most: decisionMicrosecondsMax });
+}
+
+interface Site {
+  readonly proxy: SyncProxy;
+  readonly syncUrl: string;
+  readonly start: () => Promise<NodeProcess>;
+}
+
+/** A node from nothing, and the same once more from its disk; the second one stays. */
+async function nodeFigures({ start }: Site, figures: Figures): Promise<NodeProcess> {
+  const coldAt = performance.now();
+  const cold = await start();
+  figures.add('cold node, from its start to ready', performance.now() - coldAt, 'ms', { most: coldMsMax });
+  await delay(2_000);
+  figures.add('most memory of a cold node', residentMebibytesMax(cold.child.pid ?? 0), 'MiB');
+  await cold.stop();
+  const warmAt = performance.now();
+  const node = await start();
+  figures.add('the node again, from its disk, to ready', performance.now() - warmAt, 'ms');
+  return node;
+}
+
+function addLatency(figures: Figures, what: string, { node, direct }: CallLatency, most?: number): void {
+  if (node.failures + direct.failures > 0) throw new Error(`${node.failures} of ${node.sent} calls failed ${what}`);
+  figures.add(`p50 added at 500 calls/s ${what}`, node.p50Ms - direct.p50Ms, 'ms');
+  const target = most === undefined ? {} : { most };
+  figures.add(`p99 added (direct: ${direct.p99Ms.toFixed(1)} ms)`, node.p99Ms - direct.p99Ms, 'ms', target);
+}
+
+/** Every document of servers and principals becomes another. */
+async function changeEverything(sql: postgres.Sql): Promise<void> {
+  await sql.begin(async (tx) => {
+    await tx`update servers set config_staleness_max_ms = coalesce(config_staleness_max_ms, 86400000) - 1`;
+    await tx`update principals set epoch = epoch + 1`;
+    await tx`update config_generation set generation = generation + 1`;
+    await tx`select pg_notify('sallyport_config', '')`;
+  });
+}
+
+const converged = (administrator: Administrator) =>
+  waitFor('the configuration is live', () => administrator.converged(), { deadlineMs: 120_000 });
+
+/** All is published while the node is away, so that the node alone is at work when it comes back and applies it. */
+async function applyEverything(
+  site: Site,
+  administrator: Administrator,
+  sql: postgres.Sql,
+): Promise<() => Promise<void>> {
+  site.proxy.target = nowhere;
+  site.proxy.cut();
+  const before = await newestRevision(sql);
+  await changeEverything(sql);
+  const next = async () => (await newestRevision(sql)) > before;
+  await waitFor('the changes are published', next, { deadlineMs: 120_000 });
+  return async () => {
+    site.proxy.target = site.syncUrl;
+    await converged(administrator);
+  };
+}
+
+async function newestRevision(sql: postgres.Sql): Promise<number> {
+  const [row] = await sql<{ revision: string }[]>`select coalesce(max(revision), 0) as revision from config_manifests`;
+  return Number(row?.revision ?? 0);
+}
+
+async function callFigures(
+  site: Site,
+  node: NodeProcess,
+  callers: Callers,
+  { database, sql, administrator }: { database: Database; sql: postgres.Sql; administrator: Administrator },
+  { seconds }: ScaleOptions,
+  figures: Figures,
+): Promise<void> {
+  const called = await callers.everyone();
+  if (called.failures > 0) throw new Error(`${called.failures} of ${called.calls} calls failed`);
+  const pid = node.child.pid ?? 0;
+  figures.add(`most memory after ${called.calls} principals called`, residentMebibytesMax(pid), 'MiB', {
+    most: residentMebibytesMost,
+  });
+  await callers.during(() => delay(2_000));
+  addLatency(figures, 'and no change', await callers.during(() => delay(seconds * 1000)));
+  const oneByOne = await callers.during(async () => {
+    const end = performance.now() + seconds * 1000;
+    for (let at = 1_000; performance.now() < end; at++) {
+      await changeGrant(database, at);
+      await delay(changeEveryMs);
+    }
+  });
+  addLatency(figures, 'and a grant changed 4 times a second', oneByOne);
+  await converged(administrator);
+  const apply = await applyEverything(site, administrator, sql);
+  const began = performance.now();
+  const latency = await callers.during(apply);
+  figures.add('everything sent and applied anew, until acknowledged', performance.now() - began, 'ms');
+  addLatency(figures, 'meanwhile', latency, applyAddedMsMax);
+  figures.add('most memory then', residentMebibytesMax(pid), 'MiB', { most: residentMebibytesMost });
+}
+
+function sizeOf(options: ScaleOptions, upstreamUrl: string): LargeConfiguration {
+  const upstream = { url: upstreamUrl, protocolRevision: '2026-07-28' };
+  const size = { ...designSize, memberships: 4, upstream };
+  return options.small ? { ...size, servers: size.servers / 10, principals: size.principals / 10 } : size;
+}
+
+/** Two databases with the same rows. */
+async function seededDatabases(url: string, size: LargeConfiguration): Promise<[string, string]> {
+  const sql = postgres(url, { max: 1, onnotice: () => undefined });
+  const named = (name: string): string => Object.assign(new URL(url), { pathname: `/${name}` }).href;
+  await sql`create database compiled`;
+  const seeding = postgres(named('compiled'), { max: 1, onnotice: () => undefined });
+  await migrate(seeding);
+  await seedLargeConfiguration(seeding, size);
+  await seeding.end();
+  await sql`create database served template compiled`;
+  await sql.end();
+  return [named('compiled'), named('served')];
+}
+
+export async function measureScale(
+  options: ScaleOptions,
+  directory: string,
+  print: (line: string) => void,
+  atEnd: AtEnd,
+): Promise<Figures> {
+  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  const figures = new Figures(print);
+  decisionFigures(figures);
+  const echo = new Worker(new URL('./echo-thread.js', import.meta.url));
+  atEnd(async () => void (await echo.terminate()));
+  const [upstreamUrl] = (await once(echo, 'message')) as [string];
+  const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
+  atEnd(() => server.stop());
+  const egressAllow = `127.0.0.1/32:${new URL(upstreamUrl).port}`;
+  const size = sizeOf(options, upstreamUrl);
+  const [compiled, served] = await seededDatabases(server.url, size);
+  print(`${size.servers} servers, ${size.servers * size.definitions} tools, ${size.servers * size.grants} grants,`);
+  print(`${size.principals} principals in ${size.groups} groups\n`);
+  await compileFigures(compiled, options, figures);
+  const [controlPlane, api] = await startControl(egressAllow, served);
+  atEnd(() => controlPlane.stop());
+  const administrator = new Administrator(api, 1);
+  const sql = postgres(served, { max: 1, onnotice: () => undefined });
+  atEnd(() => sql.end());
+  const proxy = await startSyncProxy(controlPlane.syncUrl ?? '');
+  atEnd(() => proxy.stop());
+  const joinToken = await administrator.createJoinToken(1);
+  const environment = {
+    SALLYPORT_CONTROL_PLANE_URL: new URL(proxy.url).origin,
+    SALLYPORT_NODE_SECRET: randomSecret('node_'),
+    SALLYPORT_JOIN_TOKEN: joinToken,
+    SALLYPORT_EGRESS_ALLOW: egressAllow,
+    DATABASE_URL: served,
+  };
+  const site: Site = {
+    proxy,
+    syncUrl: controlPlane.syncUrl ?? '',
+    start: () => startNodeProcess({ directory, nodePin: ['taskset', '-c', '1'] }, environment),
+  };
+  const database = openDatabase({ url: served, connectionsMax: 2 });
+  atEnd(() => database.close());
+  await waitFor('everything is published', async () => (await newestRevision(sql)) > 1, { deadlineMs: 120_000 });
+  const node = await nodeFigures(site, figures);
+  atEnd(() => node.stop());
+  await converged(administrator);
+  const callers = new Callers({ nodeUrl: node.url.href, upstreamUrl, ...(await readCallers(sql)) });
+  atEnd(() => callers.stop());
+  await callFigures(site, node, callers, { database, sql, administrator }, options, figures);
+  return figures;
+}
