@@ -70,12 +70,12 @@ export interface NodeProcess {
 
 /** A node as a process of its own; resolves when it is ready. */
 export async function startNodeProcess(
-  options: Pick<TopologyOptions, 'directory' | 'nodePin'>,
+  options: Pick<TopologyOptions, 'directory' | 'nodePin'> & { readonly nodeArguments?: readonly string[] },
   environment: Readonly<Record<string, string>>,
 ): Promise<NodeProcess> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/data-plane')));
-  const [command, ...args] = [...options.nodePin, process.execPath, program];
+  const [command, ...args] = [...options.nodePin, process.execPath, ...(options.nodeArguments ?? []), program];
   const child = spawn(command, args, {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: {

@@ -43,6 +43,7 @@ function startApplier() {
   const applier = new ManifestApplier({
     store,
     identity,
+    clock: systemClock,
     lastKnownGood: new LastKnownGood(files),
     log: createLog({ name: 'test', level: 'silent' }),
     send: (message) => void sent.push(message),

@@ -7,7 +7,7 @@ import {
   manifestHash,
   type NodeMessage,
 } from '@sallyport/schema';
-import type { Log } from '@sallyport/schema/platform';
+import type { Clock, Log } from '@sallyport/schema/platform';
 import { buildRuntimeInSlices, type BuiltConfiguration, missingHashes } from './build-runtime.ts';
 import { type LastKnownGood, matchesHash } from './last-known-good.ts';
 import type { NodeIdentity } from './node-identity.ts';
@@ -38,6 +38,7 @@ export interface ManifestApplierOptions {
   readonly store: RuntimeStore;
   readonly lastKnownGood: LastKnownGood;
   readonly identity: NodeIdentity;
+  readonly clock: Pick<Clock, 'monotonic'>;
   readonly log: Log;
   readonly send: (message: NodeMessage) => void;
   readonly alarm: (code: string, message: string) => void;
@@ -149,16 +150,13 @@ export class ManifestApplier {
   }
 
   async #apply({ offer, manifest }: Target): Promise<void> {
-    const { store, log } = this.#options;
+    const { store, clock, log } = this.#options;
     this.#target = undefined;
     const building: Building = { manifest, offer };
     this.#building = building;
-    const result = await buildRuntimeInSlices(
-      manifest,
-      (hash) => this.#bodies.get(hash),
-      store.built,
-      () => this.#building === building,
-    );
+    const body = (hash: string): string | undefined => this.#bodies.get(hash);
+    const isWanted = (): boolean => this.#building === building;
+    const result = await buildRuntimeInSlices(manifest, body, store.built, { clock, isWanted });
     if (result === undefined || this.#building !== building) return;
     this.#building = undefined;
     if (!result.ok) {

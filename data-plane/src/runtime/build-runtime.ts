@@ -29,7 +29,7 @@ import {
   type ServerDocument,
   sha256,
 } from '@sallyport/schema';
-import type { SealingKey } from '@sallyport/schema/platform';
+import type { Clock, SealingKey } from '@sallyport/schema/platform';
 import { inSlices } from './in-slices.ts';
 import type { ApiKeyEntry, OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
 
@@ -144,16 +144,15 @@ export function buildRuntime(manifest: Manifest, body: BodySource, previous?: Bu
 }
 
 /**
- * The same while requests are served. Undefined where it was given up.
- * @param isWanted asked between slices
+ * The same while requests are served. Undefined where it was given up: `isWanted` is asked between slices.
  */
 export function buildRuntimeInSlices(
   manifest: Manifest,
   body: BodySource,
   previous: BuiltConfiguration | undefined,
-  isWanted: () => boolean,
+  slicing: { readonly clock: Pick<Clock, 'monotonic'>; readonly isWanted: () => boolean },
 ): Promise<BuildResult | undefined> {
-  return inSlices(buildSteps(manifest, body, previous), isWanted);
+  return inSlices(buildSteps(manifest, body, previous), slicing.clock, slicing.isWanted);
 }
 
 /** Yields after each document that is compiled and each part of an index that is made anew. */

@@ -1,4 +1,5 @@
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import type { Clock } from '@sallyport/schema/platform';
 
 /** How long a slice lasts where requests leave the event loop idle, in milliseconds. */
 const sliceMsMin = 3;
@@ -13,17 +14,21 @@ const sliceMsMax = 12;
  * @param isWanted asked after each turn; once it is not, the computation is given up
  * @returns what the computation returned, or undefined where it was given up
  */
-export async function inSlices<T>(steps: Generator<undefined, T>, isWanted: () => boolean): Promise<T | undefined> {
+export async function inSlices<T>(
+  steps: Generator<undefined, T>,
+  clock: Pick<Clock, 'monotonic'>,
+  isWanted: () => boolean,
+): Promise<T | undefined> {
   let sliceMs = sliceMsMin;
   for (;;) {
-    const beganAt = performance.now();
+    const beganAt = clock.monotonic();
     do {
       const step = steps.next();
       if (step.done === true) return step.value;
-    } while (performance.now() - beganAt < sliceMs);
-    const leftAt = performance.now();
+    } while (clock.monotonic() - beganAt < sliceMs);
+    const leftAt = clock.monotonic();
     await nextTurn();
     if (!isWanted()) return undefined;
-    sliceMs = Math.min(sliceMsMax, Math.max(sliceMsMin, performance.now() - leftAt));
+    sliceMs = Math.min(sliceMsMax, Math.max(sliceMsMin, clock.monotonic() - leftAt));
   }
 }

@@ -134,6 +134,7 @@ export class SyncClient {
       store: options.store,
       lastKnownGood: this.#lastKnownGood,
       identity: this.#identity,
+      clock: options.clock,
       log: options.log,
       send: (message) => this.#send(message),
       alarm: (code, message) => this.alarm(code, message),
