@@ -91,6 +91,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const credentials: UpstreamCredentials = new UpstreamCredentials({
     lend: (need) => sync.lend(need),
     now: () => store.now(),
+    runtime: () => store.current,
   });
   const base = { config, log, clock, store, state, egress, wirePools, slots, load, peers, credentials };
   const sync: SyncClient = createSyncClient(base);
@@ -311,6 +312,7 @@ async function stopNode(parts: Parts): Promise<void> {
   const { recordsUnconfirmed } = await telemetry.shipper.drain(spoolTimeoutMs);
   log.info({ recordsUnconfirmed }, 'the node stops');
   await parts.sync.stop();
+  parts.credentials.close();
   parts.wirePools?.close();
   await parts.egress.close();
   await parts.operations.close();

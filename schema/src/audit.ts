@@ -11,6 +11,7 @@
  */
 import { z } from 'zod';
 import { sha256 } from './canonical-json.ts';
+import { credentialModes } from './credential.ts';
 import { verdictSchema } from './inspection/judge-message.ts';
 
 export const auditOutcomes = [
@@ -75,6 +76,17 @@ const request = {
   paramsDigest: z.string().nullable(),
   requestBytes: z.number().int().nonnegative(),
   traceId: z.string(),
+  /** What the upstream was called with, never the secret; null where with nothing. Spools of older nodes lack it. */
+  credential: z
+    .strictObject({
+      /** Of the stored secret or the connected account. */
+      id: z.string().nullable(),
+      mode: z.enum(credentialModes).exclude(['none']),
+      /** The authorization server of a token. */
+      issuer: z.string().nullable(),
+    })
+    .nullable()
+    .default(null),
 };
 
 const response = {

@@ -37,6 +37,8 @@ const header = z.tuple([z.string().min(1).max(128), z.string().max(16_384)]);
 /** What a node is lent, in clear only in its memory. */
 export const lentCredentialSchema = z.strictObject({
   serverId: z.string(),
+  /** Of the stored secret or the connected account it comes from, for the record; older control planes do not say. */
+  id: z.string().nullable().default(null),
   /** Null for a credential that is the same for everybody. */
   principalId: z.string().nullable(),
   /** Of the authorization server and the protected resource that a token is for; null where there is no token. */

@@ -78,6 +78,7 @@ export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord>
     paramsDigest: null,
     requestBytes: 200,
     traceId: '0af7651916cd43dd8448eb211c80319c',
+    credential: null,
     ...more,
   };
 }

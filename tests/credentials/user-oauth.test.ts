@@ -260,6 +260,18 @@ test('each calls with his own token, and with nobody else’s', async () => {
   const [adas, bobs] = [await tokenOf(ada), await tokenOf(bob)];
   expect([adas.size, bobs.size]).toEqual([1, 1]);
   expect(adas).not.toEqual(bobs);
+  const sql = postgres(harness.databaseUrl);
+  const named =
+    () => sql`select distinct on (principal_id) principal_id, credential_id, credential_mode, credential_issuer
+    from audit_events where method = 'tools/call' and outcome = 'success' order by principal_id, time desc`;
+  const accounts = await sql`select principal_id, id as credential_id from connections where status = 'active'`;
+  const expected = accounts.map((row) => ({ ...row, credential_mode: 'userOAuth', credential_issuer: as.url }));
+  expect(expected).toHaveLength(2);
+  await waitFor('the records of the calls', async () => (await named()).length === 2);
+  expect(new Set((await named()).map((row) => JSON.stringify(row)))).toEqual(
+    new Set(expected.map((row) => JSON.stringify(row))),
+  );
+  await sql.end();
 });
 
 test('a token that the upstream does not take any more is renewed once, and the call goes on', async () => {

@@ -48,7 +48,7 @@ async function nodeBefore(revision: string, serve: Serve): Promise<PipelineNode>
     grants: [{ server: 'guarded', tools: ['*'] }],
     lend: ({ serverId }) => {
       const headers: [string, string][] = [['authorization', `Bearer fresh-${++lent}`]];
-      const whose = { serverId, principalId: null, issuer: null, resource: null, revision: 1 };
+      const whose = { id: 'stored', serverId, principalId: null, issuer: null, resource: null, revision: 1 };
       return Promise.resolve({ ok: true, credential: { ...whose, origin, headers, expiresAt: null, renewable: true } });
     },
   });

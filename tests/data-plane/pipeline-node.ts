@@ -287,7 +287,7 @@ function observing(store: RuntimeStore, { lend = noCredential }: TestConfigurati
   const sightings: (Sighting & { readonly serverId: string })[] = [];
   const saw = (serverId: string, seen: readonly Sighting[]): void =>
     void sightings.push(...seen.map((each) => ({ serverId, ...each })));
-  const credentials = new UpstreamCredentials({ lend, now: () => store.now() });
+  const credentials = new UpstreamCredentials({ lend, now: () => store.now(), runtime: () => store.current });
   const health = new ObservedHealth({ now: () => store.now(), report: () => undefined, doubt });
   return { doubted, seen: sightings, health, credentials, sightings: { seen: saw } };
 }
@@ -391,6 +391,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     /** What it withheld since nobody approved it, as often as it was seen. */
     sightings: seen,
     store,
+    credentials: observed.credentials,
     /** As a full disk does where the audit is strict. */
     failAudit: (fails: boolean): void => {
       audit.fails = fails;
@@ -410,6 +411,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
       pipeline.close();
       await inspected.close();
       observed.health.close();
+      observed.credentials.close();
       listener.close();
       await edges.close();
     },

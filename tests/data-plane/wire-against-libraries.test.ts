@@ -170,6 +170,7 @@ async function answersTo(raw: string): Promise<unknown[]> {
       const response = await connections.send(
         {
           transport: 'streamableHttp',
+          credential: null,
           principalId: 'somebody',
           url,
           method: 'POST',

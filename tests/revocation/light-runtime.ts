@@ -127,7 +127,11 @@ export function startLightRuntime(options: {
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     ...uncounted,
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
-    credentials: new UpstreamCredentials({ lend: (need) => sync.lend(need), now: () => store.now() }),
+    credentials: new UpstreamCredentials({
+      lend: (need) => sync.lend(need),
+      now: () => store.now(),
+      runtime: () => store.current,
+    }),
     peers: loneNode('node-1'),
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),

@@ -276,6 +276,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   AuditEvent: 'audit:read',
   AuditPrincipal: 'audit:read',
   AuditClient: 'audit:read',
+  AuditCredential: 'audit:read',
   AuditServer: 'audit:read',
   AuditTarget: 'audit:read',
   AuditDecisionRecord: 'audit:read',

@@ -76,6 +76,18 @@ export class AuditClient {
   info!: string | null;
 }
 
+@ObjectType({ description: 'What the server of an exchange was called with; never the secret.' })
+export class AuditCredential {
+  @Field(() => ID, { nullable: true, description: 'Id of what is stored for the server, or of the connected account.' })
+  id!: string | null;
+
+  @Field(() => String, { description: 'How the gateway proved itself, such as staticHeaders or userOAuth.' })
+  mode!: string;
+
+  @Field(() => String, { nullable: true, description: 'The authorization server that issued the token.' })
+  issuer!: string | null;
+}
+
 @ObjectType({ description: 'The server an exchange was for.' })
 export class AuditServer {
   @Field(() => ID, { nullable: true, description: 'Id of the server; null where none has this slug.' })

@@ -4,6 +4,7 @@ import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, Json, pageOf } from '../graphql-connection.ts';
 import {
   AuditClient,
+  AuditCredential,
   AuditDecisionRecord,
   AuditEvent,
   AuditEventConnection,
@@ -75,6 +76,16 @@ export class AuditResolver {
   @FieldResolver(() => AuditServer, { nullable: true, description: 'The server of an exchange.' })
   server(@Root() row: AuditEventRow): AuditServer | null {
     return row.serverSlug === null ? null : { id: row.serverId, slug: row.serverSlug };
+  }
+
+  @FieldResolver(() => AuditCredential, {
+    nullable: true,
+    description:
+      'What the server was called with in an exchange; null where with nothing, or it did not come that far.',
+  })
+  credential(@Root() row: AuditEventRow): AuditCredential | null {
+    if (row.credentialMode === null) return null;
+    return { id: row.credentialId, mode: row.credentialMode, issuer: row.credentialIssuer };
   }
 
   @FieldResolver(() => AuditTarget, { nullable: true, description: 'What a call names.' })

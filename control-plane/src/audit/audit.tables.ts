@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import type { AuditOutcome, ShadowDecision, Verdict } from '@sallyport/schema';
+import type { AuditOutcome, CredentialMode, ShadowDecision, Verdict } from '@sallyport/schema';
 import { bigint, doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
@@ -35,6 +35,9 @@ export const auditEvents = pgTable(
     paramsDigest: text('params_digest'),
     requestBytes: bigint('request_bytes', { mode: 'number' }),
     traceId: text('trace_id'),
+    credentialId: text('credential_id'),
+    credentialMode: text('credential_mode').$type<CredentialMode>(),
+    credentialIssuer: text('credential_issuer'),
     outcome: text().$type<AuditOutcome>(),
     status: integer(),
     rpcErrorCode: bigint('rpc_error_code', { mode: 'number' }),

@@ -33,6 +33,9 @@ const columns = {
   params_digest: 'text',
   request_bytes: 'bigint',
   trace_id: 'text',
+  credential_id: 'text',
+  credential_mode: 'text',
+  credential_issuer: 'text',
   outcome: 'text',
   status: 'integer',
   rpc_error_code: 'bigint',
@@ -150,6 +153,9 @@ function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
     params_digest: text(record.paramsDigest),
     request_bytes: record.requestBytes,
     trace_id: text(record.traceId),
+    credential_id: text(record.credential?.id),
+    credential_mode: record.credential?.mode ?? null,
+    credential_issuer: text(record.credential?.issuer),
   };
 }
 

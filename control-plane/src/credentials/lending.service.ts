@@ -81,6 +81,7 @@ export class LendingService {
     if (row.mode !== 'staticHeaders') throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
     const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
     return {
+      id: row.id,
       serverId: server.id,
       principalId: null,
       issuer: null,
@@ -94,8 +95,17 @@ export class LendingService {
   }
 
   private async record(nodeId: string, credential: LentCredential, server: ServerRow): Promise<void> {
-    const { serverId, principalId, issuer, resource, revision, expiresAt } = credential;
-    const after = { nodeId, mode: server.credentialMode, principalId, issuer, resource, revision, expiresAt };
+    const { id, serverId, principalId, issuer, resource, revision, expiresAt } = credential;
+    const after = {
+      nodeId,
+      credentialId: id,
+      mode: server.credentialMode,
+      principalId,
+      issuer,
+      resource,
+      revision,
+      expiresAt,
+    };
     await this.deps.database.db.transaction((tx) =>
       recordAccess(tx, systemContext('lending', [], this.deps), {
         action: 'credential.lend',

@@ -24,6 +24,8 @@ export interface TokenLendingDependencies {
 }
 
 interface ServiceToken {
+  /** Of the stored client. */
+  readonly id: string;
   readonly accessToken: string;
   readonly issuer: string;
   readonly expiresAt: number;
@@ -64,10 +66,10 @@ export class TokenLending {
 
   private async getService(server: ServerRow): Promise<ServiceToken> {
     const { clients, servers, clock } = this.deps;
-    const { settings, client } = await clients.serviceClient(server);
+    const { id, settings, client } = await clients.serviceClient(server);
     const resource = new URL(server.url).href;
     const outcome = await servers.clientCredentials(settings.issuer, client, { resource, scopes: settings.scopes });
-    if (outcome.kind === 'tokens') return serviceToken(settings.issuer, outcome.tokens, clock.now());
+    if (outcome.kind === 'tokens') return { id, ...serviceToken(settings.issuer, outcome.tokens, clock.now()) };
     const internal = outcome.kind === 'refused' ? outcome.error : outcome.reason;
     throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${internal}` });
   }
@@ -128,7 +130,7 @@ export class TokenLending {
 }
 const wantedScopesMax = 64;
 
-function serviceToken(issuer: string, tokens: Tokens, nowMs: number): ServiceToken {
+function serviceToken(issuer: string, tokens: Tokens, nowMs: number): Omit<ServiceToken, 'id'> {
   const expiresAt = expiryOf(tokens, nowMs).getTime();
   return {
     accessToken: tokens.accessToken,
@@ -139,17 +141,20 @@ function serviceToken(issuer: string, tokens: Tokens, nowMs: number): ServiceTok
 }
 
 function lentToUser(server: ServerRow, { row, tokens }: OpenedConnection): LentCredential {
-  const { principalId, issuer, resource, accessExpiresAt } = row;
+  const { id, principalId, issuer, resource, accessExpiresAt } = row;
   const expiresAt = accessExpiresAt?.getTime() ?? null;
-  return lent(server, { accessToken: tokens.accessToken, principalId, issuer, resource, expiresAt });
+  return lent(server, { id, accessToken: tokens.accessToken, principalId, issuer, resource, expiresAt });
 }
 
 function lent(
   server: ServerRow,
-  token: Pick<LentCredential, 'principalId' | 'issuer' | 'resource' | 'expiresAt'> & { readonly accessToken: string },
+  token: Pick<LentCredential, 'id' | 'principalId' | 'issuer' | 'resource' | 'expiresAt'> & {
+    readonly accessToken: string;
+  },
 ): LentCredential {
-  const { accessToken, principalId, issuer, resource, expiresAt } = token;
+  const { id, accessToken, principalId, issuer, resource, expiresAt } = token;
   return {
+    id,
     serverId: server.id,
     principalId,
     issuer,

@@ -92,12 +92,12 @@ export class UpstreamClients {
   /** The client of the mode clientCredentials. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
   async serviceClient(
     server: Pick<ServerRow, 'id' | 'url'>,
-  ): Promise<{ readonly settings: ClientCredentialsSettings; readonly client: UpstreamClient }> {
+  ): Promise<{ readonly id: string; readonly settings: ClientCredentialsSettings; readonly client: UpstreamClient }> {
     const row = await storedCredential(this.deps.database.db, server);
     const { settings } = row;
     if (settings.mode !== 'clientCredentials')
       throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
-    return { settings, client: await this.registered(row, settings, settings.clientId) };
+    return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
   }
 
   private async registered(

@@ -7,6 +7,7 @@
 import { AppError, upstreamRequestsMax } from '@sallyport/schema';
 import type { ClientProfile } from '../bridge/client-profile.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
+import type { CallCredential } from '../upstream/credentials.ts';
 import type { CallTerms, RpcRefusal } from '../upstream/legacy-channel.ts';
 import type { Authorized, Routed } from './exchange.ts';
 
@@ -16,8 +17,10 @@ export interface BridgedExchange {
   readonly authorized: Authorized;
   /** The body, after inspection. */
   readonly body: Buffer;
-  /** For every request that the exchange causes: the trace context, later credentials. Name, value, … */
+  /** For every request that the exchange causes: the trace context. Name, value, … */
   readonly headers: readonly string[];
+  /** What they are made with; null where the server is called without. */
+  readonly credential: CallCredential | null;
   /** Decides once more if need be; to be called when the first byte of a request to the upstream is written. */
   readonly beforeWrite: () => void;
   /** Milliseconds left for the exchange. */
@@ -52,7 +55,7 @@ export function bridgeFor({ server, received }: Routed, bridges: Bridges): Bridg
 
 /** What holds for a request that an exchange causes. */
 export function termsOf(exchange: BridgedExchange, signal: Cancellation | null, totalTimeoutMs?: number): CallTerms {
-  const { authorized, beforeWrite, headers, timeoutMs } = exchange;
+  const { authorized, beforeWrite, headers, credential, timeoutMs } = exchange;
   const recorded = authorized.routed.received.exchange;
   const onRequest = (method: string): void => {
     recorded.upstreamRefusal = null;
@@ -63,7 +66,15 @@ export function termsOf(exchange: BridgedExchange, signal: Cancellation | null, 
   };
   const principalId = authorized.routed.authenticated.principal.id;
   const told = { onRequest, onRefused };
-  return { principalId, beforeWrite, headers, ...told, signal, totalTimeoutMs: totalTimeoutMs ?? timeoutMs };
+  return {
+    principalId,
+    beforeWrite,
+    headers,
+    credential,
+    ...told,
+    signal,
+    totalTimeoutMs: totalTimeoutMs ?? timeoutMs,
+  };
 }
 
 /**

@@ -15,6 +15,7 @@ import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
+import type { CallCredential, UpstreamCredential } from '../upstream/credentials.ts';
 import type { RpcRefusal } from '../upstream/legacy-channel.ts';
 import type { Credential } from './credential.ts';
 
@@ -95,6 +96,8 @@ export interface Exchange {
   server: ServerRuntime | null;
   target: AccessTarget | null;
   decision: Decision | null;
+  /** What the upstream is called with; null where with nothing, or it did not come that far. */
+  upstreamCredential: Pick<UpstreamCredential, 'id' | 'issuer'> | null;
   /** `opened` has been written: the call was, or may have been, sent. */
   forwarded: boolean;
   upstreamMs: number | null;
@@ -127,6 +130,13 @@ export interface Received {
   readonly body: Buffer;
   /** The messages of a JSON-RPC batch, of which `message` holds none; null for anything else. */
   readonly batch: Batch | null;
+}
+
+/** What goes with every request that the exchange causes, in whichever era: name, value, name, value, … */
+export function traceHeaders({ request, exchange }: Received): string[] {
+  const tracestate = request.headers.get('tracestate');
+  const isTraced = tracestate !== undefined && request.headers.has('traceparent');
+  return ['traceparent', exchange.traceparent, ...(isTraced ? ['tracestate', tracestate] : [])];
 }
 
 /** Whether it is a stream that carries what happens, and ends when either side likes; no deadline holds for it. */
@@ -196,6 +206,8 @@ export interface Forwarded {
   /** As decided last: anew where the configuration changed on the way. */
   readonly authorized: Authorized;
   readonly response: UpstreamResponse;
+  /** What the upstream was called with; null where with nothing. */
+  readonly credential: CallCredential | null;
   /** A bridge put the answer into the words of the client's era. */
   readonly isBridged: boolean;
   /** What a legacy client said of itself where a bridge opens its session; null where no bridge does. */

@@ -8,8 +8,7 @@ import { memberRange, applyEdits, removeMembers, type Edit } from '../mcp/json-s
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Cancellation, Connections, UpstreamRequest } from '../upstream/connections.ts';
-import type { Refusal, UpstreamCredential, UpstreamCredentials } from '../upstream/credentials.ts';
-import { refusalOf, UpstreamRefusal } from '../upstream/upstream-refusal.ts';
+import type { CallCredential, UpstreamCredentials } from '../upstream/credentials.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
 import { withoutOurAnswer } from './connection-needed.ts';
 import { bridgeFor, checkSession, type BridgeAnswer, type Bridges } from './bridge.ts';
@@ -20,6 +19,7 @@ import {
   type Inspected,
   type Routed,
   type RuntimeSource,
+  traceHeaders,
 } from './exchange.ts';
 
 /**
@@ -30,7 +30,7 @@ const decisionAgeMsMax = 250;
 
 export interface ForwardContext {
   readonly connections: Pick<Connections, 'send'>;
-  readonly credentials: Pick<UpstreamCredentials, 'forCall' | 'refused'>;
+  readonly credentials: Pick<UpstreamCredentials, 'ofCall'>;
   readonly bridges: Bridges;
   readonly health: Pick<ObservedHealth, 'answered' | 'failed'>;
   readonly runtimes: Pick<RuntimeSource, 'current'>;
@@ -60,8 +60,11 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
   exchange.runtime = routed.runtime;
   checkEra(routed);
   checkSession(routed);
-  const pending = context.credentials.forCall(routed.server, routed.authenticated.principal);
-  const credential = pending instanceof Promise ? await pending : pending;
+  const credential = context.credentials.ofCall(routed.server, routed.authenticated.principal);
+  if (credential !== null) {
+    const first = credential.current();
+    exchange.upstreamCredential = first instanceof Promise ? await first : first;
+  }
   const send = way(inspected, authorized, context, credential);
   await context.writeOpened();
   routed.received.request.onForward?.();
@@ -76,13 +79,10 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
     refused = false;
   };
   try {
-    const { response, opens, isBridged } =
-      credential === null
-        ? await send(beforeWrite)
-        : await sendCredentialed({ inspected, authorized, context, credential, send, beforeWrite });
+    const { response, opens, isBridged } = await send(beforeWrite);
     context.health.answered(serverId, response.status, clock.monotonic() - sentAt);
     exchange.upstreamMs = clock.monotonic() - sentAt;
-    return { inspected, authorized, response, isBridged, opens };
+    return { inspected, authorized, response, credential, isBridged, opens };
   } catch (error) {
     if (!refused) exchange.upstreamMs = clock.monotonic() - sentAt;
     if (!refused && !routed.received.request.signal.aborted) context.health.failed(serverId, error);
@@ -101,46 +101,6 @@ function stillThere(authorized: Authorized, { server }: Routed): Authorized {
 
 /** An answer of either way. */
 type Sent = BridgeAnswer & Pick<Forwarded, 'isBridged'>;
-
-interface Credentialed {
-  readonly inspected: Inspected;
-  readonly authorized: Authorized;
-  readonly context: ForwardContext;
-  readonly credential: UpstreamCredential;
-  readonly send: (beforeWrite: () => void) => Promise<Sent>;
-  readonly beforeWrite: () => void;
-}
-
-/**
- * Sends; where the upstream did not accept the credential, which means that it did nothing, once more with another one,
- * if there is any. Its 401 is never the client's, whose own token is good.
- * @throws AppError CREDENTIAL_REFUSED, and those of sending
- */
-async function sendCredentialed(call: Credentialed): Promise<Sent> {
-  const { inspected, authorized, context, credential, beforeWrite } = call;
-  const { server, authenticated } = authorized.routed;
-  const first = await accepted(call.send(beforeWrite));
-  if (!('refusal' in first)) return first;
-  const other = await context.credentials.refused(server, authenticated.principal, credential, first.refusal);
-  if (other === undefined) throw new AppError('CREDENTIAL_REFUSED', { internal: `status ${first.refusal.status}` });
-  const second = await accepted(way(inspected, authorized, context, other)(beforeWrite));
-  if (!('refusal' in second)) return second;
-  throw new AppError('CREDENTIAL_REFUSED', { internal: `status ${second.refusal.status} with a fresh one too` });
-}
-
-/** The answer, or what the upstream had against the credential. */
-async function accepted(sent: Promise<Sent>): Promise<Sent | { readonly refusal: Refusal }> {
-  try {
-    const answer = await sent;
-    const refusal = refusalOf(answer.response);
-    if (refusal === undefined) return answer;
-    answer.response.abort(new AppError('UPSTREAM_REFUSED'));
-    return { refusal };
-  } catch (error) {
-    if (error instanceof AppError && error.cause instanceof UpstreamRefusal) return { refusal: error.cause };
-    throw error;
-  }
-}
 
 /** 2025-11-25 basic/transports: a disconnect is no cancellation; since 2026-07-28 it is one. */
 function cancellation({ received }: Routed): Cancellation | null {
@@ -162,16 +122,16 @@ function way(
   inspected: Inspected,
   authorized: Authorized,
   context: ForwardContext,
-  credential: UpstreamCredential | null,
+  credential: CallCredential | null,
 ): (beforeWrite: () => void) => Promise<Sent> {
   const { routed } = authorized;
   const timeoutMs = timeoutOf(routed, context);
   const bridge = bridgeFor(routed, context.bridges);
   if (bridge !== null) {
     const { body } = inspected;
-    const headers = exchangeHeaders(routed, credential);
+    const headers = traceHeaders(routed.received);
     return async (beforeWrite) => {
-      const answer = await bridge.send({ authorized, body, headers, beforeWrite, timeoutMs });
+      const answer = await bridge.send({ authorized, body, headers, credential, beforeWrite, timeoutMs });
       return { ...answer, isBridged: true };
     };
   }
@@ -189,21 +149,11 @@ function timeoutOf({ received, runtime }: Routed, { clock }: ForwardContext): nu
   return Math.max(1, limits.exchangeTimeoutMs - (clock.monotonic() - received.exchange.startedAt));
 }
 
-/** What goes with every request that the exchange causes, in whichever era: name, value, name, value, … */
-function exchangeHeaders({ received }: Routed, credential: UpstreamCredential | null): string[] {
-  const { request, exchange } = received;
-  const tracestate = request.headers.get('tracestate');
-  const isTraced = tracestate !== undefined && request.headers.has('traceparent');
-  const headers = ['traceparent', exchange.traceparent, ...(isTraced ? ['tracestate', tracestate] : [])];
-  if (credential !== null) headers.push(...credential.headers);
-  return headers;
-}
-
 function upstreamRequest(
   inspected: Inspected,
   authorized: Authorized,
   totalTimeoutMs: number,
-  credential: UpstreamCredential | null,
+  credential: CallCredential | null,
 ): Omit<UpstreamRequest, 'beforeWrite'> {
   const { routed, rule, tasks } = authorized;
   const { authenticated, received, runtime, server, session } = routed;
@@ -211,7 +161,7 @@ function upstreamRequest(
   const method = request.method === 'GET' || request.method === 'DELETE' ? request.method : 'POST';
   const [task] = rule?.permission === 'task' ? tasks : [];
   const name = task === undefined ? null : mirroredHeader(task.taskId);
-  const headers = [...forwardedHeaders(request.headers, era, method, name), ...exchangeHeaders(routed, credential)];
+  const headers = [...forwardedHeaders(request.headers, era, method, name), ...traceHeaders(received)];
   if (session !== null) headers.push('mcp-session-id', session.upstreamSessionId);
   const lastEventId = era === 'legacy' && method === 'GET' ? request.headers.get('last-event-id') : undefined;
   if (lastEventId !== undefined) headers.push('last-event-id', openEventId(runtime, ownerOf(routed), lastEventId));
@@ -219,6 +169,7 @@ function upstreamRequest(
   return {
     transport: server.document.transport,
     principalId: authenticated.principal.id,
+    credential,
     url: server.upstream,
     method,
     headers,

@@ -4,7 +4,6 @@ import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts'
 import type { Connections, UpstreamResponse } from '../upstream/connections.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 import { sendModern } from '../upstream/modern-request.ts';
-import { withoutRetry } from '../upstream/upstream-refusal.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { ParamHeaderMap } from './param-header-map.ts';
@@ -33,8 +32,6 @@ export class LegacyExchange {
   readonly #timer: NodeJS.Timeout;
   #reading: MessageStream | undefined;
   #ended = false;
-  /** The upstream has answered a round, or begun to. */
-  #isTaken = false;
 
   constructor(machine: LegacyToModern, exchange: BridgedExchange, options: LegacyExchangeOptions) {
     this.#machine = machine;
@@ -109,7 +106,6 @@ export class LegacyExchange {
   async #send(round: number, request: JsonObject): Promise<void> {
     try {
       const messages = await this.#request(request);
-      this.#isTaken = true;
       this.#reading?.close();
       this.#reading = messages;
       if (messages.isStream) this.#reply.open();
@@ -120,7 +116,7 @@ export class LegacyExchange {
       }
       await this.#perform(this.#machine.handle({ type: 'upstreamEnded', round }));
     } catch (error) {
-      if (!this.#ended) this.fail(this.#failureOf(error));
+      if (!this.#ended) this.fail(asUpstreamFailure(error));
     }
   }
 
@@ -131,12 +127,8 @@ export class LegacyExchange {
       this.#options.headers.learn(server, stringMember(received.message?.params ?? {}, 'name') ?? '', tools);
       await this.#perform(this.#machine.handle({ type: 'headersRead' }));
     } catch (error) {
-      this.fail(this.#failureOf(error));
+      this.fail(asUpstreamFailure(error));
     }
-  }
-
-  #failureOf(thrown: unknown): AppError {
-    return asUpstreamFailure(this.#isTaken ? withoutRetry(thrown) : thrown);
   }
 
   #request(message: JsonObject) {

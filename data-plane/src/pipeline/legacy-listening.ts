@@ -8,6 +8,7 @@ import { objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts'
 import type { Connections, UpstreamResponse } from '../upstream/connections.ts';
 import type { MessageStream } from '../upstream/legacy-channel.ts';
 import { sendModern } from '../upstream/modern-request.ts';
+import { isLasting } from '../upstream/upstream-refusal.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import type { BridgedSession } from './legacy-clients.ts';
 import type { ListPolls } from './list-polls.ts';
@@ -149,10 +150,10 @@ class LegacyListening {
     await this.#handle({ type: 'over', listen });
   }
 
-  /** Where a decision of ours ended it, the client's stream ends too. */
+  /** Where a decision of ours or a credential ended it, the client's stream ends too. */
   #isRefusal(thrown: unknown): boolean {
     const error = toAppError(thrown);
-    if (this.#isEnded || error.entry.owner === 'upstream') return false;
+    if (this.#isEnded || !isLasting(error)) return false;
     this.#response.fail(error);
     this.#end();
     return true;
@@ -219,10 +220,20 @@ class LegacyListening {
     }
     this.#leavePoll = this.#options.polls.join(pollKey(this.#exchange), {
       lists,
-      ask: (method, cursor) => this.#send(this.#asked(method, cursor === undefined ? {} : { cursor }), signal),
+      ask: (method, cursor) => this.#askList(method, cursor),
       onChange: (list: WatchedList) => void this.#response.write(listChanged(list)),
     });
     return this.#response;
+  }
+
+  /** Whoever may not ask any more leaves the poll to others who listen. */
+  async #askList(method: string, cursor: string | undefined): Promise<MessageStream> {
+    try {
+      return await this.#send(this.#asked(method, cursor === undefined ? {} : { cursor }), this.#closing.signal);
+    } catch (error) {
+      this.#isRefusal(error);
+      throw error;
+    }
   }
 
   #asked(method: string, params: JsonObject): JsonObject {

@@ -7,7 +7,6 @@ import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { Lease } from '../upstream/channel-pool.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { CallTerms, MessageStream } from '../upstream/legacy-channel.ts';
-import { withoutRetry } from '../upstream/upstream-refusal.ts';
 import { termsOf, type BridgedExchange } from './bridge.ts';
 import { ClientReply } from './client-reply.ts';
 import type { Authorized } from './exchange.ts';
@@ -52,8 +51,6 @@ export class ModernCall implements ParkedCall {
   #deadline: NodeJS.Timeout | undefined;
   #settle: NodeJS.Timeout | undefined;
   #order: Promise<void> = Promise.resolve();
-  /** The upstream has begun to answer the call. */
-  #isTaken = false;
 
   constructor(machine: ModernToLegacy, exchange: BridgedExchange, options: ModernCallOptions) {
     this.#machine = machine;
@@ -179,7 +176,6 @@ export class ModernCall implements ParkedCall {
     try {
       const terms = this.#terms();
       const messages = await this.#request(message, terms);
-      this.#isTaken = true;
       this.#messages = messages;
       for (let next = await messages.next(); next !== undefined; next = await messages.next()) {
         this.#told(next);
@@ -190,7 +186,7 @@ export class ModernCall implements ParkedCall {
       this.#perform(this.#machine.handle({ type: 'upstreamEnded' }));
     } catch (error) {
       if (this.#machine.isDone) return;
-      const failure = asUpstreamFailure(this.#isTaken ? withoutRetry(error) : error);
+      const failure = asUpstreamFailure(error);
       if (this.#reply === undefined) this.#perform(this.#machine.handle({ type: 'upstreamEnded' }));
       else this.#failed(failure);
     }
@@ -220,7 +216,7 @@ export class ModernCall implements ParkedCall {
       await this.#lease?.channel.post(message, terms);
     } catch (error) {
       // That a call was cancelled is a courtesy to the upstream; an answer that it does not get leaves the call hanging.
-      if (!isNotice) this.#failed(asUpstreamFailure(withoutRetry(error)));
+      if (!isNotice) this.#failed(asUpstreamFailure(error));
     }
   }
 

@@ -186,8 +186,11 @@ export class ModernClients implements Bridge {
     const { streamAgeMsMax } = routed.runtime.limits;
     const { principalId, principalEpoch, serverId } = ownerOf(routed);
     // A session belongs to whom the upstream took its opener for.
-    const credentialRevision = routed.server.document.credential?.revision ?? null;
-    const parts = [serverId, routed.server.upstream.href, credentialRevision, principalId, principalEpoch, client];
+    const openedWith = [
+      routed.server.document.credential?.revision ?? null,
+      routed.received.exchange.upstreamCredential?.id ?? null,
+    ];
+    const parts = [serverId, routed.server.upstream.href, openedWith, principalId, principalEpoch, client];
     const events = isFollowed
       ? { ...termsOf(exchange, null, streamAgeMsMax), beforeWrite: () => undefined, onRequest: () => undefined }
       : null;

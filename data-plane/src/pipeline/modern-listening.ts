@@ -8,6 +8,7 @@ import { termsOf, type BridgedExchange } from './bridge.ts';
 import { pollKey } from './legacy-listening.ts';
 import type { ListPolls } from './list-polls.ts';
 import { asUpstreamFailure } from './modern-call.ts';
+import { isLasting } from '../upstream/upstream-refusal.ts';
 import { TranslatedResponse } from '../upstream/translated-response.ts';
 
 /** Waited before a broken stream is opened again, in milliseconds; doubles up to the second number. */
@@ -109,8 +110,7 @@ class Listening {
         await this.#told(message);
       }
     } catch (error) {
-      const failure = toAppError(error);
-      if (failure.code === 'SESSION_NOT_FOUND') return this.#over();
+      if (isOver(error)) return this.#over();
     }
     this.#reopenLater();
   }
@@ -138,7 +138,7 @@ class Listening {
       if (messages === null) this.#poll();
       else void this.#follow(messages);
     } catch (error) {
-      if (toAppError(error).code === 'SESSION_NOT_FOUND') this.#over();
+      if (isOver(error)) this.#over();
       else this.#reopenLater();
     }
   }
@@ -160,12 +160,12 @@ class Listening {
     try {
       return await this.#channel.request({ jsonrpc: '2.0', id, method, ...params }, this.#terms());
     } catch (error) {
-      if (toAppError(error).code === 'SESSION_NOT_FOUND') this.#over();
+      if (isOver(error)) this.#over();
       throw error;
     }
   }
 
-  /** The upstream forgot the session and the subscriptions with it: the client listens anew. */
+  /** The session is forgotten and the subscriptions with it, or is not for the client any more: it listens anew. */
   #over(): void {
     void this.#response.write(this.#bridge.completion());
     this.end();
@@ -185,4 +185,10 @@ class Listening {
     this.#response.end();
     this.#channel.close();
   }
+}
+
+/** Whether nothing more comes of a session: it is forgotten, or whoever listens may not any more. */
+function isOver(thrown: unknown): boolean {
+  const error = toAppError(thrown);
+  return error.code === 'SESSION_NOT_FOUND' || isLasting(error);
 }

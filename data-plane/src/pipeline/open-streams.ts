@@ -65,12 +65,15 @@ export class OpenStreams {
         if (authorized.routed.server.upstream.href !== stream.authorized.routed.server.upstream.href) {
           throw new AppError('NOT_READY', { internal: 'the server moved to another URL' });
         }
+        const { authenticated, received, server } = authorized.routed;
+        const isRekeyed =
+          server.document.credential?.revision !== stream.authorized.routed.server.document.credential?.revision;
         const changed = isOpenEnded(authorized.routed.received) ? changedLists(stream.authorized, authorized) : [];
         stream.authorized = authorized;
         if (changed.length > 0) stream.listsChanged(changed);
-        const { received, authenticated } = authorized.routed;
-        // Its token's time is up: the client comes back with a fresh one. A call under way goes on.
-        if (isOpenEnded(received) && isOver(authenticated.credential, this.#runtimes.now())) stream.endGracefully();
+        // Its token's time is up, or it was opened with a secret that was replaced: the client comes back. A call goes on.
+        const isPast = isRekeyed || isOver(authenticated.credential, this.#runtimes.now());
+        if (isOpenEnded(received) && isPast) stream.endGracefully();
       } catch (thrown) {
         stream.end(toAppError(thrown));
       }

@@ -3,6 +3,7 @@ import type { Clock, FailedAttempts, Log } from '@sallyport/schema/platform';
 import { corsHeaders, isAllowedOrigin, isPublicHost, preflightHeaders } from '../mcp/origin.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Connections } from '../upstream/connections.ts';
+import { CredentialedConnections } from '../upstream/credentialed-connections.ts';
 import type { UpstreamCredentials } from '../upstream/credentials.ts';
 import type { DefinitionSightings } from '../upstream/definition-sightings.ts';
 import type { ObservedHealth } from '../upstream/observed-health.ts';
@@ -63,6 +64,7 @@ export class Pipeline {
   /** What this node does when another asks. */
   readonly peerHandlers: PeerHandlers;
   readonly #bridges: Bridges;
+  readonly #connections: CredentialedConnections;
   readonly #upstreams: Upstreams;
   readonly #httpSse: HttpSseClients;
   readonly #options: PipelineOptions;
@@ -89,8 +91,10 @@ export class Pipeline {
     this.#inspecting = { inspector, reauthorize: this.#reauthorize };
     this.#now = () => options.runtimes.now();
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
-    const { connections, peers, runtimes, clock } = options;
+    const { peers, runtimes, clock } = options;
     const { nodeId } = peers;
+    this.#connections = new CredentialedConnections(options.connections, options.credentials);
+    const connections = this.#connections;
     this.#upstreams = new Upstreams({ connections, nodeId, limits: () => runtimes.current?.limits, clock });
     const handle = (request: ProxyRequest): Promise<ProxyResponse> => this.handle(request);
     this.#httpSse = new HttpSseClients({ nodeId, streams: this.streams, handle });
@@ -115,6 +119,7 @@ export class Pipeline {
     this.#bridges.forLegacyClients.close();
     this.#bridges.forModernClients.close();
     this.#upstreams.close();
+    this.#connections.close();
   }
 
   readonly #reauthorize = (authorized: Authorized, runtime: Runtime): Authorized => {

@@ -61,6 +61,7 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     server: null,
     target: null,
     decision: null,
+    upstreamCredential: null,
     forwarded: false,
     upstreamMs: null,
     upstreamRequests: null,
@@ -224,6 +225,7 @@ export class Entry implements Follower {
       paramsDigest: exchange.paramsDigest,
       requestBytes: exchange.requestBytes,
       traceId: exchange.traceId,
+      credential: credentialOf(exchange),
     };
   }
 
@@ -306,6 +308,12 @@ function principalOf({ principal, credential }: Exchange) {
   return credential.kind === 'apiKey'
     ? { id, kind, name, keyId: credential.id, clientId: null, tokenId: null }
     : { id, kind, name, keyId: null, clientId: credential.token.clientId, tokenId: credential.token.id };
+}
+
+function credentialOf({ upstreamCredential, server }: Exchange) {
+  const mode = server?.document.credential?.mode;
+  if (upstreamCredential === null || mode === undefined) return null;
+  return { id: upstreamCredential.id, mode, issuer: upstreamCredential.issuer };
 }
 
 function shadowOf({ shadow }: Decision) {

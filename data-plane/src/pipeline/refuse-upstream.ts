@@ -3,7 +3,7 @@ import type { Log } from '@sallyport/schema/platform';
 import { forwardedHeaders } from '../mcp/headers.ts';
 import { methodNotFound } from '../bridge/translate.ts';
 import type { Connections } from '../upstream/connections.ts';
-import type { Forwarded } from './exchange.ts';
+import { type Forwarded, traceHeaders } from './exchange.ts';
 
 /** How long an upstream may take to take an answer, in milliseconds, and to say so, in bytes. */
 const answerTimeoutMs = 10_000;
@@ -19,7 +19,7 @@ export interface UpstreamSender {
  * may not. Null where the exchange crosses eras, or is of the modern one, which asks in its answers.
  */
 export function refuseUpstream(
-  { authorized, response }: Forwarded,
+  { authorized, response, credential }: Forwarded,
   { connections, log }: UpstreamSender,
 ): ((id: string | number) => void) | null {
   const { routed } = authorized;
@@ -28,6 +28,7 @@ export function refuseUpstream(
   const sessionId = routed.session?.upstreamSessionId ?? response.header('mcp-session-id');
   const headers = [
     ...forwardedHeaders(received.request.headers, 'legacy', 'POST'),
+    ...traceHeaders(received),
     ...(sessionId === undefined ? [] : ['mcp-session-id', sessionId]),
   ];
   let refused = 0;
@@ -38,6 +39,7 @@ export function refuseUpstream(
     const error = { code: methodNotFound, message: 'The client does not offer this.' };
     const request = {
       principalId: routed.authenticated.principal.id,
+      credential,
       transport: server.document.transport,
       url: server.upstream,
       method: 'POST' as const,

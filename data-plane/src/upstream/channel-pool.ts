@@ -2,6 +2,7 @@ import { AppError, toAppError } from '@sallyport/schema';
 import { FairShares } from '../bridge/fair-shares.ts';
 import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { CallTerms, LegacyChannel, MessageStream } from './legacy-channel.ts';
+import { isLasting } from './upstream-refusal.ts';
 
 /** An idle session is ended after this long, in milliseconds. */
 const idleMsMax = 60_000;
@@ -212,7 +213,10 @@ class Entry implements Lease {
       if (messages === null) return;
       await this.#read(messages, terms);
     } catch (error) {
-      if (toAppError(error).code === 'SESSION_NOT_FOUND') return this.discard();
+      const failure = toAppError(error);
+      if (failure.code === 'SESSION_NOT_FOUND') return this.discard();
+      // Asked again it would say no again; the session may go on without.
+      if (isLasting(failure)) return;
     }
     // Servers and what is before them let go of quiet streams. The call that has the session may still be asked there.
     this.#isListening = false;

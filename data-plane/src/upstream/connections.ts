@@ -1,5 +1,6 @@
 import type { Dispatcher } from 'undici';
 import { AppError, type UpstreamTransport } from '@sallyport/schema';
+import type { CallCredential } from './credentials.ts';
 import { GatheredBytes } from './gathered-bytes.ts';
 
 /** Bytes read ahead of a slow reader before the upstream's connection is paused. */
@@ -24,6 +25,8 @@ export interface EgressPools {
 /** What is used of an AbortSignal here. */
 export interface Cancellation {
   readonly aborted: boolean;
+  /** What whoever reads the answer is told, where it is an AppError. */
+  readonly reason?: unknown;
   addEventListener(type: 'abort', listener: () => void, options?: { readonly once: true }): void;
   removeEventListener(type: 'abort', listener: () => void): void;
 }
@@ -34,8 +37,10 @@ export interface UpstreamRequest {
   readonly principalId: string;
   readonly url: URL;
   readonly method: 'GET' | 'POST' | 'DELETE';
-  /** Name, value, name, value, … */
+  /** Name, value, name, value, …; without those of the credential. */
   readonly headers: readonly string[];
+  /** Null where the server is called without. */
+  readonly credential: CallCredential | null;
   readonly body: Buffer | null;
   /** Milliseconds from now to the response's headers, connecting included. */
   readonly firstByteTimeoutMs: number;
@@ -100,7 +105,10 @@ export interface UpstreamResponse {
 class UpstreamCall implements CallHandler, UpstreamResponse {
   readonly #request: UpstreamRequest;
   readonly #cancelled: Cancellation | null;
-  readonly #onCancelled = (): void => this.abort(new AppError('UPSTREAM_UNREACHABLE', { internal: 'cancelled' }));
+  readonly #onCancelled = (): void => {
+    const reason = this.#cancelled?.reason;
+    this.abort(reason instanceof AppError ? reason : new AppError('UPSTREAM_UNREACHABLE', { internal: 'cancelled' }));
+  };
   readonly #onTimeout = (): void => this.abort(new AppError('UPSTREAM_TIMEOUT'));
   #controller: Dispatcher.DispatchController | undefined;
   #started: { resolve: (response: UpstreamResponse) => void; reject: (error: unknown) => void } | undefined;

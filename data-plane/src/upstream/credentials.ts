@@ -6,7 +6,7 @@ import {
   perUserModes,
   type PrincipalRecord,
 } from '@sallyport/schema';
-import type { ServerRuntime } from '../runtime/runtime.ts';
+import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 
 /** Credentials held at once; the one used least lately goes first. */
 const entriesMax = 50_000;
@@ -15,6 +15,8 @@ const renewAheadMs = 60_000;
 const renewAheadShare = 0.2;
 /** One that ends sooner is not sent: it would end on the way. */
 const unusableBeforeEndMs = 2_000;
+/** How often what is over or cannot be reached any more is dropped, in milliseconds. */
+const sweepIntervalMs = 5_000;
 
 export interface CredentialSource {
   /** Asks the control plane. Never rejects. */
@@ -26,10 +28,16 @@ export interface CredentialSource {
   >;
   /** The control plane's time, milliseconds since the epoch. */
   readonly now: () => number;
+  /** The running configuration. */
+  readonly runtime: () => Runtime | undefined;
 }
 
-/** What goes along with a call. */
+/** What goes along with a request. */
 export interface UpstreamCredential {
+  /** Of the stored secret or the connected account it comes from; null where the control plane does not say. */
+  readonly id: string | null;
+  /** The authorization server of a token; null for anything else. */
+  readonly issuer: string | null;
   /** Name, value, name, value, … */
   readonly headers: readonly string[];
   readonly expiresAt: number | null;
@@ -49,6 +57,53 @@ interface Entry extends UpstreamCredential {
   readonly renewAt: number;
 }
 
+/** Whose credentials are not to be used any more; null stands for all. */
+type ForgetListener = (serverId: string | null, principalId: string | null) => void;
+
+/**
+ * What the requests of one exchange are made with. It is asked for anew for each of them, since it may have been renewed or
+ * taken away meanwhile; but it stays that of the same account, so that what is told in one session belongs to one.
+ */
+export class CallCredential {
+  readonly #credentials: UpstreamCredentials;
+  readonly #server: ServerRuntime;
+  readonly #principal: PrincipalRecord;
+  #id: string | null | undefined;
+
+  constructor(credentials: UpstreamCredentials, server: ServerRuntime, principal: PrincipalRecord) {
+    this.#credentials = credentials;
+    this.#server = server;
+    this.#principal = principal;
+  }
+
+  /** Whether what is said of these concerns it. */
+  isOf(serverId: string | null, principalId: string | null): boolean {
+    if (serverId !== null && serverId !== this.#server.document.id) return false;
+    return principalId === null || (isUsersOwn(this.#server) && principalId === this.#principal.id);
+  }
+
+  /** At once where it is here already. @throws AppError CREDENTIAL_…, CONNECTION_NEEDED, NOT_READY for another account */
+  current(): UpstreamCredential | Promise<UpstreamCredential> {
+    const found = this.#credentials.forCall(this.#server, this.#principal);
+    return found instanceof Promise ? found.then((one) => this.#same(one)) : this.#same(found);
+  }
+
+  /**
+   * The upstream did not accept what was sent: another one, or undefined where there is none that could do better.
+   * @throws AppError as `current`
+   */
+  async refused(sent: UpstreamCredential, refusal: Refusal): Promise<UpstreamCredential | undefined> {
+    const other = await this.#credentials.refused(this.#server, this.#principal, sent, refusal);
+    return other && this.#same(other);
+  }
+
+  #same(credential: UpstreamCredential): UpstreamCredential {
+    this.#id ??= credential.id;
+    if (this.#id === credential.id) return credential;
+    throw new AppError('NOT_READY', { internal: 'another account was connected meanwhile' });
+  }
+}
+
 const challengeLengthMax = 2_048;
 
 /**
@@ -59,17 +114,29 @@ export class UpstreamCredentials {
   readonly #source: CredentialSource;
   readonly #entries = new Map<string, Entry>();
   readonly #asked = new Map<string, Promise<Entry>>();
+  readonly #listeners = new Set<ForgetListener>();
+  readonly #timer: NodeJS.Timeout;
 
   constructor(source: CredentialSource) {
     this.#source = source;
+    this.#timer = setInterval(() => this.sweep(), sweepIntervalMs);
+    this.#timer.unref();
+  }
+
+  get size(): number {
+    return this.#entries.size;
+  }
+
+  /** What the requests of a call are made with; null where the server is called without. */
+  ofCall(server: ServerRuntime, principal: PrincipalRecord): CallCredential | null {
+    return server.document.credential === undefined ? null : new CallCredential(this, server, principal);
   }
 
   /**
-   * What a call needs; null where the server is called without. At once where it is here already.
+   * What a request needs. At once where it is here already.
    * @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED
    */
-  forCall(server: ServerRuntime, principal: PrincipalRecord): UpstreamCredential | Promise<UpstreamCredential> | null {
-    if (server.document.credential === undefined) return null;
+  forCall(server: ServerRuntime, principal: PrincipalRecord): UpstreamCredential | Promise<UpstreamCredential> {
     const key = keyOf(server, principal);
     const entry = this.#entries.get(key);
     const now = this.#source.now();
@@ -113,13 +180,38 @@ export class UpstreamCredentials {
         (principalId === null || entry.principalId === principalId);
       if (isMeant) this.#entries.delete(key);
     }
-    // What is under way may have been made before: who waits for it gets it, nobody after him.
+    // What is under way may have been made before: who waits for it has it asked for once more.
     this.#asked.clear();
+    for (const listener of this.#listeners) listener(serverId, principalId);
   }
 
   /** What is a user's own is not used any more: that he disconnected may have been told while nobody listened. */
   forgetUsers(): void {
     for (const [key, entry] of this.#entries) if (entry.principalId !== null) this.#entries.delete(key);
+    this.#asked.clear();
+    for (const listener of this.#listeners) listener(null, null);
+  }
+
+  /** @returns a function that ends it */
+  onForget(listener: ForgetListener): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Drops what is over, and what the running configuration leads to no more. */
+  sweep(): void {
+    const now = this.#source.now();
+    const runtime = this.#source.runtime();
+    for (const [key, entry] of this.#entries) {
+      const isOver = entry.expiresAt !== null && entry.expiresAt <= now;
+      if (isOver || (runtime !== undefined && !isReachable(key, entry, runtime))) this.#entries.delete(key);
+    }
+  }
+
+  close(): void {
+    clearInterval(this.#timer);
+    this.#listeners.clear();
+    this.#entries.clear();
   }
 
   #ask(
@@ -132,7 +224,8 @@ export class UpstreamCredentials {
     if (underWay !== undefined) return underWay;
     const asked: Promise<Entry> = this.#lend(server, principal, refused)
       .then((entry) => {
-        if (this.#asked.get(key) === asked) this.#keep(key, entry);
+        if (this.#asked.get(key) !== asked) return this.#ask(key, server, principal, refused);
+        this.#keep(key, entry);
         return entry;
       })
       .finally(() => {
@@ -148,12 +241,14 @@ export class UpstreamCredentials {
     const need = { serverId: id, principalId, revision: credential?.revision ?? 0, refused };
     const lent = await this.#source.lend(need);
     if (!lent.ok) throw problemOf(lent.problem, lent.connectUrl);
-    const { headers, origin, expiresAt, renewable } = lent.credential;
+    const { id: credentialId, issuer, headers, origin, expiresAt, renewable } = lent.credential;
     if (origin !== server.upstream.origin) {
       throw new AppError('CREDENTIAL_MISSING', { internal: 'the credential is for another origin' });
     }
     const leftMs = expiresAt === null ? 0 : expiresAt - this.#source.now();
     return {
+      id: credentialId,
+      issuer,
       serverId: id,
       principalId,
       headers: headers.flat(),
@@ -177,7 +272,15 @@ function isUsersOwn({ document: { credential } }: ServerRuntime): boolean {
   return credential !== undefined && perUserModes.has(credential.mode);
 }
 
-function keyOf(server: ServerRuntime, { id: principalId, epoch }: PrincipalRecord): string {
+function isReachable(key: string, { serverId, principalId }: Entry, runtime: Runtime): boolean {
+  const server = runtime.serverById.get(serverId);
+  if (server?.document.credential === undefined) return false;
+  const principal = principalId === null ? nobody : runtime.principalById.get(principalId);
+  return principal !== undefined && key === keyOf(server, principal);
+}
+const nobody = { id: '', epoch: 0 };
+
+function keyOf(server: ServerRuntime, { id: principalId, epoch }: Pick<PrincipalRecord, 'id' | 'epoch'>): string {
   const { id, credential } = server.document;
   const whose = isUsersOwn(server) ? `${principalId}|${epoch}` : '';
   return `${id}|${credential?.revision ?? 0}|${whose}`;

@@ -7,6 +7,7 @@ import { TranslatedResponse } from './translated-response.ts';
 
 const request: UpstreamRequest = {
   transport: 'httpSse',
+  credential: null,
   principalId: 'p',
   url: new URL('http://127.0.0.1/sse'),
   method: 'POST',
@@ -29,6 +30,7 @@ test('a stream that breaks before a POST is answered fails that call, and nothin
     parser: new SseParser(1_000),
     events: [],
     endpoint: request.url,
+    opener: request,
     connections: { send: () => posted.promise },
     onClose: () => undefined,
   });
@@ -49,6 +51,7 @@ test('several messages in one event are as many messages', async () => {
     parser: new SseParser(1_000),
     events: [],
     endpoint: request.url,
+    opener: request,
     connections: { send: () => Promise.resolve(TranslatedResponse.bare(202)) },
     onClose: () => undefined,
   });
@@ -67,6 +70,7 @@ test('what nobody listens to is kept within bounds, the newest of it', async () 
     parser: new SseParser(unreadLengthMax),
     events: [],
     endpoint: request.url,
+    opener: request,
     connections: { send: () => Promise.resolve(TranslatedResponse.bare(202)) },
     onClose: () => undefined,
   });

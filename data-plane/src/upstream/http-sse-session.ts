@@ -28,6 +28,8 @@ export interface HttpSseSessionOptions {
   readonly parser: SseParser;
   readonly events: readonly SseEvent[];
   readonly endpoint: URL;
+  /** The request that opened it: what the session says of itself goes out with its credential and in its trace. */
+  readonly opener: UpstreamRequest;
   readonly connections: Pick<Connections, 'send'>;
   readonly onClose: () => void;
 }
@@ -201,19 +203,12 @@ export class HttpSseSession {
 
   /** The connection is ours, and so is the word that it lives. */
   #answerPing(id: unknown): void {
-    const body = Buffer.from(JSON.stringify({ jsonrpc: '2.0', id, result: {} }));
-    const terms = {
-      transport: 'httpSse',
-      principalId: '',
-      method: 'POST',
-      body,
+    const request = {
+      ...this.#options.opener,
+      method: 'POST' as const,
+      body: Buffer.from(JSON.stringify({ jsonrpc: '2.0', id, result: {} })),
       firstByteTimeoutMs: acknowledgementTimeoutMs,
       totalTimeoutMs: acknowledgementTimeoutMs,
-    } as const;
-    const request = {
-      ...terms,
-      url: this.#options.endpoint,
-      headers: ['user-agent', 'sallyport'],
       beforeWrite: () => undefined,
     };
     // Whether it was taken shows on the stream.

@@ -30,6 +30,7 @@ function connections() {
 function requestOf(principalId: string, message: object, sessionId?: string): UpstreamRequest {
   return {
     transport: 'httpSse',
+    credential: null,
     principalId,
     url: new URL('http://127.0.0.1/sse'),
     method: 'POST',

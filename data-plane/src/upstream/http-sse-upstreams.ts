@@ -95,6 +95,7 @@ export class HttpSseUpstreams {
       const session = new HttpSseSession({
         ...stream,
         id,
+        opener: request,
         connections: this.#options.connections,
         onClose: () => this.#sessions.delete(id),
       });
@@ -212,7 +213,7 @@ function endpointOf(text: string, url: URL, fail: (internal: string) => AppError
   return endpoint;
 }
 
-/** Of the exchange that opens it: trace context and, later, credentials. */
+/** Of the exchange that opens it: trace context. */
 function streamHeaders(headers: readonly string[]): string[] {
   const kept = ['accept', 'text/event-stream'];
   for (let at = 0; at + 1 < headers.length; at += 2) {

@@ -4,6 +4,7 @@
  */
 import type { JsonObject } from '../mcp/envelope.ts';
 import type { Cancellation } from './connections.ts';
+import type { CallCredential } from './credentials.ts';
 
 /** JSON-RPC messages that arrive over time; the reader asks for each, so a slow reader holds back the source. */
 export interface MessageStream {
@@ -37,8 +38,10 @@ export interface CallTerms {
   readonly onRefused: (refusal: RpcRefusal) => void;
   /** Milliseconds from now to the end of the answer. */
   readonly totalTimeoutMs: number;
-  /** Headers of this exchange: trace context, later credentials. Name, value, name, value, … */
+  /** Headers of this exchange: trace context. Name, value, name, value, … */
   readonly headers: readonly string[];
+  /** What it is made with; null where the server is called without. */
+  readonly credential: CallCredential | null;
   /** Aborting it closes the connection, also while the answer is read; the upstream is told nothing by that. */
   readonly signal: Cancellation | null;
 }

@@ -30,7 +30,7 @@ export async function readMessages(response: UpstreamResponse, limits: ReadingLi
   const { status } = response;
   const encoding = response.header('content-encoding');
   const refusal = refusalOf(response);
-  if (refusal !== undefined) throw discard(response, 'UPSTREAM_REFUSED', refusal.message, refusal);
+  if (refusal !== undefined) throw discard(response, 'UPSTREAM_REFUSED', `the upstream answered ${refusal.status}`);
   if (status >= 300 && status < 400) throw discard(response, 'UPSTREAM_PROTOCOL', 'redirects are not followed');
   if (encoding !== undefined && encoding.toLowerCase() !== 'identity') {
     throw discard(response, 'UPSTREAM_PROTOCOL', `content-encoding ${encoding} was not asked for`);
@@ -52,9 +52,8 @@ function discard(
   response: UpstreamResponse,
   code: 'UPSTREAM_REFUSED' | 'UPSTREAM_PROTOCOL',
   internal: string,
-  cause?: Error,
 ): AppError {
-  const error = new AppError(code, { internal, cause });
+  const error = new AppError(code, { internal });
   response.abort(error);
   return error;
 }

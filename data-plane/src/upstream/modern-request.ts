@@ -19,6 +19,7 @@ export async function sendModern(
     {
       transport: 'streamableHttp',
       principalId: terms.principalId,
+      credential: terms.credential,
       url,
       method: 'POST',
       headers: [

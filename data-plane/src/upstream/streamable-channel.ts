@@ -45,7 +45,7 @@ export class StreamableTransport implements LegacyTransport {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: 'session id is not visible ASCII' });
     }
     const initialized = await initializedBy(await readMessages(response, this.#options.limits));
-    const channel = new StreamableChannel(this.#options, initialized, sessionId);
+    const channel = new StreamableChannel(this.#options, initialized, sessionId, terms);
     await channel.post({ jsonrpc: '2.0', method: 'notifications/initialized' }, terms);
     return channel;
   }
@@ -69,13 +69,19 @@ async function initializedBy(messages: MessageStream): Promise<JsonObject> {
 class StreamableChannel implements LegacyChannel {
   readonly #options: StreamableTransportOptions;
   readonly #headers: readonly string[];
-  /** Of the last exchange: the end of a session is told with a credential that was good then. */
-  #exchangeHeaders: readonly string[] = [];
+  /** Of the last exchange: by whom, and in which trace, the end of a session is told. */
+  #lastTerms: CallTerms;
   readonly initialized: JsonObject;
   readonly hasSession: boolean;
 
-  constructor(options: StreamableTransportOptions, initialized: JsonObject, sessionId: string | undefined) {
+  constructor(
+    options: StreamableTransportOptions,
+    initialized: JsonObject,
+    sessionId: string | undefined,
+    opened: CallTerms,
+  ) {
     this.#options = options;
+    this.#lastTerms = opened;
     this.initialized = initialized;
     this.hasSession = sessionId !== undefined;
     this.#headers = [
@@ -86,7 +92,7 @@ class StreamableChannel implements LegacyChannel {
   }
 
   async request(message: JsonObject, terms: CallTerms): Promise<MessageStream> {
-    this.#exchangeHeaders = terms.headers;
+    this.#lastTerms = terms;
     const response = await send(this.#options, 'POST', message, this.#headers, terms);
     const forgotten = response.status === 404 && this.hasSession;
     const messages = await readMessages(response, this.#options.limits);
@@ -106,6 +112,7 @@ class StreamableChannel implements LegacyChannel {
   }
 
   async listen(terms: CallTerms): Promise<MessageStream | null> {
+    this.#lastTerms = terms;
     const response = await send(this.#options, 'GET', null, this.#headers, terms);
     if (response.status === 404 && this.hasSession && !isJson(response.header('content-type'))) {
       response.abort(new AppError('SESSION_NOT_FOUND'));
@@ -127,12 +134,11 @@ class StreamableChannel implements LegacyChannel {
   close(): void {
     if (!this.hasSession) return;
     const terms = {
-      principalId: '',
+      ...this.#lastTerms,
       beforeWrite: () => undefined,
       onRequest: () => undefined,
       onRefused: () => undefined,
       totalTimeoutMs: closeTimeoutMs,
-      headers: this.#exchangeHeaders,
       signal: null,
     };
     // A courtesy to the upstream, which forgets the session by itself in time.
@@ -238,6 +244,7 @@ async function send(
       url,
       transport,
       principalId: terms.principalId,
+      credential: terms.credential,
       method,
       headers,
       body: message === null ? null : Buffer.from(JSON.stringify(message)),
