@@ -127,11 +127,7 @@ export function startLightRuntime(options: {
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     ...uncounted,
     connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
-    credentials: new UpstreamCredentials({
-      lend: (need) => sync.lend(need),
-      now: () => store.now(),
-      runtime: () => store.current,
-    }),
+    credentials: credentialsOf(sync, store),
     peers: loneNode('node-1'),
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
@@ -167,4 +163,12 @@ export function startLightRuntime(options: {
       observed.health.close();
     },
   };
+}
+
+function credentialsOf(sync: SyncClient, store: RuntimeStore): UpstreamCredentials {
+  return new UpstreamCredentials({
+    lend: (need) => sync.lend(need),
+    now: () => store.now(),
+    runtime: () => store.current,
+  });
 }
