@@ -5,7 +5,7 @@ import {
   HealthService,
 } from '@sallyport/control-plane/catalog';
 import { type Database, openDatabase } from '@sallyport/control-plane/fleet';
-import { AppError, type DiscoveryResult } from '@sallyport/schema';
+import { AppError, type DefinitionFinding, type DiscoveryResult } from '@sallyport/schema';
 import { type Clock, createEgress, parseEgressAllowList, systemClock, uuidv7 } from '@sallyport/schema/platform';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
@@ -254,6 +254,38 @@ test('an upstream that changes all names each time fills neither definitions nor
     (select count(*)::int from definitions where server_id = ${id}) as definitions,
     (select count(*)::int from definition_bodies where server_id = ${id}) as bodies`;
   expect(counts).toEqual({ definitions: 1_700, bodies: 1_700 });
+});
+
+test('scans that fail are severe and soon given up, so that other servers get their turn, and are tried again', async () => {
+  const id = await register({ discoveredBy: 'node' });
+  const definitions = Array.from({ length: 10 }, (_, index) => {
+    const name = `tool${index}`;
+    return { kind: 'tool' as const, name, digest: `sha256:${name}`, raw: { name } };
+  });
+  const askNode = () => Promise.resolve({ ...learntByNode, definitions });
+  let scans = 0;
+  const scannerThat = (finding: readonly DefinitionFinding[]) => ({
+    scan: () => {
+      scans += 1;
+      return Promise.resolve(finding);
+    },
+    stop: () => Promise.resolve(),
+  });
+  const discoverWith = async (finding: readonly DefinitionFinding[]) => {
+    scans = 0;
+    const store = new DiscoveryService(database, new HealthService(database), scannerThat(finding));
+    await jobWith({ askNode, store }).discoverNow(administrator, { id });
+    return database.raw<{ findings: unknown[]; state: string }[]>`select findings, state from definitions d
+      join definition_bodies b on b.server_id = d.server_id and b.digest = any(d.digests) where d.server_id = ${id}`;
+  };
+  const failed = await discoverWith([
+    { detector: 'scan', category: 'notScanned', severity: 'high', path: '', start: 0, end: 0 },
+  ]);
+  expect([scans, failed.length, failed.every(({ state }) => state === 'quarantined')]).toEqual([3, 10, true]);
+  const again = await discoverWith([]);
+  expect([scans, again.every(({ findings }) => findings.length === 0)]).toEqual([10, true]);
+  // What was quarantined waits for a person all the same.
+  expect(again.every(({ state }) => state === 'quarantined')).toBe(true);
 });
 
 test('stopping ends what is under way and leaves no lease', async () => {

@@ -52,7 +52,7 @@ export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
   {
     approved: 'What the server sends is what was approved.',
     pending: 'Nobody has approved it yet.',
-    drifted: 'The server sends something other than what was approved.',
+    drifted: 'The server sends, or sent since the last approval, something other than what was approved.',
     quarantined: 'Taken out of service by hand, until it is approved again.',
   },
 );

@@ -89,6 +89,8 @@ export const definitions = pgTable('definitions', {
     .references(() => servers.id),
   kind: text({ enum: definitionKinds }).notNull(),
   name: text().notNull(),
+  /** `toolKey` of a tool's name; empty for all else. */
+  nameKey: text('name_key').notNull().default(''),
   digests: text().array().notNull(),
   state: text({ enum: definitionStates }).notNull(),
   approvedDigests: text('approved_digests').array().notNull().default([]),

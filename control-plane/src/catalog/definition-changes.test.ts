@@ -11,6 +11,7 @@ function held(name: string, digests: string[], state: DefinitionState, approvedD
     serverId: 's',
     kind: 'tool',
     name,
+    nameKey: name,
     digests,
     state,
     approvedDigests,
@@ -47,7 +48,7 @@ describe('the state of a definition', () => {
     ['pending', [], ['a'], 'pending'],
     ['approved', ['a'], ['a'], 'approved'],
     ['approved', ['a'], ['b'], 'drifted'],
-    ['drifted', ['a'], ['a'], 'approved'],
+    ['drifted', ['a'], ['a'], 'drifted'],
     ['approved', ['a', 'b'], ['b', 'a'], 'approved'],
     ['approved', ['a'], ['a', 'b'], 'drifted'],
     ['quarantined', ['a'], ['a'], 'quarantined'],
@@ -55,6 +56,19 @@ describe('the state of a definition', () => {
   ] as const)('%s with %j approved becomes, when %j is seen, %s', (state, approved, digests, expected) => {
     expect(standingOf(held('t', [...approved], state, [...approved]), digests, harmless).state).toBe(expected);
   });
+});
+
+test.each<[AutoApproval, DriftClass, DriftClass, DefinitionState]>([
+  ['none', 'review', 'same', 'drifted'],
+  ['minor', 'review', 'minor', 'drifted'],
+  ['minor', 'minor', 'same', 'approved'],
+  ['review', 'review', 'same', 'approved'],
+  ['review', 'review', 'quarantine', 'quarantined'],
+])('with %s, what drifted by %s and is seen by %s is %s', (autoApproval, driftClass, now, state) => {
+  const row = { ...held('t', ['b'], 'drifted', ['a']), driftClass };
+  for (const digests of now === 'same' ? [['a'], ['c']] : [['c']]) {
+    expect(standingOf(row, digests, judging(now, { autoApproval })).state).toBe(state);
+  }
 });
 
 describe('what is approved by itself', () => {

@@ -60,19 +60,22 @@ function approvesItself(held: Held, unapproved: readonly string[], drift: DriftC
 
 /**
  * What becomes of a definition that is seen in these wordings. All of them must be approved, since which one a client
- * gets is the upstream's choice. Quarantine ends only by hand. What differs in nothing that says anything is approved by
- * itself, and what drifts no further than the server's setting lets it; never what the scan finds severe or somebody
- * rejected.
+ * gets is the upstream's choice. What was out of service stays so, also where the upstream goes back to what was approved:
+ * somebody looks at it first. Only what differs in nothing that says anything is approved by itself, and what drifts, and
+ * drifted, no further than the server's setting lets it; never what the scan finds severe or somebody rejected.
  */
 export function standingOf(held: Held, digests: readonly string[], judge: Judge): Standing {
   const { approvedDigests } = held;
   const unapproved = digests.filter((digest) => !approvedDigests.includes(digest));
-  if (unapproved.length === 0) {
-    if (held.state === 'quarantined') return { state: 'quarantined', driftClass: held.driftClass, approvedDigests };
+  const remembered = held.state === 'drifted' ? [held.driftClass ?? 'review'] : [];
+  const isNew = approvedDigests.length === 0;
+  if (unapproved.length === 0 && held.state === 'quarantined') {
+    return { state: 'quarantined', driftClass: held.driftClass, approvedDigests };
+  }
+  if (unapproved.length === 0 && remembered.length === 0) {
     return { state: 'approved', driftClass: null, approvedDigests };
   }
-  const drift = worst(unapproved.map((digest) => classOf(held, digest, judge)));
-  const isNew = approvedDigests.length === 0;
+  const drift = worst([...remembered, ...unapproved.map((digest) => classOf(held, digest, judge))]);
   const driftClass = isNew ? null : drift;
   if (held.state === 'quarantined' || drift === 'quarantine') {
     return { state: 'quarantined', driftClass, approvedDigests };

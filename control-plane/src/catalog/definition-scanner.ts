@@ -7,7 +7,7 @@ const scanTimeoutMs = 10_000;
 const workerMemoryMiBMax = 256;
 
 /** What a scan that did not end says: unknown is not harmless. */
-const notScanned: DefinitionFinding = {
+export const notScanned: DefinitionFinding = {
   detector: 'scan',
   category: 'notScanned',
   severity: 'high',
@@ -16,7 +16,19 @@ const notScanned: DefinitionFinding = {
   end: 0,
 };
 
-type Definition = Readonly<Record<string, unknown>>;
+/** What one scan looks at. */
+export interface ScanJob {
+  readonly raw: Readonly<Record<string, unknown>>;
+  /** Keys of tools of other servers that it may speak of. */
+  readonly foreign: readonly string[];
+  /** Whether its own words were scanned before, and only those about other tools are looked at. */
+  readonly isKnown: boolean;
+}
+
+/** Whether a scan did not end, so that nothing is known of what it was to look at. */
+export function isNotScanned(findings: readonly DefinitionFinding[]): boolean {
+  return findings.some(({ detector }) => detector === notScanned.detector);
+}
 
 /** Scans definitions in a thread of its own, one after the other. */
 export class DefinitionScanner {
@@ -29,8 +41,8 @@ export class DefinitionScanner {
   }
 
   /** Never rejects: a definition whose scan fails or takes too long has a finding that says so. */
-  scan(raw: Definition): Promise<readonly DefinitionFinding[]> {
-    const result = this.queue.then(() => this.run(raw));
+  scan(job: ScanJob): Promise<readonly DefinitionFinding[]> {
+    const result = this.queue.then(() => this.run(job));
     this.queue = result;
     return result;
   }
@@ -41,13 +53,13 @@ export class DefinitionScanner {
     await worker?.terminate();
   }
 
-  private async run(raw: Definition): Promise<readonly DefinitionFinding[]> {
+  private async run(job: ScanJob): Promise<readonly DefinitionFinding[]> {
     const worker = (this.worker ??= startWorker(import.meta.url, 'scan-worker', workerMemoryMiBMax));
     const { promise, resolve } = Promise.withResolvers<readonly DefinitionFinding[]>();
     const fail = (): void => resolve([notScanned]);
     const deadline = setTimeout(fail, this.timeoutMs);
     worker.on('message', resolve).on('error', fail).on('exit', fail);
-    worker.postMessage(raw);
+    worker.postMessage(job);
     const findings = await promise;
     clearTimeout(deadline);
     worker.off('message', resolve).off('error', fail).off('exit', fail);

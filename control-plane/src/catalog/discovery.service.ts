@@ -6,8 +6,8 @@ import {
   type DefinitionFinding,
   definitionScanVersion,
   type DiscoveryResult,
-  findShadowing,
   type Sighting,
+  toolKey,
 } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { and, eq, inArray, sql } from 'drizzle-orm';
@@ -19,11 +19,11 @@ import { mutate } from '../database/mutation.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
 import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefinitions } from './definition-changes.ts';
 import { judgeOf, type SeenWordings } from './definition-judge.ts';
-import { foreignTools } from './foreign-tools.ts';
-import { DefinitionScanner } from './definition-scanner.ts';
+import { DefinitionScanner, isNotScanned, notScanned } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
 import { lockServer } from './server-row.service.ts';
+import { isRelational, ToolNames } from './tool-names.ts';
 
 /** Rows per statement, below PostgreSQL's bound on parameters. */
 const rowsPerStatement = 500;
@@ -34,6 +34,8 @@ const rowsPerStatement = 500;
 const removedKeptMax = 1_000;
 /** Definitions of one server that only nodes saw and nobody approved; there is no room for more. */
 const sightedKeptMax = 1_000;
+/** Scans of one discovery that may fail before the rest of it is not scanned: others wait for the same thread. */
+const failedScansMax = 3;
 /** Names of each kind of change that the audit event lists. */
 const auditedNamesMax = 100;
 
@@ -55,7 +57,7 @@ export interface DiscoveryOutcome {
 
 interface Scan {
   readonly findings: readonly DefinitionFinding[];
-  /** It is not in the catalog yet. */
+  /** It is not in the catalog yet, or not with these findings. */
   readonly isNew: boolean;
 }
 type Scans = ReadonlyMap<string, Scan>;
@@ -144,11 +146,16 @@ function wordingsOf(found: Found, scanned: Scans): { readonly fresh: SeenWording
 export class DiscoveryService {
   private readonly database: Database;
   private readonly health: HealthService;
-  private readonly scanner = new DefinitionScanner();
+  private readonly scanner: Pick<DefinitionScanner, 'scan' | 'stop'>;
 
-  constructor(database: Database, health: HealthService) {
+  constructor(
+    database: Database,
+    health: HealthService,
+    scanner: Pick<DefinitionScanner, 'scan' | 'stop'> = new DefinitionScanner(),
+  ) {
     this.database = database;
     this.health = health;
+    this.scanner = scanner;
   }
 
   async stop(): Promise<void> {
@@ -159,7 +166,7 @@ export class DiscoveryService {
   async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
     // Before the transaction: a scan takes its time.
     const scans =
-      outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result.definitions);
+      outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result.definitions, true);
     return mutate(this.database, options, async (tx) => {
       const before = await lockServer(tx, serverId);
       if (before.url !== outcome.url) return before;
@@ -186,7 +193,7 @@ export class DiscoveryService {
       return checked.ok ? [{ kind, name: checked.name, digest: definitionDigest(raw), raw }] : [];
     });
     if (found.length === 0) return;
-    const scans = await this.scan(serverId, found);
+    const scans = await this.scan(serverId, found, false);
     await this.database.db.transaction(async (tx) => {
       const server = await lockServer(tx, serverId);
       const now = new Date(ctx.clock.now());
@@ -266,8 +273,12 @@ export class DiscoveryService {
     return row;
   }
 
-  /** What the scan sees in each definition; those of an earlier discovery are not scanned again. */
-  private async scan(serverId: string, found: Found): Promise<Scans> {
+  /**
+   * What the scan sees in each definition: its own words once for each digest, and each time how its names stand to those of
+   * other tools, since these come and go.
+   * @param isWhole whether this is all that the server has
+   */
+  private async scan(serverId: string, found: Found, isWhole: boolean): Promise<Scans> {
     const known = await this.database.db
       .select({ digest: definitionBodies.digest, findings: definitionBodies.findings })
       .from(definitionBodies)
@@ -275,12 +286,23 @@ export class DiscoveryService {
     const scans = new Map<string, Scan>(
       known.map(({ digest, findings }) => [digest, { findings: findings ?? [], isNew: false }]),
     );
-    const fresh = found.filter(({ digest }) => !scans.has(digest));
-    const { foreign, taken } = await foreignTools(this.database.db, serverId, fresh, found);
-    for (const { digest, kind, raw } of fresh) {
-      if (scans.has(digest)) continue;
-      const shadowing = kind === 'resource' ? [] : findShadowing(raw, foreign, taken);
-      scans.set(digest, { findings: [...(await this.scanner.scan(raw)), ...shadowing], isNew: true });
+    const names = await ToolNames.read(this.database.db, serverId, found, isWhole);
+    let failed = 0;
+    for (const definition of new Map(found.map((each) => [each.digest, each])).values()) {
+      const { digest, raw } = definition;
+      const before = scans.get(digest)?.findings;
+      const relation = names.relationOf(definition);
+      const isKnown = before !== undefined && !isNotScanned(before);
+      const own = isKnown ? before.filter((finding) => !isRelational(finding)) : [];
+      const { foreign } = relation;
+      const isWanted = !isKnown || foreign.length > 0;
+      const look = (): Promise<readonly DefinitionFinding[]> | readonly DefinitionFinding[] =>
+        failed < failedScansMax ? this.scanner.scan({ raw, foreign, isKnown }) : [notScanned];
+      const scanned = isWanted ? await look() : [];
+      if (isNotScanned(scanned)) failed += 1;
+      const findings = [...own, ...scanned, ...relation.findings];
+      if (before === undefined || canonicalJson(findings) !== canonicalJson(before))
+        scans.set(digest, { findings, isNew: true });
     }
     return scans;
   }
@@ -326,6 +348,7 @@ export class DiscoveryService {
           serverId: server.id,
           kind,
           name,
+          nameKey: kind === 'tool' ? toolKey(name) : '',
           digests: [...digests],
           state,
           approvedDigests: [...approvedDigests],
@@ -341,9 +364,10 @@ export class DiscoveryService {
       const seen = { digests: [...digests], reportedDigests: [...reportedDigests] };
       const standing = { state, driftClass, approvedDigests: [...approvedDigests] };
       const presence = { discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now };
+      const nameKey = row.kind === 'tool' ? toolKey(row.name) : '';
       await tx
         .update(definitions)
-        .set({ ...seen, ...standing, ...presence, ...next })
+        .set({ ...seen, ...standing, ...presence, ...next, nameKey })
         .where(eq(definitions.id, row.id));
     }
     for (const chunk of inChunks(changes.removed)) {

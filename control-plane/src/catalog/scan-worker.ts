@@ -1,5 +1,8 @@
 import { parentPort } from 'node:worker_threads';
-import { scanDefinition } from '@sallyport/schema';
+import { findShadowing, scanDefinition } from '@sallyport/schema';
+import type { ScanJob } from './definition-scanner.ts';
 
 /** Runs beside the API: a hostile definition costs this thread, not the ones who wait for an answer. */
-parentPort?.on('message', (raw: Readonly<Record<string, unknown>>) => parentPort?.postMessage(scanDefinition(raw)));
+parentPort?.on('message', ({ raw, foreign, isKnown }: ScanJob) =>
+  parentPort?.postMessage([...(isKnown ? [] : scanDefinition(raw)), ...findShadowing(raw, new Set(foreign))]),
+);

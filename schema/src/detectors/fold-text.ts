@@ -178,3 +178,20 @@ function everyLookAlike(folded: string): string {
     ? Array.from(folded, (letter) => lookAlikes.get(letter) ?? letter).join('')
     : folded;
 }
+
+const keyLengthMax = 128;
+const digitForLetter = /[01]/g;
+const betweenDigits = /(?<=\p{N})[^\p{L}\p{N}]+(?=\p{N})/gu;
+const separators = /[^\p{L}\p{N}_]+|(?<!\p{N})_+|_+(?!\p{N})/gu;
+
+/**
+ * What a name is the same as to who may mistake one for another: case, separators (but between digits), look-alike letters
+ * and the digits that look like letters make no difference. Empty for a name without letters and digits.
+ */
+export function toolKey(name: string): string {
+  return everyLookAlike(foldText(name))
+    .replace(betweenDigits, '_')
+    .replace(separators, '')
+    .replace(digitForLetter, (digit) => (digit === '0' ? 'o' : 'l'))
+    .slice(0, keyLengthMax);
+}

@@ -1789,7 +1789,7 @@ type DefinitionState string
 const (
 	// What the server sends is what was approved.
 	DefinitionStateApproved DefinitionState = "APPROVED"
-	// The server sends something other than what was approved.
+	// The server sends, or sent since the last approval, something other than what was approved.
 	DefinitionStateDrifted DefinitionState = "DRIFTED"
 	// Nobody has approved it yet.
 	DefinitionStatePending DefinitionState = "PENDING"
