@@ -5,10 +5,14 @@ import { startTestControlPlane, type TestControlPlane } from '../kit/control-pla
 
 let plane: TestControlPlane;
 let sql: postgres.Sql;
+let directoryId: string;
 
 beforeAll(async () => {
   plane = await startTestControlPlane();
   sql = postgres(plane.databaseUrl);
+  const input = { name: 'corp', issuer: 'https://login.example.com' };
+  const document = 'mutation ($input: CreateScimDirectoryInput!) { made: createScimDirectory(input: $input) { id } }';
+  directoryId = (await plane.ask(document, { input })).data.made.id;
 });
 afterAll(async () => {
   await sql.end();
@@ -18,13 +22,19 @@ afterAll(async () => {
 const inADay = (): string => new Date(Date.now() + 86_400_000).toISOString();
 
 /** Makes a key or a token with a secret, and tells what the API said. */
-async function bring(kind: 'ApiKey' | 'JoinToken' | 'OAuthClient', secret: string, more: object = {}) {
+async function bring(kind: 'ApiKey' | 'JoinToken' | 'OAuthClient' | 'ScimToken', secret: string, more: object = {}) {
   const own = {
     ApiKey: { principalId: plane.ownerId, scopes: ['API'], expiresAt: inADay() },
     JoinToken: { expiresAt: inADay() },
     OAuthClient: { authentication: 'SECRET', redirectUris: ['https://client.example.com/callback'] },
+    ScimToken: { directoryId, expiresAt: inADay() },
   }[kind];
-  const fields = { ApiKey: 'apiKey { id hint }', JoinToken: 'joinToken { id hint }', OAuthClient: 'client { id }' };
+  const fields = {
+    ApiKey: 'apiKey { id hint }',
+    JoinToken: 'joinToken { id hint }',
+    OAuthClient: 'client { id }',
+    ScimToken: 'scimToken { id hint }',
+  };
   return plane.ask(
     `mutation ($input: Create${kind}Input!) { made: create${kind}(input: $input) { secret object: ${fields[kind]} } }`,
     { input: { ...own, name: 'brought', secret, ...more } },
@@ -35,6 +45,7 @@ describe.each([
   ['ApiKey', 'sp_', 'api_keys'],
   ['JoinToken', 'spjoin_', 'join_tokens'],
   ['OAuthClient', 'sps_', 'oauth_clients'],
+  ['ScimToken', 'spscim_', 'scim_tokens'],
 ] as const)('the secret that the caller of create%s brings along', (kind, prefix, table) => {
   test('is kept as its digest, not shown again, and absent from the audit trail', async () => {
     const secret = randomSecret(prefix);
@@ -65,6 +76,7 @@ describe.each([
 test.each([
   ['ApiKey', 'sp_'],
   ['JoinToken', 'spjoin_'],
+  ['ScimToken', 'spscim_'],
 ] as const)('the secret of create%s opens for one alone: it cannot be brought twice', async (kind, prefix) => {
   const secret = randomSecret(prefix);
   expect((await bring(kind, secret)).errors).toEqual([]);
@@ -75,4 +87,12 @@ test('a key that was brought along opens the API', async () => {
   const secret = randomSecret('sp_');
   await bring('ApiKey', secret);
   expect((await plane.ask('{ me { id } }', {}, secret)).data.me).toEqual({ id: plane.ownerId });
+});
+
+test('a SCIM token that was brought along opens its directory, and the API not', async () => {
+  const secret = randomSecret('spscim_');
+  await bring('ScimToken', secret);
+  const headers = { authorization: `Bearer ${secret}` };
+  const users = await fetch(new URL('/scim/v2/Users', plane.graphqlUrl), { headers });
+  expect([users.status, (await plane.ask('{ me { id } }', {}, secret)).status]).toEqual([200, 401]);
 });

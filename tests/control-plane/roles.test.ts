@@ -275,6 +275,16 @@ describe('roles limited to servers', () => {
     expect(codeOf(await retitle(draft, editor.key, both))).toBe('FORBIDDEN');
   });
 
+  test('a role that gives nothing any more within its labels can be taken away', async () => {
+    const someone = await person('holds what is no more');
+    const roleId = await role('emptied', ['server:read']);
+    const binding = { principalId: someone.id, roleId, serverLabels: [{ key: 'team', value: 'emptied' }] };
+    expect((await assign(binding)).errors).toEqual([]);
+    await run('updateRole', 'UpdateRoleInput', { id: roleId, permissions: ['node:read'] });
+    expect(codeOf(await assign(binding))).toBe('INVALID_INPUT');
+    expect((await run('removeRole', 'RoleInput', binding)).errors).toEqual([]);
+  });
+
   test('labels of a server in service are changed by those who may approve it', async () => {
     const editor = await person('an editor by label');
     const labels = [{ key: 'team', value: 'served' }];

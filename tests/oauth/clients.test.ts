@@ -238,6 +238,21 @@ describe('a client named by the URL of its metadata document', () => {
   });
 });
 
+test('of two administrators who change its settings at once, the second is told that they are no longer what he saw', async () => {
+  const revisionNow = async () =>
+    (await asked(plane, '{ authorizationServer { revision } }')).authorizationServer.revision;
+  const seen = await revisionNow();
+  const over = (revision: number, more = '') =>
+    plane.ask(
+      `mutation { updateAuthorizationServer(input: { clientDomains: ["*"], expectedRevision: ${revision} ${more} }) { revision } }`,
+    );
+  const dry = await over(seen, 'dryRun: true');
+  expect([dry.data.updateAuthorizationServer.revision, await revisionNow()]).toEqual([seen + 1, seen]);
+  const both = await Promise.all([over(seen), over(seen)]);
+  const codes = both.map(({ errors }) => errors[0]?.extensions.code ?? 'done').sort();
+  expect([codes, await revisionNow()]).toEqual([['CONFLICT', 'done'], seen + 1]);
+});
+
 test('a user’s own consents and sessions are the user’s to end', async () => {
   const client = (await createClient(plane)).id;
   const [ada, bob] = [await createUser(plane, 'Ada'), await createUser(plane, 'Bob')];

@@ -228,7 +228,7 @@ export class RoleService {
     return mutate(this.database, input, async (tx) => {
       // First of all locks, as in every change of a principal.
       await this.owners.lock(tx);
-      const binding = await this.checked(tx, input);
+      const binding = await this.checked(tx, input, 'take');
       const ended = await this.endedBy(tx, ctx, binding);
       await this.owners.assertMayEnd(tx, ctx, ended);
       return this.unbind(tx, ctx, binding, ended);
@@ -283,8 +283,11 @@ export class RoleService {
     if (principalId.toLowerCase() === ctx.actor.principalId) throw selfRaise(ctx, principalId);
   }
 
-  /** The binding that the input names; everything that is wrong with it is told at once. */
-  async checked(tx: Transaction, input: RoleChange): Promise<Binding> {
+  /**
+   * The binding that the input names; everything that is wrong with it is told at once. One that gives nothing any more, as
+   * its role was changed, can still be taken away.
+   */
+  async checked(tx: Transaction, input: RoleChange, verb: 'give' | 'take' = 'give'): Promise<Binding> {
     const found = new Violations();
     const principalId = input.principalId?.toLowerCase() ?? null;
     const groupId = input.groupId?.toLowerCase() ?? null;
@@ -308,7 +311,8 @@ export class RoleService {
     const permissions = role === null ? await this.customPermissions(tx, roleId) : rolePermissions[role];
     if (permissions === undefined) found.add('input.roleId', 'there is no such role');
     const serverLabels = checkSelector(found, 'input.serverLabels', input.serverLabels ?? null);
-    if (serverLabels !== null && permissions?.every((one) => !serverPermissions.includes(one)) === true) {
+    const isEmpty = serverLabels !== null && permissions?.every((one) => !serverPermissions.includes(one)) === true;
+    if (isEmpty && verb === 'give') {
       found.add('input.serverLabels', 'would leave nothing of this role, which gives no permission about servers');
     }
     if (role !== null && guardedRoles.includes(role)) {

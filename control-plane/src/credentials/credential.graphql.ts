@@ -26,6 +26,17 @@ export const CredentialModeEnum = graphqlEnum<CredentialMode>(
   },
 );
 
+export const ClientAuthenticationEnum = graphqlEnum<ClientAuthentication>(
+  'UpstreamClientAuthentication',
+  'How the gateway proves to an authorization server that it is the client.',
+  {
+    none: 'Not at all: a public client, by PKCE alone.',
+    clientSecretBasic: 'By a secret in the header.',
+    clientSecretPost: 'By a secret in the body.',
+    privateKeyJwt: 'By a signature (RFC 7523).',
+  },
+);
+
 @ObjectType({ description: 'What a server is called with: everything but the secret, which no field ever returns.' })
 export class ServerCredential {
   @Field(() => ID, { description: 'Id of the server.' })
@@ -50,8 +61,19 @@ export class ServerCredential {
   @Field(() => String, { nullable: true, description: 'Id of the client there, where one was set.' })
   clientId!: string | null;
 
+  @Field(() => ClientAuthenticationEnum, {
+    nullable: true,
+    description: 'How the gateway proves itself to the authorization server, where a client was set.',
+  })
+  authentication!: ClientAuthentication | null;
+
   @Field(() => [String], { description: 'Scopes that are asked for.' })
   scopes!: string[];
+
+  @Field(() => [String], {
+    description: 'Hosts on which the authorization endpoint may be, besides the issuer’s own.',
+  })
+  authorizationHosts!: string[];
 
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
@@ -80,17 +102,6 @@ export class StaticHeadersInput {
   @Field(() => [CredentialHeaderInput], { description: '1 to 16 of them.' })
   headers!: CredentialHeaderInput[];
 }
-
-export const ClientAuthenticationEnum = graphqlEnum<ClientAuthentication>(
-  'UpstreamClientAuthentication',
-  'How the gateway proves to an authorization server that it is the client.',
-  {
-    none: 'Not at all: a public client, by PKCE alone.',
-    clientSecretBasic: 'By a secret in the header.',
-    clientSecretPost: 'By a secret in the body.',
-    privateKeyJwt: 'By a signature (RFC 7523).',
-  },
-);
 
 const clientFields = {
   authentication: 'How it proves itself; by default with the secret in the header, where one is given.',

@@ -4,6 +4,7 @@ import { Server } from '../catalog/catalog.graphql.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
+import type { ClientAuthentication } from './authorization-servers.ts';
 import {
   CredentialKeys,
   CredentialModeEnum,
@@ -123,6 +124,16 @@ export class CredentialResolver {
   @FieldResolver()
   clientId(@Root() { settings }: Credential): string | null {
     return settings === null || settings.mode === 'staticHeaders' ? null : settings.clientId;
+  }
+
+  @FieldResolver()
+  authentication(@Root() { settings }: Credential): ClientAuthentication | null {
+    return settings === null || settings.mode === 'staticHeaders' ? null : settings.authentication;
+  }
+
+  @FieldResolver()
+  authorizationHosts(@Root() { settings }: Credential): readonly string[] {
+    return settings?.mode === 'userOAuth' ? settings.authorizationHosts : [];
   }
 
   @FieldResolver()

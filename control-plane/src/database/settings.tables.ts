@@ -16,6 +16,7 @@ export const configChanges = pgTable('config_changes', {
 export const settings = pgTable('settings', {
   key: text().primaryKey(),
   value: jsonb().$type<unknown>().notNull(),
+  revision: integer().notNull().default(1),
   updatedAt: timestamp('updated_at', { withTimezone: true }).notNull(),
 });
 

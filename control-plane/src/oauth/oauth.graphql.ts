@@ -88,6 +88,9 @@ export class AuthorizationServerInfo {
 
   @Field(() => [StepUpRule], { description: 'Endpoints that need more than any login of a person.' })
   stepUp!: readonly StepUpRule[];
+
+  @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
+  revision!: number;
 }
 
 @InputType({ description: 'Changes to the authorization server: absent fields keep their value.' })
@@ -107,6 +110,12 @@ export class UpdateAuthorizationServerInput extends MutationInput {
     description: 'Endpoints that need more than any login of a person, in place of those before; at most 500.',
   })
   stepUp?: StepUpRuleInput[] | null;
+
+  @Field(() => Int, {
+    nullable: true,
+    description: 'Refuse with CONFLICT unless the settings still have this revision.',
+  })
+  expectedRevision?: number | null;
 }
 
 @ObjectType({ description: 'A key that signs access tokens; its private part is never shown.' })

@@ -165,9 +165,9 @@ export class OAuthResolver {
     return this.services.loginCodes.create(ctx, input);
   }
 
-  private info({ dynamicRegistration, clientDomains, stepUp }: OAuthSettings): AuthorizationServerInfo {
+  private info({ clientDomains, ...rest }: OAuthSettings): AuthorizationServerInfo {
     const { publicUrls } = this.services;
     const urls = { issuer: publicUrls?.issuer ?? null, nodesUrl: publicUrls?.nodesUrl ?? null };
-    return { ...urls, dynamicRegistration, clientDomains: [...clientDomains], stepUp };
+    return { ...urls, ...rest, clientDomains: [...clientDomains] };
   }
 }

@@ -6,7 +6,7 @@ import type { Context } from '../context.ts';
 import { serverExists } from '../catalog/server-lookup.service.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
-import { mutate, type MutationOptions } from '../database/mutation.ts';
+import { assertRevision, mutate, type MutationOptions } from '../database/mutation.ts';
 import { settings } from '../database/settings.tables.ts';
 import { Violations } from '../database/violations.ts';
 import { clientDomainProblem } from './client-domains.ts';
@@ -27,10 +27,16 @@ const oauthSettingsSchema = z.strictObject({
   stepUp: z.array(stepUpSchema).default([]),
 });
 type Stored = z.infer<typeof oauthSettingsSchema>;
+interface StoredRow {
+  readonly stored: Stored;
+  /** 1 until somebody says anything. */
+  readonly revision: number;
+}
 export interface OAuthSettings {
   readonly dynamicRegistration: boolean;
   readonly clientDomains: readonly string[];
   readonly stepUp: readonly StepUp[];
+  readonly revision: number;
 }
 
 /**
@@ -42,6 +48,7 @@ function clientDomainsOf(issuer: string | undefined): string[] {
 }
 
 export interface UpdateOAuthSettings extends MutationOptions {
+  readonly expectedRevision?: number | null | undefined;
   readonly dynamicRegistration?: boolean | null | undefined;
   readonly clientDomains?: readonly string[] | null | undefined;
   readonly stepUp?: readonly StepUpInput[] | null | undefined;
@@ -68,16 +75,18 @@ export class OAuthSettingsService {
   }
 
   async read(): Promise<OAuthSettings> {
-    return this.effective(await readOAuthSettings(this.database.db));
+    return this.effective(await findRow(this.database.db));
   }
 
-  private effective({ dynamicRegistration, clientDomains, stepUp }: Stored): OAuthSettings {
-    return { dynamicRegistration, stepUp, clientDomains: clientDomains ?? clientDomainsOf(this.issuer) };
+  private effective({ stored: { dynamicRegistration, clientDomains, stepUp }, revision }: StoredRow): OAuthSettings {
+    return { dynamicRegistration, stepUp, clientDomains: clientDomains ?? clientDomainsOf(this.issuer), revision };
   }
 
   async update(ctx: Context, input: UpdateOAuthSettings): Promise<OAuthSettings> {
     ctx.authorize('settings:write');
     return mutate(this.database, input, async (tx) => {
+      const { stored: before, revision } = await lockRow(tx, ctx);
+      assertRevision({ revision }, input.expectedRevision);
       const found = new Violations();
       const domains = input.clientDomains ?? [];
       if (domains.length > domainsMax) found.add('input.clientDomains', `must have at most ${domainsMax} entries`);
@@ -87,22 +96,21 @@ export class OAuthSettingsService {
       }
       await this.checkStepUp(tx, found, input.stepUp ?? []);
       found.assertNone();
-      const before = await readOAuthSettings(tx);
       const clientDomains = input.clientDomains ?? before.clientDomains;
       const after: Stored = {
         dynamicRegistration: input.dynamicRegistration ?? before.dynamicRegistration,
         ...(clientDomains === undefined ? {} : { clientDomains: [...clientDomains] }),
         stepUp: input.stepUp ? input.stepUp.map(stepUpOf) : before.stepUp,
       };
-      const values = { value: after, updatedAt: new Date(ctx.clock.now()) };
+      const row = { stored: after, revision: revision + 1 };
       await tx
-        .insert(settings)
-        .values({ key: settingsKey, ...values })
-        .onConflictDoUpdate({ target: settings.key, set: values });
+        .update(settings)
+        .set({ value: after, revision: row.revision, updatedAt: new Date(ctx.clock.now()) })
+        .where(eq(settings.key, settingsKey));
       if (input.stepUp) await bumpConfigGeneration(tx);
       const object = { kind: 'authorizationServer', id: settingsKey };
       await recordMutation(tx, ctx, { action: 'authorizationServer.update', object, before, after });
-      return this.effective(after);
+      return this.effective(row);
     });
   }
 
@@ -129,8 +137,20 @@ export class OAuthSettingsService {
 
 /** For nodes too, in the transaction that reads their configuration. */
 export async function readOAuthSettings(reader: Reader): Promise<Stored> {
+  return (await findRow(reader)).stored;
+}
+
+async function findRow(reader: Reader): Promise<StoredRow> {
   const [row] = await reader.select().from(settings).where(eq(settings.key, settingsKey));
-  return oauthSettingsSchema.parse(row?.value ?? {});
+  return { stored: oauthSettingsSchema.parse(row?.value ?? {}), revision: row?.revision ?? 1 };
+}
+
+/** Of two changes at once, the second sees what the first did. */
+async function lockRow(tx: Transaction, ctx: Context): Promise<StoredRow> {
+  const nothing = { key: settingsKey, value: {}, updatedAt: new Date(ctx.clock.now()) };
+  await tx.insert(settings).values(nothing).onConflictDoNothing();
+  await tx.select({ key: settings.key }).from(settings).where(eq(settings.key, settingsKey)).for('update');
+  return findRow(tx);
 }
 
 function stepUpOf({ serverId, acrValues, maxAgeSeconds }: StepUpInput): StepUp {

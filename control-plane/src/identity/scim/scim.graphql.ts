@@ -65,7 +65,8 @@ export class IssuedScimTokenPayload {
 
   @Field(() => String, {
     nullable: true,
-    description: 'The token itself, shown now and never again. Null on a dry run or a repeated create.',
+    description:
+      'The token itself, shown now and never again. Null on a dry run, a repeated create, and where the caller brought it.',
   })
   secret!: string | null;
 }
@@ -100,6 +101,14 @@ export class CreateScimTokenInput extends CreateInput {
 
   @Field(() => DateTime, { description: 'It is refused from then on; at most one year away.' })
   expiresAt!: Date;
+
+  @Field(() => String, {
+    nullable: true,
+    description:
+      'The token itself, brought along: spscim_ and 43 to 96 random letters, digits, - or _. It is not shown again. One is ' +
+      'made if absent.',
+  })
+  secret?: string | null;
 }
 
 @InputType({ description: 'A token to replace by a successor.' })

@@ -35,6 +35,8 @@ export interface CreateScimToken extends MutationOptions {
   readonly directoryId: string;
   readonly name: string;
   readonly expiresAt: Date;
+  /** Brought along by the caller; one is made if absent. */
+  readonly secret?: string | null | undefined;
 }
 export interface RotateScimToken extends ChangeOptions {
   readonly expiresAt: Date;
@@ -43,7 +45,7 @@ export interface RotateScimToken extends ChangeOptions {
 /** The only moment at which a token's secret exists outside its holder. */
 export interface IssuedScimToken {
   readonly scimToken: ScimTokenRow;
-  /** Null on a dry run, and when a repeated create found the token made before: it cannot be shown twice. */
+  /** Null on a dry run, when a repeated create found the token made before, and when the caller brought it along. */
   readonly secret: string | null;
 }
 
@@ -102,6 +104,7 @@ export class ScimTokenService {
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
       found.text('input.name', input.name, 1, nameLengthMax);
       found.expiry('input.expiresAt', input.expiresAt, now, scimTokenLifetimeMsMax);
+      found.secret('input.secret', input.secret, scimTokenPrefix);
       found.assertNone();
       const directory = await findDirectory(tx, input.directoryId, 'update');
       await this.assertMayIssue(tx, ctx, directory.id);
@@ -111,10 +114,11 @@ export class ScimTokenService {
       if (earlier !== undefined) return { scimToken: await find(tx, earlier), secret: null };
       await this.assertRoom(tx, directory.id, now);
       const { name, expiresAt } = input;
-      const issued = await this.issue(tx, ctx, { id, directoryId: directory.id, name, expiresAt, successorOf: null });
+      const values = { id, directoryId: directory.id, name, expiresAt, successorOf: null };
+      const issued = await this.issue(tx, ctx, values, input.secret);
       const after = visible(issued.scimToken);
       await recordMutation(tx, ctx, { action: 'scimToken.create', object: { kind: 'scimToken', id }, after });
-      return input.dryRun === true ? { ...issued, secret: null } : issued;
+      return input.dryRun === true || issued.secret === input.secret ? { ...issued, secret: null } : issued;
     });
   }
 
@@ -246,8 +250,9 @@ export class ScimTokenService {
     tx: Transaction,
     { actor, clock }: Context,
     values: Pick<ScimTokenRow, 'id' | 'directoryId' | 'name' | 'expiresAt' | 'successorOf'>,
+    brought?: string | null,
   ): Promise<{ scimToken: ScimTokenRow; secret: string }> {
-    const secret = randomSecret(scimTokenPrefix);
+    const secret = brought ?? randomSecret(scimTokenPrefix);
     const [scimToken] = await tx
       .insert(scimTokens)
       .values({
