@@ -40,9 +40,12 @@ const configStatus = z.object({
 /** Of mutations whose input is not named after them. */
 const inputTypes: Readonly<Record<string, string>> = {
   approveServer: 'ServerInput',
+  disableServer: 'ServerInput',
   discoverServer: 'ServerInput',
   assignRole: 'RoleInput',
+  removeRole: 'RoleInput',
   addGroupMembers: 'GroupMembersInput',
+  removeGroupMembers: 'GroupMembersInput',
 };
 
 /** What an administrator does, through the public API and nothing else. */

@@ -93,20 +93,67 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
   );
 
   test(
-    'what the API refuses of a policy is told on the rule that is wrong',
+    'all that the API refuses is told, each on the element of the nested block or list that is wrong',
     async () => {
       const { code, output } = await newWorkspace(`
         resource "sallyport_policy" "bad" {
           name  = "bad"
-          match = { server_ids = ["${serverId}"] }
+          match = { server_ids = ["${serverId}", "nowhere"] }
           rules = [
             { detector = "secret", action = "label" },
             { detector = "secret", action = "block", categories = ["no such"] },
           ]
+          webhook_ids = ["00000000-0000-4000-8000-000000000001"]
+        }
+        resource "sallyport_authorization_server" "bad" {
+          client_domains = ["example.com", "https://example.com"]
+          step_up = [
+            { server_id = "${serverId}", max_age_seconds = 600 },
+            { server_id = "${serverId}", acr_values = ["with space"] },
+          ]
         }
       `).plan();
       expect(code).toBe(1);
-      expect(output).toContain('rules[1].categories is none of what');
+      const told = output.replace(/\s+/g, ' ');
+      expect(told).toContain('rules[1].categories: "no such" is none of what');
+      expect(told).toContain('rules[1] is never reached');
+      expect(told).toContain('match.server_ids: "nowhere" there is no such server');
+      expect(told).toContain('webhook_ids[0] there is no such webhook');
+      expect(told).toContain('client_domains: "https://example.com" must be a domain');
+      expect(told).toMatch(/step_up: server_id of \{[^}]+\} is given twice/);
+      expect(told).toMatch(/step_up: acr_values of \{[^}]*"with space"[^}]*\} must be at most/);
+    },
+    timeoutMs,
+  );
+
+  test(
+    'a webhook signs by another key once its version is raised, and by that before until the overlap is over',
+    async () => {
+      const webhook = (version: number, failMode: string) => `
+        resource "sallyport_webhook" "signed" {
+          name              = "signed"
+          url               = "http://127.0.0.1:1/verdicts"
+          events            = ["request", "response"]
+          fail_mode         = "${failMode}"
+          mutable_paths     = ["/result/content"]
+          algorithm         = "ed25519"
+          secret_wo_version = ${version}
+        }
+        output "keys" { value = sallyport_webhook.signed.signing_public_keys }
+      `;
+      const workspace = newWorkspace(webhook(1, 'closed'));
+      await workspace.apply();
+      const keys = async () => JSON.parse(await workspace.succeed('output', ['-json', 'keys'])) as string[];
+      const [first] = await keys();
+      workspace.write({ 'main.tf': webhook(2, 'open') });
+      expect((await workspace.plan()).output).toContain('0 to add, 1 to change, 0 to destroy');
+      await workspace.apply();
+      expect(await workspace.plan()).toMatchObject({ code: 0 });
+      expect(await keys()).toHaveLength(2);
+      expect(await keys()).toContain(first);
+      const refused = await newWorkspace(webhook(1, 'closed').replace('"ed25519"', '"hmac"')).plan();
+      expect(refused.output).toMatch(/secret_wo must be set/);
+      await workspace.destroy();
     },
     timeoutMs,
   );

@@ -673,6 +673,8 @@ var AllAuditMode = []AuditMode{
 //
 // The OAuth authorization server of the control plane.
 type AuthorizationServerFields struct {
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
 	// Whether clients may register themselves (RFC 7591).
 	DynamicRegistration bool `json:"dynamicRegistration"`
 	// Domains at which clients may be named by the URL of their metadata document; "*" for any. Until somebody sets them none, or any where the issuer is on loopback.
@@ -680,6 +682,9 @@ type AuthorizationServerFields struct {
 	// Endpoints that need more than any login of a person.
 	StepUp []StepUpFields `json:"stepUp"`
 }
+
+// GetRevision returns AuthorizationServerFields.Revision, and is useful for accessing the field via an interface.
+func (v *AuthorizationServerFields) GetRevision() int { return v.Revision }
 
 // GetDynamicRegistration returns AuthorizationServerFields.DynamicRegistration, and is useful for accessing the field via an interface.
 func (v *AuthorizationServerFields) GetDynamicRegistration() bool { return v.DynamicRegistration }
@@ -1476,6 +1481,65 @@ func (v *CreateScimDirectoryResponse) GetCreateScimDirectory() ScimDirectoryFiel
 	return v.CreateScimDirectory
 }
 
+// CreateScimTokenCreateScimTokenIssuedScimTokenPayload includes the requested fields of the GraphQL type IssuedScimTokenPayload.
+// The GraphQL type's documentation follows.
+//
+// A token that was just made.
+type CreateScimTokenCreateScimTokenIssuedScimTokenPayload struct {
+	// The token as it is stored.
+	ScimToken ScimTokenFields `json:"scimToken"`
+}
+
+// GetScimToken returns CreateScimTokenCreateScimTokenIssuedScimTokenPayload.ScimToken, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenCreateScimTokenIssuedScimTokenPayload) GetScimToken() ScimTokenFields {
+	return v.ScimToken
+}
+
+// A new token of a directory.
+type CreateScimTokenInput struct {
+	// Id of the directory.
+	DirectoryId string `json:"directoryId"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// It is refused from then on; at most one year away.
+	ExpiresAt string `json:"expiresAt"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// What people call it: 1 to 128 characters.
+	Name string `json:"name"`
+	// The token itself, brought along: spscim_ and 43 to 96 random letters, digits, - or _. It is not shown again. One is made if absent.
+	Secret optional.Value[string] `json:"secret"`
+}
+
+// GetDirectoryId returns CreateScimTokenInput.DirectoryId, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetDirectoryId() string { return v.DirectoryId }
+
+// GetDryRun returns CreateScimTokenInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpiresAt returns CreateScimTokenInput.ExpiresAt, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetExpiresAt() string { return v.ExpiresAt }
+
+// GetIdempotencyKey returns CreateScimTokenInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetIdempotencyKey() optional.Value[string] { return v.IdempotencyKey }
+
+// GetName returns CreateScimTokenInput.Name, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetName() string { return v.Name }
+
+// GetSecret returns CreateScimTokenInput.Secret, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenInput) GetSecret() optional.Value[string] { return v.Secret }
+
+// CreateScimTokenResponse is returned by CreateScimToken on success.
+type CreateScimTokenResponse struct {
+	// Makes a token for a directory and shows it, this once.
+	CreateScimToken CreateScimTokenCreateScimTokenIssuedScimTokenPayload `json:"createScimToken"`
+}
+
+// GetCreateScimToken returns CreateScimTokenResponse.CreateScimToken, and is useful for accessing the field via an interface.
+func (v *CreateScimTokenResponse) GetCreateScimToken() CreateScimTokenCreateScimTokenIssuedScimTokenPayload {
+	return v.CreateScimToken
+}
+
 // A server to register. It begins as a draft and is discovered at once.
 type CreateServerInput struct {
 	// BUFFERED if absent.
@@ -1640,6 +1704,103 @@ type CreateUserResponse struct {
 
 // GetCreateUser returns CreateUserResponse.CreateUser, and is useful for accessing the field via an interface.
 func (v *CreateUserResponse) GetCreateUser() UserFields { return v.CreateUser }
+
+// CreateWebhookCreateWebhookIssuedWebhookPayload includes the requested fields of the GraphQL type IssuedWebhookPayload.
+// The GraphQL type's documentation follows.
+//
+// A webhook whose signing key was just made.
+type CreateWebhookCreateWebhookIssuedWebhookPayload struct {
+	// The webhook.
+	Webhook WebhookFields `json:"webhook"`
+}
+
+// GetWebhook returns CreateWebhookCreateWebhookIssuedWebhookPayload.Webhook, and is useful for accessing the field via an interface.
+func (v *CreateWebhookCreateWebhookIssuedWebhookPayload) GetWebhook() WebhookFields { return v.Webhook }
+
+// A webhook to make.
+type CreateWebhookInput struct {
+	// How what is sent is signed; HMAC if not given.
+	Algorithm optional.Value[WebhookAlgorithm] `json:"algorithm"`
+	// What it gets of messages; REDACTED if never given.
+	Content optional.Value[WebhookContent] `json:"content"`
+	// How long it is waited for, milliseconds: 50 to 10000; 500 if never given.
+	DeadlineMs optional.Value[int] `json:"deadlineMs"`
+	// Why it exists.
+	Description optional.Value[string] `json:"description"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// What it is asked about or told of; at least one.
+	Events []WebhookEvent `json:"events"`
+	// What becomes of a message about which it gave no valid verdict; CLOSED if never given.
+	FailMode optional.Value[WebhookFailMode] `json:"failMode"`
+	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
+	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Whether what it says counts; SHADOW if never given.
+	Mode optional.Value[WebhookMode] `json:"mode"`
+	// JSON pointers at or below which it may change a message: /params/arguments, /result/content, /result/structuredContent, /result/messages, /result/contents. None: it may not.
+	MutablePaths []string `json:"mutablePaths"`
+	// What administrators call it; need not be unique.
+	Name string `json:"name"`
+	// Messages of more bytes are a failure: 1024 to 4194304; 1048576 if never given.
+	PayloadBytesMax optional.Value[int] `json:"payloadBytesMax"`
+	// A secret of the caller’s own, whsec_ and 24 to 64 bytes in base64; for HMAC. Absent: one is made.
+	Secret optional.Value[string] `json:"secret"`
+	// Where events are posted; https, or http to the machine itself. Nodes dial it under their egress rules.
+	Url string `json:"url"`
+}
+
+// GetAlgorithm returns CreateWebhookInput.Algorithm, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetAlgorithm() optional.Value[WebhookAlgorithm] { return v.Algorithm }
+
+// GetContent returns CreateWebhookInput.Content, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetContent() optional.Value[WebhookContent] { return v.Content }
+
+// GetDeadlineMs returns CreateWebhookInput.DeadlineMs, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetDeadlineMs() optional.Value[int] { return v.DeadlineMs }
+
+// GetDescription returns CreateWebhookInput.Description, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetDescription() optional.Value[string] { return v.Description }
+
+// GetDryRun returns CreateWebhookInput.DryRun, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetDryRun() bool { return v.DryRun }
+
+// GetEvents returns CreateWebhookInput.Events, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetEvents() []WebhookEvent { return v.Events }
+
+// GetFailMode returns CreateWebhookInput.FailMode, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetFailMode() optional.Value[WebhookFailMode] { return v.FailMode }
+
+// GetIdempotencyKey returns CreateWebhookInput.IdempotencyKey, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetIdempotencyKey() optional.Value[string] { return v.IdempotencyKey }
+
+// GetMode returns CreateWebhookInput.Mode, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetMode() optional.Value[WebhookMode] { return v.Mode }
+
+// GetMutablePaths returns CreateWebhookInput.MutablePaths, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetMutablePaths() []string { return v.MutablePaths }
+
+// GetName returns CreateWebhookInput.Name, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetName() string { return v.Name }
+
+// GetPayloadBytesMax returns CreateWebhookInput.PayloadBytesMax, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetPayloadBytesMax() optional.Value[int] { return v.PayloadBytesMax }
+
+// GetSecret returns CreateWebhookInput.Secret, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetSecret() optional.Value[string] { return v.Secret }
+
+// GetUrl returns CreateWebhookInput.Url, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetUrl() string { return v.Url }
+
+// CreateWebhookResponse is returned by CreateWebhook on success.
+type CreateWebhookResponse struct {
+	// Makes a webhook; its secret is shown now and never again.
+	CreateWebhook CreateWebhookCreateWebhookIssuedWebhookPayload `json:"createWebhook"`
+}
+
+// GetCreateWebhook returns CreateWebhookResponse.CreateWebhook, and is useful for accessing the field via an interface.
+func (v *CreateWebhookResponse) GetCreateWebhook() CreateWebhookCreateWebhookIssuedWebhookPayload {
+	return v.CreateWebhook
+}
 
 // A header that is sent with each request to a server.
 type CredentialHeaderInput struct {
@@ -2769,6 +2930,34 @@ type DeleteUserResponse struct {
 // GetDeleteUser returns DeleteUserResponse.DeleteUser, and is useful for accessing the field via an interface.
 func (v *DeleteUserResponse) GetDeleteUser() DeleteUserDeleteUser { return v.DeleteUser }
 
+// A webhook to delete; no policy may name it.
+type DeleteWebhookInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns DeleteWebhookInput.DryRun, and is useful for accessing the field via an interface.
+func (v *DeleteWebhookInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns DeleteWebhookInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *DeleteWebhookInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns DeleteWebhookInput.Id, and is useful for accessing the field via an interface.
+func (v *DeleteWebhookInput) GetId() string { return v.Id }
+
+// DeleteWebhookResponse is returned by DeleteWebhook on success.
+type DeleteWebhookResponse struct {
+	// Deletes a webhook; the audit trail keeps it.
+	DeleteWebhook WebhookFields `json:"deleteWebhook"`
+}
+
+// GetDeleteWebhook returns DeleteWebhookResponse.DeleteWebhook, and is useful for accessing the field via an interface.
+func (v *DeleteWebhookResponse) GetDeleteWebhook() WebhookFields { return v.DeleteWebhook }
+
 // DeprecateServerDeprecateServer includes the requested fields of the GraphQL type Server.
 // The GraphQL type's documentation follows.
 //
@@ -2986,6 +3175,18 @@ var AllDetector = []Detector{
 	DetectorPersonalData,
 	DetectorSecret,
 }
+
+// DirectoryTokens includes the requested fields of the GraphQL type ScimDirectory.
+// The GraphQL type's documentation follows.
+//
+// What pushes the users and groups of one identity provider by SCIM 2.0.
+type DirectoryTokens struct {
+	// Its tokens that may still be used, oldest first; at most ten.
+	Tokens []ScimTokenFields `json:"tokens"`
+}
+
+// GetTokens returns DirectoryTokens.Tokens, and is useful for accessing the field via an interface.
+func (v *DirectoryTokens) GetTokens() []ScimTokenFields { return v.Tokens }
 
 // DisableServerDisableServer includes the requested fields of the GraphQL type Server.
 // The GraphQL type's documentation follows.
@@ -5025,6 +5226,52 @@ func (v *ListScimDirectoriesScimDirectoriesScimDirectoryConnectionEdgesScimDirec
 	return v.Node
 }
 
+// ListScimTokensResponse is returned by ListScimTokens on success.
+type ListScimTokensResponse struct {
+	// Directories that push users and groups, oldest first.
+	ScimDirectories ListScimTokensScimDirectoriesScimDirectoryConnection `json:"scimDirectories"`
+}
+
+// GetScimDirectories returns ListScimTokensResponse.ScimDirectories, and is useful for accessing the field via an interface.
+func (v *ListScimTokensResponse) GetScimDirectories() ListScimTokensScimDirectoriesScimDirectoryConnection {
+	return v.ScimDirectories
+}
+
+// ListScimTokensScimDirectoriesScimDirectoryConnection includes the requested fields of the GraphQL type ScimDirectoryConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of directories.
+type ListScimTokensScimDirectoriesScimDirectoryConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListScimTokensScimDirectoriesScimDirectoryConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListScimTokensScimDirectoriesScimDirectoryConnection) GetPageInfo() PageFields {
+	return v.PageInfo
+}
+
+// GetEdges returns ListScimTokensScimDirectoriesScimDirectoryConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListScimTokensScimDirectoriesScimDirectoryConnection) GetEdges() []ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge {
+	return v.Edges
+}
+
+// ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge includes the requested fields of the GraphQL type ScimDirectoryEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of directories.
+type ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge struct {
+	// The object itself.
+	Node DirectoryTokens `json:"node"`
+}
+
+// GetNode returns ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge) GetNode() DirectoryTokens {
+	return v.Node
+}
+
 // ListServersResponse is returned by ListServers on success.
 type ListServersResponse struct {
 	// Servers, oldest first.
@@ -5150,6 +5397,48 @@ type ListUsersUsersUserConnectionEdgesUserEdge struct {
 
 // GetNode returns ListUsersUsersUserConnectionEdgesUserEdge.Node, and is useful for accessing the field via an interface.
 func (v *ListUsersUsersUserConnectionEdgesUserEdge) GetNode() UserFields { return v.Node }
+
+// ListWebhooksResponse is returned by ListWebhooks on success.
+type ListWebhooksResponse struct {
+	// Webhooks, the oldest first.
+	Webhooks ListWebhooksWebhooksWebhookConnection `json:"webhooks"`
+}
+
+// GetWebhooks returns ListWebhooksResponse.Webhooks, and is useful for accessing the field via an interface.
+func (v *ListWebhooksResponse) GetWebhooks() ListWebhooksWebhooksWebhookConnection { return v.Webhooks }
+
+// ListWebhooksWebhooksWebhookConnection includes the requested fields of the GraphQL type WebhookConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of webhooks.
+type ListWebhooksWebhooksWebhookConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListWebhooksWebhooksWebhookConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListWebhooksWebhooksWebhookConnection) GetPageInfo() PageFields { return v.PageInfo }
+
+// GetEdges returns ListWebhooksWebhooksWebhookConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListWebhooksWebhooksWebhookConnection) GetEdges() []ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge {
+	return v.Edges
+}
+
+// ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge includes the requested fields of the GraphQL type WebhookEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of webhooks.
+type ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge struct {
+	// The object itself.
+	Node WebhookFields `json:"node"`
+}
+
+// GetNode returns ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge) GetNode() WebhookFields {
+	return v.Node
+}
 
 // A new grant. At least one of tools, prompts and resources must select something.
 type NewGrantInput struct {
@@ -5446,6 +5735,10 @@ type PolicyFields struct {
 	Match PolicyMatchFields `json:"match"`
 	// What it does; the first rule that covers a finding decides.
 	Rules []PolicyRuleFields `json:"rules"`
+	// Webhooks that are asked about what the rules let through, in order; at most 8.
+	WebhookIds []string `json:"webhookIds"`
+	// For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.
+	WebhookBudgetMs optional.Value[int] `json:"webhookBudgetMs"`
 }
 
 // GetId returns PolicyFields.Id, and is useful for accessing the field via an interface.
@@ -5477,6 +5770,12 @@ func (v *PolicyFields) GetMatch() PolicyMatchFields { return v.Match }
 
 // GetRules returns PolicyFields.Rules, and is useful for accessing the field via an interface.
 func (v *PolicyFields) GetRules() []PolicyRuleFields { return v.Rules }
+
+// GetWebhookIds returns PolicyFields.WebhookIds, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetWebhookIds() []string { return v.WebhookIds }
+
+// GetWebhookBudgetMs returns PolicyFields.WebhookBudgetMs, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetWebhookBudgetMs() optional.Value[int] { return v.WebhookBudgetMs }
 
 // PolicyMatchFields includes the requested fields of the GraphQL type PolicyMatch.
 // The GraphQL type's documentation follows.
@@ -6041,6 +6340,15 @@ type ReadUserResponse struct {
 // GetUser returns ReadUserResponse.User, and is useful for accessing the field via an interface.
 func (v *ReadUserResponse) GetUser() UserFields { return v.User }
 
+// ReadWebhookResponse is returned by ReadWebhook on success.
+type ReadWebhookResponse struct {
+	// A webhook by its id.
+	Webhook WebhookFields `json:"webhook"`
+}
+
+// GetWebhook returns ReadWebhookResponse.Webhook, and is useful for accessing the field via an interface.
+func (v *ReadWebhookResponse) GetWebhook() WebhookFields { return v.Webhook }
+
 // RemoveGroupMembersRemoveGroupMembersGroup includes the requested fields of the GraphQL type Group.
 // The GraphQL type's documentation follows.
 //
@@ -6439,6 +6747,34 @@ type RevokeJoinTokenResponse struct {
 // GetRevokeJoinToken returns RevokeJoinTokenResponse.RevokeJoinToken, and is useful for accessing the field via an interface.
 func (v *RevokeJoinTokenResponse) GetRevokeJoinToken() JoinTokenFields { return v.RevokeJoinToken }
 
+// A token to revoke now.
+type RevokeScimTokenInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+}
+
+// GetDryRun returns RevokeScimTokenInput.DryRun, and is useful for accessing the field via an interface.
+func (v *RevokeScimTokenInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns RevokeScimTokenInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *RevokeScimTokenInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns RevokeScimTokenInput.Id, and is useful for accessing the field via an interface.
+func (v *RevokeScimTokenInput) GetId() string { return v.Id }
+
+// RevokeScimTokenResponse is returned by RevokeScimToken on success.
+type RevokeScimTokenResponse struct {
+	// Ends a token now.
+	RevokeScimToken ScimTokenFields `json:"revokeScimToken"`
+}
+
+// GetRevokeScimToken returns RevokeScimTokenResponse.RevokeScimToken, and is useful for accessing the field via an interface.
+func (v *RevokeScimTokenResponse) GetRevokeScimToken() ScimTokenFields { return v.RevokeScimToken }
+
 // A set of control-plane permissions. A role never gives access to tools; only grants do.
 type Role string
 
@@ -6569,6 +6905,60 @@ func (v *RoleInput) GetRoleId() optional.Value[string] { return v.RoleId }
 // GetServerLabels returns RoleInput.ServerLabels, and is useful for accessing the field via an interface.
 func (v *RoleInput) GetServerLabels() []LabelInput { return v.ServerLabels }
 
+// A webhook that gets another signing key.
+type RotateWebhookKeyInput struct {
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// How long the keys before sign beside it, in seconds: 0 to 30 days; one day if absent.
+	OverlapSeconds optional.Value[int] `json:"overlapSeconds"`
+	// A secret of the caller’s own, whsec_ and 24 to 64 bytes in base64; for HMAC. Absent: one is made.
+	Secret optional.Value[string] `json:"secret"`
+}
+
+// GetDryRun returns RotateWebhookKeyInput.DryRun, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyInput) GetDryRun() bool { return v.DryRun }
+
+// GetExpectedRevision returns RotateWebhookKeyInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns RotateWebhookKeyInput.Id, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyInput) GetId() string { return v.Id }
+
+// GetOverlapSeconds returns RotateWebhookKeyInput.OverlapSeconds, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyInput) GetOverlapSeconds() optional.Value[int] { return v.OverlapSeconds }
+
+// GetSecret returns RotateWebhookKeyInput.Secret, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyInput) GetSecret() optional.Value[string] { return v.Secret }
+
+// RotateWebhookKeyResponse is returned by RotateWebhookKey on success.
+type RotateWebhookKeyResponse struct {
+	// Gives a webhook another signing key; those before sign beside it until the overlap is over.
+	RotateWebhookKey RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload `json:"rotateWebhookKey"`
+}
+
+// GetRotateWebhookKey returns RotateWebhookKeyResponse.RotateWebhookKey, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyResponse) GetRotateWebhookKey() RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload {
+	return v.RotateWebhookKey
+}
+
+// RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload includes the requested fields of the GraphQL type IssuedWebhookPayload.
+// The GraphQL type's documentation follows.
+//
+// A webhook whose signing key was just made.
+type RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload struct {
+	// The webhook.
+	Webhook WebhookFields `json:"webhook"`
+}
+
+// GetWebhook returns RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload.Webhook, and is useful for accessing the field via an interface.
+func (v *RotateWebhookKeyRotateWebhookKeyIssuedWebhookPayload) GetWebhook() WebhookFields {
+	return v.Webhook
+}
+
 // ScimDirectoryFields includes the GraphQL fields of ScimDirectory requested by the fragment ScimDirectoryFields.
 // The GraphQL type's documentation follows.
 //
@@ -6596,6 +6986,43 @@ func (v *ScimDirectoryFields) GetName() string { return v.Name }
 // GetIssuer returns ScimDirectoryFields.Issuer, and is useful for accessing the field via an interface.
 func (v *ScimDirectoryFields) GetIssuer() string { return v.Issuer }
 
+// ScimTokenFields includes the GraphQL fields of ScimToken requested by the fragment ScimTokenFields.
+// The GraphQL type's documentation follows.
+//
+// A bearer token by which a directory pushes users and groups. Only its digest is stored.
+type ScimTokenFields struct {
+	// Unique and permanent.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision.
+	Revision int `json:"revision"`
+	// Id of the directory it speaks for.
+	DirectoryId string `json:"directoryId"`
+	// What people call it.
+	Name string `json:"name"`
+	// The first characters of the token, to recognize it by.
+	Hint string `json:"hint"`
+	// It is refused from then on.
+	ExpiresAt string `json:"expiresAt"`
+}
+
+// GetId returns ScimTokenFields.Id, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetId() string { return v.Id }
+
+// GetRevision returns ScimTokenFields.Revision, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetRevision() int { return v.Revision }
+
+// GetDirectoryId returns ScimTokenFields.DirectoryId, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetDirectoryId() string { return v.DirectoryId }
+
+// GetName returns ScimTokenFields.Name, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetName() string { return v.Name }
+
+// GetHint returns ScimTokenFields.Hint, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetHint() string { return v.Hint }
+
+// GetExpiresAt returns ScimTokenFields.ExpiresAt, and is useful for accessing the field via an interface.
+func (v *ScimTokenFields) GetExpiresAt() string { return v.ExpiresAt }
+
 // ServerCredentialFields includes the GraphQL fields of ServerCredential requested by the fragment ServerCredentialFields.
 // The GraphQL type's documentation follows.
 //
@@ -6613,8 +7040,12 @@ type ServerCredentialFields struct {
 	Issuer optional.Value[string] `json:"issuer"`
 	// Id of the client there, where one was set.
 	ClientId optional.Value[string] `json:"clientId"`
+	// How the gateway proves itself to the authorization server, where a client was set.
+	Authentication optional.Value[UpstreamClientAuthentication] `json:"authentication"`
 	// Scopes that are asked for.
 	Scopes []string `json:"scopes"`
+	// Hosts on which the authorization endpoint may be, besides the issuer’s own.
+	AuthorizationHosts []string `json:"authorizationHosts"`
 	// Whether everything that the mode needs is stored. Not so after the server moved to another origin, which destroys what was set for the old one: calls fail until it is set anew.
 	IsComplete bool `json:"isComplete"`
 }
@@ -6637,8 +7068,16 @@ func (v *ServerCredentialFields) GetIssuer() optional.Value[string] { return v.I
 // GetClientId returns ServerCredentialFields.ClientId, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetClientId() optional.Value[string] { return v.ClientId }
 
+// GetAuthentication returns ServerCredentialFields.Authentication, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetAuthentication() optional.Value[UpstreamClientAuthentication] {
+	return v.Authentication
+}
+
 // GetScopes returns ServerCredentialFields.Scopes, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetScopes() []string { return v.Scopes }
+
+// GetAuthorizationHosts returns ServerCredentialFields.AuthorizationHosts, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetAuthorizationHosts() []string { return v.AuthorizationHosts }
 
 // GetIsComplete returns ServerCredentialFields.IsComplete, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetIsComplete() bool { return v.IsComplete }
@@ -6862,6 +7301,23 @@ type SetServerCredentialResponse struct {
 func (v *SetServerCredentialResponse) GetSetServerCredential() ServerCredentialFields {
 	return v.SetServerCredential
 }
+
+// SigningKeyFields includes the requested fields of the GraphQL type WebhookSigningKey.
+// The GraphQL type's documentation follows.
+//
+// A key that signs what goes to a webhook.
+type SigningKeyFields struct {
+	// The public key, whpk_…, of an Ed25519 key; null for HMAC.
+	PublicKey optional.Value[string] `json:"publicKey"`
+	// It signs nothing from then on; null where no end is set.
+	NotAfter optional.Value[string] `json:"notAfter"`
+}
+
+// GetPublicKey returns SigningKeyFields.PublicKey, and is useful for accessing the field via an interface.
+func (v *SigningKeyFields) GetPublicKey() optional.Value[string] { return v.PublicKey }
+
+// GetNotAfter returns SigningKeyFields.NotAfter, and is useful for accessing the field via an interface.
+func (v *SigningKeyFields) GetNotAfter() optional.Value[string] { return v.NotAfter }
 
 // Headers that are the same for everybody.
 type StaticHeadersInput struct {
@@ -7242,6 +7698,8 @@ type UpdateAuthorizationServerInput struct {
 	DryRun bool `json:"dryRun"`
 	// Whether clients may register themselves.
 	DynamicRegistration optional.Value[bool] `json:"dynamicRegistration"`
+	// Refuse with CONFLICT unless the settings still have this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
 	// Endpoints that need more than any login of a person, in place of those before; at most 500.
 	StepUp []StepUpRuleInput `json:"stepUp"`
 }
@@ -7255,6 +7713,11 @@ func (v *UpdateAuthorizationServerInput) GetDryRun() bool { return v.DryRun }
 // GetDynamicRegistration returns UpdateAuthorizationServerInput.DynamicRegistration, and is useful for accessing the field via an interface.
 func (v *UpdateAuthorizationServerInput) GetDynamicRegistration() optional.Value[bool] {
 	return v.DynamicRegistration
+}
+
+// GetExpectedRevision returns UpdateAuthorizationServerInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdateAuthorizationServerInput) GetExpectedRevision() optional.Value[int] {
+	return v.ExpectedRevision
 }
 
 // GetStepUp returns UpdateAuthorizationServerInput.StepUp, and is useful for accessing the field via an interface.
@@ -8365,6 +8828,84 @@ func (v *UpdateUserUpdateUser) __premarshalJSON() (*__premarshalUpdateUserUpdate
 	return &retval, nil
 }
 
+// Changes to a webhook; absent fields keep their value. Lists are replaced as a whole.
+type UpdateWebhookInput struct {
+	// What it gets of messages; REDACTED if never given.
+	Content optional.Value[WebhookContent] `json:"content"`
+	// How long it is waited for, milliseconds: 50 to 10000; 500 if never given.
+	DeadlineMs optional.Value[int] `json:"deadlineMs"`
+	// Why it exists.
+	Description optional.Value[string] `json:"description"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// What it is asked about or told of; at least one.
+	Events []WebhookEvent `json:"events"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// What becomes of a message about which it gave no valid verdict; CLOSED if never given.
+	FailMode optional.Value[WebhookFailMode] `json:"failMode"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// Whether what it says counts; SHADOW if never given.
+	Mode optional.Value[WebhookMode] `json:"mode"`
+	// JSON pointers at or below which it may change a message: /params/arguments, /result/content, /result/structuredContent, /result/messages, /result/contents. None: it may not.
+	MutablePaths []string `json:"mutablePaths"`
+	// What administrators call it; need not be unique.
+	Name optional.Value[string] `json:"name"`
+	// Messages of more bytes are a failure: 1024 to 4194304; 1048576 if never given.
+	PayloadBytesMax optional.Value[int] `json:"payloadBytesMax"`
+	// Where events are posted; https, or http to the machine itself. Nodes dial it under their egress rules.
+	Url optional.Value[string] `json:"url"`
+}
+
+// GetContent returns UpdateWebhookInput.Content, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetContent() optional.Value[WebhookContent] { return v.Content }
+
+// GetDeadlineMs returns UpdateWebhookInput.DeadlineMs, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetDeadlineMs() optional.Value[int] { return v.DeadlineMs }
+
+// GetDescription returns UpdateWebhookInput.Description, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetDescription() optional.Value[string] { return v.Description }
+
+// GetDryRun returns UpdateWebhookInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetDryRun() bool { return v.DryRun }
+
+// GetEvents returns UpdateWebhookInput.Events, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetEvents() []WebhookEvent { return v.Events }
+
+// GetExpectedRevision returns UpdateWebhookInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetFailMode returns UpdateWebhookInput.FailMode, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetFailMode() optional.Value[WebhookFailMode] { return v.FailMode }
+
+// GetId returns UpdateWebhookInput.Id, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetId() string { return v.Id }
+
+// GetMode returns UpdateWebhookInput.Mode, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetMode() optional.Value[WebhookMode] { return v.Mode }
+
+// GetMutablePaths returns UpdateWebhookInput.MutablePaths, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetMutablePaths() []string { return v.MutablePaths }
+
+// GetName returns UpdateWebhookInput.Name, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetName() optional.Value[string] { return v.Name }
+
+// GetPayloadBytesMax returns UpdateWebhookInput.PayloadBytesMax, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetPayloadBytesMax() optional.Value[int] { return v.PayloadBytesMax }
+
+// GetUrl returns UpdateWebhookInput.Url, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetUrl() optional.Value[string] { return v.Url }
+
+// UpdateWebhookResponse is returned by UpdateWebhook on success.
+type UpdateWebhookResponse struct {
+	// Changes a webhook.
+	UpdateWebhook WebhookFields `json:"updateWebhook"`
+}
+
+// GetUpdateWebhook returns UpdateWebhookResponse.UpdateWebhook, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookResponse) GetUpdateWebhook() WebhookFields { return v.UpdateWebhook }
+
 // How the gateway proves to an authorization server that it is the client.
 type UpstreamClientAuthentication string
 
@@ -8511,6 +9052,170 @@ func (v *UserOAuthInput) GetScopes() []string { return v.Scopes }
 // GetSecret returns UserOAuthInput.Secret, and is useful for accessing the field via an interface.
 func (v *UserOAuthInput) GetSecret() optional.Value[string] { return v.Secret }
 
+// How what is sent is signed (Standard Webhooks).
+type WebhookAlgorithm string
+
+const (
+	// Ed25519 by a private key that nobody else has, v1a.
+	WebhookAlgorithmEd25519 WebhookAlgorithm = "ED25519"
+	// HMAC-SHA256 by a shared secret, v1.
+	WebhookAlgorithmHmac WebhookAlgorithm = "HMAC"
+)
+
+var AllWebhookAlgorithm = []WebhookAlgorithm{
+	WebhookAlgorithmEd25519,
+	WebhookAlgorithmHmac,
+}
+
+// What a webhook gets of a message.
+type WebhookContent string
+
+const (
+	// Its digest and size alone.
+	WebhookContentDigest WebhookContent = "DIGEST"
+	// All of it.
+	WebhookContentFull WebhookContent = "FULL"
+	// It without the secrets and personal data that the detectors find.
+	WebhookContentRedacted WebhookContent = "REDACTED"
+)
+
+var AllWebhookContent = []WebhookContent{
+	WebhookContentDigest,
+	WebhookContentFull,
+	WebhookContentRedacted,
+}
+
+// What a webhook is asked about or told of.
+type WebhookEvent string
+
+const (
+	// Audit events, in batches. Not sent yet: refused, but for trials.
+	WebhookEventAuditBatch WebhookEvent = "AUDIT_BATCH"
+	// Definitions of servers, when they are new or changed. Not sent yet: refused, but for trials.
+	WebhookEventDefinition WebhookEvent = "DEFINITION"
+	// Messages from clients to servers, of the policies that name it.
+	WebhookEventRequest WebhookEvent = "REQUEST"
+	// Messages from servers to clients, of the policies that name it.
+	WebhookEventResponse WebhookEvent = "RESPONSE"
+)
+
+var AllWebhookEvent = []WebhookEvent{
+	WebhookEventAuditBatch,
+	WebhookEventDefinition,
+	WebhookEventRequest,
+	WebhookEventResponse,
+}
+
+// What becomes of a message about which a webhook gave no valid verdict.
+type WebhookFailMode string
+
+const (
+	// It does not go on.
+	WebhookFailModeClosed WebhookFailMode = "CLOSED"
+	// It goes on, which the audit trail tells each time.
+	WebhookFailModeOpen WebhookFailMode = "OPEN"
+)
+
+var AllWebhookFailMode = []WebhookFailMode{
+	WebhookFailModeClosed,
+	WebhookFailModeOpen,
+}
+
+// WebhookFields includes the GraphQL fields of Webhook requested by the fragment WebhookFields.
+// The GraphQL type's documentation follows.
+//
+// Who is asked about messages outside of the gateway.
+type WebhookFields struct {
+	// Unique and permanent.
+	Id string `json:"id"`
+	// Raised by each change; pass it as expectedRevision. Verdicts name it.
+	Revision int `json:"revision"`
+	// What administrators call it; need not be unique.
+	Name string `json:"name"`
+	// Why it exists.
+	Description string `json:"description"`
+	// Where events are posted; https, or http to the machine itself. Nodes dial it under their egress rules.
+	Url string `json:"url"`
+	// Whether what it says counts; SHADOW if never given.
+	Mode WebhookMode `json:"mode"`
+	// What it is asked about or told of; at least one.
+	Events []WebhookEvent `json:"events"`
+	// What becomes of a message about which it gave no valid verdict; CLOSED if never given.
+	FailMode WebhookFailMode `json:"failMode"`
+	// What it gets of messages; REDACTED if never given.
+	Content WebhookContent `json:"content"`
+	// How long it is waited for, milliseconds: 50 to 10000; 500 if never given.
+	DeadlineMs int `json:"deadlineMs"`
+	// Messages of more bytes are a failure: 1024 to 4194304; 1048576 if never given.
+	PayloadBytesMax int `json:"payloadBytesMax"`
+	// JSON pointers at or below which it may change a message: /params/arguments, /result/content, /result/structuredContent, /result/messages, /result/contents. None: it may not.
+	MutablePaths []string `json:"mutablePaths"`
+	// How what is sent is signed; permanent.
+	Algorithm WebhookAlgorithm `json:"algorithm"`
+	// The keys that sign what is sent, the newest first.
+	SigningKeys []SigningKeyFields `json:"signingKeys"`
+}
+
+// GetId returns WebhookFields.Id, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetId() string { return v.Id }
+
+// GetRevision returns WebhookFields.Revision, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetRevision() int { return v.Revision }
+
+// GetName returns WebhookFields.Name, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetName() string { return v.Name }
+
+// GetDescription returns WebhookFields.Description, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetDescription() string { return v.Description }
+
+// GetUrl returns WebhookFields.Url, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetUrl() string { return v.Url }
+
+// GetMode returns WebhookFields.Mode, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetMode() WebhookMode { return v.Mode }
+
+// GetEvents returns WebhookFields.Events, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetEvents() []WebhookEvent { return v.Events }
+
+// GetFailMode returns WebhookFields.FailMode, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetFailMode() WebhookFailMode { return v.FailMode }
+
+// GetContent returns WebhookFields.Content, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetContent() WebhookContent { return v.Content }
+
+// GetDeadlineMs returns WebhookFields.DeadlineMs, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetDeadlineMs() int { return v.DeadlineMs }
+
+// GetPayloadBytesMax returns WebhookFields.PayloadBytesMax, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetPayloadBytesMax() int { return v.PayloadBytesMax }
+
+// GetMutablePaths returns WebhookFields.MutablePaths, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetMutablePaths() []string { return v.MutablePaths }
+
+// GetAlgorithm returns WebhookFields.Algorithm, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetAlgorithm() WebhookAlgorithm { return v.Algorithm }
+
+// GetSigningKeys returns WebhookFields.SigningKeys, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetSigningKeys() []SigningKeyFields { return v.SigningKeys }
+
+// Whether what a webhook says counts.
+type WebhookMode string
+
+const (
+	// It counts where the policy that names it acts.
+	WebhookModeEnforce WebhookMode = "ENFORCE"
+	// It is not asked.
+	WebhookModeOff WebhookMode = "OFF"
+	// It is asked, and the audit trail alone tells what it said.
+	WebhookModeShadow WebhookMode = "SHADOW"
+)
+
+var AllWebhookMode = []WebhookMode{
+	WebhookModeEnforce,
+	WebhookModeOff,
+	WebhookModeShadow,
+}
+
 // WhoAmIMe includes the requested fields of the GraphQL type Me.
 // The GraphQL type's documentation follows.
 //
@@ -8646,6 +9351,14 @@ type __CreateScimDirectoryInput struct {
 // GetInput returns __CreateScimDirectoryInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateScimDirectoryInput) GetInput() CreateScimDirectoryInput { return v.Input }
 
+// __CreateScimTokenInput is used internally by genqlient
+type __CreateScimTokenInput struct {
+	Input CreateScimTokenInput `json:"input"`
+}
+
+// GetInput returns __CreateScimTokenInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreateScimTokenInput) GetInput() CreateScimTokenInput { return v.Input }
+
 // __CreateServerInput is used internally by genqlient
 type __CreateServerInput struct {
 	Input CreateServerInput `json:"input"`
@@ -8669,6 +9382,14 @@ type __CreateUserInput struct {
 
 // GetInput returns __CreateUserInput.Input, and is useful for accessing the field via an interface.
 func (v *__CreateUserInput) GetInput() CreateUserInput { return v.Input }
+
+// __CreateWebhookInput is used internally by genqlient
+type __CreateWebhookInput struct {
+	Input CreateWebhookInput `json:"input"`
+}
+
+// GetInput returns __CreateWebhookInput.Input, and is useful for accessing the field via an interface.
+func (v *__CreateWebhookInput) GetInput() CreateWebhookInput { return v.Input }
 
 // __DeleteGrantsInput is used internally by genqlient
 type __DeleteGrantsInput struct {
@@ -8757,6 +9478,14 @@ type __DeleteUserInput struct {
 
 // GetInput returns __DeleteUserInput.Input, and is useful for accessing the field via an interface.
 func (v *__DeleteUserInput) GetInput() DeleteUserInput { return v.Input }
+
+// __DeleteWebhookInput is used internally by genqlient
+type __DeleteWebhookInput struct {
+	Input DeleteWebhookInput `json:"input"`
+}
+
+// GetInput returns __DeleteWebhookInput.Input, and is useful for accessing the field via an interface.
+func (v *__DeleteWebhookInput) GetInput() DeleteWebhookInput { return v.Input }
 
 // __DeprecateServerInput is used internally by genqlient
 type __DeprecateServerInput struct {
@@ -8966,6 +9695,14 @@ type __ListScimDirectoriesInput struct {
 // GetAfter returns __ListScimDirectoriesInput.After, and is useful for accessing the field via an interface.
 func (v *__ListScimDirectoriesInput) GetAfter() optional.Value[string] { return v.After }
 
+// __ListScimTokensInput is used internally by genqlient
+type __ListScimTokensInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListScimTokensInput.After, and is useful for accessing the field via an interface.
+func (v *__ListScimTokensInput) GetAfter() optional.Value[string] { return v.After }
+
 // __ListServersInput is used internally by genqlient
 type __ListServersInput struct {
 	After     optional.Value[string]    `json:"after"`
@@ -8997,6 +9734,14 @@ type __ListUsersInput struct {
 
 // GetAfter returns __ListUsersInput.After, and is useful for accessing the field via an interface.
 func (v *__ListUsersInput) GetAfter() optional.Value[string] { return v.After }
+
+// __ListWebhooksInput is used internally by genqlient
+type __ListWebhooksInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListWebhooksInput.After, and is useful for accessing the field via an interface.
+func (v *__ListWebhooksInput) GetAfter() optional.Value[string] { return v.After }
 
 // __QuarantineDefinitionsInput is used internally by genqlient
 type __QuarantineDefinitionsInput struct {
@@ -9110,6 +9855,14 @@ type __ReadUserInput struct {
 // GetId returns __ReadUserInput.Id, and is useful for accessing the field via an interface.
 func (v *__ReadUserInput) GetId() string { return v.Id }
 
+// __ReadWebhookInput is used internally by genqlient
+type __ReadWebhookInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __ReadWebhookInput.Id, and is useful for accessing the field via an interface.
+func (v *__ReadWebhookInput) GetId() string { return v.Id }
+
 // __RemoveGroupMembersInput is used internally by genqlient
 type __RemoveGroupMembersInput struct {
 	Input GroupMembersInput `json:"input"`
@@ -9149,6 +9902,22 @@ type __RevokeJoinTokenInput struct {
 
 // GetInput returns __RevokeJoinTokenInput.Input, and is useful for accessing the field via an interface.
 func (v *__RevokeJoinTokenInput) GetInput() RevokeJoinTokenInput { return v.Input }
+
+// __RevokeScimTokenInput is used internally by genqlient
+type __RevokeScimTokenInput struct {
+	Input RevokeScimTokenInput `json:"input"`
+}
+
+// GetInput returns __RevokeScimTokenInput.Input, and is useful for accessing the field via an interface.
+func (v *__RevokeScimTokenInput) GetInput() RevokeScimTokenInput { return v.Input }
+
+// __RotateWebhookKeyInput is used internally by genqlient
+type __RotateWebhookKeyInput struct {
+	Input RotateWebhookKeyInput `json:"input"`
+}
+
+// GetInput returns __RotateWebhookKeyInput.Input, and is useful for accessing the field via an interface.
+func (v *__RotateWebhookKeyInput) GetInput() RotateWebhookKeyInput { return v.Input }
 
 // __SetServerCredentialInput is used internally by genqlient
 type __SetServerCredentialInput struct {
@@ -9245,6 +10014,14 @@ type __UpdateUserInput struct {
 
 // GetInput returns __UpdateUserInput.Input, and is useful for accessing the field via an interface.
 func (v *__UpdateUserInput) GetInput() UpdateUserInput { return v.Input }
+
+// __UpdateWebhookInput is used internally by genqlient
+type __UpdateWebhookInput struct {
+	Input UpdateWebhookInput `json:"input"`
+}
+
+// GetInput returns __UpdateWebhookInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdateWebhookInput) GetInput() UpdateWebhookInput { return v.Input }
 
 // The mutation executed by AddGroupMembers.
 const AddGroupMembers_Operation = `
@@ -9903,6 +10680,8 @@ fragment PolicyFields on Policy {
 		severityMin
 		categories
 	}
+	webhookIds
+	webhookBudgetMs
 }
 `
 
@@ -10002,6 +10781,50 @@ func CreateScimDirectory(
 	}
 
 	data_ = &CreateScimDirectoryResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by CreateScimToken.
+const CreateScimToken_Operation = `
+mutation CreateScimToken ($input: CreateScimTokenInput!) {
+	createScimToken(input: $input) {
+		scimToken {
+			... ScimTokenFields
+		}
+	}
+}
+fragment ScimTokenFields on ScimToken {
+	id
+	revision
+	directoryId
+	name
+	hint
+	expiresAt
+}
+`
+
+func CreateScimToken(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreateScimTokenInput,
+) (data_ *CreateScimTokenResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreateScimToken",
+		Query:  CreateScimToken_Operation,
+		Variables: &__CreateScimTokenInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreateScimTokenResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -10149,6 +10972,61 @@ func CreateUser(
 	}
 
 	data_ = &CreateUserResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by CreateWebhook.
+const CreateWebhook_Operation = `
+mutation CreateWebhook ($input: CreateWebhookInput!) {
+	createWebhook(input: $input) {
+		webhook {
+			... WebhookFields
+		}
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func CreateWebhook(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input CreateWebhookInput,
+) (data_ *CreateWebhookResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "CreateWebhook",
+		Query:  CreateWebhook_Operation,
+		Variables: &__CreateWebhookInput{
+			Input: input,
+		},
+	}
+
+	data_ = &CreateWebhookResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -10461,6 +11339,8 @@ fragment PolicyFields on Policy {
 		severityMin
 		categories
 	}
+	webhookIds
+	webhookBudgetMs
 }
 `
 
@@ -10672,7 +11552,9 @@ fragment ServerCredentialFields on ServerCredential {
 	headerNames
 	issuer
 	clientId
+	authentication
 	scopes
+	authorizationHosts
 	isComplete
 }
 `
@@ -10832,6 +11714,59 @@ func DeleteUser(
 	}
 
 	data_ = &DeleteUserResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by DeleteWebhook.
+const DeleteWebhook_Operation = `
+mutation DeleteWebhook ($input: DeleteWebhookInput!) {
+	deleteWebhook(input: $input) {
+		... WebhookFields
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func DeleteWebhook(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input DeleteWebhookInput,
+) (data_ *DeleteWebhookResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteWebhook",
+		Query:  DeleteWebhook_Operation,
+		Variables: &__DeleteWebhookInput{
+			Input: input,
+		},
+	}
+
+	data_ = &DeleteWebhookResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -11925,6 +12860,8 @@ fragment PolicyFields on Policy {
 		severityMin
 		categories
 	}
+	webhookIds
+	webhookBudgetMs
 }
 `
 
@@ -12086,6 +13023,58 @@ func ListScimDirectories(
 	}
 
 	data_ = &ListScimDirectoriesResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ListScimTokens.
+const ListScimTokens_Operation = `
+query ListScimTokens ($after: String) {
+	scimDirectories(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				tokens {
+					... ScimTokenFields
+				}
+			}
+		}
+	}
+}
+fragment ScimTokenFields on ScimToken {
+	id
+	revision
+	directoryId
+	name
+	hint
+	expiresAt
+}
+`
+
+func ListScimTokens(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListScimTokensResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListScimTokens",
+		Query:  ListScimTokens_Operation,
+		Variables: &__ListScimTokensInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListScimTokensResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -12272,6 +13261,67 @@ func ListUsers(
 	return data_, err_
 }
 
+// The query executed by ListWebhooks.
+const ListWebhooks_Operation = `
+query ListWebhooks ($after: String) {
+	webhooks(first: 200, after: $after) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... WebhookFields
+			}
+		}
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func ListWebhooks(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListWebhooksResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListWebhooks",
+		Query:  ListWebhooks_Operation,
+		Variables: &__ListWebhooksInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListWebhooksResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by QuarantineDefinitions.
 const QuarantineDefinitions_Operation = `
 mutation QuarantineDefinitions ($input: QuarantineDefinitionsInput!) {
@@ -12412,6 +13462,7 @@ query ReadAuthorizationServer {
 	}
 }
 fragment AuthorizationServerFields on AuthorizationServerInfo {
+	revision
 	dynamicRegistration
 	clientDomains
 	stepUp {
@@ -12738,6 +13789,8 @@ fragment PolicyFields on Policy {
 		severityMin
 		categories
 	}
+	webhookIds
+	webhookBudgetMs
 }
 `
 
@@ -12922,7 +13975,9 @@ fragment ServerCredentialFields on ServerCredential {
 	headerNames
 	issuer
 	clientId
+	authentication
 	scopes
+	authorizationHosts
 	isComplete
 }
 `
@@ -13028,6 +14083,59 @@ func ReadUser(
 	}
 
 	data_ = &ReadUserResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ReadWebhook.
+const ReadWebhook_Operation = `
+query ReadWebhook ($id: ID!) {
+	webhook(id: $id) {
+		... WebhookFields
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func ReadWebhook(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *ReadWebhookResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ReadWebhook",
+		Query:  ReadWebhook_Operation,
+		Variables: &__ReadWebhookInput{
+			Id: id,
+		},
+	}
+
+	data_ = &ReadWebhookResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -13335,6 +14443,103 @@ func RevokeJoinToken(
 	return data_, err_
 }
 
+// The mutation executed by RevokeScimToken.
+const RevokeScimToken_Operation = `
+mutation RevokeScimToken ($input: RevokeScimTokenInput!) {
+	revokeScimToken(input: $input) {
+		... ScimTokenFields
+	}
+}
+fragment ScimTokenFields on ScimToken {
+	id
+	revision
+	directoryId
+	name
+	hint
+	expiresAt
+}
+`
+
+func RevokeScimToken(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input RevokeScimTokenInput,
+) (data_ *RevokeScimTokenResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "RevokeScimToken",
+		Query:  RevokeScimToken_Operation,
+		Variables: &__RevokeScimTokenInput{
+			Input: input,
+		},
+	}
+
+	data_ = &RevokeScimTokenResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by RotateWebhookKey.
+const RotateWebhookKey_Operation = `
+mutation RotateWebhookKey ($input: RotateWebhookKeyInput!) {
+	rotateWebhookKey(input: $input) {
+		webhook {
+			... WebhookFields
+		}
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func RotateWebhookKey(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input RotateWebhookKeyInput,
+) (data_ *RotateWebhookKeyResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "RotateWebhookKey",
+		Query:  RotateWebhookKey_Operation,
+		Variables: &__RotateWebhookKeyInput{
+			Input: input,
+		},
+	}
+
+	data_ = &RotateWebhookKeyResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The mutation executed by SetServerCredential.
 const SetServerCredential_Operation = `
 mutation SetServerCredential ($input: SetServerCredentialInput!) {
@@ -13349,7 +14554,9 @@ fragment ServerCredentialFields on ServerCredential {
 	headerNames
 	issuer
 	clientId
+	authentication
 	scopes
+	authorizationHosts
 	isComplete
 }
 `
@@ -13474,6 +14681,7 @@ mutation UpdateAuthorizationServer ($input: UpdateAuthorizationServerInput!) {
 	}
 }
 fragment AuthorizationServerFields on AuthorizationServerInfo {
+	revision
 	dynamicRegistration
 	clientDomains
 	stepUp {
@@ -13740,6 +14948,8 @@ fragment PolicyFields on Policy {
 		severityMin
 		categories
 	}
+	webhookIds
+	webhookBudgetMs
 }
 `
 
@@ -14067,6 +15277,59 @@ func UpdateUser(
 	}
 
 	data_ = &UpdateUserResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UpdateWebhook.
+const UpdateWebhook_Operation = `
+mutation UpdateWebhook ($input: UpdateWebhookInput!) {
+	updateWebhook(input: $input) {
+		... WebhookFields
+	}
+}
+fragment WebhookFields on Webhook {
+	id
+	revision
+	name
+	description
+	url
+	mode
+	events
+	failMode
+	content
+	deadlineMs
+	payloadBytesMax
+	mutablePaths
+	algorithm
+	signingKeys {
+		publicKey
+		notAfter
+	}
+}
+`
+
+func UpdateWebhook(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdateWebhookInput,
+) (data_ *UpdateWebhookResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdateWebhook",
+		Query:  UpdateWebhook_Operation,
+		Variables: &__UpdateWebhookInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdateWebhookResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

@@ -166,3 +166,24 @@ func (c *Client) AllIdentityProviders(ctx context.Context) ([]IdentityProviderFi
 		return &answer.IdentityProviders, err
 	})
 }
+
+// AllScimTokens reads the tokens of every directory that may still be used.
+func (c *Client) AllScimTokens(ctx context.Context) ([]ScimTokenFields, error) {
+	directories, err := all[DirectoryTokens](func(after optional.Value[string]) (connection[ListScimTokensScimDirectoriesScimDirectoryConnectionEdgesScimDirectoryEdge], error) {
+		answer, err := ListScimTokens(ctx, c, after)
+		return &answer.ScimDirectories, err
+	})
+	var found []ScimTokenFields
+	for _, directory := range directories {
+		found = append(found, directory.Tokens...)
+	}
+	return found, err
+}
+
+// AllWebhooks reads every webhook.
+func (c *Client) AllWebhooks(ctx context.Context) ([]WebhookFields, error) {
+	return all[WebhookFields](func(after optional.Value[string]) (connection[ListWebhooksWebhooksWebhookConnectionEdgesWebhookEdge], error) {
+		answer, err := ListWebhooks(ctx, c, after)
+		return &answer.Webhooks, err
+	})
+}

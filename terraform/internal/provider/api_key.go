@@ -110,7 +110,7 @@ var apiKeyKind = kind[apiKeyModel]{
 		if err == nil && !by.dryRun {
 			m.fill(answer.CreateApiKey.ApiKey)
 		}
-		return outcome{revision: answer.CreateApiKey.ApiKey.Revision}, err
+		return outcome{revision: answer.CreateApiKey.ApiKey.Revision}, m.explained(err)
 	},
 	remove: func(ctx context.Context, c *api.Client, m apiKeyModel, by change) (outcome, error) {
 		_, err := api.RevokeApiKey(ctx, c, api.RevokeApiKeyInput{

@@ -36,6 +36,13 @@ func defaulted(description, value string, validators ...validator.String) schema
 	}
 }
 
+// defaultedNumber is the same for numbers; the API says which are right.
+func defaultedNumber(description string, value int64) schema.Int64Attribute {
+	return schema.Int64Attribute{
+		MarkdownDescription: description, Optional: true, Computed: true, Default: int64default.StaticInt64(value),
+	}
+}
+
 // told is set by the API and does not change while the object lives.
 func told(description string) schema.StringAttribute {
 	return schema.StringAttribute{

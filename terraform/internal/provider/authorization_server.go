@@ -3,8 +3,6 @@ package provider
 import (
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
@@ -55,6 +53,7 @@ var authorizationServerKind = kind[authorizationServerModel]{
 			},
 		},
 	},
+	standIns: []string{"step_up.*.server_id"},
 	locate: func(_ context.Context, _ *api.Client, key string) (map[string]string, error) {
 		if key != authorizationServerID {
 			return nil, fmt.Errorf("there is one; import it by %q", authorizationServerID)
@@ -66,7 +65,7 @@ var authorizationServerKind = kind[authorizationServerModel]{
 		if err == nil {
 			m.fill(answer.AuthorizationServer)
 		}
-		return 0, err
+		return answer.AuthorizationServer.Revision, err
 	},
 	create: func(ctx context.Context, c *api.Client, m *authorizationServerModel, by change) (outcome, error) {
 		return m.put(ctx, c, by)
@@ -85,22 +84,22 @@ func (m *authorizationServerModel) put(ctx context.Context, c *api.Client, by ch
 	rules := []api.StepUpRuleInput{}
 	for _, rule := range m.StepUp {
 		rules = append(rules, api.StepUpRuleInput{
-			ServerId:      rule.ServerID.ValueString(),
+			ServerId:      idOr(rule.ServerID),
 			AcrValues:     stringsOf(rule.ACRValues),
 			MaxAgeSeconds: nullableInt(rule.MaxAgeSeconds),
 		})
 	}
-	slices.SortFunc(rules, func(a, b api.StepUpRuleInput) int { return strings.Compare(a.ServerId, b.ServerId) })
 	answer, err := api.UpdateAuthorizationServer(ctx, c, api.UpdateAuthorizationServerInput{
 		DynamicRegistration: optional.Of(m.DynamicRegistration.ValueBool()),
 		ClientDomains:       stringsOf(m.ClientDomains),
 		StepUp:              rules,
+		ExpectedRevision:    atRevision(by),
 		DryRun:              by.dryRun,
 	})
 	if err == nil && !by.dryRun {
 		m.fill(answer.UpdateAuthorizationServer)
 	}
-	return outcome{}, err
+	return outcome{revision: answer.UpdateAuthorizationServer.Revision}, err
 }
 
 func (m *authorizationServerModel) fill(told api.AuthorizationServerFields) {

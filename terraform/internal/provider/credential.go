@@ -44,8 +44,7 @@ type userOAuthModel struct {
 const standInSecret = "unknown"
 
 const authenticationText = "How the gateway proves itself there: `client_secret_basic`, `client_secret_post`, `private_key_jwt` " +
-	"(the secret is a private key as JWK)%s; by default with the secret in the header, where one is given. The API does not tell " +
-	"it: an import does not know it, and what others change of it is not seen."
+	"(the secret is a private key as JWK)%s; by default with the secret in the header, where one is given."
 
 var credentialSchema = schema.Schema{
 	MarkdownDescription: "What a server is called with, of one of three modes: `static_headers_wo`, `client_credentials` or " +
@@ -81,6 +80,7 @@ var credentialSchema = schema.Schema{
 				"authentication": schema.StringAttribute{
 					MarkdownDescription: fmt.Sprintf(authenticationText, ""),
 					Optional:            true,
+					Computed:            true,
 					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
 				},
 				"scopes": texts("What to ask for."),
@@ -96,11 +96,11 @@ var credentialSchema = schema.Schema{
 				"authentication": schema.StringAttribute{
 					MarkdownDescription: fmt.Sprintf(authenticationText, " or `none`"),
 					Optional:            true,
+					Computed:            true,
 					Validators:          []validator.String{oneOf(lowered(api.AllUpstreamClientAuthentication)...)},
 				},
-				"scopes": texts("What to ask for; what the server names if absent."),
-				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own. The API does " +
-					"not tell them: an import does not know them, and what others change of them is not seen."),
+				"scopes":              texts("What to ask for; what the server names if absent."),
+				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own."),
 			},
 		},
 		"secret_wo": schema.StringAttribute{
@@ -139,6 +139,12 @@ var credentialKind = kind[credentialModel]{
 		if !config.StaticHeadersWO.IsUnknown() {
 			m.HeaderNames = setOf(sortedKeys(config.StaticHeadersWO))
 		}
+		if m.ClientCredentials != nil && config.ClientCredentials.Authentication.IsNull() {
+			m.ClientCredentials.Authentication = defaultAuthentication(config.SecretWO)
+		}
+		if m.UserOAuth != nil && config.UserOAuth.Authentication.IsNull() {
+			m.UserOAuth.Authentication = defaultAuthentication(config.SecretWO)
+		}
 	},
 	locate: serverKind.locate,
 	read:   readCredential,
@@ -161,6 +167,18 @@ var credentialKind = kind[credentialModel]{
 		})
 		return outcome{}, err
 	},
+}
+
+// defaultAuthentication is the API's own, which goes by whether there is a secret.
+func defaultAuthentication(secret types.String) types.String {
+	switch {
+	case secret.IsUnknown():
+		return types.StringUnknown()
+	case secret.IsNull():
+		return types.StringValue(lower(api.UpstreamClientAuthenticationNone))
+	default:
+		return types.StringValue(lower(api.UpstreamClientAuthenticationClientSecretBasic))
+	}
 }
 
 func readCredential(ctx context.Context, c *api.Client, m *credentialModel) (int, error) {
@@ -242,30 +260,29 @@ func optionalSecret(secret types.String) optional.Value[string] {
 	return optional.Of(secretOr(secret))
 }
 
-// fill leaves what the API does not tell as it was.
 func (m *credentialModel) fill(credential api.ServerCredentialFields) {
 	m.ID, m.ServerID = types.StringValue(credential.ServerId), types.StringValue(credential.ServerId)
 	m.HeaderNames = setOf(credential.HeaderNames)
-	clientCredentials, userOAuth := m.ClientCredentials, m.UserOAuth
 	m.ClientCredentials, m.UserOAuth = nil, nil
 	switch {
 	// What was destroyed when the server moved is shown as empty, so that the plan sets it anew.
 	case !credential.IsComplete:
 		m.HeaderNames = setOf(nil)
 	case credential.Mode == api.CredentialModeClientCredentials:
-		if clientCredentials == nil {
-			clientCredentials = &clientCredentialsModel{}
+		m.ClientCredentials = &clientCredentialsModel{
+			Issuer:         stringFrom(credential.Issuer),
+			ClientID:       stringFrom(credential.ClientId),
+			Authentication: enumFrom(credential.Authentication),
+			Scopes:         setOf(credential.Scopes),
 		}
-		clientCredentials.Issuer, clientCredentials.ClientID = stringFrom(credential.Issuer), stringFrom(credential.ClientId)
-		clientCredentials.Scopes = setOf(credential.Scopes)
-		m.ClientCredentials = clientCredentials
 	case credential.Mode == api.CredentialModeUserOauth:
-		if userOAuth == nil {
-			userOAuth = &userOAuthModel{AuthorizationHosts: setOf(nil)}
+		m.UserOAuth = &userOAuthModel{
+			Issuer:             stringFrom(credential.Issuer),
+			ClientID:           stringFrom(credential.ClientId),
+			Authentication:     enumFrom(credential.Authentication),
+			Scopes:             setOf(credential.Scopes),
+			AuthorizationHosts: setOf(credential.AuthorizationHosts),
 		}
-		userOAuth.Issuer, userOAuth.ClientID = stringFrom(credential.Issuer), stringFrom(credential.ClientId)
-		userOAuth.Scopes = setOf(credential.Scopes)
-		m.UserOAuth = userOAuth
 	}
 	m.adopt()
 }

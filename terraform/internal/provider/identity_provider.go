@@ -2,8 +2,6 @@ package provider
 
 import (
 	"context"
-	"slices"
-	"strings"
 
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
@@ -99,7 +97,7 @@ var identityProviderKind = kind[identityProviderModel]{
 	schema:     identityProviderSchema,
 	fixed:      []string{"issuer"},
 	natural:    "name",
-	standIns:   []string{"client_secret_wo"},
+	standIns:   []string{"client_secret_wo", "group_rules.*.group_id"},
 	violations: map[string]string{"clientSecret": "client_secret_wo"},
 	carry:      func(config identityProviderModel, m *identityProviderModel) { m.ClientSecretWO = config.ClientSecretWO },
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
@@ -178,15 +176,11 @@ func updateIdentityProvider(
 	return m.outcome(answer.UpdateIdentityProvider, by, err)
 }
 
-// groupRules are sorted, so that the same rules are the same request.
 func (m *identityProviderModel) groupRules() []api.GroupMappingRuleInput {
 	rules := []api.GroupMappingRuleInput{}
 	for _, rule := range m.GroupRules {
-		rules = append(rules, api.GroupMappingRuleInput{Value: rule.Value.ValueString(), GroupId: rule.GroupID.ValueString()})
+		rules = append(rules, api.GroupMappingRuleInput{Value: rule.Value.ValueString(), GroupId: idOr(rule.GroupID)})
 	}
-	slices.SortFunc(rules, func(a, b api.GroupMappingRuleInput) int {
-		return strings.Compare(a.Value+"\x00"+a.GroupId, b.Value+"\x00"+b.GroupId)
-	})
 	return rules
 }
 

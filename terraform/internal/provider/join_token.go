@@ -77,7 +77,7 @@ var joinTokenKind = kind[joinTokenModel]{
 		if err == nil && !by.dryRun {
 			err = m.fill(answer.CreateJoinToken.JoinToken)
 		}
-		return outcome{revision: answer.CreateJoinToken.JoinToken.Revision}, err
+		return outcome{revision: answer.CreateJoinToken.JoinToken.Revision}, m.explained(err)
 	},
 	remove: func(ctx context.Context, c *api.Client, m joinTokenModel, by change) (outcome, error) {
 		// Every node that joins raises the revision, which is no reason not to revoke.

@@ -168,7 +168,7 @@ func (r *managed[M, P]) reportTried(
 	}
 	remaining := slices.DeleteFunc(slices.Clone(violations), func(violation api.Violation) bool {
 		dotted := r.dottedPath(violation.Path)
-		return slices.ContainsFunc(unknown, func(name string) bool { return name == dotted }) ||
+		return slices.ContainsFunc(unknown, func(name string) bool { return strings.ReplaceAll(name, ".*", "") == dotted }) ||
 			(r.natural != "" && dotted == r.natural && r.isTakenByManaged(ctx, req))
 	})
 	if len(remaining) > 0 {

@@ -7,7 +7,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -25,6 +25,8 @@ type policyModel struct {
 	OnTooLarge         types.String      `tfsdk:"on_too_large"`
 	Match              *policyMatchModel `tfsdk:"match"`
 	Rules              []policyRuleModel `tfsdk:"rules"`
+	WebhookIDs         types.List        `tfsdk:"webhook_ids"`
+	WebhookBudgetMs    types.Int64       `tfsdk:"webhook_budget_ms"`
 }
 
 type policyMatchModel struct {
@@ -100,18 +102,10 @@ var policySchema = schema.Schema{
 		"description": defaulted("Why it exists, at most 2000 characters.", ""),
 		"mode": defaulted("`enforce`: it acts; `shadow`: it changes nothing, and the audit tells what it would have done; "+
 			"`off`. `shadow` if absent.", "shadow", oneOf(lowered(api.AllPolicyMode)...)),
-		"position": schema.Int64Attribute{
-			MarkdownDescription: "Of policies about the same message, lower decides first; of equal ones the older. `1000` if absent.",
-			Optional:            true,
-			Computed:            true,
-			Default:             int64default.StaticInt64(policyPositionDefault),
-		},
-		"inspected_length_max": schema.Int64Attribute{
-			MarkdownDescription: "Most text of one message that it looks at, in UTF-16 units; `1048576` if absent.",
-			Optional:            true,
-			Computed:            true,
-			Default:             int64default.StaticInt64(inspectedLengthDefault),
-		},
+		"position": defaultedNumber("Of policies about the same message, lower decides first; of equal ones the older. `1000` if "+
+			"absent.", policyPositionDefault),
+		"inspected_length_max": defaultedNumber("Most text of one message that it looks at, in UTF-16 units; `1048576` if absent.",
+			inspectedLengthDefault),
 		"on_too_large": defaulted("What becomes of a message with more text: `block`, or `allow`, it goes on without a look, "+
 			"which the audit tells. `block` if absent.", "block", oneOf(lowered(api.AllTooLargeOutcome)...)),
 		"match": schema.SingleNestedAttribute{
@@ -126,6 +120,18 @@ var policySchema = schema.Schema{
 			Validators:          []validator.List{listvalidator.SizeAtLeast(1)},
 			NestedObject:        schema.NestedAttributeObject{Attributes: policyRuleAttributes},
 		},
+		"webhook_ids": schema.ListAttribute{
+			MarkdownDescription: "Ids of webhooks that are asked about what the rules let through, in order, at most 8.",
+			ElementType:         types.StringType,
+			Optional:            true,
+			Computed:            true,
+			Default:             listdefault.StaticValue(listOf(nil)),
+		},
+		"webhook_budget_ms": schema.Int64Attribute{
+			MarkdownDescription: "For all webhooks asked about one message together, in milliseconds; 2000 if absent. Of several " +
+				"policies the longest holds.",
+			Optional: true,
+		},
 	},
 }
 
@@ -134,7 +140,7 @@ var policyKind = kind[policyModel]{
 	schema: policySchema,
 	standIns: []string{
 		"match.server_ids", "match.server_ids.*", "match.principal_ids", "match.principal_ids.*",
-		"match.group_ids", "match.group_ids.*",
+		"match.group_ids", "match.group_ids.*", "webhook_ids", "webhook_ids.*",
 	},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
 		return locateOne(key, func() ([]api.PolicyFields, error) { return c.AllPolicies(ctx) },
@@ -159,6 +165,8 @@ var policyKind = kind[policyModel]{
 			OnTooLarge:         optional.Of(upper[api.TooLargeOutcome](m.OnTooLarge)),
 			Match:              optional.Of(m.Match.input()),
 			Rules:              m.rules(),
+			WebhookIds:         idsOf(m.WebhookIDs),
+			WebhookBudgetMs:    nullableInt(m.WebhookBudgetMs),
 			DryRun:             by.dryRun,
 			IdempotencyKey:     api.IdempotencyKey(),
 		})
@@ -176,6 +184,8 @@ var policyKind = kind[policyModel]{
 			OnTooLarge:         optional.Of(upper[api.TooLargeOutcome](m.OnTooLarge)),
 			Match:              optional.Of(m.Match.input()),
 			Rules:              m.rules(),
+			WebhookIds:         idsOf(m.WebhookIDs),
+			WebhookBudgetMs:    nullableInt(m.WebhookBudgetMs),
 			DryRun:             by.dryRun,
 		})
 		return m.outcome(answer.UpdatePolicy, by, err)
@@ -217,6 +227,7 @@ func (m *policyModel) fill(policy api.PolicyFields) {
 			RiskMin:      enumFrom(policy.Match.RiskMin),
 		}
 	}
+	m.WebhookIDs, m.WebhookBudgetMs = listOf(policy.WebhookIds), intFrom(policy.WebhookBudgetMs)
 	m.Rules = nil
 	for _, rule := range policy.Rules {
 		m.Rules = append(m.Rules, policyRuleModel{

@@ -148,11 +148,13 @@ func (p *sallyport) Resources(context.Context) []func() resource.Resource {
 		newManaged[roleBindingModel](roleBindingKind),
 		newManaged[roleModel](roleKind),
 		newManaged[scimDirectoryModel](scimDirectoryKind),
+		newManaged[scimTokenModel](scimTokenKind),
 		newManaged[serverModel](serverKind),
 		newManaged[serviceAccountModel](serviceAccountKind),
 		newManaged[toolApprovalModel](toolApprovalKind),
 		newManaged[toolLabelsModel](toolLabelsKind),
 		newManaged[userModel](userKind),
+		newManaged[webhookModel](webhookKind),
 	}
 }
 

@@ -18,8 +18,8 @@ type scimDirectoryModel struct {
 var scimDirectoryKind = kind[scimDirectoryModel]{
 	name: "scim_directory",
 	schema: schema.Schema{
-		MarkdownDescription: "A directory that provisions users and groups over SCIM 2.0. Its tokens are made apart, in the console " +
-			"or by the API, which shows each of them once.",
+		MarkdownDescription: "A directory that provisions users and groups over SCIM 2.0. It pushes by a " +
+			"`sallyport_scim_token`.",
 		Attributes: map[string]schema.Attribute{
 			"name": required("Unique among the directories: 1 to 128 characters."),
 			"issuer": required("Issuer of its identity provider, byte for byte as in `iss` of its tokens. Another issuer makes " +

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
+	"github.com/sallyport/terraform-provider-sallyport/internal/api"
 	"github.com/sallyport/terraform-provider-sallyport/internal/optional"
 )
 
@@ -52,4 +53,12 @@ func (b *brought) secret() (optional.Value[string], error) {
 		return optional.Value[string]{}, invalid("input.secret", "must be set to make it; nobody could learn a secret made elsewhere")
 	}
 	return optional.Of(b.SecretWO.ValueString()), nil
+}
+
+// explained says of a refused secret what to do: one opens for a single key or token, and never again after that ended.
+func (b *brought) explained(err error) error {
+	if b.SecretWO.ValueString() == "" || !api.IsConflict(err) {
+		return err
+	}
+	return invalid("input.secret", "is that of another one, or of one that was revoked, and opens nothing any more: bring another secret")
 }

@@ -66,6 +66,25 @@ func setOf(texts []string) types.Set {
 	return types.SetValueMust(types.StringType, elements)
 }
 
+func listOf(texts []string) types.List {
+	elements := []attr.Value{}
+	for _, text := range texts {
+		elements = append(elements, types.StringValue(text))
+	}
+	return types.ListValueMust(types.StringType, elements)
+}
+
+// idsOf are the ids of a list, in its order, each with its stand-in while it is not known; never nil.
+func idsOf(list types.List) []string {
+	ids := []string{}
+	for _, element := range list.Elements() {
+		if id, ok := element.(types.String); ok {
+			ids = append(ids, idOr(id))
+		}
+	}
+	return ids
+}
+
 func sortedKeys(labels types.Map) []string {
 	var keys []string
 	for key := range labels.Elements() {
@@ -118,8 +137,9 @@ func enumFrom[Enum ~string](value optional.Value[Enum]) types.String {
 	return types.StringNull()
 }
 
+// enumOrNull leaves to the API what is not said, or follows from what is not known yet.
 func enumOrNull[Enum ~string](value types.String) optional.Value[Enum] {
-	if value.IsNull() {
+	if value.IsNull() || value.IsUnknown() {
 		return optional.Null[Enum]()
 	}
 	return optional.Of(upper[Enum](value))

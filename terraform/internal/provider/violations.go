@@ -53,51 +53,85 @@ func (k kind[M]) dottedPath(violationPath string) string {
 func (r *managed[M, P]) reportViolation(
 	ctx context.Context, diags *diag.Diagnostics, violation api.Violation, values attributes,
 ) {
-	at, ok := r.attributePath(ctx, violation.Path, values)
-	if !ok {
+	found := r.locateViolation(ctx, violation.Path, values)
+	if len(found.at.Steps()) == 0 {
 		diags.AddError(reportedText, fmt.Sprintf("%s: %s.", violation.Path, violation.Message))
 		return
 	}
-	diags.AddAttributeError(at, reportedText, fmt.Sprintf("%s %s.", at, violation.Message))
+	diags.AddAttributeError(found.at, reportedText, fmt.Sprintf("%s %s.", found, violation.Message))
 }
 
-// attributePath finds the attribute, and in a set or map the element, that a path of the API's input means: elements
-// are sent in the order of their text.
-func (r *managed[M, P]) attributePath(ctx context.Context, violationPath string, values attributes) (path.Path, bool) {
-	steps := r.tokens(violationPath)
+// place is where a violation is. Terraform finds no line of what is within a set, so that is said in words.
+type place struct {
+	at path.Path
+	// element of the set at the path, if it is about one.
+	element string
+	// member of that element, if it is about one.
+	member string
+}
+
+func (p place) String() string {
+	text := p.at.String()
+	if p.element == "" {
+		return text
+	}
+	if p.member == "" {
+		return text + ": " + p.element
+	}
+	return text + ": " + p.member + " of " + p.element
+}
+
+// locateViolation finds the attribute, and in a list, set or map the element, that a path of the API's input means.
+func (r *managed[M, P]) locateViolation(ctx context.Context, violationPath string, values attributes) place {
+	return placeBelow(ctx, path.Empty(), r.schema.Attributes, r.tokens(violationPath), values)
+}
+
+// placeBelow goes down as far as the steps name what there is.
+func placeBelow(
+	ctx context.Context, at path.Path, among map[string]schema.Attribute, steps []string, values attributes,
+) place {
 	if len(steps) == 0 {
-		return path.Empty(), false
+		return place{at: at}
 	}
-	attribute, ok := r.schema.Attributes[steps[0]]
+	attribute, ok := among[steps[0]]
 	if !ok {
-		return path.Empty(), false
+		return place{at: at}
 	}
-	at := path.Root(steps[0])
-	if len(steps) == 1 || values == nil {
-		return at, true
+	at, steps = at.AtName(steps[0]), steps[1:]
+	if single, ok := attribute.(schema.SingleNestedAttribute); ok {
+		return placeBelow(ctx, at, single.Attributes, steps, values)
 	}
-	index, err := strconv.Atoi(strings.Trim(steps[1], "[]"))
-	switch attribute.(type) {
-	case schema.SingleNestedAttribute:
-		return at.AtName(steps[1]), true
+	if len(steps) == 0 || values == nil {
+		return place{at: at}
+	}
+	index, err := strconv.Atoi(strings.Trim(steps[0], "[]"))
+	if err != nil {
+		return place{at: at}
+	}
+	switch nested := attribute.(type) {
 	case schema.ListNestedAttribute:
-		if err == nil && len(steps) > 2 {
-			return at.AtListIndex(index).AtName(steps[2]), true
-		}
-	case schema.SetAttribute:
-		var set types.Set
-		if diags := values.GetAttribute(ctx, at, &set); err == nil && !diags.HasError() {
-			if elements := stringsOf(set); index < len(elements) {
-				return at.AtSetValue(types.StringValue(elements[index])), true
-			}
-		}
+		return placeBelow(ctx, at.AtListIndex(index), nested.NestedObject.Attributes, steps[1:], values)
+	case schema.ListAttribute:
+		return place{at: at.AtListIndex(index)}
+	case schema.SetNestedAttribute, schema.SetAttribute:
+		return place{at: at, element: elementAt(ctx, at, index, values), member: strings.Join(steps[1:], ".")}
 	case schema.MapAttribute:
-		var labels types.Map
-		if diags := values.GetAttribute(ctx, at, &labels); err == nil && !diags.HasError() {
-			if keys := sortedKeys(labels); index < len(keys) {
-				return at.AtMapKey(keys[index]), true
-			}
+		var whole types.Map
+		if diags := values.GetAttribute(ctx, at, &whole); !diags.HasError() && index < len(whole.Elements()) {
+			return place{at: at.AtMapKey(sortedKeys(whole)[index])}
 		}
 	}
-	return at, true
+	return place{at: at}
+}
+
+// elementAt is the element of a set that was sent at an index: objects are sent in their order, texts sorted.
+func elementAt(ctx context.Context, at path.Path, index int, values attributes) string {
+	var whole types.Set
+	if diags := values.GetAttribute(ctx, at, &whole); diags.HasError() || index >= len(whole.Elements()) {
+		return ""
+	}
+	if texts := stringsOf(whole); index < len(texts) {
+		return strconv.Quote(texts[index])
+	}
+	return whole.Elements()[index].String()
 }
