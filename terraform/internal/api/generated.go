@@ -1735,6 +1735,8 @@ type CreateWebhookInput struct {
 	FailMode optional.Value[WebhookFailMode] `json:"failMode"`
 	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
 	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// Of an MCP server of interceptors (SEP-2624) at the URL, the name of the one that is invoked. Absent: the URL takes the events of this gateway. Whether it is one or the other is permanent.
+	Interceptor optional.Value[string] `json:"interceptor"`
 	// Whether what it says counts; SHADOW if never given.
 	Mode optional.Value[WebhookMode] `json:"mode"`
 	// JSON pointers at or below which it may change a message: /params/arguments, /result/content, /result/structuredContent, /result/messages, /result/contents. None: it may not.
@@ -1772,6 +1774,9 @@ func (v *CreateWebhookInput) GetFailMode() optional.Value[WebhookFailMode] { ret
 
 // GetIdempotencyKey returns CreateWebhookInput.IdempotencyKey, and is useful for accessing the field via an interface.
 func (v *CreateWebhookInput) GetIdempotencyKey() optional.Value[string] { return v.IdempotencyKey }
+
+// GetInterceptor returns CreateWebhookInput.Interceptor, and is useful for accessing the field via an interface.
+func (v *CreateWebhookInput) GetInterceptor() optional.Value[string] { return v.Interceptor }
 
 // GetMode returns CreateWebhookInput.Mode, and is useful for accessing the field via an interface.
 func (v *CreateWebhookInput) GetMode() optional.Value[WebhookMode] { return v.Mode }
@@ -8846,6 +8851,8 @@ type UpdateWebhookInput struct {
 	FailMode optional.Value[WebhookFailMode] `json:"failMode"`
 	// Id of the object to change.
 	Id string `json:"id"`
+	// Of an MCP server of interceptors (SEP-2624) at the URL, the name of the one that is invoked. Absent: the URL takes the events of this gateway. Whether it is one or the other is permanent.
+	Interceptor optional.Value[string] `json:"interceptor"`
 	// Whether what it says counts; SHADOW if never given.
 	Mode optional.Value[WebhookMode] `json:"mode"`
 	// JSON pointers at or below which it may change a message: /params/arguments, /result/content, /result/structuredContent, /result/messages, /result/contents. None: it may not.
@@ -8881,6 +8888,9 @@ func (v *UpdateWebhookInput) GetFailMode() optional.Value[WebhookFailMode] { ret
 
 // GetId returns UpdateWebhookInput.Id, and is useful for accessing the field via an interface.
 func (v *UpdateWebhookInput) GetId() string { return v.Id }
+
+// GetInterceptor returns UpdateWebhookInput.Interceptor, and is useful for accessing the field via an interface.
+func (v *UpdateWebhookInput) GetInterceptor() optional.Value[string] { return v.Interceptor }
 
 // GetMode returns UpdateWebhookInput.Mode, and is useful for accessing the field via an interface.
 func (v *UpdateWebhookInput) GetMode() optional.Value[WebhookMode] { return v.Mode }
