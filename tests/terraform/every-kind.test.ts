@@ -175,15 +175,18 @@ const newSecrets = () => ({
   webhook: `whsec_${randomBytes(32).toString('base64')}`,
   upstream: randomSecret(''),
 });
-type Secrets = ReturnType<typeof newSecrets>;
 const secrets = newSecrets();
 
-/** @param url of the upstream */
-function organization(url: string, secrets: Secrets): string {
-  return `
+/** The secrets come from outside, by a variable that Terraform keeps nowhere. */
+const organization = `
+    variable "url" { type = string }
+    variable "secrets" {
+      type      = map(string)
+      ephemeral = true
+    }
     resource "sallyport_server" "reference" {
       slug            = "reference"
-      url             = "${url}"
+      url             = var.url
       labels          = { team = "one" }
       lifecycle_state = "approved"
       owner_group_id  = sallyport_group.team.id
@@ -203,16 +206,16 @@ function organization(url: string, secrets: Secrets): string {
     resource "sallyport_server" "others" {
       for_each = toset(["headers", "client", "users"])
       slug     = each.key
-      url      = "${url}"
+      url      = var.url
     }
     resource "sallyport_credential" "headers" {
       server_id         = sallyport_server.others["headers"].id
-      static_headers_wo = { Authorization = "Bearer ${secrets.upstream}" }
+      static_headers_wo = { Authorization = "Bearer \${var.secrets["upstream"]}" }
     }
     resource "sallyport_credential" "client" {
       server_id          = sallyport_server.others["client"].id
       client_credentials = { issuer = "https://login.example.com", client_id = "gateway", scopes = ["read"] }
-      secret_wo          = "${secrets.upstream}"
+      secret_wo          = var.secrets["upstream"]
     }
     resource "sallyport_credential" "users" {
       server_id  = sallyport_server.others["users"].id
@@ -237,7 +240,7 @@ function organization(url: string, secrets: Secrets): string {
       name         = "agent"
       scopes       = ["mcp"]
       expires_at   = "2027-06-01T00:00:00Z"
-      secret_wo    = "${secrets.key}"
+      secret_wo    = var.secrets["key"]
     }
     resource "sallyport_grant" "read" {
       name      = "read"
@@ -264,7 +267,7 @@ function organization(url: string, secrets: Secrets): string {
       url           = "http://127.0.0.1:1/looks"
       events        = ["request", "response"]
       mutable_paths = ["/params/arguments"]
-      secret_wo     = "${secrets.webhook}"
+      secret_wo     = var.secrets["webhook"]
     }
     resource "sallyport_webhook" "signed" {
       name      = "signed"
@@ -287,7 +290,7 @@ function organization(url: string, secrets: Secrets): string {
       directory_id = sallyport_scim_directory.corp.id
       name         = "push"
       expires_at   = "2027-06-01T00:00:00Z"
-      secret_wo    = "${secrets.scim}"
+      secret_wo    = var.secrets["scim"]
     }
     resource "sallyport_group" "analysts" { name = "analysts" }
     resource "sallyport_identity_provider" "corp" {
@@ -302,7 +305,7 @@ function organization(url: string, secrets: Secrets): string {
       name               = "app"
       authentication     = "secret"
       service_account_id = sallyport_service_account.agent.id
-      secret_wo          = "${secrets.client}"
+      secret_wo          = var.secrets["client"]
     }
     resource "sallyport_authorization_server" "this" {
       client_domains = ["claude.ai"]
@@ -312,9 +315,12 @@ function organization(url: string, secrets: Secrets): string {
       name       = "nodes"
       uses_max   = 3
       expires_at = "2027-06-01T00:00:00Z"
-      secret_wo  = "${secrets.join}"
+      secret_wo  = var.secrets["join"]
     }
-  `;
+`;
+
+function valuesOf(secrets: Readonly<Record<string, string>>): Readonly<Record<string, string>> {
+  return { 'values.auto.tfvars.json': JSON.stringify({ url: upstream.url, secrets }) };
 }
 
 const stateSchema = z.object({
@@ -356,7 +362,7 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
     });
     provider = await buildProvider();
     workspace = newWorkspace();
-    workspace.write({ 'main.tf': organization(upstream.url, secrets) });
+    workspace.write({ 'main.tf': organization, ...valuesOf(secrets) });
     await workspace.apply();
   }, timeoutMs);
   afterAll(async () => {
@@ -397,7 +403,7 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
       ];
       const imports = blocks.map(([to, id]) => `import {\n  to = ${to}\n  id = ${JSON.stringify(id)}\n}\n`).join('');
       const empty = newWorkspace();
-      empty.write({ 'main.tf': organization(upstream.url, secrets), 'imports.tf': imports });
+      empty.write({ 'main.tf': organization, 'imports.tf': imports, ...valuesOf(secrets) });
       const { output } = await empty.plan();
       expect(output).toContain(`Plan: ${blocks.length} to import, 0 to add, 0 to change, 0 to destroy.`);
     },
@@ -416,7 +422,7 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
       expect(refused.code).toBe(1);
       // Whoever knew the secret of what was revoked must not be let in by it again.
       expect(refused.output.match(/secret_wo is that of another one, or of one that was revoked/g)?.length).toBe(3);
-      workspace.write({ 'main.tf': organization(upstream.url, { ...newSecrets(), webhook: secrets.webhook }) });
+      workspace.write(valuesOf(newSecrets()));
       const drifted = await workspace.plan();
       expect(drifted).toMatchObject({ code: 2 });
       const { output } = drifted;
