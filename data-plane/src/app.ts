@@ -59,8 +59,17 @@ export interface RunningNode {
   readonly operationsUrl: string;
   readonly nodeId: string;
   readonly store: RuntimeStore;
+  /** Whether it should get traffic, as `/readyz` says. */
+  readiness(): Readiness;
+  /** As `/metrics` shows it. */
+  metrics(): Promise<string>;
   /** Drains and stops: see `stopNode`. */
-  stop(): Promise<void>;
+  stop(): Promise<Stopped>;
+}
+
+export interface Stopped {
+  /** Records of the spool that nobody has confirmed; they are sent after the next start. */
+  readonly recordsUnconfirmed: number;
 }
 
 /** The audit trail and what is counted, once the node knows who it is. */
@@ -79,6 +88,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const store = new RuntimeStore({ clock });
   const state: State = { listening: false, draining: false, telemetry: undefined };
   const registry = new Registry();
+  if (config.worker !== null) registry.setDefaultLabels({ worker: String(config.worker) });
   const egress = createEgress({ allow: config.egressAllow, connectionsPerOriginMax: config.upstreamConnectionsMax });
   const wirePools =
     config.httpEngine === 'wire'
@@ -113,12 +123,14 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const port = await parts.listener.listen();
   state.listening = true;
   const host = config.listen.host.includes(':') ? `[${config.listen.host}]` : config.listen.host;
-  let stopping: Promise<void> | undefined;
+  let stopping: Promise<Stopped> | undefined;
   return {
     url: `${config.tls === undefined ? 'http' : 'https'}://${host}:${port}`,
     operationsUrl: operations.url,
     nodeId,
     store,
+    readiness: () => readinessOf(state, store),
+    metrics: () => registry.metrics(),
     stop: () => (stopping ??= stopNode(parts)),
   };
 }
@@ -289,7 +301,7 @@ interface Parts extends Base {
  * Stops without losing anything: not ready, no new connections, subscriptions ended the way their servers would, calls
  * under way until the deadline, then the spool until the control plane has it or the time is up.
  */
-async function stopNode(parts: Parts): Promise<void> {
+async function stopNode(parts: Parts): Promise<Stopped> {
   const { config, log, pipeline, listener, telemetry, state } = parts;
   state.draining = true;
   const spoolTimeoutMs = config.drainTimeoutMs * spoolDrainShare;
@@ -317,6 +329,7 @@ async function stopNode(parts: Parts): Promise<void> {
   await parts.egress.close();
   await parts.operations.close();
   parts.load.close();
+  return { recordsUnconfirmed };
 }
 
 interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'clock' | 'log'> {

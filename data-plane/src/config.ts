@@ -34,6 +34,12 @@ const environment = z.object({
     .default('./data')
     .describe('Identity, last known good configuration and audit spool. Must outlive the process; one node each.'),
   SALLYPORT_NODE_NAME: z.string().min(1).max(128).default(hostname()).describe('How the node is shown.'),
+  SALLYPORT_WORKERS: count(1, 64)
+    .default(1)
+    .describe(
+      'Processes that share the port, a core each (also --workers N). Each is a node to the control plane, with the ' +
+        'limits given here, its own directory and one use of the join token. Needs Linux or FreeBSD.',
+    ),
   SALLYPORT_NODE_LABELS: z
     .string()
     .default('')
@@ -124,7 +130,9 @@ const environment = z.object({
     .describe('What speaks HTTP to clients and upstreams: wire, the node itself; libraries, node:http and undici.'),
   SALLYPORT_INSPECTION_THREADS: count(1, 64)
     .optional()
-    .describe('Threads that inspect long texts; default one less than the processors, at most 4.'),
+    .describe(
+      'Threads that inspect long texts; default one less than the processors, at most 4; with several workers, their share of that.',
+    ),
   SALLYPORT_DRAIN_TIMEOUT_MS: count(0, 3_600_000)
     .default(15_000)
     .describe('How long a stopping node lets exchanges end and the spool be confirmed, in milliseconds.'),
@@ -141,9 +149,13 @@ export interface NodeConfig {
   readonly joinToken: string | null;
   readonly dataDirectory: string;
   readonly name: string;
+  readonly workers: number;
+  /** Which of several workers this is, from 1; null for a node that runs alone. */
+  readonly worker: number | null;
   readonly labels: Readonly<Record<string, string>>;
   readonly queues: QueueBackend;
-  readonly listen: { readonly host: string; readonly port: number };
+  /** `shared`: other processes of this program listen on the same port. */
+  readonly listen: { readonly host: string; readonly port: number; readonly shared: boolean };
   readonly tls: { readonly certFile: string; readonly keyFile: string } | undefined;
   readonly access: AccessRules;
   readonly trustedProxies: BlockList;
@@ -190,6 +202,14 @@ function crossProblems(env: Environment): string[] {
   if (/^(0\.0\.0\.0|::)$/.test(env.SALLYPORT_PEER_HOST) && env.SALLYPORT_PEER_URL === undefined) {
     problems.push('SALLYPORT_PEER_URL: is required where SALLYPORT_PEER_HOST names no address in particular');
   }
+  if (env.SALLYPORT_WORKERS > 1 && env.SALLYPORT_PEER_URL !== undefined) {
+    const isFixed = env.SALLYPORT_PEER_PORT > 0 && new URL(env.SALLYPORT_PEER_URL).port !== '';
+    if (!isFixed) {
+      problems.push(
+        'SALLYPORT_PEER_URL: with several workers, it and SALLYPORT_PEER_PORT must name ports, from which on each worker has one',
+      );
+    }
+  }
   const controlPlane = new URL(env.SALLYPORT_CONTROL_PLANE_URL);
   if (/^(http|ws):$/.test(controlPlane.protocol) && !isLoopback(controlPlane.hostname)) {
     problems.push('SALLYPORT_CONTROL_PLANE_URL: must be https or wss unless it is on loopback');
@@ -230,9 +250,11 @@ function configOf(env: Environment): NodeConfig {
     joinToken: env.SALLYPORT_JOIN_TOKEN ?? null,
     dataDirectory: env.SALLYPORT_DATA_DIRECTORY,
     name: env.SALLYPORT_NODE_NAME,
+    workers: env.SALLYPORT_WORKERS,
+    worker: null,
     labels: env.SALLYPORT_NODE_LABELS,
     queues: env.REDIS_URL === undefined ? { databaseUrl: env.DATABASE_URL ?? '' } : { redisUrl: env.REDIS_URL },
-    listen: { host: env.SALLYPORT_LISTEN_HOST, port: env.SALLYPORT_LISTEN_PORT },
+    listen: { host: env.SALLYPORT_LISTEN_HOST, port: env.SALLYPORT_LISTEN_PORT, shared: false },
     tls: certFile === undefined || keyFile === undefined ? undefined : { certFile, keyFile },
     access: {
       publicHosts: new Set([...own, ...env.SALLYPORT_PUBLIC_HOSTS]),
@@ -259,10 +281,14 @@ function configOf(env: Environment): NodeConfig {
     upstreamConnectionsMax: env.SALLYPORT_UPSTREAM_CONNECTIONS_MAX,
     decisionCacheBytesMax: env.SALLYPORT_DECISION_CACHE_BYTES_MAX,
     httpEngine: env.SALLYPORT_HTTP_ENGINE,
-    inspectionThreads: env.SALLYPORT_INSPECTION_THREADS ?? Math.min(4, Math.max(1, availableParallelism() - 1)),
+    inspectionThreads: env.SALLYPORT_INSPECTION_THREADS ?? inspectionThreadsOf(env.SALLYPORT_WORKERS),
     drainTimeoutMs: env.SALLYPORT_DRAIN_TIMEOUT_MS,
     logLevel: env.SALLYPORT_LOG_LEVEL,
   };
+}
+
+function inspectionThreadsOf(workers: number): number {
+  return Math.min(4, Math.max(1, Math.floor((availableParallelism() - 1) / workers)));
 }
 
 /** The WebSocket of the control plane: the path is added to a URL that has none. */
@@ -273,9 +299,9 @@ function syncUrlOf(controlPlaneUrl: string): string {
   return url.href;
 }
 
-/** The configuration of this process's environment. */
-export function readConfig(): ParsedConfig {
-  return parseConfig(process.env);
+/** The configuration of this process's environment. @param flags what stands above it, from the command line */
+export function readConfig(flags: Readonly<Record<string, string>> = {}): ParsedConfig {
+  return parseConfig({ ...process.env, ...flags });
 }
 
 /** The configuration as it may be logged. */

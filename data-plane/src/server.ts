@@ -29,6 +29,8 @@ export interface ListenerLimits {
 export interface ListenerOptions {
   readonly host: string;
   readonly port: number;
+  /** Whether other processes listen on the same port; only with SO_REUSEPORT. */
+  readonly shared?: boolean;
   readonly tls: { readonly cert: Buffer; readonly key: Buffer } | null;
   readonly limits: ListenerLimits;
   /** Proxies whose `X-Forwarded-For` is believed. */
@@ -84,7 +86,8 @@ export class Listener {
   async listen(): Promise<number> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(this.#options.port, this.#options.host, resolve);
+      const { host, port, shared = false } = this.#options;
+      this.#server.listen({ host, port, reusePort: shared }, resolve);
     });
     return (this.#server.address() as AddressInfo).port;
   }

@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { measureRevocations } from './revocation.ts';
 import { measureScale } from './scale.ts';
 import { measureTerraform } from './terraform.ts';
 import { measureThroughputs } from './throughput.ts';
+import { measureWorkers } from './workers.ts';
 
 const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   Measures a node between a load generator and nginx: requests per second and latency of
@@ -53,6 +54,10 @@ pnpm bench scale [--changes N] [--seconds N] [--small]
   --changes N     changes of a grant to compile (default 50)
   --seconds N     length of one measurement of latency (default 5)
   --small         a tenth of the servers and principals
+
+pnpm bench workers [--seconds N] [--rounds N]
+  Measures the processor time of a call with one and with two workers on one core, and with six
+  cores or more their throughput. Needs nginx and wrk.
 
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
@@ -127,6 +132,9 @@ async function main(): Promise<void> {
     } else if (name === 'scale') {
       const options = { changes: wholeNumber('changes', 1), seconds: wholeNumber('seconds', 1), small: values.small };
       await measureScale(options, directory, print, atEnd);
+    } else if (name === 'workers') {
+      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
+      await measureWorkers(options, directory, print, atEnd);
     } else if (name === 'terraform') await measureTerraform(wholeNumber('grants', 1), directory, print, atEnd);
     else if (name === 'isolation') await isolation();
     else throw new Error(`there is no benchmark ${name}\n\n${usage}`);

@@ -43,7 +43,7 @@ export interface ThroughputOptions {
 }
 type Print = (line: string) => void;
 
-function requireBinaries(): void {
+export function requireBinaries(): void {
   for (const name of ['nginx', 'wrk', 'taskset']) {
     const found = spawnSync(name, ['-v']);
     if (found.error !== undefined)
@@ -56,7 +56,7 @@ function requireBinaries(): void {
 const prose = 'The build of the main branch passed after two retries; see the log of the second step for details. ';
 
 /** An answer to `tools/call` that has `bytes` bytes. */
-function answer(bytes: number): string {
+export function answer(bytes: number): string {
   const around = (text: string): string =>
     JSON.stringify({ jsonrpc: '2.0', id: 1, result: { resultType: 'complete', content: [{ type: 'text', text }] } });
   const length = bytes - around('').length;
@@ -75,7 +75,7 @@ function streamedAnswer(): string {
   return [...events, answer(1024)].map((data) => `event: message\ndata: ${data}\n\n`).join('');
 }
 
-const median = (values: readonly number[]): number =>
+export const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 interface Contender {

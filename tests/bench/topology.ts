@@ -30,6 +30,8 @@ export interface TopologyOptions {
   /** Slug → URL of the upstream. */
   readonly upstreams: ReadonlyMap<string, URL>;
   readonly clients: number;
+  /** Of the node; default one. */
+  readonly workers?: number;
   /** Slugs of the servers whose traffic every detector looks at. */
   readonly inspected?: readonly string[];
   /** Takes what stops a part, as soon as the part runs. */
@@ -149,10 +151,12 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
   const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
   const [controlPlane, api] = await startControl(egressAllow, postgres.url);
   options.atEnd(() => controlPlane.stop());
-  const administrator = new Administrator(api, 1);
+  const { workers = 1 } = options;
+  const administrator = new Administrator(api, workers);
   const node = await startNodeProcess(options, {
+    SALLYPORT_WORKERS: String(workers),
     SALLYPORT_CONTROL_PLANE_URL: controlPlane.syncUrl ?? '',
-    SALLYPORT_JOIN_TOKEN: await administrator.createJoinToken(1),
+    SALLYPORT_JOIN_TOKEN: await administrator.createJoinToken(workers),
     SALLYPORT_EGRESS_ALLOW: egressAllow,
     DATABASE_URL: postgres.url,
   });

@@ -30,6 +30,11 @@ export class Program {
     this.#readyUrl = readyUrl;
   }
 
+  /** Undefined while it does not run. */
+  get pid(): number | undefined {
+    return this.#child?.pid;
+  }
+
   async start(): Promise<void> {
     this.#wanted = true;
     this.#spawn();

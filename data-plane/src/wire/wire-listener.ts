@@ -42,7 +42,8 @@ export class WireListener implements ListenerState {
   async listen(): Promise<number> {
     await new Promise<void>((resolve, reject) => {
       this.#server.once('error', reject);
-      this.#server.listen(this.options.port, this.options.host, resolve);
+      const { host, port, shared = false } = this.options;
+      this.#server.listen({ host, port, reusePort: shared }, resolve);
     });
     this.#timer = setInterval(() => this.#check(), checkIntervalMs).unref();
     return (this.#server.address() as AddressInfo).port;
