@@ -1,4 +1,4 @@
-import type { ErrorCode } from '@sallyport/schema';
+import type { ErrorCode, WebhookFailure } from '@sallyport/schema';
 import type { Clock, Log, QueueDepth } from '@sallyport/schema/platform';
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
 import type { AuditAlarm } from './audit/ingest.service.ts';
@@ -31,6 +31,7 @@ export class ControlPlaneMetrics {
   readonly #graphql: Histogram<'operation' | 'code'>;
   readonly #failures: Counter<'answer'>;
   readonly #compiles: Histogram<'outcome'>;
+  readonly #definitions: Histogram<'failure'>;
   readonly #records: Counter;
   readonly #lag: Histogram;
   readonly #alarms: Counter<'code'>;
@@ -58,6 +59,13 @@ export class ControlPlaneMetrics {
       help: 'Compiling and publishing the configuration, by outcome.',
       labelNames: ['outcome'],
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      registers,
+    });
+    this.#definitions = new Histogram({
+      name: 'sallyport_definition_webhook_duration_seconds',
+      help: 'Webhooks asked about definitions, by why there was no verdict; empty where there was one.',
+      labelNames: ['failure'],
+      buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     });
     this.#records = new Counter({
@@ -89,6 +97,10 @@ export class ControlPlaneMetrics {
 
   compiled(outcome: CompileOutcome, durationMs: number): void {
     this.#compiles.observe({ outcome }, durationMs / 1_000);
+  }
+
+  definitionAsked(durationMs: number, failure: WebhookFailure | null): void {
+    this.#definitions.observe({ failure: failure ?? '' }, durationMs / 1_000);
   }
 
   batchStored(records: number, lagMs: number): void {

@@ -61,6 +61,7 @@ import { ScimDirectoryService } from './identity/scim/directory.service.ts';
 import { ScimGroupService } from './identity/scim/scim-group.service.ts';
 import { ScimUserService } from './identity/scim/scim-user.service.ts';
 import { type OpenedDirectory, ScimTokenService } from './identity/scim/token.service.ts';
+import { DefinitionHookService } from './inspection/definition-hooks.service.ts';
 import { PolicyService } from './inspection/policy.service.ts';
 import { PolicyTrialService } from './inspection/policy-trial.service.ts';
 import { WebhookService } from './inspection/webhook.service.ts';
@@ -88,7 +89,7 @@ export interface ServicesOptions {
   readonly egressAllow: readonly EgressAllowance[];
   readonly requestRates: RequestRates;
   readonly build: string;
-  readonly metrics: Pick<ControlPlaneMetrics, 'auditAlarm' | 'authenticationFailed' | 'compiled'>;
+  readonly metrics: Pick<ControlPlaneMetrics, 'auditAlarm' | 'authenticationFailed' | 'compiled' | 'definitionAsked'>;
   /** Who asks; null where that cannot be told. */
   readonly addressOf: (request: IncomingMessage) => string | null;
   readonly clock: Clock;
@@ -142,13 +143,22 @@ export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyK
   };
 }
 
-function inspectionServices({ database, secretKey, clock }: ServicesOptions, egress: Egress) {
+function inspectionServices({ database, secretKey, metrics, clock }: ServicesOptions, egress: Egress) {
   const policies = new PolicyService(database, { ...principalLookup, groupExists, serverExists });
   const vault = new FleetVault(secretKey);
   const webhooks = new WebhookService({ database, vault, egress });
   const newSender = (): WebhookSender =>
     new WebhookSender({ egress, now: () => clock.now(), monotonic: () => clock.monotonic() });
+  const definitionHooks = new DefinitionHookService({
+    database,
+    vault,
+    sender: newSender(),
+    onAsked: (durationMs, failure) => metrics.definitionAsked(durationMs, failure),
+    now: () => clock.now(),
+    monotonic: () => clock.monotonic(),
+  });
   return {
+    definitionHooks,
     policies,
     policyTrials: new PolicyTrialService(database, policies),
     webhooks,
@@ -233,9 +243,10 @@ function oauthServices(
 function discoveryOf(
   { database, build, clock, log }: ServicesOptions,
   health: HealthService,
+  webhooks: DefinitionHookService,
   parts: Pick<DiscoveryJobDependencies, 'egress' | 'askNode' | 'credentialHeaders'>,
 ): DiscoveryJob {
-  const store = new DiscoveryService(database, health);
+  const store = new DiscoveryService(database, health, webhooks);
   const asSystem = systemContext('discovery', discoveryPermissions, { clock, log });
   return new DiscoveryJob({ ...parts, database, store, systemContext: asSystem, build });
 }
@@ -353,7 +364,9 @@ export async function startServices(options: ServicesOptions) {
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
   const told = { onDeleted, onUndiscovered };
-  const { servers, credentials } = serverServices(options, { egress, grants, health, groupExists, ...told });
+  const inspection = inspectionServices(options, egress);
+  const { definitionHooks: webhooks } = inspection;
+  const { servers, credentials } = serverServices(options, { egress, grants, health, groupExists, webhooks, ...told });
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
@@ -366,7 +379,7 @@ export async function startServices(options: ServicesOptions) {
     definitionsSighted: (nodeId, serverId, sightings) => discovery.sighted(nodeId, serverId, sightings),
     lend: (nodeId, need) => credentials.lending.lend(nodeId, need),
   });
-  const discovery: DiscoveryJob = discoveryOf(options, health, {
+  const discovery: DiscoveryJob = discoveryOf(options, health, webhooks, {
     egress,
     askNode: (server) => fleet.syncServer.discoverThroughNode({ url: server.url, credential: needOf(server) }),
     credentialHeaders: (server) => credentials.lending.headersFor(server),
@@ -386,14 +399,14 @@ export async function startServices(options: ServicesOptions) {
     servers,
     ...credentials,
     serverAsks: new ServerAsksService(database),
-    definitions: new DefinitionService(database),
+    definitions: new DefinitionService(database, webhooks),
     principals,
     groups,
     apiKeys,
     scim,
     limits,
     ...policyServices(database, apiKeys),
-    ...inspectionServices(options, egress),
+    ...inspection,
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     ...authentications,
     ...oauth,

@@ -60,12 +60,19 @@ const learntByNode: DiscoveryResult = {
   notes: [],
 };
 
+/** Nobody is asked about definitions here. */
+const noWebhooks = {
+  ask: () => Promise.resolve([]),
+  store: () => Promise.resolve(),
+  standing: () => Promise.resolve(() => ({ state: 'clear' as const, problem: '' })),
+};
+
 function jobWith(overrides: Partial<DiscoveryJobDependencies> = {}, clock: Clock = systemClock): DiscoveryJob {
   const health = new HealthService(database);
   const job = new DiscoveryJob({
     database,
     egress,
-    store: new DiscoveryService(database, health),
+    store: new DiscoveryService(database, health, noWebhooks),
     systemContext: { ...administrator, clock },
     askNode: noNode,
     credentialHeaders: () => Promise.resolve([]),
@@ -273,7 +280,7 @@ test('scans that fail are severe and soon given up, so that other servers get th
   });
   const discoverWith = async (finding: readonly DefinitionFinding[]) => {
     scans = 0;
-    const store = new DiscoveryService(database, new HealthService(database), scannerThat(finding));
+    const store = new DiscoveryService(database, new HealthService(database), noWebhooks, scannerThat(finding));
     await jobWith({ askNode, store }).discoverNow(administrator, { id });
     return database.raw<{ findings: unknown[]; state: string }[]>`select findings, state from definitions d
       join definition_bodies b on b.server_id = d.server_id and b.digest = any(d.digests) where d.server_id = ${id}`;

@@ -14,10 +14,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import {
-  type Answering,
+  answering as raw,
+  receiverFailures,
   saying,
   startWebhookReceiver,
-  verdictOn,
   type WebhookReceiver,
 } from '../kit/webhook-receiver.ts';
 import { type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
@@ -128,56 +128,7 @@ const ask = (values: object = { note: 'a note' }, headers: Readonly<Record<strin
 };
 const passed = (json: unknown): boolean => typeof json === 'object' && json !== null && 'result' in json;
 
-const raw =
-  (status: number, headers: Record<string, string>, body: string): Answering =>
-  (_delivery, response) => {
-    response.writeHead(status, headers);
-    response.end(body);
-  };
-const json = { 'content-type': 'application/json' };
-
-/** Each way in which a receiver gives no verdict, and how the record calls it. */
-const failures: readonly (readonly [string, Verdict['reason'], Answering])[] = [
-  ['does not answer in time', 'timeout', () => undefined],
-  ['answers 500', 'status', raw(500, json, '{}')],
-  ['answers with a redirect', 'redirect', raw(302, { location: 'https://elsewhere.example/' }, '')],
-  ['answers with no JSON', 'answerInvalid', raw(200, json, 'yes, go on')],
-  [
-    'answers what is no verdict',
-    'answerInvalid',
-    (delivery, response) => {
-      response.writeHead(200, json);
-      response.end(verdictOn(delivery, { decision: 'require_approval' }));
-    },
-  ],
-  [
-    'answers with another content type',
-    'contentType',
-    (delivery, response) => {
-      response.writeHead(200, { 'content-type': 'text/html' });
-      response.end(verdictOn(delivery, { decision: 'allow' }));
-    },
-  ],
-  ['answers too much', 'answerTooLarge', raw(200, json, `"${'x'.repeat(5 * 1_048_576)}"`)],
-  [
-    'repeats a verdict about another message',
-    'foreignVerdict',
-    (delivery, response) => {
-      response.writeHead(200, json);
-      response.end(verdictOn({ ...delivery, headers: { 'webhook-id': 'msg_earlier' } }, { decision: 'allow' }));
-    },
-  ],
-  ['answers about another content', 'foreignVerdict', raw(200, json, '')],
-  ['hangs up', 'unreachable', (_delivery, response) => void response.destroy()],
-];
-const aboutAnotherContent: Answering = (delivery, response) => {
-  response.writeHead(200, json);
-  const event = { ...delivery.event, data: { ...delivery.event.data, digest: 'sha-256:0' } };
-  response.end(verdictOn({ ...delivery, event }, { decision: 'allow' }));
-};
-
-describe.each(failures)('a receiver that %s', (name, reason, given) => {
-  const answer = name === 'answers about another content' ? aboutAnotherContent : given;
+describe.each(receiverFailures)('a receiver that %s', (_name, reason, answer) => {
   const deadlineMs = reason === 'timeout' ? 100 : 5_000;
 
   describe.each(['request', 'response'] as const)('about a %s', (direction) => {
@@ -451,7 +402,7 @@ describe('a change', () => {
 describe('a webhook', () => {
   test('that goes on failing is not asked for a while, which is a failure like any other', async () => {
     use([hook({ events: ['request'] })]);
-    receiver.answer(raw(500, json, '{}'));
+    receiver.answer(raw(500, '{}'));
     for (let time = 0; time < 5; time++) await ask();
     node.records.length = 0;
     const before = receiver.deliveries.length;

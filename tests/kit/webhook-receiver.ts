@@ -33,9 +33,53 @@ export function saying(verdict: object): Answering {
   };
 }
 
+/** Answers with these bytes, as JSON unless headers say otherwise. */
+export function answering(status: number, body: string, headers: Record<string, string> = {}): Answering {
+  return (_delivery, response) => {
+    response.writeHead(status, { 'content-type': 'application/json', ...headers });
+    response.end(body);
+  };
+}
+
+/** What was said of another message: of the same receiver, and signed for all that. */
+const foreign =
+  (other: (delivery: Delivery) => Delivery): Answering =>
+  (delivery, response) =>
+    answering(200, verdictOn(other(delivery), { decision: 'allow' }))(delivery, response);
+
+/** Each way in which a receiver gives no verdict, and how the record calls it. */
+export const receiverFailures: readonly (readonly [name: string, reason: string, Answering])[] = [
+  ['does not answer in time', 'timeout', () => undefined],
+  ['answers 500', 'status', answering(500, '{}')],
+  ['answers with a redirect', 'redirect', answering(302, '', { location: 'https://elsewhere.example/' })],
+  ['answers with no JSON', 'answerInvalid', answering(200, 'yes, go on')],
+  ['answers what is no verdict', 'answerInvalid', saying({ decision: 'require_approval' })],
+  [
+    'answers with another content type',
+    'contentType',
+    (delivery, response) =>
+      answering(200, verdictOn(delivery, { decision: 'allow' }), { 'content-type': 'text/html' })(delivery, response),
+  ],
+  ['answers too much', 'answerTooLarge', answering(200, `"${'x'.repeat(5 * 1_048_576)}"`)],
+  [
+    'repeats a verdict about another message',
+    'foreignVerdict',
+    foreign((delivery) => ({ ...delivery, headers: { 'webhook-id': 'msg_earlier' } })),
+  ],
+  [
+    'answers about another content',
+    'foreignVerdict',
+    foreign(({ event, ...delivery }) => ({
+      ...delivery,
+      event: { ...event, data: { ...event.data, digest: 'sha-256:0' } },
+    })),
+  ],
+  ['hangs up', 'unreachable', (_delivery, response) => void response.destroy()],
+];
+
 export async function startWebhookReceiver(): Promise<WebhookReceiver> {
   const deliveries: Delivery[] = [];
-  let answering: Answering = saying({ decision: 'allow' });
+  let current: Answering = saying({ decision: 'allow' });
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
@@ -43,7 +87,7 @@ export async function startWebhookReceiver(): Promise<WebhookReceiver> {
       const body = Buffer.concat(chunks).toString('utf8');
       const delivery: Delivery = { headers: request.headers, body, event: JSON.parse(body) as Delivery['event'] };
       deliveries.push(delivery);
-      answering(delivery, response);
+      current(delivery, response);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
@@ -52,7 +96,7 @@ export async function startWebhookReceiver(): Promise<WebhookReceiver> {
     url: `http://127.0.0.1:${port}/inspect`,
     deliveries,
     answer: (next) => {
-      answering = next;
+      current = next;
     },
     stop: () =>
       new Promise<void>((resolve) => {

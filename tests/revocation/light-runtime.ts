@@ -81,7 +81,7 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
 /** Nothing is counted, and nothing long inspected. */
 const uncounted = {
   detectorPool: { detect: () => Promise.reject(new Error('nothing is inspected here')) },
-  webhookSender: { send: () => Promise.reject(new Error('nobody is asked here')) },
+  webhookSender: { ask: () => Promise.reject(new Error('nobody is asked here')) },
   inputSchemas: { fits: () => false },
   metrics: {
     exchangeClosed: () => undefined,

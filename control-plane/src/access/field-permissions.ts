@@ -193,6 +193,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   'Mutation.rejectDefinitions': 'server:approve',
   'Mutation.quarantineDefinitions': 'server:approve',
   'Mutation.labelDefinitions': 'server:approve',
+  'Mutation.askWebhooksAboutDefinitions': 'server:approve',
   'Subscription.serverHealthChanged': 'server:read',
   Server: 'server:read',
   ServerHealth: 'server:read',
@@ -205,6 +206,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   DefinitionDrift: 'server:read',
   DefinitionDifference: 'server:read',
   DefinitionFinding: 'server:read',
+  DefinitionVerdict: 'server:read',
   ToolLabels: 'server:read',
   ...connection('Definition', 'server:read'),
 

@@ -1,7 +1,8 @@
 import type { FindingSeverity } from '@sallyport/schema';
-import { Field, Int, ObjectType } from 'type-graphql';
-import { graphqlEnum, Json } from '../graphql-connection.ts';
+import { Field, Float, ID, Int, ObjectType } from 'type-graphql';
+import { DateTime, graphqlEnum, Json } from '../graphql-connection.ts';
 import { DriftClassEnum } from './catalog.graphql.ts';
+import type { DefinitionVerdictRow } from '../inspection/inspection.tables.ts';
 import type { DriftClass } from './catalog.tables.ts';
 
 export const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
@@ -79,4 +80,40 @@ export class DefinitionDrift {
 
   @Field(() => [DefinitionDifference], { description: 'At most 500, in the order of their paths.' })
   differences!: readonly DefinitionDifference[];
+}
+
+export const DefinitionDecisionEnum = graphqlEnum<DefinitionVerdictRow['decision']>(
+  'DefinitionDecision',
+  'What a webhook said of a definition.',
+  {
+    allow: 'It may be approved.',
+    deny: 'It may not: it is quarantined, and approved by nobody as long as the webhook is in force and says so.',
+    failure: 'There is no verdict; where the webhook does not fail open, it waits for one.',
+  },
+);
+
+@ObjectType({ description: 'What a webhook said of one wording of a definition.' })
+export class DefinitionVerdict {
+  @Field(() => String, { description: 'The wording.' })
+  digest!: string;
+
+  @Field(() => ID, { description: 'Id of the webhook.' })
+  webhookId!: string;
+
+  @Field(() => Int, {
+    description: 'Revision of the webhook when it was asked; in another one it has to be asked again.',
+  })
+  webhookRevision!: number;
+
+  @Field(() => DefinitionDecisionEnum, { description: 'What it said.' })
+  decision!: DefinitionVerdictRow['decision'];
+
+  @Field(() => String, { description: 'The reason it gave; of a failure what failed, such as timeout.' })
+  reason!: string;
+
+  @Field(() => Float, { description: 'Milliseconds that it took.' })
+  durationMs!: number;
+
+  @Field(() => DateTime, { description: 'When it was asked.' })
+  askedAt!: Date;
 }

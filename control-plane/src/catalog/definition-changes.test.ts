@@ -39,7 +39,14 @@ function seen(name: string, ...digests: string[]) {
 
 /** Every wording is so far from every other, and nothing is severe. */
 function judging(drift: DriftClass, more: Partial<Judge> = {}): Judge {
-  return { isSevere: () => false, driftOf: () => drift, isRisky: () => false, autoApproval: 'none', ...more };
+  return {
+    isSevere: () => false,
+    driftOf: () => drift,
+    isRisky: () => false,
+    webhooksOn: () => 'clear',
+    autoApproval: 'none',
+    ...more,
+  };
 }
 const harmless = judging('review');
 

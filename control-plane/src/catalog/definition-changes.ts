@@ -29,7 +29,7 @@ export interface DefinitionChanges {
   readonly removed: readonly DefinitionRow[];
 }
 
-type Held = Pick<DefinitionRow, 'kind' | 'state' | 'approvedDigests' | 'rejectedDigests' | 'driftClass'>;
+type Held = Pick<DefinitionRow, 'kind' | 'name' | 'state' | 'approvedDigests' | 'rejectedDigests' | 'driftClass'>;
 
 /** What is known of wordings, for the state that follows from them. */
 export interface Judge {
@@ -39,6 +39,8 @@ export interface Judge {
   readonly driftOf: (held: Held, digest: string) => DriftClass;
   /** Whether a tool that nobody approved yet suggests a high risk. */
   readonly isRisky: (held: Pick<Held, 'kind'>, digest: string) => boolean;
+  /** What webhooks say of a wording: `clear` where each that is in force said yes, or none is asked. */
+  readonly webhooksOn: (held: Pick<Held, 'kind' | 'name'>, digest: string) => 'clear' | 'unanswered' | 'denied';
   /** Of the server, while it is served; else none. */
   readonly autoApproval: AutoApproval;
 }
@@ -48,12 +50,14 @@ export const approvedDigestsMax = 16;
 
 function classOf(held: Held, digest: string, judge: Judge): DriftClass {
   if (judge.isSevere(digest) || held.rejectedDigests.includes(digest)) return 'quarantine';
+  if (judge.webhooksOn(held, digest) === 'denied') return 'quarantine';
   return held.approvedDigests.length === 0 ? 'review' : judge.driftOf(held, digest);
 }
 
 function approvesItself(held: Held, unapproved: readonly string[], drift: DriftClass, judge: Judge): boolean {
   const isNew = held.approvedDigests.length === 0;
   if (isNew && unapproved.some((digest) => judge.isRisky(held, digest))) return false;
+  if (unapproved.some((digest) => judge.webhooksOn(held, digest) !== 'clear')) return false;
   const upTo = judge.autoApproval === 'none' ? 'same' : judge.autoApproval;
   return driftClasses.indexOf(drift) <= driftClasses.indexOf(upTo);
 }
@@ -62,7 +66,8 @@ function approvesItself(held: Held, unapproved: readonly string[], drift: DriftC
  * What becomes of a definition that is seen in these wordings. All of them must be approved, since which one a client
  * gets is the upstream's choice. What was out of service stays so, also where the upstream goes back to what was approved:
  * somebody looks at it first. Only what differs in nothing that says anything is approved by itself, and what drifts, and
- * drifted, no further than the server's setting lets it; never what the scan finds severe or somebody rejected.
+ * drifted, no further than the server's setting lets it; never what the scan finds severe, somebody rejected, or a webhook
+ * has not said yes to.
  */
 export function standingOf(held: Held, digests: readonly string[], judge: Judge): Standing {
   const { approvedDigests } = held;
@@ -88,8 +93,8 @@ export function standingOf(held: Held, digests: readonly string[], judge: Judge)
 }
 
 /** What was never seen before. */
-function unknown(kind: DefinitionKind): Held {
-  return { kind, state: 'pending', approvedDigests: [], rejectedDigests: [], driftClass: null };
+function unknown({ kind, name }: Pick<SeenDefinition, 'kind' | 'name'>): Held {
+  return { kind, name, state: 'pending', approvedDigests: [], rejectedDigests: [], driftClass: null };
 }
 
 function keyOf(definition: Pick<SeenDefinition, 'kind' | 'name'>): string {
@@ -142,7 +147,7 @@ export function planDefinitionChanges(
   return {
     added: seen
       .filter((definition) => !heldByKey.has(keyOf(definition)))
-      .map((definition) => ({ ...definition, ...standingOf(unknown(definition.kind), definition.digests, judge) })),
+      .map((definition) => ({ ...definition, ...standingOf(unknown(definition), definition.digests, judge) })),
     changed,
     removed: held.filter((row) => row.removedAt === null && row.discovered && !seenKeys.has(keyOf(row))),
   };
@@ -178,7 +183,7 @@ export function planSightings(
   const added = seen.flatMap((definition) => {
     if (heldByKey.has(keyOf(definition))) return [];
     const digests = definition.digests.slice(0, reportedDigestsMax);
-    return [{ ...definition, digests, ...standingOf(unknown(definition.kind), digests, judge) }];
+    return [{ ...definition, digests, ...standingOf(unknown(definition), digests, judge) }];
   });
   return { added, changed, removed: [] };
 }

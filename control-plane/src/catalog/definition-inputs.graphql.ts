@@ -9,6 +9,14 @@ export class QuarantineDefinitionsInput extends ChangeInput {
 }
 
 @InputType({
+  description: 'Definitions of one server to ask webhooks about. Id and expectedRevision are the server’s.',
+})
+export class AskWebhooksInput extends ChangeInput {
+  @Field(() => [ID], { description: 'Ids of the definitions, 1 to 200.' })
+  definitionIds!: string[];
+}
+
+@InputType({
   description:
     'Definitions of one server. Id and expectedRevision are the server’s: with the revision at which they were looked ' +
     'at, nothing else can be approved by mistake.',

@@ -1,6 +1,7 @@
 import { type DefinitionFinding, isSevere, suggestRisk, type ToolRisk } from '@sallyport/schema';
 import { and, eq, inArray } from 'drizzle-orm';
 import type { Reader } from '../database/client.ts';
+import type { StandingOf } from '../inspection/definition-hooks.service.ts';
 import { type DefinitionRow, definitionBodies, type ServerRow } from './catalog.tables.ts';
 import type { Judge, SeenDefinition } from './definition-changes.ts';
 import { driftFrom, type Wording } from './drift-class.ts';
@@ -59,10 +60,12 @@ export async function judgeOf(
     seen,
     fresh,
     scanned,
+    standing,
   }: {
     readonly seen: readonly SeenDefinition[];
     readonly fresh: SeenWordings;
     readonly scanned: ReadonlyMap<string, { readonly findings: readonly DefinitionFinding[] }>;
+    readonly standing: StandingOf;
   },
 ): Promise<Judge> {
   const unknown = [...new Set(compared(held, seen))].filter((digest) => !fresh.has(digest));
@@ -79,6 +82,7 @@ export async function judgeOf(
       const wording = wordingOf(digest);
       return wording === undefined || risky.has(suggestRisk(kind, wording.raw));
     },
+    webhooksOn: ({ kind, name }, digest) => standing({ kind, name, digest }).state,
     autoApproval: isServed(server.lifecycle) ? server.autoApproval : 'none',
   };
 }

@@ -17,11 +17,12 @@ import {
 import type { DefinitionRow, ServerRow } from './catalog.tables.ts';
 import {
   ApproveDefinitionsInput,
+  AskWebhooksInput,
   LabelDefinitionsInput,
   QuarantineDefinitionsInput,
   RejectDefinitionsInput,
 } from './definition-inputs.graphql.ts';
-import { DefinitionBody, DefinitionDrift } from './definition-body.graphql.ts';
+import { DefinitionBody, DefinitionDrift, DefinitionVerdict } from './definition-body.graphql.ts';
 import { differenceText } from './definition-difference.ts';
 import type {
   ChangeDefinitions,
@@ -115,6 +116,18 @@ export class DefinitionResolver {
     return this.previewed(ctx, input, (tried) => this.service.label(ctx, tried));
   }
 
+  @Mutation(() => [Definition], {
+    description:
+      'Asks webhooks again about these definitions, whatever they said before. One that is denied is out of service ' +
+      'until it is approved by hand. A dry run asks nobody.',
+  })
+  askWebhooksAboutDefinitions(
+    @Ctx() ctx: Context,
+    @Arg('input', () => AskWebhooksInput, { description: 'The definitions.' }) input: AskWebhooksInput,
+  ): Promise<DefinitionAnswer[]> {
+    return this.previewed(ctx, input, (tried) => this.service.askWebhooks(ctx, tried));
+  }
+
   /** Each tells the differences in itself. */
   private async previewed<Input extends ChangeDefinitions>(
     ctx: Context,
@@ -164,6 +177,13 @@ export class DefinitionResolver {
   })
   drifts(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionDrift[]> {
     return this.service.drifts(ctx, row);
+  }
+
+  @FieldResolver(() => [DefinitionVerdict], {
+    description: 'What webhooks said of the wordings that are sent or approved: of each the latest, the oldest first.',
+  })
+  verdicts(@Ctx() ctx: Context, @Root() row: DefinitionRow): Promise<DefinitionVerdict[]> {
+    return this.service.verdicts(ctx, row);
   }
 
   @FieldResolver(() => ToolRiskEnum, {

@@ -16,6 +16,8 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
+import type { DefinitionHookService, StandingOf } from '../inspection/definition-hooks.service.ts';
+import type { DefinitionVerdictRow } from '../inspection/inspection.tables.ts';
 import {
   type DefinitionRow,
   definitionBodies,
@@ -34,6 +36,8 @@ import { lockServerFor } from './server-row.service.ts';
 
 /** Definitions that one mutation may name. */
 export const definitionsPerMutationMax = 1_000;
+/** Definitions that one mutation may have webhooks asked about: they are waited for. */
+export const askedPerMutationMax = 200;
 /** Refused wordings remembered for one name; the latest. */
 const rejectedDigestsMax = 64;
 
@@ -73,6 +77,10 @@ export interface DefinitionBody {
   readonly findings: readonly DefinitionFinding[];
 }
 
+type Webhooks = Pick<DefinitionHookService, 'ask' | 'store' | 'standing' | 'stored'>;
+
+type ValuesOf = (row: DefinitionRow, path: string, found: Violations) => Partial<DefinitionRow>;
+
 type StoredBody = Pick<typeof definitionBodies.$inferSelect, 'raw' | 'findings'>;
 
 /** How one wording differs from the nearest approved one. */
@@ -97,13 +105,32 @@ function checkReviewed(found: Violations, path: string, row: DefinitionRow, revi
   }
 }
 
+function idsOf({ definitionIds }: ChangeDefinitions, most: number): string[] {
+  const found = new Violations();
+  const ids = [...new Set(definitionIds)];
+  if (ids.length === 0) found.add('input.definitionIds', 'must name at least one definition');
+  if (ids.length > most) found.add('input.definitionIds', `must name at most ${most} definitions`);
+  found.assertNone();
+  return ids;
+}
+
 /** What upstreams define, and which wordings of it may be served. */
 export class DefinitionService {
   private readonly database: Database;
+  private readonly webhooks: Webhooks;
   private readonly load: (key: string) => Promise<StoredBody | undefined>;
+  private readonly loadVerdicts: (key: string) => Promise<readonly DefinitionVerdictRow[] | undefined>;
 
-  constructor(database: Database) {
+  constructor(database: Database, webhooks: Webhooks) {
     this.database = database;
+    this.webhooks = webhooks;
+    this.loadVerdicts = batched(async (keys) => {
+      const found = await webhooks.stored(
+        database.db,
+        keys.map((key) => ({ serverId: key.slice(0, 36), digest: key.slice(37) })),
+      );
+      return Map.groupBy(found, ({ serverId, digest }) => `${serverId} ${digest}`);
+    });
     this.load = batched(async (keys) => {
       const pairs = keys.map((key) => ({ serverId: key.slice(0, 36), digest: key.slice(37) }));
       const rows = await database.db
@@ -192,23 +219,40 @@ export class DefinitionService {
     });
   }
 
+  /** What webhooks said of the wordings that are sent or may be served, the latest of each, the oldest first. */
+  async verdicts(ctx: Context, row: DefinitionRow): Promise<DefinitionVerdictRow[]> {
+    ctx.serverScope('server:read');
+    const digests = [...new Set([...seenOf(row), ...row.approvedDigests])];
+    const found = await Promise.all(digests.map((digest) => this.loadVerdicts(`${row.serverId} ${digest}`)));
+    return found
+      .flatMap((verdicts) => (verdicts ?? []).filter(({ kind }) => kind === row.kind))
+      .sort((a, b) => a.askedAt.getTime() - b.askedAt.getTime());
+  }
+
   /** A risk to begin with, by what the tool is called and said to do; null for what is no tool. */
   async suggestedRisk(ctx: Context, row: DefinitionRow): Promise<ToolRisk | null> {
     const [body] = await this.bodies(ctx, row.serverId, row.digests.slice(0, 1));
     return body === undefined ? null : suggestRisk(row.kind, body.raw);
   }
 
-  /** Lets what was looked at of these definitions be served. Ends drift, and quarantine. */
+  /**
+   * Lets what was looked at of these definitions be served. Ends drift, and quarantine. Nothing that a webhook in force
+   * has not said yes to: who wants it nevertheless takes the webhook out of force.
+   */
   async approve(ctx: Context, input: ApproveDefinitions): Promise<DefinitionRow[]> {
     const isBound = typeof input.expectedRevision === 'number' || Array.isArray(input.digests);
     if (!isBound) {
       const message = 'must name the digests that were looked at, unless expectedRevision does';
       throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.digests', message }] });
     }
-    return this.change(ctx, input, 'definition.approve', (row, path, found) => {
+    return this.change(ctx, input, 'definition.approve', (standing) => (row, path, found) => {
       if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
       const seen = seenOf(row);
       checkReviewed(found, path, row, input.digests ?? seen);
+      for (const digest of seen) {
+        const { problem } = standing({ kind: row.kind, name: row.name, digest });
+        if (problem !== '') found.add(path, problem);
+      }
       const kept = input.keepApproved === true ? row.approvedDigests : [];
       const approvedDigests = [...new Set([...seen, ...kept])];
       if (approvedDigests.length > approvedDigestsMax) {
@@ -224,7 +268,7 @@ export class DefinitionService {
    * approved by hand, and what was refused is never approved by itself.
    */
   async reject(ctx: Context, input: RejectDefinitions): Promise<DefinitionRow[]> {
-    return this.change(ctx, input, 'definition.reject', (row, path, found) => {
+    return this.change(ctx, input, 'definition.reject', () => (row, path, found) => {
       const refused = seenOf(row).filter((digest) => !row.approvedDigests.includes(digest));
       if (refused.length === 0) {
         found.add(path, `all that is sent of the ${row.kind} ${row.name} is approved: quarantine it instead`);
@@ -238,7 +282,7 @@ export class DefinitionService {
 
   /** Takes definitions out of service until they are approved by hand, whatever the upstream sends. */
   async quarantine(ctx: Context, input: ChangeDefinitions): Promise<DefinitionRow[]> {
-    return this.change(ctx, input, 'definition.quarantine', () => ({ state: 'quarantined' }));
+    return this.change(ctx, input, 'definition.quarantine', () => () => ({ state: 'quarantined' }));
   }
 
   /** Says of tools what limits of grants go by. Labels outlive drift: what drifted is not served until approved. */
@@ -248,30 +292,78 @@ export class DefinitionService {
       const violations = [{ path: 'input.labels', message: 'must give at least one label' }];
       throw new AppError('INVALID_INPUT', { violations });
     }
-    return this.change(ctx, input, 'definition.label', (row, path, found) => {
+    return this.change(ctx, input, 'definition.label', () => (row, path, found) => {
       if (row.kind !== 'tool') found.add(path, `the ${row.kind} ${row.name} is no tool`);
       return given;
     });
+  }
+
+  /**
+   * Asks webhooks again about these definitions, whatever they said before. One that is denied now is out of service
+   * until it is approved by hand; where there is no verdict, what is approved stays so.
+   */
+  async askWebhooks(ctx: Context, input: ChangeDefinitions): Promise<DefinitionRow[]> {
+    ctx.serverScope('server:approve');
+    const ids = idsOf(input, askedPerMutationMax);
+    const { db } = this.database;
+    const [server] = isUuid(input.id) ? await db.select().from(servers).where(eq(servers.id, input.id)) : [];
+    if (server === undefined || server.deletedAt !== null) throw new AppError('NOT_FOUND');
+    ctx.authorize('server:approve', server);
+    assertRevision(server, input.expectedRevision);
+    const rows = await db
+      .select()
+      .from(definitions)
+      .where(and(eq(definitions.serverId, server.id), inArray(definitions.id, ids.filter(isUuid))));
+    const asked = rows.flatMap((row) =>
+      [...new Set([...seenOf(row), ...row.approvedDigests])].map((digest) => ({ row, digest })),
+    );
+    const wordings = await readWordings(
+      db,
+      server.id,
+      asked.map(({ digest }) => digest),
+    );
+    const verdicts =
+      input.dryRun === true
+        ? []
+        : await this.webhooks.ask(
+            server,
+            asked.flatMap(({ row: { kind, name }, digest }) => {
+              const raw = wordings.get(digest)?.raw;
+              return raw === undefined ? [] : [{ kind, name, digest, raw }];
+            }),
+            true,
+          );
+    return this.change(
+      ctx,
+      input,
+      'definition.askWebhooks',
+      (standing) => (row) => {
+        const digests = [...seenOf(row), ...row.approvedDigests];
+        const isDenied = digests.some(
+          (digest) => standing({ kind: row.kind, name: row.name, digest }).state === 'denied',
+        );
+        return isDenied ? { state: 'quarantined' } : {};
+      },
+      (tx) => this.webhooks.store(tx, ctx, server.id, verdicts),
+    );
   }
 
   private async change(
     ctx: Context,
     input: ChangeDefinitions,
     action: string,
-    values: (row: DefinitionRow, path: string, found: Violations) => Partial<DefinitionRow>,
+    valuesBy: (standing: StandingOf) => ValuesOf,
+    before: (tx: Transaction) => Promise<void> = () => Promise.resolve(),
   ): Promise<DefinitionRow[]> {
     ctx.serverScope('server:approve');
+    const ids = idsOf(input, definitionsPerMutationMax);
     const found = new Violations();
-    const ids = [...new Set(input.definitionIds)];
-    if (ids.length === 0) found.add('input.definitionIds', 'must name at least one definition');
-    if (ids.length > definitionsPerMutationMax) {
-      found.add('input.definitionIds', `must name at most ${definitionsPerMutationMax} definitions`);
-    }
-    found.assertNone();
     return mutate(this.database, input, async (tx) => {
       const server = await lockServerFor(tx, ctx, input.id, 'server:approve');
       assertRevision(server, input.expectedRevision);
       const rows = await this.lockDefinitions(tx, server, ids);
+      await before(tx);
+      const values = valuesBy(await this.webhooks.standing(tx, server));
       const changes = ids.map((id, index) => {
         const path = `input.definitionIds[${index}]`;
         const row = rows.get(id.toLowerCase());
@@ -280,10 +372,11 @@ export class DefinitionService {
       });
       found.assertNone();
       const results: DefinitionRow[] = [];
-      for (const change of changes) {
-        if (change !== undefined) results.push(await this.store(tx, ctx, action, change.row, change.set));
+      for (const { row, set } of changes.filter((change) => change !== undefined)) {
+        const isChanged = Object.keys(set).length > 0;
+        results.push(isChanged ? await this.store(tx, ctx, action, row, set) : row);
       }
-      await this.touchServer(tx, ctx, server);
+      if (results.some((row) => row.revision !== rows.get(row.id)?.revision)) await this.touchServer(tx, ctx, server);
       return results;
     });
   }

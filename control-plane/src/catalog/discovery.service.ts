@@ -16,8 +16,16 @@ import type { Context } from '../context.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { mutate } from '../database/mutation.ts';
+import type { DefinitionHookService, DefinitionVerdict } from '../inspection/definition-hooks.service.ts';
 import { type DefinitionRow, definitionBodies, definitions, type ServerRow, servers } from './catalog.tables.ts';
-import { type DefinitionChanges, planDefinitionChanges, planSightings, seenDefinitions } from './definition-changes.ts';
+import {
+  type DefinitionChanges,
+  type Judge,
+  planDefinitionChanges,
+  planSightings,
+  seenDefinitions,
+  type SeenDefinition,
+} from './definition-changes.ts';
 import { judgeOf, type SeenWordings } from './definition-judge.ts';
 import { DefinitionScanner, isNotScanned, notScanned } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
@@ -67,6 +75,7 @@ interface ScannedDiscovery {
   readonly begunAt: number;
   readonly result: DiscoveryResult;
   readonly scans: Scans;
+  readonly verdicts: readonly DefinitionVerdict[];
 }
 
 export interface StoreOptions {
@@ -74,6 +83,8 @@ export interface StoreOptions {
   /** An actor asked for it, so it is on record also when nothing changed. */
   readonly onDemand: boolean;
 }
+
+export type AskingWebhooks = Pick<DefinitionHookService, 'ask' | 'store' | 'standing'>;
 
 type ServerUpdate = Partial<typeof servers.$inferInsert>;
 
@@ -142,19 +153,44 @@ function wordingsOf(found: Found, scanned: Scans): { readonly fresh: SeenWording
   return { fresh: new Map(fresh), scanned };
 }
 
+/** What sightings change, as far as there is room for what nobody approved. */
+function keptSightings(held: readonly DefinitionRow[], seen: readonly SeenDefinition[], judge: Judge) {
+  const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
+  const planned = planSightings(held, seen, judge);
+  return { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
+}
+
+const unjudged: Judge = {
+  isSevere: () => false,
+  driftOf: () => 'review',
+  isRisky: () => true,
+  webhooksOn: () => 'unanswered',
+  autoApproval: 'none',
+};
+
+/** Digests of sightings that are in the catalog, or will be: what is not kept would be asked about again and again. */
+function sightedDigests(held: readonly DefinitionRow[], found: Found): ReadonlySet<string> {
+  const { added, changed } = keptSightings(held, seenDefinitions(found), unjudged);
+  const rows = [...held, ...changed, ...added.map(({ digests }) => ({ digests, reportedDigests: [] }))];
+  return new Set(rows.flatMap(({ digests, reportedDigests }) => [...digests, ...reportedDigests]));
+}
+
 /** Puts what a discovery found, or that it failed, into the catalog. */
 export class DiscoveryService {
   private readonly database: Database;
   private readonly health: HealthService;
+  private readonly webhooks: AskingWebhooks;
   private readonly scanner: Pick<DefinitionScanner, 'scan' | 'stop'>;
 
   constructor(
     database: Database,
     health: HealthService,
+    webhooks: AskingWebhooks,
     scanner: Pick<DefinitionScanner, 'scan' | 'stop'> = new DefinitionScanner(),
   ) {
     this.database = database;
     this.health = health;
+    this.webhooks = webhooks;
     this.scanner = scanner;
   }
 
@@ -164,9 +200,10 @@ export class DiscoveryService {
 
   /** Bumps the generation and writes an audit event only when something changed. */
   async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
-    // Before the transaction: a scan takes its time.
-    const scans =
-      outcome.result instanceof AppError ? new Map() : await this.scan(serverId, outcome.result.definitions, true);
+    // Before the transaction: a scan takes its time, and so do webhooks, which a dry run tells nothing.
+    const found = outcome.result instanceof AppError ? [] : outcome.result.definitions;
+    const scans = outcome.result instanceof AppError ? new Map() : await this.scan(serverId, found, true);
+    const verdicts = options.dryRun === true ? [] : await this.askWebhooks(serverId, found);
     return mutate(this.database, options, async (tx) => {
       const before = await lockServer(tx, serverId);
       if (before.url !== outcome.url) return before;
@@ -179,7 +216,7 @@ export class DiscoveryService {
       if (outcome.result instanceof AppError) {
         return this.storeFailure(tx, ctx, before, outcome.begunAt, outcome.result, options);
       }
-      return this.storeSuccess(tx, ctx, before, { ...outcome, result: outcome.result, scans }, options);
+      return this.storeSuccess(tx, ctx, before, { ...outcome, result: outcome.result, scans, verdicts }, options);
     });
   }
 
@@ -194,17 +231,18 @@ export class DiscoveryService {
     });
     if (found.length === 0) return;
     const scans = await this.scan(serverId, found, false);
+    const verdicts = await this.askWebhooks(serverId, found, sightedDigests);
     await this.database.db.transaction(async (tx) => {
       const server = await lockServer(tx, serverId);
       const now = new Date(ctx.clock.now());
       const held = await tx.select().from(definitions).where(eq(definitions.serverId, serverId));
-      const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
       const seen = seenDefinitions(found);
-      const judge = await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans) });
-      const planned = planSightings(held, seen, judge);
-      const changes = { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
-      if (changes.added.length + changes.changed.length === 0) return;
       await this.storeBodies(tx, serverId, found, scans, now);
+      await this.webhooks.store(tx, ctx, serverId, verdicts);
+      const standing = await this.webhooks.standing(tx, server);
+      const judge = await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans), standing });
+      const changes = keptSightings(held, seen, judge);
+      if (changes.added.length + changes.changed.length === 0) return this.dropUnreferenced(tx, serverId);
       await this.storeDefinitions(tx, server, { changes, discovered: false, now });
       const row = await this.updateServer(tx, server, { revision: server.revision + 1, updatedAt: now });
       const object = { kind: 'server', id: row.id } as const;
@@ -238,16 +276,18 @@ export class DiscoveryService {
     tx: Transaction,
     ctx: Context,
     before: ServerRow,
-    { begunAt, result, scans }: ScannedDiscovery,
+    { begunAt, result, scans, verdicts }: ScannedDiscovery,
     options: StoreOptions,
   ): Promise<ServerRow> {
     const now = new Date(ctx.clock.now());
     const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
     const seen = seenDefinitions(result.definitions);
-    const judge = await judgeOf(tx, before, held, { seen, ...wordingsOf(result.definitions, scans) });
+    await this.storeBodies(tx, before.id, result.definitions, scans, now);
+    await this.webhooks.store(tx, ctx, before.id, verdicts);
+    const standing = await this.webhooks.standing(tx, before);
+    const judge = await judgeOf(tx, before, held, { seen, ...wordingsOf(result.definitions, scans), standing });
     const changes = planDefinitionChanges(held, seen, judge);
     const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
-    await this.storeBodies(tx, before.id, result.definitions, scans, now);
     if (definitionsChanged) await this.storeDefinitions(tx, before, { changes, discovered: true, now });
     const update = observed(result);
     const changed = definitionsChanged || describesAnother(before, update);
@@ -271,6 +311,25 @@ export class DiscoveryService {
       describesAnother(before, { protocolRevisions: row.protocolRevisions, transport: row.transport });
     if (nodesMustKnow && isServed(before.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [before.id] });
     return row;
+  }
+
+  /** What webhooks say of the wordings that nobody approved; not more than once of each. */
+  private async askWebhooks(
+    serverId: string,
+    found: Found,
+    kept: (held: readonly DefinitionRow[], found: Found) => ReadonlySet<string> | undefined = () => undefined,
+  ): Promise<readonly DefinitionVerdict[]> {
+    const { db } = this.database;
+    const [server] = await db.select().from(servers).where(eq(servers.id, serverId));
+    if (server === undefined || found.length === 0) return [];
+    const held = await db.select().from(definitions).where(eq(definitions.serverId, serverId));
+    const approved = new Map(held.map((row) => [`${row.kind} ${row.name}`, row.approvedDigests]));
+    const digests = kept(held, found);
+    const asked = found.filter(
+      ({ kind, name, digest }) =>
+        approved.get(`${kind} ${name}`)?.includes(digest) !== true && digests?.has(digest) !== false,
+    );
+    return this.webhooks.ask(server, asked);
   }
 
   /**

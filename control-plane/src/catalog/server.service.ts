@@ -14,7 +14,15 @@ import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import { definitions, type Lifecycle, type ServerRow, servers, serverText } from './catalog.tables.ts';
+import type { DefinitionHookService, StandingOf } from '../inspection/definition-hooks.service.ts';
+import {
+  type DefinitionRow,
+  definitions,
+  type Lifecycle,
+  type ServerRow,
+  servers,
+  serverText,
+} from './catalog.tables.ts';
 import { controlPlaneObserver, type HealthService } from './health.service.ts';
 import { isServed, transitionProblem } from './lifecycle.ts';
 import {
@@ -83,6 +91,7 @@ export interface ServerServiceDependencies {
   readonly onDeleted: (tx: Transaction, ctx: Context, serverId: string) => Promise<void>;
   readonly health: HealthService;
   readonly credentials: ServerSecrets;
+  readonly webhooks: Pick<DefinitionHookService, 'standing'>;
   /** Keeps the group from being deleted until the transaction has ended. */
   readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
   /** Told after the commit that a server is worth discovering now: it is new, or has another URL. */
@@ -191,7 +200,7 @@ export class ServerService {
 
   /**
    * Puts a server into service. From draft or pending, all definitions that the last discovery found are approved as
-   * they are, except quarantined ones; pass `expectedRevision` to approve exactly what was looked at, since a discovery
+   * they are, except quarantined ones and those that wait for a webhook; pass `expectedRevision` to approve exactly what was looked at, since a discovery
    * that finds something else raises the revision. From deprecated or disabled, definitions stay as they were.
    */
   async approve(ctx: Context, input: ChangeServer): Promise<ServerRow> {
@@ -368,7 +377,8 @@ export class ServerService {
         );
       }
       if (found.list.length === 0 && !isServed(before.lifecycle) && before.lifecycle !== 'disabled') {
-        await approveFound(tx, before.id, new Date(ctx.clock.now()));
+        const standing = await this.deps.webhooks.standing(tx, before);
+        await approveFound(tx, before.id, standing, new Date(ctx.clock.now()));
       }
       return { lifecycle: 'approved' };
     });
@@ -469,8 +479,25 @@ function isKeptLess(after: ServerFields, before: ServerFields): boolean {
   return longest !== earlier && (longest === null || earlier === null || longest > earlier);
 }
 
-/** Approves the definitions of a server as the last discovery found them, except quarantined ones. */
-async function approveFound(tx: Transaction, serverId: string, now: Date): Promise<void> {
+/**
+ * Approves the definitions of a server as the last discovery found them, except quarantined ones and those to which a
+ * webhook in force has not said yes.
+ */
+async function approveFound(tx: Transaction, serverId: string, standing: StandingOf, now: Date): Promise<void> {
+  const waiting = await tx
+    .select()
+    .from(definitions)
+    .where(
+      and(
+        eq(definitions.serverId, serverId),
+        isNull(definitions.removedAt),
+        inArray(definitions.state, ['pending', 'drifted']),
+      ),
+    );
+  const isClear = ({ kind, name, digests, reportedDigests }: DefinitionRow): boolean =>
+    [...digests, ...reportedDigests].every((digest) => standing({ kind, name, digest }).state === 'clear');
+  const ids = waiting.filter(isClear).map(({ id }) => id);
+  if (ids.length === 0) return;
   await tx
     .update(definitions)
     .set({
@@ -481,11 +508,5 @@ async function approveFound(tx: Transaction, serverId: string, now: Date): Promi
       revision: sql`${definitions.revision} + 1`,
       updatedAt: now,
     })
-    .where(
-      and(
-        eq(definitions.serverId, serverId),
-        isNull(definitions.removedAt),
-        inArray(definitions.state, ['pending', 'drifted']),
-      ),
-    );
+    .where(inArray(definitions.id, ids));
 }

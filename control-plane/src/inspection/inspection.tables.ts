@@ -1,4 +1,5 @@
 import {
+  definitionKinds,
   type PolicyMatch,
   policyModes,
   type PolicyRule,
@@ -10,7 +11,7 @@ import {
   webhookModes,
 } from '@sallyport/schema';
 import { sql } from 'drizzle-orm';
-import { integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 
 export const policies = pgTable('policies', {
   id: uuid().primaryKey(),
@@ -70,5 +71,25 @@ export const webhooks = pgTable('webhooks', {
   deletedAt: timestamp('deleted_at', { withTimezone: true }),
 });
 export type WebhookRow = typeof webhooks.$inferSelect;
+/** What webhooks said of wordings of definitions, of each the latest. */
+export const definitionVerdicts = pgTable(
+  'definition_verdicts',
+  {
+    serverId: uuid('server_id').notNull(),
+    digest: text().notNull(),
+    kind: text({ enum: definitionKinds }).notNull(),
+    webhookId: uuid('webhook_id').notNull(),
+    /** Of the webhook when it was asked. */
+    webhookRevision: integer('webhook_revision').notNull(),
+    decision: text({ enum: ['allow', 'deny', 'failure'] }).notNull(),
+    /** What the webhook gave, or why there is no verdict. */
+    reason: text().notNull(),
+    durationMs: doublePrecision('duration_ms').notNull(),
+    askedAt: timestamp('asked_at', { withTimezone: true }).notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.serverId, table.digest, table.kind, table.webhookId] })],
+);
+export type DefinitionVerdictRow = typeof definitionVerdicts.$inferSelect;
+
 /** What webhooks are searched by; the index webhooks_by_text. */
 export const webhookText = sql`lower(${webhooks.name} || ' ' || ${webhooks.description})`;

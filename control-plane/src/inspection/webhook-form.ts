@@ -82,10 +82,10 @@ export function checkWebhook(found: Violations, fields: WebhookFields): void {
   found.text('input.interceptor', fields.interceptor, 1, interceptorNameLengthMax);
   if (fields.interceptor !== null) found.add('input.interceptor', 'interceptors are not invoked yet');
   if (events.length === 0) found.add('input.events', 'must name at least one event');
-  // Whoever asked to be asked about definitions must not believe that he is.
+  // Whoever asked to be told of audit events must not believe that he is.
   for (const [index, event] of events.entries()) {
-    if (event === 'request' || event === 'response') continue;
-    found.add(`input.events[${index}]`, 'is not sent yet; use REQUEST and RESPONSE');
+    if (event !== 'auditBatch') continue;
+    found.add(`input.events[${index}]`, 'is not sent yet; use REQUEST, RESPONSE and DEFINITION');
   }
   if (mutablePaths.length > webhookPathsMax)
     found.add('input.mutablePaths', `must have at most ${webhookPathsMax} paths`);

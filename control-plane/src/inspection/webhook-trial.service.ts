@@ -1,11 +1,9 @@
 import {
   AppError,
-  readVerdict,
+  eventText,
   sha256,
-  webhookContract,
   type WebhookEvent,
   type WebhookFailure,
-  webhookTypes,
   type WebhookVerdict,
 } from '@sallyport/schema';
 import { uuidv7, type WebhookSender } from '@sallyport/schema/platform';
@@ -21,6 +19,8 @@ const samples = {
   definition: { name: 'sample', description: 'A sample.', inputSchema: { type: 'object' } },
   auditBatch: { events: [] },
 } as const satisfies Record<WebhookEvent, object>;
+
+const methods = { request: 'tools/call', response: 'tools/call', definition: 'tools/list' } as const;
 
 export interface TestWebhook {
   readonly id: string;
@@ -60,36 +60,27 @@ export class WebhookTrialService {
     const { entry } = compileWebhookRow({ ...row, mode: 'enforce' }, signingKeyOpener(this.vault));
     if (entry === undefined)
       throw new AppError('CONFIG_INVALID', { internal: `webhook ${row.id} cannot be published` });
-    const event = input.event ?? entry.events[0] ?? 'request';
-    const message = JSON.stringify(samples[event]);
-    const id = `msg_${uuidv7(ctx.clock.now())}`;
+    const kind = input.event ?? entry.events[0] ?? 'request';
+    const at = ctx.clock.now();
+    const id = `msg_${uuidv7(at)}`;
+    const message = JSON.stringify(samples[kind]);
     const digest = `sha-256:${sha256(message)}`;
-    const sent = JSON.stringify({
-      type: webhookTypes[event],
-      contract: webhookContract,
-      timestamp: new Date(ctx.clock.now()).toISOString(),
-      data: { mode: 'shadow', isSample: true, deadlineMs: entry.deadlineMs, digest, message: samples[event] },
-    });
-    const nothing = { event, sent, failure: null, status: null, decision: null, reasonCode: null, durationMs: 0 };
+    const event = {
+      id,
+      digest,
+      at,
+      deadlineMs: entry.deadlineMs,
+      context: { mode: 'shadow', isSample: true },
+      message,
+    };
+    const sent = eventText({ ...event, kind, method: null });
+    const nothing = { event: kind, sent, failure: null, status: null, decision: null, reasonCode: null, durationMs: 0 };
     if (input.dryRun === true) return nothing;
-    await this.webhooks.noteTrial(ctx, row, event);
-    let verdict: WebhookVerdict | undefined;
-    const check = (body: Buffer): WebhookFailure | undefined => {
-      // Batches of audit events are taken, not judged.
-      if (event === 'auditBatch') return undefined;
-      const read = readVerdict(body, { id, digest });
-      if (typeof read === 'string') return read;
-      verdict = read;
-      return undefined;
-    };
-    const answer = await this.newSender().send(entry, { id, body: Buffer.from(sent) }, check);
-    return {
-      ...nothing,
-      failure: answer.failure,
-      status: answer.status,
-      decision: verdict?.decision ?? null,
-      reasonCode: verdict?.reasonCode ?? null,
-      durationMs: answer.durationMs,
-    };
+    await this.webhooks.noteTrial(ctx, row, kind);
+    const sender = this.newSender();
+    // Batches of audit events are taken, not judged.
+    if (kind === 'auditBatch') return { ...nothing, ...(await sender.deliver(entry, { id, body: Buffer.from(sent) })) };
+    const { verdict, ...answer } = await sender.ask(entry, { ...event, kind, method: methods[kind] });
+    return { ...nothing, ...answer, decision: verdict?.decision ?? null, reasonCode: verdict?.reasonCode ?? null };
   }
 }

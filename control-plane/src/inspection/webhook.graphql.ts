@@ -27,7 +27,8 @@ export const WebhookModeEnum = graphqlEnum<WebhookMode>('WebhookMode', 'Whether 
 export const WebhookEventEnum = graphqlEnum<WebhookEvent>('WebhookEvent', 'What a webhook is asked about or told of.', {
   request: 'Messages from clients to servers, of the policies that name it.',
   response: 'Messages from servers to clients, of the policies that name it.',
-  definition: 'Definitions of servers, when they are new or changed. Not sent yet: refused, but for trials.',
+  definition:
+    'Definitions of servers, when they are new or changed, of the policies that name it: asked before any may be approved.',
   auditBatch: 'Audit events, in batches. Not sent yet: refused, but for trials.',
 });
 

@@ -2,7 +2,6 @@ import { isUtf8 } from 'node:buffer';
 import {
   AppError,
   type CompiledPolicy,
-  compilePolicy,
   type Detect,
   type DetectionInput,
   type DetectionResult,
@@ -14,8 +13,7 @@ import {
   type InspectionResult,
   matchingPolicies,
   type PolicyDirection,
-  policyMatchDefaults,
-  inspectedLengthMax,
+  redactMessage,
   type Verdict,
   verdictPlacesMax,
   verdictsMax,
@@ -39,21 +37,6 @@ export interface InspectorOptions {
   readonly monotonic: () => number;
   readonly log: Pick<Log, 'warn'>;
 }
-
-/** Takes out what no webhook is to see unless it may see everything. */
-const redacting = compilePolicy({
-  id: 'redact',
-  mode: 'enforce',
-  match: policyMatchDefaults,
-  rules: (['secret', 'personalData'] as const).map((detector) => ({
-    detector,
-    action: 'redact',
-    severityMin: null,
-    categories: [],
-  })),
-  inspectedLengthMax,
-  onTooLarge: 'block',
-});
 
 /** A message that is looked at, and what of its stream came before. */
 export interface InspectedMessage {
@@ -136,18 +119,12 @@ export class Inspector {
 
   /** For all webhooks that are asked about a message: what came of the one before serves the next as well. */
   #redactor(authorized: Authorized): (message: string) => Promise<string | null> {
+    const detect = this.#detectFor(authorized);
     let last: { readonly message: string; readonly redacted: Promise<string | null> } | undefined;
     return (message) => {
-      if (last?.message !== message) last = { message, redacted: this.#redact(message, authorized) };
+      if (last?.message !== message) last = { message, redacted: Promise.resolve(redactMessage(message, detect)) };
       return last.redacted;
     };
-  }
-
-  /** For webhooks that may not see secrets and personal data; null where they cannot be taken out. */
-  async #redact(message: string, authorized: Authorized): Promise<string | null> {
-    const inspection = { policies: [redacting], direction: 'request' as const, message, headers: [], carried: '' };
-    const result = await inspectMessage({ ...inspection, kind: 'content' }, this.#detectFor(authorized));
-    return result.isBlocked ? null : (result.changed ?? message);
   }
 
   /** Notes what was decided about an exchange apart from policies. */

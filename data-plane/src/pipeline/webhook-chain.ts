@@ -1,23 +1,22 @@
 /** Webhooks about one message: those that may change it one after the other, then all others at once about what is left. */
 import {
   type CompiledPolicy,
+  type InspectionEvent,
   isBlocking,
+  mayFailOpen,
   mayMutate,
   mutates,
   type PatchOperation,
   pointerParts,
   type PolicyDirection,
-  readVerdict,
   sha256,
   type Verdict,
   verdictPathLengthMax,
   verdictPlacesMax,
   webhookBudgetMsDefault,
-  webhookContract,
   type WebhookEntry,
   type WebhookFailure,
   webhookFailures,
-  webhookTypes,
   type WebhookVerdict,
 } from '@sallyport/schema';
 import type { WebhookSender } from '@sallyport/schema/platform';
@@ -29,7 +28,7 @@ import type { Authorized } from './exchange.ts';
 
 export interface WebhookChainOptions {
   readonly nodeId: string;
-  readonly sender: Pick<WebhookSender, 'send'>;
+  readonly sender: Pick<WebhookSender, 'ask'>;
   /** Whether arguments fit one of these input schemas. */
   readonly fits: (schemas: readonly string[], values: unknown) => boolean;
   readonly metrics: { asked(webhookId: string, durationMs: number, failure: WebhookFailure | null): void };
@@ -124,47 +123,37 @@ export class WebhookChain {
     if (Buffer.byteLength(asked.message) > webhook.payloadBytesMax) return 'payloadTooLarge';
     const event = await this.#event(one, webhook, asked, leftMs);
     if (event === undefined) return 'notInspectable';
-    let verdict: WebhookVerdict | undefined;
-    const check = (body: Buffer): WebhookFailure | undefined => {
-      const read = readVerdict(body, event);
-      if (typeof read === 'string') return read;
-      verdict = read;
-      return undefined;
-    };
-    const answer = await this.#options.sender.send(webhook, event, check, leftMs);
-    if (answer.failure !== null) return answer.failure;
-    if (verdict === undefined) return 'answerInvalid';
+    const { failure, verdict } = await this.#options.sender.ask(webhook, event, leftMs);
+    if (failure !== null) return failure;
     if (verdict.decision !== 'modify') return { verdict, changed: null };
     const changed = this.#patched(webhook, asked, verdict.patch);
     return typeof changed === 'string' ? changed : { verdict, changed: changed.message };
   }
 
-  async #event({ acts }: Asked, webhook: WebhookEntry, asked: AskedMessage, leftMs: number) {
+  async #event(
+    { acts }: Asked,
+    webhook: WebhookEntry,
+    asked: AskedMessage,
+    leftMs: number,
+  ): Promise<InspectionEvent | undefined> {
     const { authorized, direction, message } = asked;
     const sent =
       webhook.content === 'full' ? message : webhook.content === 'digest' ? null : await asked.redact(message);
     // It stands in the payload as it is, numbers and all; so it must be JSON.
     if (sent !== null && !scanJson(Buffer.from(sent)).ok) return undefined;
-    const id = `msg_${uuidv7(this.#options.now())}`;
-    const digest = `sha-256:${sha256(message)}`;
-    const data = {
+    const at = this.#options.now();
+    // Of what is shown: by the digest of more, a receiver could find out what was taken out.
+    const digest = `sha-256:${sha256(sent ?? message)}`;
+    const context = {
       mode: acts ? 'enforce' : 'shadow',
-      deadlineMs: Math.floor(Math.min(leftMs, webhook.deadlineMs)),
       boundary: direction === 'request' ? 'client_to_upstream' : 'upstream_to_client',
       ...contextOf(authorized, this.#options.nodeId),
-      digest,
       sizeBytes: Buffer.byteLength(message),
       content: sent === null ? 'digest' : webhook.content,
     };
-    const envelope = {
-      type: webhookTypes[direction],
-      contract: webhookContract,
-      timestamp: new Date(this.#options.now()).toISOString(),
-      data,
-    };
-    const text = JSON.stringify(envelope);
-    const body = sent === null ? text : `${text.slice(0, -2)},"message":${sent}}}`;
-    return { id, digest, body: Buffer.from(body) };
+    const { method = null } = authorized.routed.received.message ?? {};
+    const deadlineMs = Math.floor(Math.min(leftMs, webhook.deadlineMs));
+    return { kind: direction, id: `msg_${uuidv7(at)}`, digest, at, deadlineMs, context, method, message: sent };
   }
 
   /** The message with all of the patch or none of it. */
@@ -243,8 +232,7 @@ function verdictOf(
     durationMs,
   };
   if (typeof answered === 'string') {
-    // To fail open is said of receivers; without keys nobody was even asked.
-    const mayPass = webhook?.failMode === 'open' && answered !== 'noSigningKey';
+    const mayPass = webhook !== undefined && mayFailOpen(webhook, answered);
     const decision = mayPass ? ('allow' as const) : ('block' as const);
     return { ...common, decision, reason: answered };
   }

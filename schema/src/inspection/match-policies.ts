@@ -1,7 +1,7 @@
 import type { AccessTarget } from '../decide.ts';
 import { type DetectorName, detectorNames } from '../detectors/finding.ts';
 import { compileGlob, type Matcher } from '../glob.ts';
-import type { PrincipalRecord, ServerDocument } from '../snapshot.ts';
+import type { DefinitionKind, PrincipalRecord, ServerDocument } from '../snapshot.ts';
 import { selectorMatches, toolRisks } from '../snapshot.ts';
 import type { ServerDefinitions } from '../server-definitions.ts';
 import type { PolicyDirection, PolicyEntry, PolicyMatch } from './policy.ts';
@@ -97,6 +97,23 @@ function matches(policy: CompiledPolicy, { principal, target, definitions }: Ins
   if (target.kind !== 'tool') return false;
   const risk = definitions.labelled(target).labels?.risk ?? null;
   return risk === null || toolRisks.indexOf(risk) >= riskMin;
+}
+
+/**
+ * Whether a policy is about a definition of a server. Who may come to use it, in which direction messages about it go,
+ * and a risk that nobody has judged yet narrow nothing. Instructions, which no policy can name, are of those that name
+ * nothing.
+ */
+export function isAboutDefinition(
+  { entry, targets }: CompiledPolicy,
+  server: Pick<ServerDocument, 'id' | 'labels'>,
+  { kind, name }: { readonly kind: DefinitionKind; readonly name: string },
+): boolean {
+  if (!isAbout(entry.match, server)) return false;
+  if (targets === null) return true;
+  // A template stands for resources that are not known yet.
+  if (kind === 'resourceTemplate') return targets.resource.length > 0;
+  return kind !== 'instructions' && targets[kind].some((isNamed) => isNamed(name));
 }
 
 /** The detectors that some of the policies need, in their order. */

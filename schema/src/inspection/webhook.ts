@@ -148,6 +148,11 @@ export const webhookFailures = [
 ] as const;
 export type WebhookFailure = (typeof webhookFailures)[number];
 
+/** To fail open is said of receivers: where nobody was even asked, it says nothing. */
+export function mayFailOpen({ failMode }: Pick<WebhookEntry, 'failMode'>, failure: string): boolean {
+  return failMode === 'open' && failure !== 'noSigningKey' && failure !== 'unknownWebhook';
+}
+
 const patchMax = 64;
 const reasonCode = z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/);
 
@@ -191,5 +196,12 @@ export function readVerdict(
   }
   const parsed = webhookVerdictSchema.safeParse(json);
   if (!parsed.success) return 'answerInvalid';
-  return parsed.data.id === asked.id && parsed.data.digest === asked.digest ? parsed.data : 'foreignVerdict';
+  if (parsed.data.id !== asked.id || parsed.data.digest !== asked.digest) return 'foreignVerdict';
+  return { ...parsed.data, ...ownReason(parsed.data.reasonCode) };
+}
+
+/** What receivers say must not read like what the gateway says of them. */
+function ownReason(reason: string | undefined): { readonly reasonCode?: string } {
+  const isOurs = (webhookFailures as readonly (string | undefined)[]).includes(reason);
+  return isOurs ? { reasonCode: `receiver.${reason}` } : {};
 }

@@ -1,4 +1,11 @@
-import { verdictBytesMax, type WebhookEntry, type WebhookFailure } from '../inspection/webhook.ts';
+import {
+  readVerdict,
+  verdictBytesMax,
+  type WebhookEntry,
+  type WebhookFailure,
+  type WebhookVerdict,
+} from '../inspection/webhook.ts';
+import { eventText, type InspectionEvent } from '../inspection/webhook-event.ts';
 import type { Egress } from './guarded-egress.ts';
 import { signWebhook } from './webhook-signing.ts';
 
@@ -11,20 +18,33 @@ const windowMs = 10_000;
 const windowCallsMin = 20;
 const openMs = 5_000;
 
-/** What a webhook answered, or why it did not in time, in full and in form. */
-export type WebhookAnswer = Outcome & { readonly durationMs: number };
-
-type Outcome = (
-  | { readonly failure: null; readonly body: Buffer }
-  | { readonly failure: WebhookFailure; readonly body: null }
-) & {
+/** What came of one event, and how long it took. */
+export interface WebhookAnswer {
+  /** Null where the answer counts. */
+  readonly failure: WebhookFailure | null;
   /** Null where there was no answer. */
   readonly status: number | null;
-};
+  readonly durationMs: number;
+}
 
-type Check = (body: Buffer) => WebhookFailure | undefined;
+/** Of an event that asked for one. */
+export type VerdictAnswer = WebhookAnswer &
+  (
+    | { readonly failure: null; readonly verdict: WebhookVerdict }
+    | { readonly failure: WebhookFailure; readonly verdict: null }
+  );
 
-type Target = Pick<WebhookEntry, 'id' | 'version' | 'url' | 'algorithm' | 'signingKeys' | 'deadlineMs'>;
+type Outcome<Said> = { readonly status: number | null } & (
+  | { readonly failure: null; readonly said: Said }
+  | { readonly failure: WebhookFailure; readonly said: null }
+);
+
+export type WebhookTarget = Pick<
+  WebhookEntry,
+  'id' | 'version' | 'url' | 'algorithm' | 'signingKeys' | 'deadlineMs' | 'interceptor'
+>;
+
+type HttpAnswer = Awaited<ReturnType<ReturnType<Egress['pool']>['request']>>;
 
 interface SentEvent {
   readonly id: string;
@@ -51,39 +71,75 @@ export class WebhookSender {
   }
 
   /**
-   * Never rejects. What is no JSON in 200 is a failure.
-   * @param check says why the body is no answer, or undefined where it is one
-   * @param deadlineMs where less than the webhook's own is left
+   * Asks for a verdict. Never rejects: what is no verdict about the event, as JSON in 200, is a failure.
+   * @param leftMs where less than the webhook's own deadline is left
    */
-  async send(webhook: Target, event: SentEvent, check: Check, deadlineMs = webhook.deadlineMs): Promise<WebhookAnswer> {
+  async ask(webhook: WebhookTarget, event: InspectionEvent, leftMs = webhook.deadlineMs): Promise<VerdictAnswer> {
+    const body = Buffer.from(eventText(event));
+    const { said, ...answer } = await this.#timed(webhook, leftMs, async (signal) => {
+      const outcome = await this.#post(webhook, { id: event.id, body }, signal);
+      if (outcome.failure !== null) return outcome;
+      const verdict = readVerdict(outcome.said, event);
+      return typeof verdict === 'string' ? failed(verdict, outcome.status) : { ...outcome, said: verdict };
+    });
+    // The compiler does not see that the two go together.
+    return { ...answer, verdict: said } as VerdictAnswer;
+  }
+
+  /** Hands over what is only to be taken. Never rejects: any status of 200 to 299 says that it was. */
+  async deliver(
+    webhook: WebhookTarget,
+    event: { readonly id: string; readonly body: Buffer },
+    leftMs = webhook.deadlineMs,
+  ): Promise<WebhookAnswer> {
+    const { failure, status, durationMs } = await this.#timed(webhook, leftMs, (signal) =>
+      this.#exchange(webhook, event, signal, async ({ statusCode, body }) => {
+        body.destroy();
+        if (statusCode >= 200 && statusCode < 300) return { failure: null, said: null, status: statusCode };
+        return failed(statusCode >= 300 && statusCode < 400 ? 'redirect' : 'status', statusCode);
+      }),
+    );
+    return { failure, status, durationMs };
+  }
+
+  async #timed<Said>(
+    webhook: WebhookTarget,
+    leftMs: number,
+    attempt: (signal: AbortSignal) => Promise<Outcome<Said>>,
+  ): Promise<Outcome<Said> & { readonly durationMs: number }> {
     const { monotonic } = this.#options;
     const startedAt = monotonic();
-    const outcome = await this.#outcome(webhook, event, check, deadlineMs);
+    const outcome = await this.#guarded(webhook, leftMs, attempt);
     return { ...outcome, durationMs: monotonic() - startedAt };
   }
 
-  async #outcome(webhook: Target, event: SentEvent, check: Check, deadlineMs: number): Promise<Outcome> {
+  async #guarded<Said>(
+    webhook: WebhookTarget,
+    leftMs: number,
+    attempt: (signal: AbortSignal) => Promise<Outcome<Said>>,
+  ): Promise<Outcome<Said>> {
     const line = this.#line(webhook);
     if (line.breaker.isOpen()) return failed('breakerOpen');
-    const signal = AbortSignal.timeout(Math.max(1, Math.floor(Math.min(deadlineMs, webhook.deadlineMs))));
+    const signal = AbortSignal.timeout(Math.max(1, Math.floor(Math.min(leftMs, webhook.deadlineMs))));
     const refusal = await line.enter(signal);
     if (refusal !== undefined) {
-      line.breaker.record(false);
+      // That many ask at once is no fault of the receiver.
+      line.breaker.record(undefined);
       return failed(refusal);
     }
     try {
-      let answer = await this.#attempt(webhook, event, signal);
+      let outcome = await attempt(signal);
       // A kept connection that the receiver closed meanwhile says nothing of the receiver; the id tells it is the same.
-      if (answer.failure === 'unreachable') answer = await this.#attempt(webhook, event, signal);
-      const invalid = answer.failure === null ? check(answer.body) : undefined;
-      line.breaker.record(answer.failure === null && invalid === undefined);
-      return invalid === undefined ? answer : failed(invalid, answer.status);
+      if (outcome.failure === 'unreachable') outcome = await attempt(signal);
+      const hadItsTime = outcome.failure !== 'timeout' || leftMs >= webhook.deadlineMs;
+      line.breaker.record(hadItsTime ? outcome.failure === null : undefined);
+      return outcome;
     } finally {
       line.leave();
     }
   }
 
-  #line({ id, version }: Pick<Target, 'id' | 'version'>): Line {
+  #line({ id, version }: Pick<WebhookTarget, 'id' | 'version'>): Line {
     const known = this.#lines.get(id);
     // Whoever changed the webhook mended it, perhaps.
     if (known !== undefined && known.version === version) return known;
@@ -92,7 +148,27 @@ export class WebhookSender {
     return line;
   }
 
-  async #attempt(webhook: Target, { id, body }: SentEvent, signal: AbortSignal): Promise<Outcome> {
+  #post(webhook: WebhookTarget, event: SentEvent, signal: AbortSignal): Promise<Outcome<Buffer>> {
+    return this.#exchange(webhook, event, signal, async ({ statusCode: status, headers, body }) => {
+      if (status !== 200) {
+        body.destroy();
+        return failed(status >= 300 && status < 400 ? 'redirect' : 'status', status);
+      }
+      if (!isJson(headers['content-type'])) {
+        body.destroy();
+        return failed('contentType', status);
+      }
+      const read = await readBounded(body);
+      return read === undefined ? failed('answerTooLarge', status) : { failure: null, said: read, status };
+    });
+  }
+
+  async #exchange<Said>(
+    webhook: WebhookTarget,
+    { id, body }: SentEvent,
+    signal: AbortSignal,
+    read: (answer: HttpAnswer) => Promise<Outcome<Said>>,
+  ): Promise<Outcome<Said>> {
     const signed = signWebhook(webhook.algorithm, webhook.signingKeys, id, this.#options.now(), body);
     if (signed === undefined) return failed('noSigningKey');
     try {
@@ -100,20 +176,9 @@ export class WebhookSender {
       const headers = { 'content-type': 'application/json', accept: 'application/json', ...signed };
       const path = `${url.pathname}${url.search}`;
       const answer = await this.#options.egress.pool(url).request({ path, method: 'POST', headers, body, signal });
-      const { statusCode: status } = answer;
       // A body that is given up says so by an error, which nobody else would take.
       answer.body.on('error', () => undefined);
-      if (status !== 200) {
-        answer.body.destroy();
-        return failed(status >= 300 && status < 400 ? 'redirect' : 'status', status);
-      }
-      if (!isJson(answer.headers['content-type'])) {
-        answer.body.destroy();
-        return failed('contentType', status);
-      }
-      const read = await readBounded(answer.body);
-      if (read === undefined) return failed('answerTooLarge', status);
-      return { failure: null, body: read, status };
+      return await read(answer);
     } catch (error) {
       if (signal.aborted) return failed('timeout');
       if (error instanceof Error) return failed('unreachable');
@@ -122,8 +187,8 @@ export class WebhookSender {
   }
 }
 
-function failed(failure: WebhookFailure, status: number | null = null): Outcome {
-  return { failure, body: null, status };
+function failed(failure: WebhookFailure, status: number | null = null): Outcome<never> & { readonly said: null } {
+  return { failure, said: null, status };
 }
 
 function isJson(contentType: string | string[] | undefined): boolean {
@@ -202,7 +267,12 @@ class Breaker {
     return false;
   }
 
-  record(isSuccess: boolean): void {
+  /** @param isSuccess undefined where what came of a call says nothing of the receiver */
+  record(isSuccess: boolean | undefined): void {
+    if (isSuccess === undefined) {
+      this.#isTrying = false;
+      return;
+    }
     const now = this.#monotonic();
     if (this.#isTrying && isSuccess) {
       this.#openUntil = 0;
