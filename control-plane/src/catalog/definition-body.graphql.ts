@@ -1,8 +1,8 @@
 import type { FindingSeverity } from '@sallyport/schema';
 import { Field, Float, ID, Int, ObjectType } from 'type-graphql';
 import { DateTime, graphqlEnum, Json } from '../graphql-connection.ts';
+import type { KeptVerdict } from '../inspection/definition-hooks.service.ts';
 import { DriftClassEnum } from './catalog.graphql.ts';
-import type { DefinitionVerdictRow } from '../inspection/inspection.tables.ts';
 import type { DriftClass } from './catalog.tables.ts';
 
 export const FindingSeverityEnum = graphqlEnum<FindingSeverity>('FindingSeverity', 'How bad what was seen is.', {
@@ -82,7 +82,7 @@ export class DefinitionDrift {
   differences!: readonly DefinitionDifference[];
 }
 
-export const DefinitionDecisionEnum = graphqlEnum<DefinitionVerdictRow['decision']>(
+export const DefinitionDecisionEnum = graphqlEnum<KeptVerdict['decision']>(
   'DefinitionDecision',
   'What a webhook said of a definition.',
   {
@@ -106,7 +106,7 @@ export class DefinitionVerdict {
   webhookRevision!: number;
 
   @Field(() => DefinitionDecisionEnum, { description: 'What it said.' })
-  decision!: DefinitionVerdictRow['decision'];
+  decision!: KeptVerdict['decision'];
 
   @Field(() => String, { description: 'The reason it gave; of a failure what failed, such as timeout.' })
   reason!: string;

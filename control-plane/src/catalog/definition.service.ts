@@ -3,9 +3,9 @@ import {
   type DefinitionFinding,
   type DefinitionKind,
   type DefinitionState,
+  suggestRisk,
   type ToolLabels,
   type ToolRisk,
-  suggestRisk,
 } from '@sallyport/schema';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -16,13 +16,12 @@ import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import type { DefinitionHookService, StandingOf } from '../inspection/definition-hooks.service.ts';
-import type { DefinitionVerdictRow } from '../inspection/inspection.tables.ts';
+import type { DefinitionHookService, KeptVerdict, StandingOf } from '../inspection/definition-hooks.service.ts';
 import {
   type DefinitionRow,
+  type DriftClass,
   definitionBodies,
   definitions,
-  type DriftClass,
   type ServerRow,
   servers,
 } from './catalog.tables.ts';
@@ -30,9 +29,9 @@ import { approvedDigestsMax } from './definition-changes.ts';
 import { readWordings } from './definition-judge.ts';
 import { type Drift, driftBetween, nearest } from './drift-class.ts';
 import { isServed } from './lifecycle.ts';
-import { inScope } from './server-scope.ts';
 import type { ChangeServer } from './server.service.ts';
 import { lockServerFor } from './server-row.service.ts';
+import { inScope } from './server-scope.ts';
 
 /** Definitions that one mutation may name. */
 export const definitionsPerMutationMax = 1_000;
@@ -119,7 +118,7 @@ export class DefinitionService {
   private readonly database: Database;
   private readonly webhooks: Webhooks;
   private readonly load: (key: string) => Promise<StoredBody | undefined>;
-  private readonly loadVerdicts: (key: string) => Promise<readonly DefinitionVerdictRow[] | undefined>;
+  private readonly loadVerdicts: (key: string) => Promise<readonly KeptVerdict[] | undefined>;
 
   constructor(database: Database, webhooks: Webhooks) {
     this.database = database;
@@ -220,7 +219,7 @@ export class DefinitionService {
   }
 
   /** What webhooks said of the wordings that are sent or may be served, the latest of each, the oldest first. */
-  async verdicts(ctx: Context, row: DefinitionRow): Promise<DefinitionVerdictRow[]> {
+  async verdicts(ctx: Context, row: DefinitionRow): Promise<KeptVerdict[]> {
     ctx.serverScope('server:read');
     const digests = [...new Set([...seenOf(row), ...row.approvedDigests])];
     const found = await Promise.all(digests.map((digest) => this.loadVerdicts(`${row.serverId} ${digest}`)));
@@ -421,4 +420,36 @@ export class DefinitionService {
       .where(eq(servers.id, server.id));
     if (isServed(server.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [server.id] });
   }
+}
+
+/**
+ * Approves the definitions of a server as the last discovery found them, except quarantined ones and those to which a
+ * webhook in force has not said yes.
+ */
+export async function approveFound(tx: Transaction, serverId: string, standing: StandingOf, now: Date): Promise<void> {
+  const waiting = await tx
+    .select()
+    .from(definitions)
+    .where(
+      and(
+        eq(definitions.serverId, serverId),
+        isNull(definitions.removedAt),
+        inArray(definitions.state, ['pending', 'drifted']),
+      ),
+    );
+  const isClear = ({ kind, name, digests, reportedDigests }: DefinitionRow): boolean =>
+    [...digests, ...reportedDigests].every((digest) => standing({ kind, name, digest }).state === 'clear');
+  const ids = waiting.filter(isClear).map(({ id }) => id);
+  if (ids.length === 0) return;
+  await tx
+    .update(definitions)
+    .set({
+      state: 'approved',
+      approvedDigests: sql`${definitions.digests} || ${definitions.reportedDigests}`,
+      reportedDigests: [],
+      driftClass: null,
+      revision: sql`${definitions.revision} + 1`,
+      updatedAt: now,
+    })
+    .where(inArray(definitions.id, ids));
 }

@@ -10,19 +10,13 @@ import { batched } from '../database/batched.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { claimIdempotencyKeys, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
+import { isUuid, type MutationOptions, mutate } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import type { DefinitionHookService, StandingOf } from '../inspection/definition-hooks.service.ts';
-import {
-  type DefinitionRow,
-  definitions,
-  type Lifecycle,
-  type ServerRow,
-  servers,
-  serverText,
-} from './catalog.tables.ts';
+import type { DefinitionHookService } from '../inspection/definition-hooks.service.ts';
+import { type Lifecycle, type ServerRow, servers, serverText } from './catalog.tables.ts';
+import { approveFound } from './definition.service.ts';
 import { controlPlaneObserver, type HealthService } from './health.service.ts';
 import { isServed, transitionProblem } from './lifecycle.ts';
 import {
@@ -477,36 +471,4 @@ function isKeptLess(after: ServerFields, before: ServerFields): boolean {
   const [longest, earlier] = [after.configStalenessMaxMs, before.configStalenessMaxMs];
   // Null is the fleet's, which may be longer or shorter.
   return longest !== earlier && (longest === null || earlier === null || longest > earlier);
-}
-
-/**
- * Approves the definitions of a server as the last discovery found them, except quarantined ones and those to which a
- * webhook in force has not said yes.
- */
-async function approveFound(tx: Transaction, serverId: string, standing: StandingOf, now: Date): Promise<void> {
-  const waiting = await tx
-    .select()
-    .from(definitions)
-    .where(
-      and(
-        eq(definitions.serverId, serverId),
-        isNull(definitions.removedAt),
-        inArray(definitions.state, ['pending', 'drifted']),
-      ),
-    );
-  const isClear = ({ kind, name, digests, reportedDigests }: DefinitionRow): boolean =>
-    [...digests, ...reportedDigests].every((digest) => standing({ kind, name, digest }).state === 'clear');
-  const ids = waiting.filter(isClear).map(({ id }) => id);
-  if (ids.length === 0) return;
-  await tx
-    .update(definitions)
-    .set({
-      state: 'approved',
-      approvedDigests: sql`${definitions.digests} || ${definitions.reportedDigests}`,
-      reportedDigests: [],
-      driftClass: null,
-      revision: sql`${definitions.revision} + 1`,
-      updatedAt: now,
-    })
-    .where(inArray(definitions.id, ids));
 }

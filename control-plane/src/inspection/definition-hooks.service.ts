@@ -1,6 +1,6 @@
 import {
-  compilePolicy,
   type CompiledPolicy,
+  compilePolicy,
   type DefinitionKind,
   findInTexts,
   type InspectionEvent,
@@ -62,8 +62,11 @@ export interface AskedDefinition extends DefinitionWording {
   readonly raw: Readonly<Record<string, unknown>>;
 }
 
+/** What a webhook said of a wording, as it is kept. */
+export type KeptVerdict = DefinitionVerdictRow;
+
 /** What one webhook said of one wording, or why it said nothing. */
-export type DefinitionVerdict = Omit<DefinitionVerdictRow, 'serverId'> & {
+export type DefinitionVerdict = Omit<KeptVerdict, 'serverId'> & {
   readonly name: string;
   readonly mode: 'enforce' | 'shadow';
 };
@@ -107,7 +110,7 @@ export class DefinitionHookService {
    */
   async ask(server: AskedServer, asked: readonly AskedDefinition[], again = false): Promise<DefinitionVerdict[]> {
     const { db } = this.options.database;
-    const hooks = asked.length === 0 ? [] : await hooksOf(db, server);
+    const hooks = asked.length === 0 ? [] : await hooksOf(db);
     if (hooks.length === 0) return [];
     const known = again ? new Map() : await verdictsOf(db, server.id, hooks);
     const retryBefore = this.options.now() - retryMs;
@@ -162,7 +165,7 @@ export class DefinitionHookService {
 
   /** What webhooks in force say of wordings of a server: nothing but yes from each of them lets one be approved. */
   async standing(reader: Reader, server: AskedServer): Promise<StandingOf> {
-    const hooks = await hooksOf(reader, server);
+    const hooks = await hooksOf(reader);
     if (hooks.length === 0) return () => clear;
     const verdicts = await verdictsOf(reader, server.id, hooks);
     return (wording) => {
@@ -256,8 +259,8 @@ export class DefinitionHookService {
   }
 }
 
-/** Webhooks that are asked about definitions of the server by some policy, with what of it they are asked about. */
-async function hooksOf(reader: Reader, server: AskedServer): Promise<Hook[]> {
+/** Webhooks that some policy has asked about definitions, with those policies. */
+async function hooksOf(reader: Reader): Promise<Hook[]> {
   const rows = await reader
     .select()
     .from(webhooks)

@@ -1,8 +1,8 @@
 import {
   definitionKinds,
   type PolicyMatch,
-  policyModes,
   type PolicyRule,
+  policyModes,
   tooLargeOutcomes,
   webhookAlgorithms,
   webhookContents,
