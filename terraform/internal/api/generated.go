@@ -9101,7 +9101,7 @@ type WebhookEvent string
 const (
 	// Audit events, in batches. Not sent yet: refused, but for trials.
 	WebhookEventAuditBatch WebhookEvent = "AUDIT_BATCH"
-	// Definitions of servers, when they are new or changed. Not sent yet: refused, but for trials.
+	// Definitions of servers, when they are new or changed, of the policies that name it: asked before any may be approved.
 	WebhookEventDefinition WebhookEvent = "DEFINITION"
 	// Messages from clients to servers, of the policies that name it.
 	WebhookEventRequest WebhookEvent = "REQUEST"
