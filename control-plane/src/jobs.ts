@@ -21,6 +21,7 @@ const checkpointIntervalMs = 60_000;
 const revocationIntervalMs = 5_000;
 /** How soon a new key-encryption key wraps what older ones did. */
 const rewrapIntervalMs = 60_000;
+const upstreamKeysIntervalMs = 60_000;
 const partitionIntervalMs = 3_600_000;
 /** Audit batches in work at once in one process; those of one spool epoch wait for each other anyway. */
 const auditBatchesConcurrent = 4;
@@ -30,7 +31,7 @@ export interface JobsOptions {
   readonly database: Database;
   readonly services: Pick<
     Services,
-    'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping' | 'revocations' | 'connections'
+    'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping' | 'revocations' | 'connections' | 'upstreamKeys'
   >;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
@@ -88,6 +89,7 @@ export function startJobs(options: JobsOptions): Jobs {
   const timers = [
     every('revocations', revocationIntervalMs, log, () => services.revocations.run()),
     every('rewrap', rewrapIntervalMs, log, async () => void (await services.rewrapping.run())),
+    every('upstream signing keys', upstreamKeysIntervalMs, log, () => services.upstreamKeys.advance()),
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),

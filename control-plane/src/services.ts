@@ -32,6 +32,8 @@ import { AuthorizationServers } from './credentials/authorization-servers.ts';
 import { type ConnectionRow, ConnectionService } from './credentials/connection.service.ts';
 import { CredentialVault } from './credentials/credential-vault.ts';
 import { createKeyProvider, type KeySettings } from './credentials/create-key-provider.ts';
+import { Exchanges } from './credentials/exchange.service.ts';
+import { IdentityTokens } from './credentials/identity-token.service.ts';
 import { LendingService, needOf } from './credentials/lending.service.ts';
 import { onForgotten } from './credentials/forgotten.service.ts';
 import { RefreshService } from './credentials/refresh.service.ts';
@@ -40,6 +42,7 @@ import { RewrapService } from './credentials/rewrap.service.ts';
 import { ServerCredentialService } from './credentials/server-credential.service.ts';
 import { TokenLending } from './credentials/token-lending.service.ts';
 import { UpstreamClients } from './credentials/upstream-client.service.ts';
+import { UpstreamKeys } from './credentials/upstream-keys.service.ts';
 import type { Database, Reader, Transaction } from './database/client.ts';
 import { isUuid } from './database/mutation.ts';
 import type { PublicUrls } from './fleet/compile-snapshot.ts';
@@ -184,12 +187,13 @@ function oauthServices(
     readonly fleet: Fleet;
     readonly egress: Egress;
     readonly userConnections: ConnectionService;
+    readonly upstreamKeys: UpstreamKeys;
     readonly limits: RequestLimits;
     readonly authentication: GuardedAuthentication;
   },
 ) {
   const { database, secretKey, publicUrls: urls, addressOf, clock, log } = options;
-  const { apiKeys, roles, fleet, egress, userConnections, limits, authentication } = others;
+  const { apiKeys, roles, fleet, egress, userConnections, upstreamKeys, limits, authentication } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
   const serverOf = async (resource: string): Promise<string | null> => {
@@ -225,7 +229,7 @@ function oauthServices(
   const stepUp = new StepUpService({ settings, serverOf, clock });
   const guards = { stepUp, limits, authentication, addressOf };
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, ...guards, clock, log };
-  const federation = { providers, connections, userConnections, logins, logouts };
+  const federation = { providers, connections, userConnections, upstreamKeys, logins, logouts };
   const { signingKeys } = fleet;
   return {
     publicUrls: urls,
@@ -257,19 +261,30 @@ function credentialServices(options: ServicesOptions, servers: ServerService, eg
   const authorizationServers = new AuthorizationServers(egress, clock);
   const base = { database, vault, servers: authorizationServers, clock, log };
   const issuer = publicUrls?.issuer;
-  const clients = new UpstreamClients({ ...base, issuer });
+  const keys = new UpstreamKeys({ database, vault, clock });
+  const clients = new UpstreamClients({ ...base, keys, issuer });
   const clientOf = (row: ConnectionRow) => clients.clientOf(row);
   const refreshes = new RefreshService({ ...base, clientOf });
   const connections = new ConnectionService({ ...base, clients, issuer, seals: new FleetVault(secretKey) });
+  const identityTokens = new IdentityTokens({ database, keys, issuer, clock });
   const unusable = (reader: Reader, ids: readonly string[]) => unusablePrincipals(reader, ids, clock.now());
   return {
-    serverCredentials: new ServerCredentialService({ database, vault, servers, connections }),
+    serverCredentials: new ServerCredentialService({
+      database,
+      vault,
+      servers,
+      connections,
+      isPublic: issuer !== undefined,
+    }),
     connections,
+    upstreamKeys: keys,
     revocations: new RevocationService({ ...base, refreshes, clientOf, unusable }),
     rewrapping: new RewrapService({ database, vault, log }),
     lending: new LendingService({
       ...base,
       tokens: new TokenLending({ ...base, clients, refreshes }),
+      exchanges: new Exchanges({ ...base, clients, identityTokens }),
+      identityTokens,
       linkTo: (principalId, serverId) => connections.linkTo(principalId, serverId),
     }),
   };
@@ -387,7 +402,8 @@ export async function startServices(options: ServicesOptions) {
   const scim = scimOf(options, principals, groups);
   const limits = new RequestLimits(clock, options.requestRates);
   const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
-  const known = { apiKeys, groups, roles, fleet, egress, userConnections: credentials.connections };
+  const { connections: userConnections, upstreamKeys } = credentials;
+  const known = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys };
   const oauth = oauthServices(options, { ...known, limits, authentication: authentications.authentication });
   return {
     ...auditServices(database, fleet, clock),

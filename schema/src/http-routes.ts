@@ -80,6 +80,9 @@ export const oauthRoutes = {
   oauthConnected: { path: '/oauth/connect/callback', methods: ['GET'], access: 'public' },
   oauthConnect: { path: '/oauth/connect/{id}', methods: ['GET', 'POST'], access: 'public' },
   oauthUpstreamClient: { path: '/oauth/upstream-client', methods: ['GET'], access: 'public' },
+  oauthUpstreamSignedClient: { path: '/oauth/upstream-client/signed', methods: ['GET'], access: 'public' },
+  oauthUpstreamKeys: { path: '/oauth/upstream/jwks', methods: ['GET'], access: 'public' },
+  oauthUpstreamIssuer: { path: '/oauth/upstream/.well-known/openid-configuration', methods: ['GET'], access: 'public' },
   oauthAccount: { path: '/oauth/account', methods: ['GET', 'POST'], access: 'public' },
   oauthConsent: { path: '/oauth/interaction/{id}/consent', methods: ['POST'], access: 'public' },
 } as const satisfies HttpRoutes;

@@ -29,6 +29,10 @@ export class FakeAuthorizationServer {
   /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
   onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
   resource = '';
+  /** What the answer to a token exchange (RFC 8693) says besides the token, or the error instead of one. */
+  onExchange: (form: URLSearchParams) => { readonly error: string } | Readonly<Record<string, unknown>> = () => ({
+    issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
+  });
   private readonly codes = new Map<string, Code>();
   private readonly familyOf = new Map<string, Family>();
   private readonly server = createServer((request, response) => void this.serve(request, response));
@@ -128,6 +132,7 @@ export class FakeAuthorizationServer {
   private token(form: URLSearchParams, response: ServerResponse, json: (status: number, value: unknown) => void): void {
     const instead = this.onToken?.(response);
     if (instead === 'answered') return;
+    if (form.get('grant_type')?.endsWith(':token-exchange') === true) return this.exchange(form, json);
     const answer = this.grant(form);
     if (instead === 'cut') return void response.destroy();
     if (answer === undefined) return json(400, { error: 'invalid_grant' });
@@ -138,6 +143,14 @@ export class FakeAuthorizationServer {
       expires_in: this.expiresIn,
       ...(refreshToken === undefined ? {} : { refresh_token: refreshToken }),
     });
+  }
+
+  private exchange(form: URLSearchParams, json: (status: number, value: unknown) => void): void {
+    const answer = this.onExchange(form);
+    if ('error' in answer) return json(400, answer);
+    const accessToken = `tx_${randomUUID()}`;
+    this.live.add(accessToken);
+    json(200, { access_token: accessToken, token_type: 'Bearer', expires_in: this.expiresIn, ...answer });
   }
 
   private grant(form: URLSearchParams): { accessToken: string; refreshToken?: string } | undefined {

@@ -169,7 +169,7 @@ const homes: readonly Home[] = [
   },
   { packages: /^oidc-provider$/, files: /^control-plane\/src\/oauth\// },
   { packages: /^openid-client$/, files: /^control-plane\/src\/(identity\/idp|credentials)\// },
-  { packages: /^jose$/, files: /^control-plane\/src\/(identity\/idp|oauth)\// },
+  { packages: /^jose$/, files: /^control-plane\/src\/(identity\/idp|oauth|credentials)\// },
   { packages: /^pino$/, files: /^schema\/src\/platform\/log\.ts$/ },
   {
     packages: /^undici$/,

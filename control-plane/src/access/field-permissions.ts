@@ -51,6 +51,9 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   ServerCredential: 'credential:read',
   CredentialKeys: 'settings:read',
   CredentialKeyUse: 'settings:read',
+  'Query.upstreamSigningKeys': 'settings:read',
+  'Mutation.rotateUpstreamSigningKey': 'settings:write',
+  UpstreamSigningKey: 'settings:read',
 
   'Query.grant': 'grant:read',
   'Query.grants': 'grant:read',

@@ -2,6 +2,7 @@ import { AppError } from '@sallyport/schema';
 import type { Clock, Egress } from '@sallyport/schema/platform';
 import * as oauth from 'openid-client';
 import { z } from 'zod';
+import { authenticationOf, type UpstreamClient } from './client-authentication.ts';
 
 const requestTimeoutSeconds = 10;
 const documentBytesMax = 256 * 1024;
@@ -22,6 +23,7 @@ const serverMetadata = z.looseObject({
   revocation_endpoint: z.url().optional(),
   registration_endpoint: z.url().optional(),
   code_challenge_methods_supported: z.array(z.string()).optional(),
+  token_endpoint_auth_methods_supported: z.array(z.string()).optional(),
   client_id_metadata_document_supported: z.boolean().optional(),
   authorization_response_iss_parameter_supported: z.boolean().optional(),
 });
@@ -34,15 +36,6 @@ export interface ProtectedResource {
   readonly issuer: string;
   readonly scopes: readonly string[];
 }
-
-/** How the gateway is known to an authorization server. */
-export interface UpstreamClient {
-  readonly clientId: string;
-  readonly secret: string | null;
-  readonly authentication: ClientAuthentication;
-}
-export const clientAuthentications = ['none', 'clientSecretBasic', 'clientSecretPost', 'privateKeyJwt'] as const;
-export type ClientAuthentication = (typeof clientAuthentications)[number];
 
 /**
  * What came of a request for tokens. `unknown`: it was sent, and nothing says whether it was acted on; it must not be
@@ -59,6 +52,25 @@ export interface Tokens {
   /** In seconds from now; null where the server does not say. */
   readonly expiresIn: number | null;
   readonly scopes: readonly string[] | null;
+  /** RFC 8693 §2.2.1; null where the server does not say. */
+  readonly issuedTokenType: string | null;
+}
+
+export const tokenTypes = {
+  accessToken: 'urn:ietf:params:oauth:token-type:access_token',
+  idToken: 'urn:ietf:params:oauth:token-type:id_token',
+  jwt: 'urn:ietf:params:oauth:token-type:jwt',
+} as const;
+export const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
+
+/** A token exchange (RFC 8693 §2.1). */
+export interface ExchangeRequest {
+  readonly subject: { readonly token: string; readonly type: string };
+  /** Who acts for the subject; null where nobody is named. */
+  readonly actor: { readonly token: string; readonly type: string } | null;
+  readonly resource: string;
+  readonly audience: string | null;
+  readonly scopes: readonly string[];
 }
 
 export function discoveryProblem(internal: string, publicMessage?: string): AppError {
@@ -193,6 +205,31 @@ export class AuthorizationServers {
       ...(request.scopes.length === 0 ? {} : { scope: request.scopes.join(' ') }),
     };
     return this.#outcome(issuer, client, (configuration) => oauth.clientCredentialsGrant(configuration, parameters));
+  }
+
+  /**
+   * RFC 8693. An answer with a token of a kind that was not asked for counts as a refusal: it is good for something else
+   * than calling a server.
+   */
+  async exchange(issuer: string, client: UpstreamClient, request: ExchangeRequest): Promise<TokenOutcome> {
+    const { subject, actor, resource, audience, scopes } = request;
+    const parameters = {
+      subject_token: subject.token,
+      subject_token_type: subject.type,
+      ...(actor === null ? {} : { actor_token: actor.token, actor_token_type: actor.type }),
+      requested_token_type: tokenTypes.accessToken,
+      resource,
+      ...(audience === null ? {} : { audience }),
+      ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
+    };
+    const outcome = await this.#outcome(issuer, client, (configuration) =>
+      oauth.genericGrantRequest(configuration, exchangeGrant, parameters),
+    );
+    if (outcome.kind !== 'tokens') return outcome;
+    const { issuedTokenType } = outcome.tokens;
+    // A JWT that is issued for a resource is an access token that says how it is written.
+    if (issuedTokenType === tokenTypes.accessToken || issuedTokenType === tokenTypes.jwt) return outcome;
+    return { kind: 'refused', error: 'issued_token_type' };
   }
 
   /** RFC 7009. @returns false where the server offers none @throws whatever kept it from being told */
@@ -350,45 +387,15 @@ function bodyAsText(init: RequestInit): RequestInit {
   return init.body instanceof URLSearchParams ? { ...init, body: init.body.toString() } : init;
 }
 
-async function authenticationOf({ authentication, secret }: UpstreamClient): Promise<oauth.ClientAuth> {
-  switch (authentication) {
-    case 'none':
-      return oauth.None();
-    case 'clientSecretBasic':
-      return oauth.ClientSecretBasic(secret ?? '');
-    case 'clientSecretPost':
-      return oauth.ClientSecretPost(secret ?? '');
-    case 'privateKeyJwt':
-      return oauth.PrivateKeyJwt(await signingKeyOf(secret ?? ''));
-  }
-}
-
-/** A private key as JWK (RFC 7517); its `kid` names it to the authorization server. */
-export const privateJwk = z.discriminatedUnion('kty', [
-  z.looseObject({
-    kty: z.literal('EC'),
-    crv: z.enum(['P-256', 'P-384']),
-    d: z.string().min(1),
-    kid: z.string().optional(),
-  }),
-  z.looseObject({ kty: z.literal('OKP'), crv: z.literal('Ed25519'), d: z.string().min(1), kid: z.string().optional() }),
-]);
-
-async function signingKeyOf(text: string): Promise<Parameters<typeof oauth.PrivateKeyJwt>[0]> {
-  const jwk = privateJwk.parse(JSON.parse(text));
-  const algorithm = jwk.kty === 'OKP' ? { name: 'Ed25519' } : { name: 'ECDSA', namedCurve: jwk.crv };
-  const { kid, ...bare } = jwk;
-  const key = await crypto.subtle.importKey('jwk', { ...bare, key_ops: ['sign'] }, algorithm, false, ['sign']);
-  return kid === undefined ? key : { key, kid };
-}
-
 function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
   const { access_token: accessToken, refresh_token: refreshToken, expires_in: expiresIn, scope } = answer;
+  const { issued_token_type: issuedTokenType } = answer;
   return {
     accessToken,
     refreshToken: refreshToken ?? null,
     expiresIn: expiresIn ?? null,
     scopes: scope === undefined ? null : scope.split(' ').filter((one) => one !== ''),
+    issuedTokenType: typeof issuedTokenType === 'string' ? issuedTokenType : null,
   };
 }
 

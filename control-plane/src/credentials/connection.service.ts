@@ -293,7 +293,7 @@ export class ConnectionService {
 }
 
 /** RFC 8707 §2: without a fragment; as an MCP client names the server. */
-function canonicalResource(serverUrl: string): string {
+export function canonicalResource(serverUrl: string): string {
   const url = new URL(serverUrl);
   url.hash = '';
   return url.pathname === '/' && url.search === '' ? url.origin : url.href;

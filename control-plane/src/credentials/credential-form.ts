@@ -1,12 +1,14 @@
 import { credentialHeaderProblem, type CredentialMode, credentialValueProblem } from '@sallyport/schema';
 import type { Violations } from '../database/violations.ts';
-import { type ClientAuthentication, privateJwk } from './authorization-servers.ts';
+import { type ClientAuthentication, privateJwk } from './client-authentication.ts';
 
 const headersMax = 16;
 const hostsMax = 16;
 const scopesMax = 64;
 const textLengthMax = 512;
 const secretLengthMax = 8_192;
+const lifetimeSecondsDefault = 120;
+const lifetimeSecondsBounds = [30, 300] as const;
 const hostPattern = /^[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?$/;
 
 /** What of a credential may be shown, by mode. */
@@ -32,7 +34,33 @@ export interface UserOAuthSettings extends RegisteredClient {
   /** Hosts on which the authorization endpoint may be, besides the issuer's own. */
   readonly authorizationHosts: readonly string[];
 }
-export type CredentialSettings = StaticHeadersSettings | ClientCredentialsSettings | UserOAuthSettings;
+/** A client that may exchange tokens at the authorization server of a server (RFC 8693). */
+export interface TokenExchangeSettings extends RegisteredClient {
+  readonly mode: 'tokenExchange';
+  readonly issuer: string;
+  readonly clientId: string;
+  /** Name of the server there, where `resource` does not tell. */
+  readonly audience: string | null;
+  /** Whether the gateway names itself as the one who acts for the user. */
+  readonly namesActor: boolean;
+}
+export const identityClaims = ['name', 'email', 'groups'] as const;
+export type IdentityClaim = (typeof identityClaims)[number];
+export interface IdentityTokenSettings {
+  readonly mode: 'identityToken';
+  /** Null: the server's URL, as a client of MCP names it. */
+  readonly audience: string | null;
+  readonly lifetimeSeconds: number;
+  readonly claims: readonly IdentityClaim[];
+}
+export type CredentialSettings =
+  | StaticHeadersSettings
+  | ClientCredentialsSettings
+  | UserOAuthSettings
+  | TokenExchangeSettings
+  | IdentityTokenSettings;
+/** Settings of the modes that have a client at an authorization server. */
+export type ClientSettings = Extract<CredentialSettings, RegisteredClient>;
 
 export interface CredentialHeader {
   readonly name: string;
@@ -44,13 +72,25 @@ export interface CredentialInput {
   readonly staticHeaders?: { readonly headers: readonly CredentialHeader[] } | null | undefined;
   readonly clientCredentials?: ClientInput | null | undefined;
   readonly userOAuth?: (ClientInput & { readonly authorizationHosts?: readonly string[] | null }) | null | undefined;
+  readonly tokenExchange?:
+    | (ClientInput & { readonly audience?: string | null; readonly namesActor?: boolean | null })
+    | null
+    | undefined;
+  readonly identityToken?:
+    | {
+        readonly audience?: string | null;
+        readonly lifetimeSeconds?: number | null;
+        readonly claims?: readonly IdentityClaim[] | null;
+      }
+    | null
+    | undefined;
 }
 
 export interface ClientInput {
   readonly issuer?: string | null | undefined;
   readonly clientId?: string | null | undefined;
   readonly authentication?: ClientAuthentication | null | undefined;
-  /** A secret, or a private key as JWK, by the authentication. */
+  /** A secret, or a private key as JWK, by the authentication; without a key the gateway signs with its own. */
   readonly secret?: string | null | undefined;
   readonly scopes?: readonly string[] | null | undefined;
 }
@@ -65,6 +105,8 @@ const given = [
   'staticHeaders',
   'clientCredentials',
   'userOAuth',
+  'tokenExchange',
+  'identityToken',
 ] as const satisfies readonly (keyof CredentialInput)[] & readonly CredentialMode[];
 
 /** What was given, or nothing where `found` says what is wrong with it. */
@@ -76,18 +118,49 @@ export function checkCredential(found: Violations, input: CredentialInput): Chec
   }
   if (input.staticHeaders) return checkHeaders(found, input.staticHeaders.headers);
   if (input.clientCredentials) return checkClientCredentials(found, input.clientCredentials);
-  return input.userOAuth ? checkUserOAuth(found, input.userOAuth) : undefined;
+  if (input.userOAuth) return checkUserOAuth(found, input.userOAuth);
+  if (input.tokenExchange) return checkTokenExchange(found, input.tokenExchange);
+  return input.identityToken ? checkIdentityToken(found, input.identityToken) : undefined;
 }
 
 function checkClientCredentials(found: Violations, input: ClientInput): CheckedCredential {
-  const path = 'input.clientCredentials';
+  const client = checkConfidentialClient(found, 'input.clientCredentials', input);
+  return { settings: { ...client, mode: 'clientCredentials' }, secret: input.secret ?? null };
+}
+
+function checkTokenExchange(
+  found: Violations,
+  input: NonNullable<CredentialInput['tokenExchange']>,
+): CheckedCredential {
+  const path = 'input.tokenExchange';
+  const client = checkConfidentialClient(found, path, input);
+  const { audience = null, namesActor } = input;
+  found.text(`${path}.audience`, audience, 1, textLengthMax);
+  const settings = { ...client, mode: 'tokenExchange', audience, namesActor: namesActor ?? false } as const;
+  return { settings, secret: input.secret ?? null };
+}
+
+function checkIdentityToken(
+  found: Violations,
+  input: NonNullable<CredentialInput['identityToken']>,
+): CheckedCredential {
+  const path = 'input.identityToken';
+  const { audience = null, lifetimeSeconds: given, claims } = input;
+  const lifetimeSeconds = given ?? lifetimeSecondsDefault;
+  found.text(`${path}.audience`, audience, 1, textLengthMax);
+  found.between(`${path}.lifetimeSeconds`, lifetimeSeconds, ...lifetimeSecondsBounds);
+  const chosen = identityClaims.filter((claim) => claims?.includes(claim) === true);
+  return { settings: { mode: 'identityToken', audience, lifetimeSeconds, claims: chosen }, secret: null };
+}
+
+/** One that is known to one authorization server, and proves it. */
+function checkConfidentialClient(found: Violations, path: string, input: ClientInput) {
   const client = checkClient(found, path, input);
   if (client.issuer === null) found.add(`${path}.issuer`, 'is needed');
   if (client.clientId === null) found.add(`${path}.clientId`, 'is needed');
   if (client.authentication === 'none') found.add(`${path}.authentication`, 'must prove who the client is');
   const { issuer, clientId } = client;
-  const settings = { ...client, mode: 'clientCredentials', issuer: issuer ?? '', clientId: clientId ?? '' } as const;
-  return { settings, secret: input.secret ?? null };
+  return { ...client, issuer: issuer ?? '', clientId: clientId ?? '' };
 }
 
 function checkUserOAuth(found: Violations, input: NonNullable<CredentialInput['userOAuth']>): CheckedCredential {
@@ -116,7 +189,8 @@ function checkClient(found: Violations, path: string, input: ClientInput): Regis
     found.add(`${path}.issuer`, 'must be an issuer, such as https://login.example.com');
   }
   found.text(`${path}.clientId`, clientId, 1, textLengthMax);
-  if ((secret === null) !== (authentication === 'none')) {
+  const isOptional = authentication === 'privateKeyJwt';
+  if (!isOptional && (secret === null) !== (authentication === 'none')) {
     found.add(
       `${path}.secret`,
       secret === null ? 'is needed by the authentication' : 'is of no use without authentication',

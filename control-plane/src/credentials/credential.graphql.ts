@@ -8,9 +8,10 @@ import {
   MutationInput,
   PageArguments,
 } from '../graphql-connection.ts';
-import type { ClientAuthentication } from './authorization-servers.ts';
-import type { ClientInput, CredentialHeader, CredentialInput } from './credential-form.ts';
+import type { ClientAuthentication } from './client-authentication.ts';
+import type { ClientInput, CredentialHeader, CredentialInput, IdentityClaim } from './credential-form.ts';
 import type { ConnectionStatus } from './credential.tables.ts';
+import type { UpstreamKey } from './upstream-keys.service.ts';
 
 export const CredentialModeEnum = graphqlEnum<CredentialMode>(
   'CredentialMode',
@@ -33,9 +34,26 @@ export const ClientAuthenticationEnum = graphqlEnum<ClientAuthentication>(
     none: 'Not at all: a public client, by PKCE alone.',
     clientSecretBasic: 'By a secret in the header.',
     clientSecretPost: 'By a secret in the body.',
-    privateKeyJwt: 'By a signature (RFC 7523).',
+    privateKeyJwt:
+      'By a signature (RFC 7523): of the private key that is given, else of the gateway’s own key (see upstreamSigningKeys).',
   },
 );
+
+export const IdentityClaimEnum = graphqlEnum<IdentityClaim>(
+  'IdentityClaim',
+  'What a token says of the caller, besides who it is.',
+  {
+    name: 'What he is called.',
+    email: 'His address, where one is known.',
+    groups: 'Names of his groups; where they are more than 100, `hasgroups` in their place.',
+  },
+);
+
+const audienceText = 'Name of the server at the authorization server, where its URL (`resource`) does not tell.';
+const namesActorText = 'Whether the gateway names itself as the one who acts for the user (`actor_token`).';
+const identityAudienceText = '`aud` of the token; if absent, the URL of the server.';
+const lifetimeText = 'How long a token is good, in seconds: 30 to 300; 120 if absent.';
+const claimsText = 'What a token says besides who calls.';
 
 @ObjectType({ description: 'What a server is called with: everything but the secret, which no field ever returns.' })
 export class ServerCredential {
@@ -75,6 +93,18 @@ export class ServerCredential {
   })
   authorizationHosts!: string[];
 
+  @Field(() => String, { nullable: true, description: 'Whom tokens are for, where it was set.' })
+  audience!: string | null;
+
+  @Field(() => Boolean, { nullable: true, description: `${namesActorText} Of the mode TOKEN_EXCHANGE.` })
+  namesActor!: boolean | null;
+
+  @Field(() => Int, { nullable: true, description: `${lifetimeText} Of the mode IDENTITY_TOKEN.` })
+  lifetimeSeconds!: number | null;
+
+  @Field(() => [IdentityClaimEnum], { description: `${claimsText} Of the mode IDENTITY_TOKEN.` })
+  claims!: readonly IdentityClaim[];
+
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
 
@@ -105,7 +135,9 @@ export class StaticHeadersInput {
 
 const clientFields = {
   authentication: 'How it proves itself; by default with the secret in the header, where one is given.',
-  secret: 'The secret, or the private key as JWK. It is sealed, and never returned.',
+  secret:
+    'The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and ' +
+    'never returned.',
   scopes: 'What to ask for.',
 } as const;
 
@@ -120,11 +152,40 @@ export class ClientCredentialsInput implements ClientInput {
   @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
   authentication?: ClientAuthentication | null;
 
-  @Field(() => String, { description: clientFields.secret })
-  secret!: string;
+  @Field(() => String, { nullable: true, description: clientFields.secret })
+  secret?: string | null;
 
   @Field(() => [String], { nullable: true, description: clientFields.scopes })
   scopes?: string[] | null;
+}
+
+@InputType({
+  description:
+    'Tokens for the user who calls, had at an authorization server for one that the control plane signs (RFC 8693): its issuer ' +
+    'is `<public URL>/oauth/upstream`, its keys are published there, its audience is the authorization server.',
+})
+export class TokenExchangeInput extends ClientCredentialsInput {
+  @Field(() => String, { nullable: true, description: audienceText })
+  audience?: string | null;
+
+  @Field(() => Boolean, { nullable: true, description: namesActorText })
+  namesActor?: boolean | null;
+}
+
+@InputType({
+  description:
+    'A short token that says who calls, for servers of one’s own: signed by the control plane, to be verified with the keys ' +
+    'at `<public URL>/oauth/upstream/jwks`.',
+})
+export class IdentityTokenInput {
+  @Field(() => String, { nullable: true, description: identityAudienceText })
+  audience?: string | null;
+
+  @Field(() => Int, { nullable: true, description: lifetimeText })
+  lifetimeSeconds?: number | null;
+
+  @Field(() => [IdentityClaimEnum], { nullable: true, description: claimsText })
+  claims?: IdentityClaim[] | null;
 }
 
 @InputType({ description: 'Tokens of the very user who calls, who connects his account.' })
@@ -170,6 +231,12 @@ abstract class PutServerCredentialInput extends MutationInput implements Credent
 
   @Field(() => UserOAuthInput, { nullable: true, description: 'For the mode userOAuth.' })
   userOAuth?: UserOAuthInput | null;
+
+  @Field(() => TokenExchangeInput, { nullable: true, description: 'For the mode tokenExchange.' })
+  tokenExchange?: TokenExchangeInput | null;
+
+  @Field(() => IdentityTokenInput, { nullable: true, description: 'For the mode identityToken.' })
+  identityToken?: IdentityTokenInput | null;
 
   @Field(() => Int, {
     nullable: true,
@@ -219,6 +286,33 @@ export class CredentialKeys {
   @Field(() => [CredentialKeyUse], { description: 'What is sealed under which version.' })
   uses!: CredentialKeyUse[];
 }
+
+export const UpstreamSigningKeyUseEnum = graphqlEnum<UpstreamKey['use']>(
+  'UpstreamSigningKeyUse',
+  'What a key toward upstreams does now.',
+  { publish: 'It is published, so that what it signs or signed is verified.', sign: 'It signs, and is published.' },
+);
+
+@ObjectType({ description: 'A key that signs what the gateway says toward upstreams.' })
+export class UpstreamSigningKey {
+  @Field(() => ID, { description: 'The `kid` of what it signed.' })
+  id!: string;
+
+  @Field(() => UpstreamSigningKeyUseEnum, { description: 'What it does now.' })
+  use!: UpstreamKey['use'];
+
+  @Field(() => DateTime, { description: 'When it was made.' })
+  createdAt!: Date;
+
+  @Field(() => DateTime, { nullable: true, description: 'Since when it signs or signed; null if it never did.' })
+  signingSince!: Date | null;
+
+  @Field(() => DateTime, { nullable: true, description: 'When it is forgotten; null while it may still sign.' })
+  retiresAt!: Date | null;
+}
+
+@InputType({ description: 'A rotation of the key that signs toward upstreams.' })
+export class RotateUpstreamSigningKeyInput extends MutationInput {}
 
 export const UpstreamAccountStatusEnum = graphqlEnum<ConnectionStatus>(
   'UpstreamAccountStatus',

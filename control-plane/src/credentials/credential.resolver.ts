@@ -11,20 +11,26 @@ import {
   DeleteServerCredentialInput,
   DisconnectInput,
   RotateServerCredentialInput,
+  RotateUpstreamSigningKeyInput,
   ServerCredential,
   SetServerCredentialInput,
   UpstreamAccount,
   UpstreamAccountConnection,
   UpstreamAccountsArguments,
+  UpstreamSigningKey,
 } from './credential.graphql.ts';
+import type { ClientAuthentication } from './client-authentication.ts';
+import type { ClientSettings, CredentialSettings, IdentityClaim } from './credential-form.ts';
 import type { ConnectionRow, ConnectionService } from './connection.service.ts';
 import type { RewrapService } from './rewrap.service.ts';
 import type { ServerCredential as Credential, ServerCredentialService } from './server-credential.service.ts';
+import type { UpstreamKey, UpstreamKeys } from './upstream-keys.service.ts';
 
 export interface CredentialResolverDependencies {
   readonly serverCredentials: ServerCredentialService;
   readonly rewrapping: RewrapService;
   readonly connections: ConnectionService;
+  readonly upstreamKeys: UpstreamKeys;
 }
 
 @Resolver(() => ServerCredential)
@@ -46,6 +52,27 @@ export class CredentialResolver {
   @Query(() => CredentialKeys, { description: 'The key-encryption key, and what is sealed under which version of it.' })
   credentialKeys(@Ctx() ctx: Context): Promise<CredentialKeys> {
     return this.deps.rewrapping.describe(ctx);
+  }
+
+  @Query(() => [UpstreamSigningKey], {
+    description:
+      'Keys that sign what the gateway says toward upstreams and their authorization servers, oldest first. Their public parts ' +
+      'are at `<public URL>/oauth/upstream/jwks`.',
+  })
+  upstreamSigningKeys(@Ctx() ctx: Context): Promise<UpstreamKey[]> {
+    return this.deps.upstreamKeys.list(ctx);
+  }
+
+  @Mutation(() => UpstreamSigningKey, {
+    description:
+      'Makes a new key toward upstreams: it is published at once, and signs an hour later, when everybody has read it.',
+  })
+  rotateUpstreamSigningKey(
+    @Ctx() ctx: Context,
+    @Arg('input', () => RotateUpstreamSigningKeyInput, { description: 'The rotation.' })
+    input: RotateUpstreamSigningKeyInput,
+  ): Promise<UpstreamKey> {
+    return this.deps.upstreamKeys.rotate(ctx, input);
   }
 
   @Mutation(() => ServerCredential, {
@@ -118,17 +145,17 @@ export class CredentialResolver {
 
   @FieldResolver()
   issuer(@Root() { settings }: Credential): string | null {
-    return settings === null || settings.mode === 'staticHeaders' ? null : settings.issuer;
+    return clientSettings(settings)?.issuer ?? null;
   }
 
   @FieldResolver()
   clientId(@Root() { settings }: Credential): string | null {
-    return settings === null || settings.mode === 'staticHeaders' ? null : settings.clientId;
+    return clientSettings(settings)?.clientId ?? null;
   }
 
   @FieldResolver()
   authentication(@Root() { settings }: Credential): ClientAuthentication | null {
-    return settings === null || settings.mode === 'staticHeaders' ? null : settings.authentication;
+    return clientSettings(settings)?.authentication ?? null;
   }
 
   @FieldResolver()
@@ -138,13 +165,37 @@ export class CredentialResolver {
 
   @FieldResolver()
   scopes(@Root() { settings }: Credential): readonly string[] {
-    return settings === null || settings.mode === 'staticHeaders' ? [] : settings.scopes;
+    return clientSettings(settings)?.scopes ?? [];
+  }
+
+  @FieldResolver()
+  audience(@Root() { settings }: Credential): string | null {
+    return settings !== null && 'audience' in settings ? settings.audience : null;
+  }
+
+  @FieldResolver()
+  namesActor(@Root() { settings }: Credential): boolean | null {
+    return settings?.mode === 'tokenExchange' ? settings.namesActor : null;
+  }
+
+  @FieldResolver()
+  lifetimeSeconds(@Root() { settings }: Credential): number | null {
+    return settings?.mode === 'identityToken' ? settings.lifetimeSeconds : null;
+  }
+
+  @FieldResolver()
+  claims(@Root() { settings }: Credential): readonly IdentityClaim[] {
+    return settings?.mode === 'identityToken' ? settings.claims : [];
   }
 
   @FieldResolver()
   headerNames(@Root() { settings }: Credential): readonly string[] {
     return settings?.mode === 'staticHeaders' ? settings.headerNames : [];
   }
+}
+
+function clientSettings(settings: CredentialSettings | null): ClientSettings | null {
+  return settings !== null && 'clientId' in settings ? settings : null;
 }
 
 @Resolver(() => Server)

@@ -1,6 +1,6 @@
 import { credentialModes } from '@sallyport/schema';
 import { boolean, char, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
-import { clientAuthentications } from './authorization-servers.ts';
+import { clientAuthentications } from './client-authentication.ts';
 import type { CredentialSettings } from './credential-form.ts';
 
 const instant = (name: string) => timestamp(name, { withTimezone: true });
@@ -35,6 +35,23 @@ export const upstreamClients = pgTable('upstream_clients', {
   ...sealedColumns,
   createdAt: instant('created_at').notNull(),
 });
+
+/** What signs what the gateway says toward upstreams. */
+export const upstreamSigningKeys = pgTable('upstream_signing_keys', {
+  /** The `kid`. */
+  id: uuid().primaryKey(),
+  /** The public part, P-256. */
+  x: text().notNull(),
+  y: text().notNull(),
+  use: text({ enum: ['publish', 'sign'] }).notNull(),
+  sealed: text().notNull(),
+  wrappedKey: text('wrapped_key').notNull(),
+  keyId: text('key_id').notNull(),
+  createdAt: instant('created_at').notNull(),
+  signingSince: instant('signing_since'),
+  retiresAt: instant('retires_at'),
+});
+export type UpstreamSigningKeyRow = typeof upstreamSigningKeys.$inferSelect;
 
 export const connectionStatuses = ['active', 'reauthRequired', 'ended'] as const;
 export type ConnectionStatus = (typeof connectionStatuses)[number];

@@ -14,6 +14,8 @@ import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import type { Lending } from '../fleet/node-connection.ts';
 import type { CredentialVault } from './credential-vault.ts';
+import type { Exchanges } from './exchange.service.ts';
+import type { IdentityTokens } from './identity-token.service.ts';
 import type { TokenLending } from './token-lending.service.ts';
 import { serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
 
@@ -23,6 +25,8 @@ export interface LendingDependencies {
   readonly database: Database;
   readonly vault: CredentialVault;
   readonly tokens: TokenLending;
+  readonly exchanges: Exchanges;
+  readonly identityTokens: IdentityTokens;
   /** Where a user connects his account; null where he cannot. */
   readonly linkTo: (principalId: string, serverId: string) => string | null;
   readonly clock: Clock;
@@ -68,10 +72,12 @@ export class LendingService {
         return this.deps.tokens.ofService(server, need);
       case 'userOAuth':
         return this.deps.tokens.ofUser(server, need);
-      case 'none':
       case 'tokenExchange':
-      case 'identityAssertion':
+        return this.deps.exchanges.byTokenExchange(server, need);
       case 'identityToken':
+        return this.deps.identityTokens.ofUser(server, need);
+      case 'none':
+      case 'identityAssertion':
         throw new AppError('CREDENTIAL_MISSING', { internal: `the mode ${server.credentialMode} lends nothing` });
     }
   }

@@ -5,7 +5,8 @@ import { z } from 'zod';
 import { recordAccess } from '../audit/audit.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
-import type { AuthorizationServers, TokenOutcome, Tokens, UpstreamClient } from './authorization-servers.ts';
+import type { AuthorizationServers, TokenOutcome, Tokens } from './authorization-servers.ts';
+import type { UpstreamClient } from './client-authentication.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
 

@@ -42,6 +42,8 @@ export interface ServerCredentialDependencies {
   readonly servers: Pick<ServerService, 'get'>;
   /** What users connected is for the mode, the client and the origin that were. */
   readonly connections: Pick<ConnectionService, 'endForServer'>;
+  /** Whether others can reach what is published of the gateway's keys. */
+  readonly isPublic: boolean;
 }
 
 /** Sets, replaces and destroys what servers are called with on behalf of everybody. Secrets go in and never come out. */
@@ -110,6 +112,7 @@ export class ServerCredentialService {
     if (checked === undefined) throw new AppError('INTERNAL', { internal: 'neither a credential nor a violation' });
     const now = new Date(ctx.clock.now());
     const { settings } = checked;
+    this.assertPossible(settings, checked.secret);
     const row = { id: uuidv7(now.getTime()), serverId: looked.id, settings, origin: new URL(looked.url).origin };
     // Outside of the transaction: the key may be asked for over the network.
     const secret = await this.sealed(row, checked.secret);
@@ -129,6 +132,19 @@ export class ServerCredentialService {
       const [after] = await tx.insert(serverCredentials).values(values).returning();
       return this.changed(tx, ctx, verb, { server, before, after, mode: settings.mode });
     });
+  }
+
+  /** What the gateway signs itself needs a key to seal its own with, and an address at which others verify it. */
+  private assertPossible(settings: CredentialSettings, secret: string | null): void {
+    const isSigned =
+      settings.mode === 'identityToken' ||
+      settings.mode === 'tokenExchange' ||
+      ('authentication' in settings && settings.authentication === 'privateKeyJwt' && secret === null);
+    if (!isSigned) return;
+    if (this.deps.vault.keys === undefined) throw new AppError('CREDENTIAL_KEY_MISSING');
+    if (this.deps.isPublic) return;
+    const message = `needs SALLYPORT_PUBLIC_URL and SALLYPORT_NODES_URL: what the gateway signs is verified there`;
+    throw new AppError('INVALID_INPUT', { violations: [{ path: `input.${settings.mode}`, message }] });
   }
 
   private async sealed(row: Identified, secret: string | null) {

@@ -4,15 +4,12 @@ import { and, eq, ne } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
-import type { AuthorizationServers, Tokens } from './authorization-servers.ts';
+import type { AuthorizationServers } from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
-import { expiryOf, type OpenedConnection, type RefreshService } from './refresh.service.ts';
+import type { OpenedConnection, RefreshService } from './refresh.service.ts';
+import { type HeldToken, heldToken, renewWhenLeft, TokenCache, usableMs } from './token-cache.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
-/** Tokens are renewed when less than this share of their life is left. */
-const renewWhenLeft = 0.2;
-/** One that ends sooner is of no use to a node. */
-const usableMs = 2_000;
 const serviceTokensMax = 2_000;
 
 export interface TokenLendingDependencies {
@@ -23,53 +20,30 @@ export interface TokenLendingDependencies {
   readonly clock: Clock;
 }
 
-interface ServiceToken {
-  /** Of the stored client. */
-  readonly id: string;
-  readonly accessToken: string;
-  readonly issuer: string;
-  readonly expiresAt: number;
-  readonly renewAt: number;
-}
-
 /** Access tokens for calls: of the gateway itself, and of users. */
 export class TokenLending {
   private readonly deps: TokenLendingDependencies;
-  /** Of this process; another one gets its own. */
-  private readonly ofServices = new Map<string, Promise<ServiceToken>>();
+  private readonly ofServices: TokenCache;
 
   constructor(deps: TokenLendingDependencies) {
     this.deps = deps;
+    this.ofServices = new TokenCache(deps.clock, serviceTokensMax);
   }
 
   /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
   async ofService(server: ServerRow, { refused }: CredentialNeed): Promise<LentCredential> {
     const key = `${server.id}|${server.credentialRevision}`;
-    const known = this.ofServices.get(key);
-    const held = await known?.catch(() => undefined);
-    const isGood = held !== undefined && held.renewAt > this.deps.clock.now() && held.expiresAt !== refused?.expiresAt;
-    // Whoever waited for the same one may have asked for another meanwhile.
-    const token = isGood ? held : await this.another(server, key, known);
-    return lent(server, { ...token, principalId: null, resource: new URL(server.url).href });
+    const token = await this.ofServices.get(key, refused, () => this.getService(server));
+    return lent(server, { ...token, principalId: null });
   }
 
-  private another(server: ServerRow, key: string, than: Promise<ServiceToken> | undefined): Promise<ServiceToken> {
-    const underWay = this.ofServices.get(key);
-    if (underWay !== undefined && underWay !== than) return underWay;
-    const asked = this.getService(server);
-    this.ofServices.set(key, asked);
-    asked.catch(() => this.ofServices.delete(key));
-    const [oldest] = this.ofServices.keys();
-    if (this.ofServices.size > serviceTokensMax && oldest !== undefined) this.ofServices.delete(oldest);
-    return asked;
-  }
-
-  private async getService(server: ServerRow): Promise<ServiceToken> {
+  private async getService(server: ServerRow): Promise<HeldToken> {
     const { clients, servers, clock } = this.deps;
     const { id, settings, client } = await clients.serviceClient(server);
+    const { issuer, scopes } = settings;
     const resource = new URL(server.url).href;
-    const outcome = await servers.clientCredentials(settings.issuer, client, { resource, scopes: settings.scopes });
-    if (outcome.kind === 'tokens') return { id, ...serviceToken(settings.issuer, outcome.tokens, clock.now()) };
+    const outcome = await servers.clientCredentials(issuer, client, { resource, scopes });
+    if (outcome.kind === 'tokens') return heldToken(outcome.tokens, { id, issuer, resource, scopes }, clock.now());
     const internal = outcome.kind === 'refused' ? outcome.error : outcome.reason;
     throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${internal}` });
   }
@@ -119,8 +93,7 @@ export class TokenLending {
    * them together. Scopes that were given already cannot be what is missing.
    */
   private async stepUp(row: ConnectionRow, challenge: string | null): Promise<void> {
-    const scopes = (/scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '').split(' ').filter((one) => one !== '');
-    const missing = scopes.filter((scope) => !row.scopes.includes(scope));
+    const missing = challengedScopes(challenge).filter((scope) => !row.scopes.includes(scope));
     if (missing.length === 0)
       throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: 'all that is asked for was given' });
     const wanted = [...new Set([...row.wantedScopes, ...missing])].slice(0, wantedScopesMax);
@@ -128,16 +101,13 @@ export class TokenLending {
     throw new AppError('CONNECTION_NEEDED', { internal: 'the server asks for further scopes' });
   }
 }
-const wantedScopesMax = 64;
+/** A server cannot have more than these asked for. */
+export const wantedScopesMax = 64;
 
-function serviceToken(issuer: string, tokens: Tokens, nowMs: number): Omit<ServiceToken, 'id'> {
-  const expiresAt = expiryOf(tokens, nowMs).getTime();
-  return {
-    accessToken: tokens.accessToken,
-    issuer,
-    expiresAt,
-    renewAt: expiresAt - (expiresAt - nowMs) * renewWhenLeft,
-  };
+/** Scopes that a server says it wants (RFC 6750 §3), in its challenge. */
+export function challengedScopes(challenge: string | null): readonly string[] {
+  const text = /scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '';
+  return text.split(' ').filter((one) => one !== '');
 }
 
 function lentToUser(server: ServerRow, { row, tokens }: OpenedConnection): LentCredential {
@@ -146,7 +116,8 @@ function lentToUser(server: ServerRow, { row, tokens }: OpenedConnection): LentC
   return lent(server, { id, accessToken: tokens.accessToken, principalId, issuer, resource, expiresAt });
 }
 
-function lent(
+/** A bearer token for the origin that the server has. */
+export function lent(
   server: ServerRow,
   token: Pick<LentCredential, 'id' | 'principalId' | 'issuer' | 'resource' | 'expiresAt'> & {
     readonly accessToken: string;

@@ -3,16 +3,26 @@ import { type Clock, uuidv7 } from '@sallyport/schema/platform';
 import { eq } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
-import type { AuthorizationServers, UpstreamClient } from './authorization-servers.ts';
-import type { ClientCredentialsSettings, UserOAuthSettings } from './credential-form.ts';
+import type { AuthorizationServers } from './authorization-servers.ts';
+import type { UpstreamClient } from './client-authentication.ts';
+import type {
+  ClientCredentialsSettings,
+  ClientSettings,
+  TokenExchangeSettings,
+  UserOAuthSettings,
+} from './credential-form.ts';
 import { type ConnectionRow, type ServerCredentialRow, upstreamClients } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
+import { upstreamKeysPath } from './identity-token.service.ts';
 import { findCredential, serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
+import type { UpstreamKeys } from './upstream-keys.service.ts';
 
 export interface UpstreamClientsDependencies {
   readonly database: Database;
   readonly vault: CredentialVault;
   readonly servers: AuthorizationServers;
+  /** Sign for clients that were given no key of their own. */
+  readonly keys: Pick<UpstreamKeys, 'isPossible' | 'privateJwk'>;
   /** Public URL of the control plane. */
   readonly issuer: string | undefined;
   readonly clock: Clock;
@@ -21,17 +31,33 @@ export interface UpstreamClientsDependencies {
 /** Where the document lies that describes the gateway as a client (Client ID Metadata Documents). */
 export const clientDocumentPath = '/oauth/upstream-client';
 
-/** What the document at that address says, of which the address is the client's id. */
-export function clientDocument(issuer: string): object {
+/** Where the one lies that proves itself by a signature, for authorization servers that take one. */
+export const signedClientDocumentPath = `${clientDocumentPath}/signed`;
+
+/**
+ * What the document at an address says, of which the address is the client's id. There are two: a document tells of one way
+ * to prove itself, and an authorization server that knows no signatures would refuse the whole of it.
+ */
+export function clientDocument(
+  issuer: string,
+  path: typeof clientDocumentPath | typeof signedClientDocumentPath,
+): object {
+  const isSigned = path === signedClientDocumentPath;
   return {
-    client_id: `${issuer}${clientDocumentPath}`,
+    client_id: `${issuer}${path}`,
     client_name: 'Sallyport',
     client_uri: issuer,
     redirect_uris: [`${issuer}/oauth/connect/callback`],
     grant_types: ['authorization_code', 'refresh_token'],
     response_types: ['code'],
-    token_endpoint_auth_method: 'none',
     application_type: 'web',
+    ...(isSigned
+      ? {
+          token_endpoint_auth_method: 'private_key_jwt',
+          token_endpoint_auth_signing_alg: 'ES256',
+          jwks_uri: `${issuer}${upstreamKeysPath}`,
+        }
+      : { token_endpoint_auth_method: 'none' }),
   };
 }
 
@@ -65,9 +91,18 @@ export class UpstreamClients {
     }
     const metadata = await this.deps.servers.metadata(issuer);
     if (metadata.client_id_metadata_document_supported === true && this.deps.issuer?.startsWith('https:') === true) {
-      return { clientId: `${this.deps.issuer}${clientDocumentPath}`, secret: null, authentication: 'none' };
+      const methods = metadata.token_endpoint_auth_methods_supported ?? [];
+      const isSigned = this.deps.keys.isPossible && methods.includes('private_key_jwt');
+      return this.byDocument(this.deps.issuer, isSigned ? signedClientDocumentPath : clientDocumentPath);
     }
     return (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
+  }
+
+  /** The client of a document that we serve. */
+  private async byDocument(publicUrl: string, path: string): Promise<UpstreamClient> {
+    const clientId = `${publicUrl}${path}`;
+    if (path !== signedClientDocumentPath) return { clientId, secret: null, authentication: 'none' };
+    return { clientId, secret: await this.deps.keys.privateJwk(), authentication: 'privateKeyJwt' };
   }
 
   /**
@@ -85,6 +120,10 @@ export class UpstreamClients {
     ) {
       return this.registered(row, settings, clientId);
     }
+    const { issuer: publicUrl } = this.deps;
+    if (publicUrl !== undefined && clientId === `${publicUrl}${signedClientDocumentPath}`) {
+      return this.byDocument(publicUrl, signedClientDocumentPath);
+    }
     const known = await this.known(issuer);
     return known?.clientId === clientId ? known : { clientId, secret: null, authentication: 'none' };
   }
@@ -100,13 +139,31 @@ export class UpstreamClients {
     return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
   }
 
+  /** The client of the mode tokenExchange. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
+  async exchangeClient(
+    server: Pick<ServerRow, 'id' | 'url'>,
+  ): Promise<{ readonly id: string; readonly settings: TokenExchangeSettings; readonly client: UpstreamClient }> {
+    const row = await storedCredential(this.deps.database.db, server);
+    const { settings } = row;
+    if (settings.mode !== 'tokenExchange')
+      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
+    return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
+  }
+
+  /** As an administrator registered it; one that signs and was given no key signs with the gateway's own. */
   private async registered(
     row: ServerCredentialRow,
-    { authentication }: Pick<UserOAuthSettings, 'authentication'>,
+    { authentication }: Pick<ClientSettings, 'authentication'>,
     clientId: string,
   ): Promise<UpstreamClient> {
-    const secret = row.sealed === null ? null : await this.deps.vault.open(serverCredentialIdentity(row), row);
-    return { clientId, secret, authentication };
+    if (row.sealed !== null) {
+      return { clientId, secret: await this.deps.vault.open(serverCredentialIdentity(row), row), authentication };
+    }
+    return {
+      clientId,
+      secret: authentication === 'privateKeyJwt' ? await this.deps.keys.privateJwk() : null,
+      authentication,
+    };
   }
 
   private async known(issuer: string): Promise<UpstreamClient | undefined> {

@@ -81,6 +81,18 @@ export async function groupExists(reader: Reader, id: string): Promise<boolean> 
   return rows.length > 0;
 }
 
+/** Names of the groups that a principal belongs to, in their order; at most `max`. */
+export async function groupNamesOf(reader: Reader, principalId: string, max: number): Promise<string[]> {
+  const rows = await reader
+    .select({ name: groups.name })
+    .from(groupMembers)
+    .innerJoin(groups, and(eq(groups.id, groupMembers.groupId), isNull(groups.deletedAt)))
+    .where(eq(groupMembers.principalId, principalId))
+    .orderBy(asc(groups.name))
+    .limit(max);
+  return rows.map(({ name }) => name);
+}
+
 export interface GroupServiceDependencies {
   readonly database: Database;
   readonly grants: Pick<GrantService, 'deleteFor'>;

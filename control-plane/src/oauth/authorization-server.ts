@@ -4,6 +4,7 @@ import type { Clock, Egress, Log } from '@sallyport/schema/platform';
 import type { Provider } from 'oidc-provider';
 import { type Database, isConnectionFailure } from '../database/client.ts';
 import type { ConnectionService } from '../credentials/connection.service.ts';
+import type { UpstreamKeys } from '../credentials/upstream-keys.service.ts';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKeyService } from '../fleet/signing-keys.ts';
 import type { BackChannelLogoutService } from '../identity/idp/back-channel-logout.service.ts';
@@ -28,6 +29,7 @@ import type { ObjectStore } from './object-store.service.ts';
 import { errorPage } from './pages.ts';
 import { cookieNames, createProvider, defaultScope, derivedKey, resourceServerOf } from './provider.ts';
 import type { OAuthSettingsService } from './settings.service.ts';
+import { sendUpstreamDocument, type UpstreamDocument } from './upstream-documents.ts';
 
 /** How soon a process follows a change of keys or settings, in milliseconds. */
 const refreshMs = 1_000;
@@ -46,6 +48,8 @@ export interface AuthorizationServerOptions {
   readonly connections: OidcConnections;
   /** Accounts of users at upstreams. */
   readonly userConnections: ConnectionService;
+  /** Sign toward upstreams. */
+  readonly upstreamKeys: UpstreamKeys;
   readonly logins: FederatedLoginService;
   readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
@@ -143,7 +147,13 @@ export class AuthorizationServer {
         if (request.method === 'POST') return this.#connect.begin(provider, request, response, uid);
         return this.#connect.show(provider, request, response, uid);
       case 'oauthUpstreamClient':
-        return this.#connect.document(response);
+        return this.#publish(response, 'client');
+      case 'oauthUpstreamSignedClient':
+        return this.#publish(response, 'signedClient');
+      case 'oauthUpstreamKeys':
+        return this.#publish(response, 'keys');
+      case 'oauthUpstreamIssuer':
+        return this.#publish(response, 'issuer');
       case 'oauthAuthorize':
         if ((url.searchParams.get('response_mode') ?? 'query') !== 'query') {
           const description = 'Answers are given in the query of the redirect URI alone.';
@@ -153,6 +163,11 @@ export class AuthorizationServer {
         break;
     }
     await provider.callback()(request, response);
+  }
+
+  #publish(response: ServerResponse, document: UpstreamDocument): Promise<void> {
+    const { urls, upstreamKeys } = this.#options;
+    return sendUpstreamDocument(response, document, { issuer: urls.issuer, keys: upstreamKeys });
   }
 
   /** Sends the browser to an identity provider, with a cookie that binds the answer to it. */

@@ -1,7 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { Provider } from 'oidc-provider';
 import { ConnectRefused, connectPath, type ConnectionService } from '../credentials/connection.service.ts';
-import { clientDocument } from '../credentials/upstream-client.service.ts';
 import type { AccountPages, AccountUser } from './account.ts';
 import { answering, cookieOf, type OwnForms, redirect, Refused, secureOf, send } from './forms.ts';
 import { html, page } from './pages.ts';
@@ -80,12 +79,6 @@ ${note}
   resumed(request: IncomingMessage): string | undefined {
     const token = cookieOf(request, cookieName);
     return token !== undefined && /^[A-Za-z0-9._-]{1,256}$/.test(token) ? `${connectPath}/${token}` : undefined;
-  }
-
-  /** Client ID Metadata Document: who the gateway is to authorization servers. */
-  document(response: ServerResponse): void {
-    response.writeHead(200, { 'content-type': 'application/json', 'cache-control': 'public, max-age=3600' });
-    response.end(JSON.stringify(clientDocument(this.options.issuer)));
   }
 
   private cookie(token: string, lifetimeS: number): string {

@@ -723,8 +723,8 @@ type ClientCredentialsInput struct {
 	Issuer string `json:"issuer"`
 	// What to ask for.
 	Scopes []string `json:"scopes"`
-	// The secret, or the private key as JWK. It is sealed, and never returned.
-	Secret string `json:"secret"`
+	// The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and never returned.
+	Secret optional.Value[string] `json:"secret"`
 }
 
 // GetAuthentication returns ClientCredentialsInput.Authentication, and is useful for accessing the field via an interface.
@@ -742,7 +742,7 @@ func (v *ClientCredentialsInput) GetIssuer() string { return v.Issuer }
 func (v *ClientCredentialsInput) GetScopes() []string { return v.Scopes }
 
 // GetSecret returns ClientCredentialsInput.Secret, and is useful for accessing the field via an interface.
-func (v *ClientCredentialsInput) GetSecret() string { return v.Secret }
+func (v *ClientCredentialsInput) GetSecret() optional.Value[string] { return v.Secret }
 
 // CreateApiKeyCreateApiKeyIssuedApiKeyPayload includes the requested fields of the GraphQL type IssuedApiKeyPayload.
 // The GraphQL type's documentation follows.
@@ -4086,6 +4086,24 @@ func (v *GroupRuleFields) GetValue() string { return v.Value }
 // GetGroupId returns GroupRuleFields.GroupId, and is useful for accessing the field via an interface.
 func (v *GroupRuleFields) GetGroupId() string { return v.GroupId }
 
+// What a token says of the caller, besides who it is.
+type IdentityClaim string
+
+const (
+	// His address, where one is known.
+	IdentityClaimEmail IdentityClaim = "EMAIL"
+	// Names of his groups; where they are more than 100, `hasgroups` in their place.
+	IdentityClaimGroups IdentityClaim = "GROUPS"
+	// What he is called.
+	IdentityClaimName IdentityClaim = "NAME"
+)
+
+var AllIdentityClaim = []IdentityClaim{
+	IdentityClaimEmail,
+	IdentityClaimGroups,
+	IdentityClaimName,
+}
+
 // IdentityProviderFields includes the GraphQL fields of IdentityProvider requested by the fragment IdentityProviderFields.
 // The GraphQL type's documentation follows.
 //
@@ -4184,6 +4202,25 @@ func (v *IdentityProviderFields) GetRedirectUri() optional.Value[string] { retur
 func (v *IdentityProviderFields) GetBackChannelLogoutUri() optional.Value[string] {
 	return v.BackChannelLogoutUri
 }
+
+// A short token that says who calls, for servers of one’s own: signed by the control plane, to be verified with the keys at `<public URL>/oauth/upstream/jwks`.
+type IdentityTokenInput struct {
+	// `aud` of the token; if absent, the URL of the server.
+	Audience optional.Value[string] `json:"audience"`
+	// What a token says besides who calls.
+	Claims []IdentityClaim `json:"claims"`
+	// How long a token is good, in seconds: 30 to 300; 120 if absent.
+	LifetimeSeconds optional.Value[int] `json:"lifetimeSeconds"`
+}
+
+// GetAudience returns IdentityTokenInput.Audience, and is useful for accessing the field via an interface.
+func (v *IdentityTokenInput) GetAudience() optional.Value[string] { return v.Audience }
+
+// GetClaims returns IdentityTokenInput.Claims, and is useful for accessing the field via an interface.
+func (v *IdentityTokenInput) GetClaims() []IdentityClaim { return v.Claims }
+
+// GetLifetimeSeconds returns IdentityTokenInput.LifetimeSeconds, and is useful for accessing the field via an interface.
+func (v *IdentityTokenInput) GetLifetimeSeconds() optional.Value[int] { return v.LifetimeSeconds }
 
 // JoinTokenFields includes the GraphQL fields of JoinToken requested by the fragment JoinTokenFields.
 // The GraphQL type's documentation follows.
@@ -7259,10 +7296,14 @@ type SetServerCredentialInput struct {
 	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
 	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
 	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// For the mode identityToken.
+	IdentityToken optional.Value[IdentityTokenInput] `json:"identityToken"`
 	// Id of the server.
 	ServerId string `json:"serverId"`
 	// For the mode staticHeaders.
 	StaticHeaders optional.Value[StaticHeadersInput] `json:"staticHeaders"`
+	// For the mode tokenExchange.
+	TokenExchange optional.Value[TokenExchangeInput] `json:"tokenExchange"`
 	// For the mode userOAuth.
 	UserOAuth optional.Value[UserOAuthInput] `json:"userOAuth"`
 }
@@ -7285,12 +7326,22 @@ func (v *SetServerCredentialInput) GetIdempotencyKey() optional.Value[string] {
 	return v.IdempotencyKey
 }
 
+// GetIdentityToken returns SetServerCredentialInput.IdentityToken, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetIdentityToken() optional.Value[IdentityTokenInput] {
+	return v.IdentityToken
+}
+
 // GetServerId returns SetServerCredentialInput.ServerId, and is useful for accessing the field via an interface.
 func (v *SetServerCredentialInput) GetServerId() string { return v.ServerId }
 
 // GetStaticHeaders returns SetServerCredentialInput.StaticHeaders, and is useful for accessing the field via an interface.
 func (v *SetServerCredentialInput) GetStaticHeaders() optional.Value[StaticHeadersInput] {
 	return v.StaticHeaders
+}
+
+// GetTokenExchange returns SetServerCredentialInput.TokenExchange, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetTokenExchange() optional.Value[TokenExchangeInput] {
+	return v.TokenExchange
 }
 
 // GetUserOAuth returns SetServerCredentialInput.UserOAuth, and is useful for accessing the field via an interface.
@@ -7597,6 +7648,47 @@ func (v *SubmitServerSubmitServer) __premarshalJSON() (*__premarshalSubmitServer
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
 	return &retval, nil
 }
+
+// Tokens for the user who calls, had at an authorization server for one that the control plane signs (RFC 8693): its issuer is `<public URL>/oauth/upstream`, its keys are published there, its audience is the authorization server.
+type TokenExchangeInput struct {
+	// Name of the server at the authorization server, where its URL (`resource`) does not tell.
+	Audience optional.Value[string] `json:"audience"`
+	// How it proves itself; by default with the secret in the header, where one is given.
+	Authentication optional.Value[UpstreamClientAuthentication] `json:"authentication"`
+	// Id of the client there.
+	ClientId string `json:"clientId"`
+	// The authorization server.
+	Issuer string `json:"issuer"`
+	// Whether the gateway names itself as the one who acts for the user (`actor_token`).
+	NamesActor optional.Value[bool] `json:"namesActor"`
+	// What to ask for.
+	Scopes []string `json:"scopes"`
+	// The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and never returned.
+	Secret optional.Value[string] `json:"secret"`
+}
+
+// GetAudience returns TokenExchangeInput.Audience, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetAudience() optional.Value[string] { return v.Audience }
+
+// GetAuthentication returns TokenExchangeInput.Authentication, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetAuthentication() optional.Value[UpstreamClientAuthentication] {
+	return v.Authentication
+}
+
+// GetClientId returns TokenExchangeInput.ClientId, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetClientId() string { return v.ClientId }
+
+// GetIssuer returns TokenExchangeInput.Issuer, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetIssuer() string { return v.Issuer }
+
+// GetNamesActor returns TokenExchangeInput.NamesActor, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetNamesActor() optional.Value[bool] { return v.NamesActor }
+
+// GetScopes returns TokenExchangeInput.Scopes, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetScopes() []string { return v.Scopes }
+
+// GetSecret returns TokenExchangeInput.Secret, and is useful for accessing the field via an interface.
+func (v *TokenExchangeInput) GetSecret() optional.Value[string] { return v.Secret }
 
 // What becomes of a message with more text than a policy looks at.
 type TooLargeOutcome string
@@ -8926,7 +9018,7 @@ const (
 	UpstreamClientAuthenticationClientSecretPost UpstreamClientAuthentication = "CLIENT_SECRET_POST"
 	// Not at all: a public client, by PKCE alone.
 	UpstreamClientAuthenticationNone UpstreamClientAuthentication = "NONE"
-	// By a signature (RFC 7523).
+	// By a signature (RFC 7523): of the private key that is given, else of the gateway’s own key (see upstreamSigningKeys).
 	UpstreamClientAuthenticationPrivateKeyJwt UpstreamClientAuthentication = "PRIVATE_KEY_JWT"
 )
 
@@ -9038,7 +9130,7 @@ type UserOAuthInput struct {
 	Issuer optional.Value[string] `json:"issuer"`
 	// What to ask for. If absent, what the server names.
 	Scopes []string `json:"scopes"`
-	// The secret, or the private key as JWK. It is sealed, and never returned.
+	// The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and never returned.
 	Secret optional.Value[string] `json:"secret"`
 }
 

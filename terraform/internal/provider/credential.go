@@ -44,7 +44,7 @@ type userOAuthModel struct {
 const standInSecret = "unknown"
 
 const authenticationText = "How the gateway proves itself there: `client_secret_basic`, `client_secret_post`, `private_key_jwt` " +
-	"(the secret is a private key as JWK)%s; by default with the secret in the header, where one is given."
+	"(the secret is a private key as JWK; without one the gateway signs with its own)%s; by default with the secret in the header, where one is given."
 
 var credentialSchema = schema.Schema{
 	MarkdownDescription: "What a server is called with, of one of three modes: `static_headers_wo`, `client_credentials` or " +
@@ -72,8 +72,9 @@ var credentialSchema = schema.Schema{
 			PlanModifiers:       []planmodifier.Set{setplanmodifier.UseStateForUnknown()},
 		},
 		"client_credentials": schema.SingleNestedAttribute{
-			MarkdownDescription: "By access tokens that the gateway gets for itself (OAuth 2.1, client credentials). Needs `secret_wo`.",
-			Optional:            true,
+			MarkdownDescription: "By access tokens that the gateway gets for itself (OAuth 2.1, client credentials). Needs " +
+				"`secret_wo`, but for `private_key_jwt` with the gateway's own key.",
+			Optional: true,
 			Attributes: map[string]schema.Attribute{
 				"issuer":    required("The authorization server."),
 				"client_id": required("Id of the client there."),
@@ -212,11 +213,8 @@ func (m *credentialModel) put(ctx context.Context, c *api.Client, by change) (ou
 			ClientId:       m.ClientCredentials.ClientID.ValueString(),
 			Authentication: enumOrNull[api.UpstreamClientAuthentication](m.ClientCredentials.Authentication),
 			Scopes:         stringsOf(m.ClientCredentials.Scopes),
-			Secret:         secretOr(m.SecretWO),
+			Secret:         optionalSecret(m.SecretWO),
 		})
-		if m.SecretWO.IsNull() {
-			return outcome{}, invalid("input.clientCredentials.secret", "is needed for client_credentials")
-		}
 	case m.UserOAuth != nil:
 		input.UserOAuth = optional.Of(api.UserOAuthInput{
 			Issuer:             nullable(m.UserOAuth.Issuer),

@@ -1,0 +1,88 @@
+import type { CredentialNeed } from '@sallyport/schema';
+import type { Clock } from '@sallyport/schema/platform';
+import type { Tokens } from './authorization-servers.ts';
+import { expiryOf } from './refresh.service.ts';
+
+/** Tokens are renewed when less than this share of their life is left. */
+export const renewWhenLeft = 0.2;
+/** One that ends sooner is of no use to a node. */
+export const usableMs = 2_000;
+
+/** An access token in the memory of this process. Times in milliseconds since the epoch. */
+export interface HeldToken {
+  /** Of the stored credential that it was had by. */
+  readonly id: string;
+  readonly accessToken: string;
+  readonly issuer: string;
+  readonly resource: string;
+  readonly scopes: readonly string[];
+  readonly expiresAt: number;
+  readonly renewAt: number;
+}
+
+export function heldToken(
+  tokens: Tokens,
+  of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
+  nowMs: number,
+): HeldToken {
+  const expiresAt = expiryOf(tokens, nowMs).getTime();
+  return {
+    ...of,
+    accessToken: tokens.accessToken,
+    expiresAt,
+    renewAt: expiresAt - (expiresAt - nowMs) * renewWhenLeft,
+  };
+}
+
+/**
+ * Tokens that can be had again at any time, so that losing them costs a request and nothing else: of this process, which
+ * asks once for all who want the same one. The key has to name everything that a token is for.
+ */
+export class TokenCache {
+  readonly #clock: Clock;
+  readonly #max: number;
+  readonly #held = new Map<string, Promise<HeldToken>>();
+
+  /** @param max how many are held; the one that came first goes first */
+  constructor(clock: Clock, max: number) {
+    this.#clock = clock;
+    this.#max = max;
+  }
+
+  /** @param refused what was not accepted: another one is asked for, unless somebody has meanwhile */
+  async get(
+    key: string,
+    refused: CredentialNeed['refused'],
+    ask: (known: HeldToken | undefined) => Promise<HeldToken>,
+  ): Promise<HeldToken> {
+    const known = this.#held.get(key);
+    const held = await known?.catch(() => undefined);
+    const now = this.#clock.now();
+    const isRefused = held?.expiresAt === refused?.expiresAt;
+    if (held !== undefined && !isRefused && held.renewAt > now) return held;
+    try {
+      // Whoever waited for the same one may have asked for another meanwhile.
+      return await this.#another(key, held === undefined ? undefined : known, () => ask(held));
+    } catch (error) {
+      // Ahead of time: what is there is good for a while yet.
+      if (held === undefined || isRefused || held.expiresAt - usableMs <= now) throw error;
+      return held;
+    }
+  }
+
+  #another(key: string, than: Promise<HeldToken> | undefined, ask: () => Promise<HeldToken>): Promise<HeldToken> {
+    const underWay = this.#held.get(key);
+    if (underWay !== undefined && underWay !== than) return underWay;
+    const asked = ask();
+    this.#held.delete(key);
+    this.#held.set(key, asked);
+    asked.catch(() => {
+      if (this.#held.get(key) !== asked) return;
+      if (than === undefined) this.#held.delete(key);
+      else this.#held.set(key, than);
+    });
+    const [oldest] = this.#held.keys();
+    if (this.#held.size > this.#max && oldest !== undefined) this.#held.delete(oldest);
+    return asked;
+  }
+}
