@@ -1,6 +1,5 @@
-import { randomUUID } from 'node:crypto';
 import { AppError, type CredentialNeed, type LentCredential } from '@sallyport/schema';
-import type { Clock } from '@sallyport/schema/platform';
+import { type Clock, uuidv7 } from '@sallyport/schema/platform';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import { groupNamesOf } from '../identity/group.service.ts';
@@ -83,8 +82,9 @@ export class IdentityTokens {
 
   /** Says that the gateway itself acts, under the id that it has as a client there. */
   actorToken(clientId: string, audience: string): Promise<string> {
-    const iat = Math.floor(this.deps.clock.now() / 1000);
-    const claims = { iss: this.issuer, sub: clientId, aud: audience, iat, exp: iat + 60, jti: randomUUID() };
+    const now = this.deps.clock.now();
+    const iat = Math.floor(now / 1000);
+    const claims = { iss: this.issuer, sub: clientId, aud: audience, iat, exp: iat + 60, jti: uuidv7(now) };
     return this.deps.keys.sign(claims, 'JWT');
   }
 
@@ -95,7 +95,8 @@ export class IdentityTokens {
   }
 
   private async sign({ principal, audience, lifetimeSeconds, claims, typ }: Statement): Promise<string> {
-    const iat = Math.floor(this.deps.clock.now() / 1000);
+    const now = this.deps.clock.now();
+    const iat = Math.floor(now / 1000);
     const { id, kind, issuer, subject } = principal;
     return this.deps.keys.sign(
       {
@@ -104,7 +105,7 @@ export class IdentityTokens {
         aud: audience,
         iat,
         exp: iat + lifetimeSeconds,
-        jti: randomUUID(),
+        jti: uuidv7(now),
         principal_kind: kind,
         // RFC 9493 §3.2.4: who it is at the identity provider.
         ...(issuer === null || subject === null ? {} : { sub_id: { format: 'iss_sub', iss: issuer, sub: subject } }),
