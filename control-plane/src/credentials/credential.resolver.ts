@@ -4,7 +4,6 @@ import { Server } from '../catalog/catalog.graphql.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
-import type { ClientAuthentication } from './authorization-servers.ts';
 import {
   CredentialKeys,
   CredentialModeEnum,
