@@ -1,10 +1,11 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { measureIsolation } from '../isolation/run.ts';
 import { measureApi } from './api.ts';
+import { measureAudit } from './audit.ts';
 import { measureBridges } from './bridges.ts';
 import { measureCalls } from './calls.ts';
 import { measureRevocations } from './revocation.ts';
@@ -59,6 +60,13 @@ pnpm bench workers [--seconds N] [--rounds N]
   Measures the processor time of a call with one and with two workers on one core, and with six
   cores or more their throughput. Needs nginx and wrk.
 
+pnpm bench audit [--shipped N] [--events N] [--rounds N]
+  Measures how many audit events can be stored in a second, alone and all the way from the spools
+  of nodes, with Redis and with PostgreSQL as the queue; and how long queries take among many.
+  --shipped N     exchanges to send (default 60000; 0 leaves that out)
+  --events N      events stored to look through (default 10000000; 0 leaves that out)
+  --rounds N      times that each query is asked (default 20)
+
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
@@ -76,6 +84,8 @@ const { values, positionals } = parseArgs({
     large: { type: 'boolean', default: false },
     small: { type: 'boolean', default: false },
     changes: { type: 'string', default: '50' },
+    shipped: { type: 'string', default: '60000' },
+    events: { type: 'string', default: '10000000' },
     responses: { type: 'string', default: '1000000' },
     grants: { type: 'string', default: '500' },
     help: { type: 'boolean', default: false },
@@ -83,7 +93,18 @@ const { values, positionals } = parseArgs({
 });
 
 function wholeNumber(
-  name: 'seconds' | 'rounds' | 'askers' | 'streams' | 'trials' | 'load' | 'responses' | 'grants' | 'changes',
+  name:
+    | 'seconds'
+    | 'rounds'
+    | 'askers'
+    | 'streams'
+    | 'trials'
+    | 'load'
+    | 'responses'
+    | 'grants'
+    | 'changes'
+    | 'shipped'
+    | 'events',
   smallest: number,
   otherwise?: number,
 ): number {
@@ -132,6 +153,13 @@ async function main(): Promise<void> {
     } else if (name === 'scale') {
       const options = { changes: wholeNumber('changes', 1), seconds: wholeNumber('seconds', 1), small: values.small };
       await measureScale(options, directory, print, atEnd);
+    } else if (name === 'audit') {
+      const options = {
+        shipped: wholeNumber('shipped', 0),
+        events: wholeNumber('events', 0),
+        rounds: wholeNumber('rounds', 1, 20),
+      };
+      await measureAudit(options, directory, print, atEnd);
     } else if (name === 'workers') {
       const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
       await measureWorkers(options, directory, print, atEnd);

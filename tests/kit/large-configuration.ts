@@ -6,17 +6,13 @@ export interface LargeConfiguration {
   readonly definitions: number;
   /** On each server. */
   readonly grants: number;
+  /** Each with a key that is `sp_` and its id. */
   readonly principals: number;
   readonly groups: number;
   /** Groups that each principal is in; default one. */
   readonly memberships?: number;
   /** Where every server is, and what it speaks; default a place that nobody calls. */
   readonly upstream?: { readonly url: string; readonly protocolRevision: string };
-}
-
-/** The API key of a principal that was seeded. */
-export function seededKey(principalId: string): string {
-  return `sp_${principalId}`;
 }
 
 /**

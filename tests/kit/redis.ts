@@ -34,14 +34,17 @@ function answersPing(port: number): Promise<boolean> {
   });
 }
 
-/** A Redis of its own on a free loopback port, with an append-only file so that it can be killed and restarted. */
-export async function startRedis(): Promise<RedisServer> {
+/**
+ * A Redis of its own on a free loopback port, with an append-only file so that it can be killed and restarted.
+ * @param appendFsync `everysec` as in production; default `always`, so that a killed one has all it said it has
+ */
+export async function startRedis(appendFsync: 'always' | 'everysec' = 'always'): Promise<RedisServer> {
   const binary = findBinary('redis-server');
   if (binary === undefined) throw new Error('redis-server is not installed (apt install redis-server)');
   const folder = mkdtempSync(join(tmpdir(), 'sallyport-redis-'));
   const port = await freePort();
   const settings = ['--port', String(port), '--bind', '127.0.0.1', '--dir', folder, '--save', ''];
-  const durability = ['--appendonly', 'yes', '--appendfsync', 'always', '--maxmemory-policy', 'noeviction'];
+  const durability = ['--appendonly', 'yes', '--appendfsync', appendFsync, '--maxmemory-policy', 'noeviction'];
   let child: ChildProcess | undefined;
 
   const end = async (signal: NodeJS.Signals): Promise<void> => {

@@ -53,12 +53,24 @@ interface Epoch {
   readonly ended: boolean;
 }
 
+/** A batch that is being stored here. */
+interface UnderWay {
+  readonly batch: AuditBatch;
+  /** Settles when it is stored or failed; never rejects. */
+  readonly done: Promise<unknown>;
+}
+
+function isBefore(one: AuditBatch, other: AuditBatch): boolean {
+  return one.epoch === other.epoch && one.signedBy === other.signedBy && one.first < other.first;
+}
+
 /** The batch that this one continues has not been stored yet. */
 class PredecessorMissing extends Error {}
 
 /** Stores batches of audit lines: once each, in the order of their chain, whatever order and number they come in. */
 export class IngestService {
   readonly #options: IngestOptions;
+  readonly #underWay = new Set<UnderWay>();
 
   constructor(options: IngestOptions) {
     this.#options = options;
@@ -69,8 +81,22 @@ export class IngestService {
    * when it should be tried again.
    */
   async ingest(data: unknown): Promise<void> {
-    const batch = await this.#acceptable(data);
+    const batch = this.#wellFormed(data);
     if (batch === undefined) return;
+    // Each batch of an epoch continues the one before: tried beside it, it would find it missing, and wait.
+    const before = [...this.#underWay].filter((other) => isBefore(other.batch, batch));
+    const done = Promise.all(before.map((other) => other.done)).then(() => this.#ingestNow(batch));
+    const own: UnderWay = { batch, done: done.catch(() => undefined) };
+    this.#underWay.add(own);
+    try {
+      await done;
+    } finally {
+      this.#underWay.delete(own);
+    }
+  }
+
+  async #ingestNow(batch: AuditBatch): Promise<void> {
+    if (!(await this.#isShippersOwn(batch))) return;
     const steps = predecessorWaitMs / predecessorStepMs;
     for (let step = 0; ; step++) {
       try {
@@ -90,8 +116,8 @@ export class IngestService {
     }
   }
 
-  /** The batch, if its form, key and signature are right. Nothing of another one is kept: it proves nothing. */
-  async #acceptable(data: unknown): Promise<AuditBatch | undefined> {
+  /** The batch, if its form and signature are right. Nothing of another one is kept: it proves nothing. */
+  #wellFormed(data: unknown): AuditBatch | undefined {
     const parsed = auditBatchSchema.safeParse(data);
     if (!parsed.success) return this.#refuse('unknown', 'it is not of the form of a batch');
     const batch = parsed.data;
@@ -104,14 +130,20 @@ export class IngestService {
     }
     if (!isSignedBy(batch.publicKey, batchSigningText(batch), batch.signature))
       return this.#refuse(batch.signedBy, 'its signature does not fit');
+    return batch;
+  }
+
+  async #isShippersOwn(batch: AuditBatch): Promise<boolean> {
     if (!(await this.#options.keys.accepts(batch.signedBy, batch.publicKey))) {
-      return this.#refuse(batch.signedBy, 'its key is not registered for the node');
+      this.#refuse(batch.signedBy, 'its key is not registered for the node');
+      return false;
     }
     // Else any node could write the trail of any other, the control plane's own included.
     if (batch.nodeId !== batch.signedBy && !(await this.#options.keys.maySucceed(batch.signedBy, batch.nodeId))) {
-      return this.#refuse(batch.signedBy, 'it is of another node that was there at the same time');
+      this.#refuse(batch.signedBy, 'it is of another node that was there at the same time');
+      return false;
     }
-    return batch;
+    return true;
   }
 
   #refuse(nodeId: string, problem: string): undefined {

@@ -37,7 +37,8 @@ const batchLinesWanted = 100;
 const batchBytesMax = 1024 * 1024;
 /** A batch smaller than wanted is shipped when its first line has waited this long. */
 const batchWaitMs = 500;
-const batchesInFlightMax = 8;
+/** With a watermark a second, so many batches are what a node can ship in one: more calls than a core can carry. */
+const batchesInFlightMax = 32;
 /** Without a watermark that covers it, a batch is added again; its job id keeps it from being there twice. */
 const resendAfterMs = 5_000;
 const resendAfterMsMax = 15_000;

@@ -1,0 +1,116 @@
+/** How long it takes to look into a long audit trail. */
+import { type Database, EventQueryService, TrafficQueryService } from '@sallyport/control-plane/audit';
+import { systemClock } from '@sallyport/schema/platform';
+import { administrator } from '../kit/fleet.ts';
+import type { Figures } from './figures.ts';
+import { quantile } from './load.ts';
+
+const days = 30;
+const dayMs = 86_400_000;
+const hourMs = 3_600_000;
+const p95MsMax = 300;
+const page = { limit: 100, after: undefined };
+
+/** Events of the last month in a partition for each day, as they would have come, and their traffic by the minute. */
+async function seedEvents({ raw }: Database, events: number): Promise<void> {
+  const today = Math.floor(systemClock.now() / dayMs);
+  for (let day = today - days; day < today; day++) {
+    const name = `audit_events_${new Date(day * dayMs).toISOString().slice(0, 10).replaceAll('-', '')}`;
+    const [from, to] = [day, day + 1].map((at) => new Date(at * dayMs).toISOString());
+    await raw.unsafe(`drop table if exists ${name}`);
+    await raw.unsafe(`create table ${name} (like audit_events including defaults including constraints)`);
+    await raw.unsafe(
+      `insert into ${name} (time, id, kind, node_id, epoch, principal_id, principal_kind, principal_name, key_id,
+         server_id, server_slug, http_method, method, target_kind, target_name, protocol_revision, decision_effect,
+         decision_reason, grant_ids, config_revision, request_bytes, outcome, status, response_bytes, duration_ms,
+         stored_at)
+       select t.time, gen_random_uuid()::text, 'exchange', 'node-' || n % 50, 'epoch', 'principal-' || n * 7919 % 20000,
+         'user', 'Person', 'key', 'server-' || s.number, 'server-' || s.number, 'POST', 'tools/call', 'tool',
+         'tool_' || n * 31 % 50, '2026-07-28', case when n % 100 = 0 then 'deny' else 'allow' end, 'GRANTED', '{grant}',
+         7, 200, case when n % 100 = 0 then 'refused' when n % 97 = 0 then 'error' else 'success' end, 200, 1000,
+         5 + n % 50, t.time
+       from generate_series(1, $1::int) n,
+         lateral (select $2::timestamptz + n * interval '1 day' / ($1::int + 1) as time) t,
+         lateral (select floor(2000 * power((n * 7 % 1000) / 1000.0, 3))::int as number) s`,
+      [Math.ceil(events / days), from ?? ''],
+    );
+    await raw.unsafe(`alter table audit_events attach partition ${name} for values from ('${from}') to ('${to}')`);
+    // A sketch of so many calls that took about 5 ms.
+    await raw.unsafe(
+      `insert into traffic_minutes
+       select date_trunc('minute', time), server_id, server_slug, target_kind, target_name, outcome, count(*),
+         sum(duration_ms), '[0,80,' || count(*) || ']'
+       from ${name} group by 1, 2, 3, 4, 5, 6`,
+    );
+  }
+  await raw.unsafe('vacuum analyze');
+}
+
+interface Query {
+  readonly name: string;
+  readonly ask: () => Promise<readonly unknown[]>;
+}
+
+function queriesOf(database: Database): readonly Query[] {
+  const events = new EventQueryService(database);
+  const traffics = new TrafficQueryService(database);
+  const today = Math.floor(systemClock.now() / dayMs) * dayMs;
+  const list = (name: string, filter: Parameters<EventQueryService['list']>[1]): Query => ({
+    name: `auditEvents, ${name}`,
+    ask: () => events.list(administrator, filter, page),
+  });
+  const traffic = (name: string, lastsMs: number, groupBy: 'server' | 'target', serverId?: string): Query => ({
+    name: `traffic, ${name}`,
+    ask: () =>
+      traffics.traffic(
+        administrator,
+        { from: new Date(today - lastsMs), to: new Date(today) },
+        groupBy,
+        serverId === undefined ? {} : { serverId },
+      ),
+  });
+  const week = { from: new Date(today - 20 * dayMs), to: new Date(today - 13 * dayMs) };
+  return [
+    list('the newest', {}),
+    list('a week, refused', { ...week, outcomes: ['refused'] }),
+    list('of a principal', { principalId: 'principal-4711' }),
+    list('of a principal on a server', { principalId: 'principal-7919', serverId: 'server-7' }),
+    list('of a server that is called much', { serverId: 'server-0' }),
+    list('of a server that is called little', { serverId: 'server-1989' }),
+    list('of a server by its slug, denied', { serverSlug: 'server-0', decision: 'deny' }),
+    list('of a target', { targetName: 'tool_17' }),
+    list('of targets that begin so, refused', { targetPrefix: 'tool_1', outcomes: ['refused'] }),
+    list('of a node', { nodeId: 'node-17' }),
+    list('of nobody', { principalId: 'nobody' }),
+    traffic('an hour by server', hourMs, 'server'),
+    traffic('a day by server', dayMs, 'server'),
+    traffic('30 days by server', days * dayMs, 'server'),
+    traffic('a day of the busiest server by target', dayMs, 'target', 'server-0'),
+    traffic('30 days of the busiest server by target', days * dayMs, 'target', 'server-0'),
+    traffic('30 days of another server by target', days * dayMs, 'target', 'server-1989'),
+  ];
+}
+
+export async function addQueryFigures(
+  database: Database,
+  options: { readonly events: number; readonly rounds: number },
+  figures: Figures,
+  print: (line: string) => void,
+): Promise<void> {
+  const began = performance.now();
+  await seedEvents(database, options.events);
+  print(
+    `\n${options.events} events of ${days} days (stored in ${((performance.now() - began) / 1000).toFixed(0)} s), p95:`,
+  );
+  for (const { name, ask } of queriesOf(database)) {
+    await ask();
+    const took: number[] = [];
+    for (let round = 0; round < options.rounds; round++) {
+      const at = performance.now();
+      await ask();
+      took.push(performance.now() - at);
+    }
+    took.sort((a, b) => a - b);
+    figures.add(name, quantile(took, 0.95), 'ms', { most: p95MsMax });
+  }
+}
