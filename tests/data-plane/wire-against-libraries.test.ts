@@ -36,7 +36,7 @@ function noting(Kind: typeof Listener | typeof WireListener) {
       const { method, path, query, headers, repeatedHeaders } = request;
       // As the first stage has it.
       const coding = headers.get('transfer-encoding') ?? 'chunked';
-      const body = await request.readBody(100_000, 1_000).catch(() => undefined);
+      const body = await Promise.resolve(request.readBody(100_000, 1_000)).catch(() => undefined);
       if (body !== undefined && coding.toLowerCase() === 'chunked') {
         seen.push([
           method,

@@ -33,8 +33,9 @@ export function isObject(value: unknown): value is JsonObject {
  * @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where they are no single message
  */
 export function parseMessage(bytes: Buffer): Message {
-  const scan = scanBody(bytes);
-  const value: unknown = JSON.parse(bytes.toString('utf8', scan.root.start, scan.root.end));
+  const text = bytes.toString('utf8');
+  const scan = scanBody(bytes, text);
+  const value: unknown = JSON.parse(text);
   if (!isObject(value) || value['jsonrpc'] !== '2.0') throw new AppError('INVALID_REQUEST');
   refuseOtherSpellings(value);
   const id = scan.members.get('id');
@@ -44,9 +45,12 @@ export function parseMessage(bytes: Buffer): Message {
     : parseResponse(value, idText);
 }
 
-/** @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where two parsers could read two things */
-export function scanBody(bytes: Buffer): Extract<ScanResult, { ok: true }> {
-  const scan = scanJson(bytes);
+/**
+ * @param text the bytes as text, where there is one
+ * @throws AppError PARSE_ERROR where the bytes are no JSON, INVALID_REQUEST where two parsers could read two things
+ */
+export function scanBody(bytes: Buffer, text?: string): Extract<ScanResult, { ok: true }> {
+  const scan = scanJson(bytes, text);
   if (scan.ok) return scan;
   const broken = scan.problem === 'notUtf8' || scan.problem === 'syntax';
   throw new AppError(broken ? 'PARSE_ERROR' : 'INVALID_REQUEST', { publicMessage: problemTexts[scan.problem] });

@@ -14,7 +14,13 @@ import {
   scanJson,
 } from './json-scanner.ts';
 
-const scan = (text: string | Buffer) => scanJson(typeof text === 'string' ? Buffer.from(text) : text);
+/** Whether the caller has the text already changes nothing. */
+const scan = (text: string | Buffer) => {
+  const bytes = Buffer.from(text);
+  const result = scanJson(bytes);
+  expect(scanJson(bytes, bytes.toString('utf8'))).toEqual(result);
+  return result;
+};
 const problemOf = (text: string | Buffer) => {
   const result = scan(text);
   return result.ok ? 'none' : result.problem;
@@ -94,6 +100,13 @@ describe('the scanner refuses what two parsers may read differently', () => {
     '{"__proto__":1,"__proto__":2}',
   ])('the same key twice: %s', (text) => {
     expect(problemOf(text)).toBe('duplicateKey');
+  });
+
+  test.each([2, 15, 16, 17, 18, 200])('the same key twice, first and last of %d in an object in an object', (count) => {
+    const keys = Array.from({ length: count }, (_, n) => `"k${n}":{"k${n}":${n}}`);
+    const text = (members: readonly string[]): string => `{"x":{${members.join(',')}},"k0":1}`;
+    expect(problemOf(text(keys))).toBe('none');
+    expect(problemOf(text([...keys.slice(0, -1), '"k0":1']))).toBe('duplicateKey');
   });
 
   test('bytes that are not UTF-8', () => {

@@ -48,25 +48,35 @@ class Refused extends Error {
  * Checks bytes in one pass against RFC 8259, stricter where two parsers could read two things: valid UTF-8, no byte
  * order mark, no key twice in one object (compared after unescaping), bounded depth and size. What passes here means
  * the same to every conforming parser, and may then be forwarded as it is.
+ * @param text the bytes as text, where the caller has it: keys are then cut out of it
  */
-export function scanJson(bytes: Buffer): ScanResult {
+export function scanJson(bytes: Buffer, text?: string): ScanResult {
   if (!isUtf8(bytes)) return { ok: false, problem: 'notUtf8' };
   try {
-    return new Scanner(bytes).scan();
+    // Of the same length it is ASCII throughout, so that offsets in bytes are offsets in the text.
+    return new Scanner(bytes, text?.length === bytes.length ? text : undefined).scan();
   } catch (error) {
     if (error instanceof Refused) return { ok: false, problem: error.problem };
     throw error;
   }
 }
 
+/** Keys of an object that are looked through one by one; beyond that, they are found by their hash. */
+const listedKeysMax = 16;
+
 class Scanner {
   readonly #bytes: Buffer;
+  /** The same as text, only where all is ASCII. */
+  readonly #ascii: string | undefined;
+  /** Of the objects that are open, from the outermost to the innermost. */
+  readonly #keys: string[] = [];
   readonly #members = new Map<string, Range>();
   #at = 0;
   #nodes = 0;
 
-  constructor(bytes: Buffer) {
+  constructor(bytes: Buffer, ascii: string | undefined) {
     this.#bytes = bytes;
+    this.#ascii = ascii;
   }
 
   scan(): ScanResult {
@@ -108,7 +118,8 @@ class Scanner {
       this.#at++;
       return;
     }
-    const seen = depth === 1 ? undefined : new Set<string>();
+    const keysFrom = this.#keys.length;
+    let many: Set<string> | undefined;
     for (;;) {
       if (bytes[this.#at] !== quote) throw new Refused('syntax');
       const key = this.#key();
@@ -116,16 +127,23 @@ class Scanner {
       if (bytes[this.#at] !== colon) throw new Refused('syntax');
       this.#at = skipSpace(bytes, this.#at + 1);
       const start = this.#at;
-      if (seen === undefined ? this.#members.has(key) : seen.has(key)) throw new Refused('duplicateKey');
+      if (many !== undefined) {
+        if (many.has(key)) throw new Refused('duplicateKey');
+        many.add(key);
+      } else {
+        if (this.#keys.indexOf(key, keysFrom) >= 0) throw new Refused('duplicateKey');
+        this.#keys.push(key);
+        if (this.#keys.length - keysFrom > listedKeysMax) many = new Set(this.#keys.slice(keysFrom));
+      }
       this.#value(depth);
-      if (seen === undefined) this.#members.set(key, { start, end: this.#at });
-      else seen.add(key);
+      if (depth === 1) this.#members.set(key, { start, end: this.#at });
       this.#at = skipSpace(bytes, this.#at);
       const next = bytes[this.#at];
       if (next === closeBrace) break;
       if (next !== comma) throw new Refused('syntax');
       this.#at = skipSpace(bytes, this.#at + 1);
     }
+    this.#keys.length = keysFrom;
     this.#at++;
   }
 
@@ -151,6 +169,7 @@ class Scanner {
   #key(): string {
     const start = this.#at;
     const escaped = this.#string();
+    if (!escaped && this.#ascii !== undefined) return this.#ascii.slice(start + 1, this.#at - 1);
     return keyText(this.#bytes, start, this.#at, escaped);
   }
 

@@ -47,10 +47,10 @@ export interface ProxyRequest {
   /** Called once it is on record that the call is made; not for what is refused. */
   readonly onForward?: () => void;
   /**
-   * The whole body. Throws AppError BODY_TOO_LARGE before more than `bytesMax` bytes are held, REQUEST_TIMEOUT after
-   * `timeoutMs` milliseconds, OVERLOADED where all bodies together exceed the node's limit.
+   * The whole body, at once where it is there. Rejects with AppError BODY_TOO_LARGE before more than `bytesMax` bytes are
+   * held, REQUEST_TIMEOUT after `timeoutMs` milliseconds, OVERLOADED where all bodies together exceed the node's limit.
    */
-  readBody(bytesMax: number, timeoutMs: number): Promise<Buffer>;
+  readBody(bytesMax: number, timeoutMs: number): Buffer | Promise<Buffer>;
 }
 
 /** Is told once how the response ended: its last byte left, or the client was gone before. */

@@ -37,8 +37,8 @@ export interface ForwardContext {
   readonly clock: { monotonic(): number };
   /** Decides again, under the given configuration. */
   readonly reauthorize: (authorized: Authorized, runtime: Runtime) => Authorized;
-  /** Writes the record that the call is about to be made; nothing is sent before it is done. */
-  readonly writeOpened: () => Promise<void>;
+  /** Of the exchange: nothing is sent before it says that the call is about to be made. */
+  readonly record: { writeOpened(): Promise<void>; opened(): void };
 }
 
 /**
@@ -66,7 +66,8 @@ export async function forward(inspected: Inspected, context: ForwardContext): Pr
     exchange.upstreamCredential = first instanceof Promise ? await first : first;
   }
   const send = way(inspected, authorized, context, credential);
-  await context.writeOpened();
+  await context.record.writeOpened();
+  context.record.opened();
   routed.received.request.onForward?.();
   const sentAt = clock.monotonic();
   const serverId = routed.server.document.id;

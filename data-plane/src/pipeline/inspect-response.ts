@@ -24,14 +24,19 @@ export interface InspectResponseContext {
 }
 
 const noStore: readonly string[] = ['cache-control', 'no-store'];
+const jsonNoStore: readonly string[] = ['content-type', 'application/json', ...noStore];
 
 /**
  * Turns the upstream's response into the client's: lists filtered, capabilities honest, the session sealed, streams
  * relayed event by event; every other body byte for byte. Of the headers only the content type and what the protocol
- * needs go on. Whoever was revoked while the upstream took its time gets no answer any more.
+ * needs go on. Whoever was revoked while the upstream took its time gets no answer any more. Answers at once where all
+ * of it is there and nothing has to be waited for.
  * @throws AppError UPSTREAM_…, UNSUPPORTED_PROTOCOL_REVISION, and those of authorize
  */
-export async function inspectResponse(forwarded: Forwarded, context: InspectResponseContext): Promise<Answer> {
+export function inspectResponse(
+  forwarded: Forwarded,
+  context: InspectResponseContext,
+): Answer | Promise<Answer> {
   const { response, authorized } = forwarded;
   const { status } = response;
   if (status === 401 || status === 403) {
@@ -47,13 +52,15 @@ export async function inspectResponse(forwarded: Forwarded, context: InspectResp
       new AppError('UPSTREAM_PROTOCOL', { internal: `content-encoding ${encoding} was not asked for` }),
     );
   }
-  if (status === 200 && isEventStream(response.header('content-type'))) return await streamed(forwarded, context);
+  if (status === 200 && isEventStream(response.header('content-type'))) return streamed(forwarded, context);
   const { limits } = authorized.routed.runtime;
-  const body = await response.collect({
+  const body = response.collect({
     bytesMax: limits.responseBodyBytesMax,
     idleTimeoutMs: limits.upstreamIdleTimeoutMs,
   });
-  return await whole(body, forwarded, context.recheck(authorized), context);
+  return body instanceof Promise
+    ? body.then((late) => whole(late, forwarded, context.recheck(authorized), context))
+    : whole(body, forwarded, context.recheck(authorized), context);
 }
 
 /** For a stream; a body that was collected needs no connection to be closed. */
@@ -95,35 +102,22 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
   return { status: 200, headers, body: relay };
 }
 
-async function whole(
+function whole(
   body: Buffer,
   forwarded: Forwarded,
   authorized: Authorized,
   context: InspectResponseContext,
-): Promise<Answer> {
+): Answer | Promise<Answer> {
   const { response } = forwarded;
   const { status } = response;
   const { received } = authorized.routed;
   const { exchange, message } = received;
   if (isJson(response.header('content-type')) && body.length > 0) {
-    if (message?.kind !== 'request') {
-      const inspected = await screenOf(forwarded, context).body(body, authorized);
-      exchange.outcome = status < 400 ? 'success' : 'error';
-      const headers = ['content-type', 'application/json', ...noStore, ...retryAfter(response)];
-      return { status, headers, body: inspected };
-    }
+    if (message?.kind !== 'request') return unasked(body, forwarded, authorized, context);
     const screened = screenWhole(body, status, forwarded, authorized, context);
-    const reviewed = screened instanceof Promise ? await screened : screened;
-    if (reviewed.refusal !== null) throw reviewed.refusal;
-    if (!reviewed.isAnswer || reviewed.bytes === null) {
-      throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
-    }
-    exchange.outcome = reviewed.isError ? 'error' : 'success';
-    exchange.rpcErrorCode = reviewed.rpcErrorCode;
-    const headers = ['content-type', 'application/json', ...noStore, ...retryAfter(response)];
-    if (message.method === 'initialize')
-      headers.push(...sessionHeaders(forwarded, authorized, reviewed.negotiated, context));
-    return { status, headers, body: reviewed.bytes };
+    return screened instanceof Promise
+      ? screened.then((late) => answered(late, forwarded, authorized, context))
+      : answered(screened, forwarded, authorized, context);
   }
   if (isForgotten(status, authorized)) throw new AppError('SESSION_NOT_FOUND', { internal: 'forgotten upstream' });
   if (message?.kind === 'request' || status >= 500) {
@@ -138,6 +132,45 @@ async function whole(
   exchange.outcome = status < 400 ? 'success' : 'error';
   const allow = response.header('allow');
   return { status, headers: [...noStore, ...(allow === undefined ? [] : ['allow', allow])], body: null };
+}
+
+/** A body that answers no request. */
+async function unasked(
+  body: Buffer,
+  forwarded: Forwarded,
+  authorized: Authorized,
+  context: InspectResponseContext,
+): Promise<Answer> {
+  const { response } = forwarded;
+  const { status } = response;
+  const inspected = await screenOf(forwarded, context).body(body, authorized);
+  authorized.routed.received.exchange.outcome = status < 400 ? 'success' : 'error';
+  return { status, headers: jsonHeaders(response), body: inspected };
+}
+
+function answered(
+  screened: Screened,
+  forwarded: Forwarded,
+  authorized: Authorized,
+  context: InspectResponseContext,
+): Answer {
+  const { response } = forwarded;
+  const { exchange, message } = authorized.routed.received;
+  if (screened.refusal !== null) throw screened.refusal;
+  if (!screened.isAnswer || screened.bytes === null) {
+    throw new AppError('UPSTREAM_PROTOCOL', { internal: 'the answer belongs to another request' });
+  }
+  exchange.outcome = screened.isError ? 'error' : 'success';
+  exchange.rpcErrorCode = screened.rpcErrorCode;
+  const headers = jsonHeaders(response);
+  return {
+    status: response.status,
+    headers:
+      message?.method === 'initialize'
+        ? [...headers, ...sessionHeaders(forwarded, authorized, screened.negotiated, context)]
+        : headers,
+    body: screened.bytes,
+  };
 }
 
 function screenOf({ isBridged }: Forwarded, { inspector, observe }: InspectResponseContext): ResponseScreen {
@@ -164,9 +197,11 @@ function isForgotten(status: number, { routed }: Authorized): boolean {
   return status === 404 && routed.session !== null;
 }
 
-function retryAfter(response: UpstreamResponse): string[] {
+function jsonHeaders(response: UpstreamResponse): readonly string[] {
   const value = response.header('retry-after');
-  return value !== undefined && /^[\x20-\x7e]{1,64}$/.test(value) ? ['retry-after', value] : [];
+  return value !== undefined && /^[\x20-\x7e]{1,64}$/.test(value)
+    ? [...jsonNoStore, 'retry-after', value]
+    : jsonNoStore;
 }
 
 /** The client's `Mcp-Session-Id`; none where the upstream keeps no session. */

@@ -156,7 +156,8 @@ export class Pipeline {
       const runtime = runtimes.current;
       if (runtime === undefined) throw new AppError('NOT_READY');
       exchange.runtime = runtime;
-      const received = await receive(exchange, runtime.limits, this.#receiving);
+      const receiving = receive(exchange, runtime.limits, this.#receiving);
+      const received = receiving instanceof Promise ? await receiving : receiving;
       const nowMs = runtimes.now();
       const authenticated = authenticate(received, runtime, this.#tokens, nowMs);
       const token = postedWith(request);
@@ -178,6 +179,7 @@ export class Pipeline {
       entry.onEnd(admitted.release);
       if (opensHttpSse(received)) {
         await entry.writeOpened();
+        entry.opened();
         return this.#readableFor(request, await entry.follow(this.#httpSse.open(authorized)));
       }
       const inspection = inspectRequest(admitted, this.#inspecting);
@@ -190,9 +192,9 @@ export class Pipeline {
         runtimes,
         clock,
         reauthorize: this.#reauthorize,
-        writeOpened: () => entry.writeOpened(),
+        record: entry,
       });
-      const answer = await inspectResponse(forwarded, {
+      const inspecting = inspectResponse(forwarded, {
         streams: this.streams,
         recheck: this.#recheck,
         now: this.#now,
@@ -200,8 +202,10 @@ export class Pipeline {
         inspector: this.#inspecting.inspector,
         upstream: { connections: this.#upstreams, log: this.#options.log },
       });
+      const answer = inspecting instanceof Promise ? await inspecting : inspecting;
       if (contradictsEra(exchange, forwarded.response.status)) health.doubted(routed.server.document.id);
-      return this.#readableFor(request, await entry.follow(answer));
+      const followed = entry.follow(answer);
+      return this.#readableFor(request, followed instanceof Promise ? await followed : followed);
     } catch (error) {
       const failure = this.#limited(request, toAppError(error));
       if (exchange.server !== null && failureContradictsEra(exchange, failure)) {

@@ -28,13 +28,13 @@ const empty = Buffer.alloc(0);
 /**
  * Takes a request in: refuses what a web page or a misread header smuggled, reads the body within its limits, parses
  * the JSON-RPC message once, decides the era from its shape and compares mirrored headers with the body.
- * Whom it comes from and what it may do is not looked at.
+ * Whom it comes from and what it may do is not looked at. Answers at once where the body is there.
  */
-export async function receive(
+export function receive(
   exchange: Exchange,
   limits: LimitsDocument,
   settings: ReceiveSettings,
-): Promise<Received> {
+): Received | Promise<Received> {
   const { request } = exchange;
   const match = matchRoute(request.path);
   const slug = match?.name === 'endpoint' ? match.parameters['slug'] : undefined;
@@ -51,7 +51,7 @@ export async function receive(
   if (slug === undefined) throw new AppError('NOT_FOUND');
   switch (request.method) {
     case 'POST':
-      return await receiveMessage(exchange, slug, limits, settings);
+      return receiveMessage(exchange, slug, limits, settings);
     case 'GET':
       if (!accepts(request.headers.get('accept'), 'text/event-stream')) throw new AppError('NOT_ACCEPTABLE');
       return receiveBodiless(exchange, slug, 'stream');
@@ -80,14 +80,13 @@ function receiveBodiless(exchange: Exchange, slug: string, kind: 'stream' | 'end
   };
 }
 
-async function receiveMessage(
+function receiveMessage(
   exchange: Exchange,
   slug: string,
   limits: LimitsDocument,
   settings: ReceiveSettings,
-): Promise<Received> {
-  const { request } = exchange;
-  const { headers } = request;
+): Received | Promise<Received> {
+  const { headers } = exchange.request;
   if (
     (headers.get('content-encoding') ?? 'identity').toLowerCase() !== 'identity' ||
     !isJson(headers.get('content-type'))
@@ -101,7 +100,14 @@ async function receiveMessage(
   const accept = headers.get('accept');
   if (!accepts(accept, 'application/json') || !accepts(accept, 'text/event-stream'))
     throw new AppError('NOT_ACCEPTABLE');
-  const body = await readBody(exchange, limits, settings);
+  const body = readBody(exchange, limits, settings);
+  return body instanceof Promise
+    ? body.then((late) => receiveBody(exchange, slug, late))
+    : receiveBody(exchange, slug, body);
+}
+
+function receiveBody(exchange: Exchange, slug: string, body: Buffer): Received {
+  const { request } = exchange;
   exchange.requestBytes = body.length;
   if (isBatch(body)) return receiveBatch(exchange, slug, body);
   const message = parseMessage(body);
@@ -110,7 +116,7 @@ async function receiveMessage(
   if (message.paramsRange !== null) {
     exchange.paramsDigest = hash('sha256', body.subarray(message.paramsRange.start, message.paramsRange.end));
   }
-  const { era, protocolRevision } = classifyMessage(message, headers);
+  const { era, protocolRevision } = classifyMessage(message, request.headers);
   exchange.era = era;
   exchange.protocolRevision = protocolRevision;
   return {
@@ -145,19 +151,18 @@ function receiveBatch(exchange: Exchange, slug: string, body: Buffer): Received 
  * The body, within its limit. Without a key or token that holds no more than a little is held, so that strangers cannot take
  * the memory that all bodies of the node share.
  */
-async function readBody(exchange: Exchange, limits: LimitsDocument, settings: ReceiveSettings): Promise<Buffer> {
+function readBody(exchange: Exchange, limits: LimitsDocument, settings: ReceiveSettings): Buffer | Promise<Buffer> {
   const { request, runtime } = exchange;
   const mayBeLarge = !(Number(request.headers.get('content-length') ?? Infinity) <= strangerBodyBytesMax);
   const isStranger =
     mayBeLarge && (runtime === null || identify(request, runtime, settings.tokens, settings.now()) === undefined);
   const bytesMax = isStranger ? Math.min(strangerBodyBytesMax, limits.requestBodyBytesMax) : limits.requestBodyBytesMax;
-  try {
-    return await request.readBody(bytesMax, settings.requestBodyTimeoutMs);
-  } catch (error) {
-    if (isStranger && error instanceof AppError && error.code === 'BODY_TOO_LARGE')
-      throw new AppError('UNAUTHENTICATED');
+  const body = request.readBody(bytesMax, settings.requestBodyTimeoutMs);
+  if (!isStranger || !(body instanceof Promise)) return body;
+  return body.catch((error: unknown) => {
+    if (error instanceof AppError && error.code === 'BODY_TOO_LARGE') throw new AppError('UNAUTHENTICATED');
     throw error;
-  }
+  });
 }
 
 /** "name/version" as the client says: in `_meta` of a modern request, in `params` of a legacy `initialize`. */

@@ -96,23 +96,28 @@ export class Entry implements Follower {
     this.#releases.push(release);
   }
 
-  /** Writes that the call is about to be made: resolves once the kernel has it, or, where the audit is strict, the disk. */
-  async writeOpened(): Promise<void> {
-    const record: AuditRecord = { type: 'opened', ...this.#request() };
-    if (this.#isStrict) await this.#context.audit.appendDurable(record);
-    else await this.#context.audit.append(record);
+  /**
+   * Writes that the call is about to be made: resolves once the kernel has it, or, where the audit is strict, the disk.
+   * Whoever waited for it calls `opened` then, before anything else.
+   */
+  writeOpened(): Promise<void> {
+    return this.#append({ type: 'opened', ...this.#request() });
+  }
+
+  /** The record that the call is made stands: from now on its end is recorded as such. */
+  opened(): void {
     this.exchange.forwarded = true;
   }
 
   /** The response on its way; the record closes with its last byte, or when the client is gone. */
-  async follow(answer: Answer): Promise<ProxyResponse> {
-    this.#status = answer.status;
-    if (!this.#isStrict) return { ...answer, follower: this };
-    if (answer.body !== null && !Buffer.isBuffer(answer.body)) {
-      return { ...answer, body: new DurablyClosed(answer.body, (bytes) => this.#close(bytes)), follower: this };
+  follow(answer: Answer): ProxyResponse | Promise<ProxyResponse> {
+    const { status, headers, body } = answer;
+    this.#status = status;
+    if (!this.#isStrict) return { status, headers, body, follower: this };
+    if (body !== null && !Buffer.isBuffer(body)) {
+      return { ...answer, body: new DurablyClosed(body, (bytes) => this.#close(bytes)), follower: this };
     }
-    await this.#close(answer.body?.length ?? 0);
-    return { ...answer, follower: this };
+    return this.#close(body?.length ?? 0).then(() => ({ ...answer, follower: this }));
   }
 
   /** The answer to a failure; what was never forwarded is recorded before the caller learns of it. */
@@ -187,8 +192,12 @@ export class Entry implements Follower {
       ...this.#request(),
       ...this.#response({ status, responseBytes, firstByteAt: null }),
     };
-    if (this.#isStrict) await this.#context.audit.appendDurable(record);
-    else await this.#context.audit.append(record);
+    await this.#append(record);
+  }
+
+  #append(record: AuditRecord): Promise<void> {
+    const { audit } = this.#context;
+    return this.#isStrict ? audit.appendDurable(record) : audit.append(record);
   }
 
   #closedRecord(ending: Ending): AuditRecord {

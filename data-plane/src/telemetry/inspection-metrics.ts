@@ -1,5 +1,6 @@
 import type { DetectorName, InspectionRow, Verdict, WebhookFailure } from '@sallyport/schema';
 import { Counter, Histogram, type Registry } from 'prom-client';
+import { DurationHistogram } from './duration-histogram.ts';
 
 const milliseconds = 0.001;
 /** Distinct (server, detector, decision, mode) of one window; what comes after is told to Prometheus alone. */
@@ -14,7 +15,7 @@ export interface InspectedServer {
 /** Counts what detectors and policies did: for Prometheus, and for the control plane in windows. */
 export class InspectionMetrics {
   readonly #verdicts: Counter<'server' | 'direction' | 'detector' | 'decision' | 'mode'>;
-  readonly #duration: Histogram<'detector'>;
+  readonly #duration: DurationHistogram;
   readonly #webhooks: Histogram<'webhook' | 'failure'>;
   #rows = new Map<string, InspectionRow>();
 
@@ -26,12 +27,12 @@ export class InspectionMetrics {
       labelNames: ['server', 'direction', 'detector', 'decision', 'mode'],
       registers,
     });
-    this.#duration = new Histogram({
+    this.#duration = new DurationHistogram({
       name: 'sallyport_inspection_duration_seconds',
       help: 'Time that a detector took for one message.',
-      labelNames: ['detector'],
+      label: 'detector',
       buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
-      registers,
+      registry,
     });
     this.#webhooks = new Histogram({
       name: 'sallyport_webhook_duration_seconds',
@@ -47,7 +48,7 @@ export class InspectionMetrics {
   }
 
   inspected({ id, slug }: InspectedServer, detector: DetectorName, durationMs: number): void {
-    this.#duration.observe({ detector }, durationMs * milliseconds);
+    this.#duration.count(durationMs * milliseconds, detector);
     this.#add({ serverId: id, slug, detector, verdict: null, count: 1, durationMsSum: durationMs });
   }
 

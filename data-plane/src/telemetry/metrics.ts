@@ -11,7 +11,8 @@ import {
   type WebhookFailure,
 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
-import { Counter, Gauge, Histogram, type Registry } from 'prom-client';
+import { Counter, Gauge, type Registry } from 'prom-client';
+import { DurationHistogram } from './duration-histogram.ts';
 import { InspectionMetrics, type InspectedServer } from './inspection-metrics.ts';
 import type { BatchSigner } from './audit-shipper.ts';
 
@@ -57,11 +58,14 @@ export class Metrics {
   readonly #options: MetricsOptions;
   /** By server's slug and outcome; put into the counter at each scrape. */
   readonly #calls = new Map<string, Map<AuditOutcome, number>>();
-  readonly #duration: Histogram;
-  readonly #overhead: Histogram;
+  readonly #duration: DurationHistogram;
+  readonly #overhead: DurationHistogram;
   readonly #inspection: InspectionMetrics;
   #windowStart: number;
-  #rows = new Map<string, Row>();
+  /** Of this window. */
+  #rows: Row[] = [];
+  /** The same by server and target's name; empty where a row has none. */
+  #rowsByName = new Map<string, Map<string, Row[]>>();
   readonly #pending: MetricsWindow[] = [];
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> = Promise.resolve();
@@ -83,17 +87,18 @@ export class Metrics {
       },
     });
     const buckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
-    this.#duration = new Histogram({
+    const { registry } = options;
+    this.#duration = new DurationHistogram({
       name: 'sallyport_exchange_duration_seconds',
       help: 'From receipt of a request to the last byte of its answer.',
       buckets,
-      registers,
+      registry,
     });
-    this.#overhead = new Histogram({
+    this.#overhead = new DurationHistogram({
       name: 'sallyport_gateway_overhead_seconds',
       help: 'Duration of exchanges that reached an upstream, less the wait for its first byte.',
       buckets,
-      registers,
+      registry,
     });
     this.#inspection = new InspectionMetrics(options.registry);
     this.#windowStart = this.#currentWindow();
@@ -123,9 +128,9 @@ export class Metrics {
     // A server that does not exist has a name the client made up: no label, no row of its own.
     this.#count(exchange.serverId === null ? '' : (exchange.slug ?? ''), exchange.outcome);
     if (isStream(exchange)) return;
-    this.#duration.observe(exchange.durationMs / 1000);
+    this.#duration.count(exchange.durationMs / 1000);
     if (exchange.upstreamMs !== null) {
-      this.#overhead.observe(Math.max(0, exchange.durationMs - exchange.upstreamMs) / 1000);
+      this.#overhead.count(Math.max(0, exchange.durationMs - exchange.upstreamMs) / 1000);
     }
     if (exchange.serverId === null) return;
     if (this.#currentWindow() > this.#windowStart) this.flush();
@@ -143,10 +148,11 @@ export class Metrics {
   /** Ends the current window and sends what is pending; what cannot be sent waits for the next time. */
   flush(): void {
     const inspections = this.#inspection.take();
-    if (this.#rows.size + inspections.length > 0) this.#pending.push(this.#windowOf(this.#windowStart, inspections));
+    if (this.#rows.length + inspections.length > 0) this.#pending.push(this.#windowOf(this.#windowStart, inspections));
     // Never the same start twice, also where the estimate of time is corrected backwards: it would count once.
     this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + 1);
-    this.#rows = new Map();
+    this.#rows = [];
+    this.#rowsByName = new Map();
     if (this.#pending.length > windowsPendingMax) {
       const dropped = this.#pending.splice(0, this.#pending.length - windowsPendingMax);
       this.#options.log.warn({ windows: dropped.length }, 'metrics were dropped: the queue is away for too long');
@@ -178,25 +184,40 @@ export class Metrics {
     return Math.max(0, now - (now % metricsWindowMs));
   }
 
-  #rowOf(exchange: ClosedExchange, serverId: string): Row {
-    const wanted = reachedUpstream.has(exchange.outcome) ? bounded(exchange.target) : null;
-    let key = rowKey(serverId, wanted, exchange.outcome);
-    let target = wanted;
-    if (!this.#rows.has(key) && this.#rows.size >= windowRowsMax) {
-      target = null;
-      key = rowKey(serverId, null, exchange.outcome);
-    }
-    const existing = this.#rows.get(key);
-    if (existing !== undefined) return existing;
-    const { slug, outcome } = exchange;
-    const row: Row = { exchange: { serverId, slug, target, outcome }, sketch: new Sketch(), durationMsSum: 0 };
-    this.#rows.set(key, row);
+  #rowOf({ target, slug, outcome }: ClosedExchange, serverId: string): Row {
+    const wanted = reachedUpstream.has(outcome) ? target : null;
+    const known = this.#known(serverId, wanted, outcome);
+    if (known !== undefined) return known;
+    const isFull = this.#rows.length >= windowRowsMax;
+    const without = isFull ? this.#known(serverId, null, outcome) : undefined;
+    if (without !== undefined) return without;
+    const counted = isFull ? null : bounded(wanted);
+    const row: Row = { exchange: { serverId, slug, target: counted, outcome }, sketch: new Sketch(), durationMsSum: 0 };
+    this.#rows.push(row);
+    this.#remember(row);
     return row;
+  }
+
+  #known(serverId: string, target: ClosedExchange['target'], outcome: AuditOutcome): Row | undefined {
+    const kind = target?.kind;
+    const rows = this.#rowsByName.get(serverId)?.get(boundedName(target));
+    // As many at most as there are kinds and outcomes.
+    return rows?.find(({ exchange }) => exchange.outcome === outcome && exchange.target?.kind === kind);
+  }
+
+  #remember(row: Row): void {
+    const { serverId, target } = row.exchange;
+    const ofServer = this.#rowsByName.get(serverId) ?? new Map<string, Row[]>();
+    this.#rowsByName.set(serverId, ofServer);
+    const name = boundedName(target);
+    const ofName = ofServer.get(name);
+    if (ofName === undefined) ofServer.set(name, [row]);
+    else ofName.push(row);
   }
 
   #windowOf(windowStart: number, inspections: InspectionRow[]): MetricsWindow {
     const { signer, epoch } = this.#options;
-    const rows = [...this.#rows.values()].map(
+    const rows = this.#rows.map(
       ({ exchange, sketch, durationMsSum }): MetricsRow => ({
         serverId: exchange.serverId,
         slug: exchange.slug ?? '',
@@ -213,16 +234,16 @@ export class Metrics {
 }
 
 function bounded(target: ClosedExchange['target']): ClosedExchange['target'] {
-  return target === null ? null : { kind: target.kind, name: target.name.slice(0, metricsTargetCharactersMax) };
+  return target === null ? null : { kind: target.kind, name: boundedName(target) };
+}
+
+function boundedName(target: ClosedExchange['target']): string {
+  return target === null ? '' : target.name.slice(0, metricsTargetCharactersMax);
 }
 
 function isStream(exchange: ClosedExchange): boolean {
   const listens = exchange.method === null || exchange.method === 'subscriptions/listen';
   return listens && reachedUpstream.has(exchange.outcome);
-}
-
-function rowKey(serverId: string, target: ClosedExchange['target'], outcome: AuditOutcome): string {
-  return `${serverId}\n${outcome}\n${target?.kind ?? ''}\n${target?.name ?? ''}`;
 }
 
 /** What a node says of itself at each scrape. */

@@ -86,14 +86,21 @@ function asUpstreamError(error: unknown): AppError {
   });
 }
 
+/** Of a body that is collected. */
+export interface CollectLimits {
+  readonly bytesMax: number;
+  /** Between two parts of it, in milliseconds. */
+  readonly idleTimeoutMs: number;
+}
+
 export interface UpstreamResponse {
   readonly status: number;
   /** A response header by lower-case name; several are joined by ", ". */
   header(name: string): string | undefined;
   /** The next chunk, or undefined at the end. */
   next(): Promise<Buffer | undefined>;
-  /** The whole body; the connection is closed where it exceeds a limit. */
-  collect(limits: { readonly bytesMax: number; readonly idleTimeoutMs: number }): Promise<Buffer>;
+  /** The whole body, at once where it is there; the connection is closed where it exceeds a limit. */
+  collect(limits: CollectLimits): Buffer | Promise<Buffer>;
   /** Closes the connection; a reader that waits gets the error. */
   abort(error: AppError): void;
 }
@@ -224,7 +231,18 @@ class UpstreamCall implements CallHandler, UpstreamResponse {
     });
   }
 
-  async collect(limits: { readonly bytesMax: number; readonly idleTimeoutMs: number }): Promise<Buffer> {
+  collect(limits: CollectLimits): Buffer | Promise<Buffer> {
+    // All there, as with nearly every answer, which comes with its head.
+    const [only] = this.#chunks;
+    if (this.#ended && this.#error === undefined && this.#chunks.length === 1 && only !== undefined) {
+      if (only.length > limits.bytesMax) throw new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
+      this.#chunks.length = 0;
+      return only;
+    }
+    return this.#collect(limits);
+  }
+
+  async #collect(limits: CollectLimits): Promise<Buffer> {
     const declared = Number(this.header('content-length') ?? 0);
     if (!this.#ended) this.#timer = setTimeout(this.#onTimeout, limits.idleTimeoutMs);
     const gathered = new GatheredBytes();

@@ -1,11 +1,11 @@
 import type { Socket } from 'node:net';
 import { AppError } from '@sallyport/schema';
 import { clientAddress } from '@sallyport/schema/platform';
-import type { ProxyRequest, ProxyResponse } from '../pipeline/exchange.ts';
+import type { ProxyRequest } from '../pipeline/exchange.ts';
 import { GatheredBytes } from '../upstream/gathered-bytes.ts';
 import type { ListenerOptions } from '../server.ts';
 import { BodyDecoder } from './body-decoder.ts';
-import { endOfHead, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
+import { endOfHead, HeadReader, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
 import { RequestAbort } from './request-abort.ts';
 import { ResponseWriter } from './response-writer.ts';
 
@@ -47,6 +47,7 @@ export class ClientConnection {
   readonly #state: ListenerState;
   readonly #writer: ResponseWriter;
   readonly #remoteAddress: string | undefined;
+  readonly #heads = new HeadReader(parseRequestHead);
   /** Received and not looked at yet. */
   #ahead: Buffer | undefined;
   /** Of the request under way. */
@@ -170,7 +171,7 @@ export class ClientConnection {
     }
     if (end < 0) return undefined;
     try {
-      const head = parseRequestHead(from === 0 && end === bytes.length ? bytes : bytes.subarray(from, end));
+      const head = this.#heads.read(bytes, from, end);
       this.#ahead = end === bytes.length ? undefined : bytes.subarray(end);
       return head;
     } catch (error) {
@@ -192,9 +193,12 @@ export class ClientConnection {
     this.#state.exchangeBegan();
     try {
       const response = await options.handle(this.#request(head, this.#abort));
-      const isLast = await this.#answer(head, response);
+      this.#beforeAnswer();
+      const isLast = (): boolean =>
+        !head.keepsAlive || this.#isBroken || this.#state.isDraining || response.status === 408;
+      await this.#writer.write(response, head, isLast);
       this.#isAnswered = true;
-      if (isLast) this.#end();
+      if (isLast()) this.#end();
     } catch (error) {
       options.log.error({ err: error }, 'a response could not be written');
       this.destroy();
@@ -204,15 +208,10 @@ export class ClientConnection {
     this.#next();
   }
 
-  /** @returns whether the connection ends with it */
-  async #answer(head: RequestHead, response: ProxyResponse): Promise<boolean> {
+  #beforeAnswer(): void {
     // Before it is written, so that a client that writes first and reads then gets to read.
     if (this.#body?.done === false && this.#reader === undefined) this.#discardBody();
     if (this.#mayKeepBody) this.#isBroken = true;
-    const isLast = (): boolean =>
-      !head.keepsAlive || this.#isBroken || this.#state.isDraining || response.status === 408;
-    await this.#writer.write(response, head, isLast);
-    return isLast();
   }
 
   /** On to the next request, as soon as the rest of the body of this one was read. */
@@ -242,7 +241,7 @@ export class ClientConnection {
     };
   }
 
-  #readBody(head: RequestHead, bytesMax: number, timeoutMs: number): Promise<Buffer> {
+  #readBody(head: RequestHead, bytesMax: number, timeoutMs: number): Buffer | Promise<Buffer> {
     if (head.framing > bytesMax) {
       this.#discardBody();
       return Promise.reject(new AppError('BODY_TOO_LARGE'));
@@ -250,8 +249,8 @@ export class ClientConnection {
     const ahead = this.#ahead;
     const isAsked = this.#mayKeepBody && ahead === undefined;
     this.#mayKeepBody = false;
-    // All there, as with nearly every message: no timer and no copy.
-    if (head.framing >= 0 && (ahead?.length ?? 0) >= head.framing) return Promise.resolve(this.#wholeBody());
+    // All there, as with nearly every message: no timer, no copy and no wait.
+    if (head.framing >= 0 && (ahead?.length ?? 0) >= head.framing) return this.#wholeBody();
     if (isAsked) this.#socket.write('HTTP/1.1 100 Continue\r\n\r\n');
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => this.#failBody(new AppError('REQUEST_TIMEOUT')), timeoutMs);

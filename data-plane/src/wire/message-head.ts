@@ -15,7 +15,7 @@ export interface RequestHead {
   readonly method: string;
   readonly target: string;
   /** By lower-case name; the first value where a header came more than once. */
-  readonly headers: Map<string, string>;
+  readonly headers: ReadonlyMap<string, string>;
   /** Lower-case names of headers that came more than once. */
   readonly repeated: readonly string[];
   readonly framing: Framing;
@@ -55,14 +55,19 @@ const valueCodes = new Uint8Array(256).fill(1, space);
 valueCodes[0x7f] = 0;
 valueCodes[tab] = 1;
 
+/** Takes the header lines of a head as they are read. */
+interface FieldTaker {
+  take(name: string, value: string): void;
+}
+
 /** Reads the field lines from `at` to the empty line that ends the head. */
-function readFields(text: string, at: number, take: (name: string, value: string) => void): void {
+function readFields(text: string, at: number, taker: FieldTaker): void {
   let next = at;
-  while (text.charCodeAt(next) !== cr) next = readField(text, next, take);
+  while (text.charCodeAt(next) !== cr) next = readField(text, next, taker);
   if (next + 2 !== text.length) throw new MalformedMessage('a line break within the head');
 }
 
-function readField(text: string, start: number, take: (name: string, value: string) => void): number {
+function readField(text: string, start: number, taker: FieldTaker): number {
   let at = start;
   let hasUpperCase = false;
   for (let kind = 0; ; at++) {
@@ -80,7 +85,7 @@ function readField(text: string, start: number, take: (name: string, value: stri
     throw new MalformedMessage('a header that breaks off');
   const next = to + 2;
   while (to > from && (text.charCodeAt(to - 1) === space || text.charCodeAt(to - 1) === tab)) to--;
-  take(hasUpperCase ? name.toLowerCase() : name, text.slice(from, to));
+  taker.take(hasUpperCase ? name.toLowerCase() : name, text.slice(from, to));
   return next;
 }
 
@@ -91,27 +96,36 @@ const targetForm = /^(?:\/|https?:\/\/[A-Za-z0-9.:[\]-]+(?:\/|$)|\*$)/;
 const authorityForm = /^[A-Za-z0-9.:[\]-]+:\d{1,5}$/;
 const commaLists = 'x-forwarded-for';
 
+/** The header lines of a request. */
+class RequestFields implements FieldTaker {
+  readonly headers = new Map<string, string>();
+  readonly repeated: string[] = [];
+  closes = false;
+
+  take(name: string, value: string): void {
+    const first = this.headers.get(name);
+    if (first === undefined) this.headers.set(name, value);
+    else {
+      // A proxy may add its hop in a line of its own behind the one that a stranger sent; both are one list.
+      if (name === commaLists) this.headers.set(name, `${first},${value}`);
+      this.repeated.push(name);
+    }
+    if (name === 'connection') this.closes ||= names(value, 'close');
+  }
+}
+
 /**
- * @param bytes the head whole, its empty line included
+ * @param text the head whole, its empty line included; a character for each byte
  * @throws MalformedMessage
  */
-export function parseRequestHead(bytes: Buffer): RequestHead {
-  const text = bytes.toString('latin1');
+export function parseRequestHead(text: string): RequestHead {
   const lineEnd = text.indexOf('\r\n');
   const [, method, target, minor] = requestLine.exec(text.slice(0, lineEnd)) ?? [];
   if (method === undefined || target === undefined) throw new MalformedMessage('no request line');
   if (!(method === 'CONNECT' ? authorityForm : targetForm).test(target)) throw new MalformedMessage('no target');
-  const headers = new Map<string, string>();
-  const repeated: string[] = [];
-  let closes = false;
-  readFields(text, lineEnd + 2, (name, value) => {
-    const first = headers.get(name);
-    if (first === undefined) headers.set(name, value);
-    // A proxy may add its hop in a line of its own behind the one that a stranger sent; both are one list.
-    else if (name === commaLists) headers.set(name, `${first},${value}`);
-    if (first !== undefined) repeated.push(name);
-    closes ||= name === 'connection' && names(value, 'close');
-  });
+  const fields = new RequestFields();
+  readFields(text, lineEnd + 2, fields);
+  const { headers, repeated, closes } = fields;
   const isOld = minor === '0';
   return {
     method,
@@ -137,6 +151,31 @@ function requestFraming(headers: ReadonlyMap<string, string>, repeated: readonly
   return chunkedFraming;
 }
 
+/**
+ * Reads the heads of one connection. Most say what the one before said, byte for byte (a client that calls the same tool,
+ * an upstream that answers in the same second): those are not read again.
+ */
+export class HeadReader<Head extends RequestHead | ResponseHead> {
+  readonly #parse: (text: string) => Head;
+  #text = '';
+  #head: Head | undefined;
+
+  /** @param parse one of the two below */
+  constructor(parse: (text: string) => Head) {
+    this.#parse = parse;
+  }
+
+  /** Reads the head that takes these bytes whole; gives the one before where it is the same. @throws MalformedMessage */
+  read(bytes: Buffer, start: number, end: number): Head {
+    const text = bytes.toString('latin1', start, end);
+    if (this.#head === undefined || text !== this.#text) {
+      this.#head = this.#parse(text);
+      this.#text = text;
+    }
+    return this.#head;
+  }
+}
+
 function lengthOf(value: string): number {
   if (!/^\d{1,15}$/.test(value)) throw new MalformedMessage('a length that is no number');
   return Number(value);
@@ -152,22 +191,29 @@ function names(header: string, word: string): boolean {
 
 const statusLine = /^HTTP\/1\.([01]) (\d{3})(?: [\t\x20-\x7e\x80-\xff]*)?$/;
 
+/** The header lines of a response. */
+class ResponseFields implements FieldTaker {
+  readonly headers = Object.create(null) as Record<string, string | string[] | undefined>;
+
+  take(name: string, value: string): void {
+    const before = this.headers[name];
+    if (before === undefined) this.headers[name] = value;
+    else if (Array.isArray(before)) before.push(value);
+    else this.headers[name] = [before, value];
+  }
+}
+
 /**
- * @param bytes the head whole, its empty line included
+ * @param text the head whole, its empty line included; a character for each byte
  * @throws MalformedMessage
  */
-export function parseResponseHead(bytes: Buffer): ResponseHead {
-  const text = bytes.toString('latin1');
+export function parseResponseHead(text: string): ResponseHead {
   const lineEnd = text.indexOf('\r\n');
   const [, minor, code] = statusLine.exec(text.slice(0, lineEnd)) ?? [];
   if (code === undefined) throw new MalformedMessage('no status line');
-  const headers = Object.create(null) as Record<string, string | string[] | undefined>;
-  readFields(text, lineEnd + 2, (name, value) => {
-    const before = headers[name];
-    if (before === undefined) headers[name] = value;
-    else if (Array.isArray(before)) before.push(value);
-    else headers[name] = [before, value];
-  });
+  const fields = new ResponseFields();
+  readFields(text, lineEnd + 2, fields);
+  const { headers } = fields;
   const status = Number(code);
   const { connection } = headers;
   const framing = responseFraming(status, headers);

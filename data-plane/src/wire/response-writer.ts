@@ -8,6 +8,7 @@ import { fieldLines } from './message-head.ts';
 /** A body up to this size is copied behind its head, so that both leave in one write, in bytes. */
 const copiedBytesMax = 32 * 1024;
 const lastChunk = Buffer.from('0\r\n\r\n');
+const noBytes = Buffer.alloc(0);
 
 /** What of a request its answer depends on. */
 export interface Answered {
@@ -42,24 +43,59 @@ export class ResponseWriter {
    * Resolves when the system has all of it, or the connection is gone.
    * @param isLast asked when the head is written
    */
-  async write(response: ProxyResponse, answered: Answered, isLast: () => boolean): Promise<void> {
-    const { body, follower } = response;
+  write(response: ProxyResponse, answered: Answered, isLast: () => boolean): Promise<void> {
+    const { body } = response;
+    return body === null || Buffer.isBuffer(body)
+      ? this.#writeWhole(response, body, answered, isLast)
+      : this.#writeStream(response, body, answered, isLast);
+  }
+
+  /** With one promise for all of it: the way of nearly every answer. */
+  #writeWhole(
+    response: ProxyResponse,
+    body: Buffer | null,
+    answered: Answered,
+    isLast: () => boolean,
+  ): Promise<void> {
+    const { follower, status } = response;
+    if (this.#socket.destroyed) {
+      follower?.ended(false, 0, null);
+      return Promise.resolve();
+    }
+    const bytes = body?.length ?? 0;
+    const firstByteAt = this.#clock.monotonic();
+    return new Promise((resolve) => {
+      try {
+        const head = this.#head(response, status === 204 ? '' : `content-length: ${bytes}\r\n`, isLast());
+        this.#send(head, answered.method === 'HEAD' ? null : body, (isComplete) => {
+          follower?.ended(isComplete, bytes, firstByteAt);
+          resolve();
+        });
+      } catch (error) {
+        follower?.ended(false, bytes, firstByteAt);
+        throw error;
+      }
+    });
+  }
+
+  async #writeStream(
+    response: ProxyResponse,
+    body: ByteStream,
+    answered: Answered,
+    isLast: () => boolean,
+  ): Promise<void> {
+    const { follower } = response;
     const written = { bytes: 0, firstByteAt: null as number | null };
     let isComplete = false;
-    let unread = body === null || Buffer.isBuffer(body) ? null : body;
+    let unread: ByteStream | null = body;
     try {
       if (this.#socket.destroyed) return;
       written.firstByteAt = this.#clock.monotonic();
-      if (body === null || Buffer.isBuffer(body)) {
-        written.bytes = body?.length ?? 0;
-        isComplete = await this.#writeWhole(response, body, answered, isLast());
-      } else {
-        const isChunked = !answered.isOld;
-        const framing = isChunked ? 'transfer-encoding: chunked\r\n' : '';
-        this.#socket.write(this.#head(response, framing, isLast()), 'latin1');
-        unread = null;
-        isComplete = await this.#stream(body, isChunked, written);
-      }
+      const isChunked = !answered.isOld;
+      const framing = isChunked ? 'transfer-encoding: chunked\r\n' : '';
+      this.#socket.write(this.#head(response, framing, isLast() || answered.isOld), 'latin1');
+      unread = null;
+      isComplete = await this.#stream(body, isChunked, written);
     } finally {
       this.isWritten = true;
       await unread?.cancel();
@@ -73,36 +109,22 @@ export class ResponseWriter {
     return `${line}${fieldLines(headers)}${framing}date: ${dateAt(this.#clock.now())}\r\n${connection}\r\n`;
   }
 
-  async #writeWhole(
-    response: ProxyResponse,
-    body: Buffer | null,
-    answered: Answered,
-    isLast: boolean,
-  ): Promise<boolean> {
-    const framing = response.status === 204 ? '' : `content-length: ${body?.length ?? 0}\r\n`;
-    const head = this.#head(response, framing, isLast);
-    if (body === null || body.length === 0 || answered.method === 'HEAD') return await this.#send(head);
-    if (body.length <= copiedBytesMax) {
+  /** @param done is told whether the system took it all */
+  #send(head: string, body: Buffer | null, done: (isComplete: boolean) => void): void {
+    const onWritten = (error?: Error | null): void => done(error === undefined || error === null);
+    if (body === null || body.length === 0) this.#socket.write(head, 'latin1', onWritten);
+    else if (body.length <= copiedBytesMax) {
       const bytes = Buffer.allocUnsafe(head.length + body.length);
       bytes.write(head, 0, 'latin1');
-      body.copy(bytes, head.length);
-      return await this.#send(bytes);
+      bytes.set(body, head.length);
+      this.#socket.write(bytes, onWritten);
+    } else {
+      this.#socket.cork();
+      this.#socket.write(head, 'latin1');
+      this.#socket.write(body, onWritten);
+      this.#socket.uncork();
     }
-    this.#socket.cork();
-    this.#socket.write(head, 'latin1');
-    const sent = this.#send(body);
-    this.#socket.uncork();
-    return await sent;
-  }
-
-  /** @returns whether the system took it all */
-  #send(bytes: string | Buffer): Promise<boolean> {
-    return new Promise((resolve) => {
-      const done = (error?: Error | null): void => resolve(error === undefined || error === null);
-      if (typeof bytes === 'string') this.#socket.write(bytes, 'latin1', done);
-      else this.#socket.write(bytes, done);
-      this.isWritten = true;
-    });
+    this.isWritten = true;
   }
 
   /**
@@ -122,7 +144,7 @@ export class ResponseWriter {
         written.bytes += chunk.length;
         if (chunk.length > 0 && !this.#writeChunk(chunk, isChunked)) await this.#drained();
       }
-      if (!this.#socket.destroyed) isComplete = await this.#send(isChunked ? lastChunk : '');
+      if (!this.#socket.destroyed) isComplete = await this.#sendLast(isChunked ? lastChunk : noBytes);
     } finally {
       this.#onClosed = undefined;
       // Also where the loop saw that the client is gone before its connection has said so.
@@ -130,6 +152,14 @@ export class ResponseWriter {
       await sourceDone;
     }
     return isComplete;
+  }
+
+  /** @returns whether the system took it all */
+  #sendLast(bytes: Buffer): Promise<boolean> {
+    return new Promise((resolve) => {
+      this.#socket.write(bytes, (error) => resolve(error === undefined || error === null));
+      this.isWritten = true;
+    });
   }
 
   #writeChunk(chunk: Buffer, isChunked: boolean): boolean {

@@ -1,7 +1,7 @@
 import type { Socket } from 'node:net';
 import type { CallController, CallHandler } from '../upstream/connections.ts';
 import { BodyDecoder } from './body-decoder.ts';
-import { endOfHead, fieldLines, MalformedMessage, parseResponseHead } from './message-head.ts';
+import { endOfHead, fieldLines, HeadReader, MalformedMessage, parseResponseHead, type ResponseHead } from './message-head.ts';
 
 /** Header block of a response, in bytes. */
 const headBytesMax = 16 * 1024;
@@ -40,6 +40,7 @@ export class UpstreamConnection implements CallController {
   readonly #socket: Socket;
   readonly #host: string;
   readonly #owner: ConnectionOwner;
+  readonly #heads = new HeadReader(parseResponseHead);
   #call: WireCall | undefined;
   /** Of the response: received, and no whole head yet. */
   #head: Buffer | undefined;
@@ -153,7 +154,7 @@ export class UpstreamConnection implements CallController {
       if ((end < 0 ? bytes.length : end) - at > headBytesMax) throw new MalformedMessage('a header block too large');
       this.#head = end < 0 ? bytes.subarray(at) : undefined;
       if (end < 0) return;
-      this.#headCame(bytes.subarray(at, end));
+      this.#headCame(this.#heads.read(bytes, at, end));
       at = end;
       if (this.#call === undefined) return;
       if (this.#body === undefined && at === bytes.length) return;
@@ -167,8 +168,7 @@ export class UpstreamConnection implements CallController {
     this.#call?.handler.onResponseData?.(this, part);
   };
 
-  #headCame(bytes: Buffer): void {
-    const { status, headers, framing, keepsAlive } = parseResponseHead(bytes);
+  #headCame({ status, headers, framing, keepsAlive }: ResponseHead): void {
     if (status < 200) {
       if (status < 102 || ++this.#interims > interimMax)
         throw new MalformedMessage('an interim answer nobody asked for');

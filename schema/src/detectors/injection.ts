@@ -41,10 +41,27 @@ const scoreMedium = { content: 0.58, definition: 0.48 } as const;
 const scoreLow = { content: 0.45, definition: 0.35 } as const;
 const signalsMax = 2_000;
 
-const wordOrStop = /[a-z0-9_À-ɏ.][a-z0-9_'’.À-ɏ-]*|[!?;\n]/g;
+/** Of each code below 0x250: a word may begin with it, go on with it, or it ends a sentence. */
+const begins = 1;
+const goesOn = 2;
+const stops = 3;
+const codeKinds = new Uint8Array(0x250);
+codeKinds.fill(begins, 0xc0);
+for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789_.') codeKinds[character.charCodeAt(0)] = begins;
+for (const character of "'-") codeKinds[character.charCodeAt(0)] = goesOn;
+for (const character of '!?;\n') codeKinds[character.charCodeAt(0)] = stops;
+const apostrophe = 0x2019;
+const fullStop = 0x2e;
+const lineFeed = 0x0a;
 
-function isStop(token: string): boolean {
-  return token === '!' || token === '?' || token === ';' || token === '\n';
+/** Behind the word that begins before `at`. */
+function endOfWord(text: string, at: number): number {
+  let end = at;
+  for (; ; end++) {
+    const code = text.charCodeAt(end);
+    const kind = codeKinds[code];
+    if (kind !== begins && kind !== goesOn && code !== apostrophe) return end;
+  }
 }
 
 /** What is recognised by its shape, not by a word. */
@@ -79,21 +96,25 @@ function hitsOf(text: string): Hit[] {
   let next = 0;
   let word = 0;
   let sentence = 0;
-  wordOrStop.lastIndex = 0;
-  for (let match = wordOrStop.exec(text); match !== null; match = wordOrStop.exec(text)) {
-    for (; next < found.length && (found[next]?.start ?? 0) <= match.index; next += 1) {
+  for (let at = 0; at < text.length; ) {
+    const start = at;
+    const code = text.charCodeAt(start);
+    const kind = codeKinds[code];
+    at += 1;
+    if (kind !== begins && kind !== stops) continue;
+    for (; next < found.length && (found[next]?.start ?? 0) <= start; next += 1) {
       const shape = found[next];
       if (shape !== undefined) hits.push({ ...shape, word, sentence });
     }
-    const [token] = match;
-    if (isStop(token)) {
-      if (token !== '\n' || text[match.index + 1] === '\n') sentence += 1;
+    if (kind === stops) {
+      if (code !== lineFeed || text.charCodeAt(at) === lineFeed) sentence += 1;
       continue;
     }
-    const ends = token.length > 1 && token.endsWith('.');
-    const plain = ends ? token.slice(0, -1) : token;
-    const bits = wordMeanings.get(plain);
-    if (bits !== undefined) hits.push({ bits, word, sentence, start: match.index, end: match.index + plain.length });
+    at = endOfWord(text, at);
+    const ends = at - start > 1 && text.charCodeAt(at - 1) === fullStop;
+    const end = ends ? at - 1 : at;
+    const bits = wordMeanings.get(text.slice(start, end));
+    if (bits !== undefined) hits.push({ bits, word, sentence, start, end });
     word += 1;
     if (ends) sentence += 1;
   }
@@ -451,7 +472,8 @@ export function findInjection(text: string, kind: TextKind, readings: Readings =
       findings.push(...masked.map((finding) => ({ ...finding, ...all, severity: 'high' as const })));
   }
   for (const reading of readings.all) findings.push(...findingsInReading(reading, kind));
-  const [hidden] = findingsIn(foldText(hiddenMessage(text)), kind);
+  const message = hiddenMessage(text);
+  const [hidden] = message === '' ? [] : findingsIn(foldText(message), kind);
   if (hidden !== undefined) findings.push({ ...hidden, ...all, severity: 'critical' });
   return orderedFindings(findings);
 }

@@ -4,6 +4,7 @@ import { findInjection, injectionCategories, type TextKind } from './injection.t
 import { findLinks, linkCategories } from './links.ts';
 import { findPersonalData, personalDataCategories } from './personal-data.ts';
 import { Readings } from './readings.ts';
+import type { TextSigns } from './text-signs.ts';
 import { findSecrets, secretCategories } from './secrets.ts';
 
 /** Raised where the same text may be found to hold something else: verdicts name it. */
@@ -30,8 +31,12 @@ export const detectorCategories: Readonly<Record<DetectorName, readonly string[]
  * A value is found also where invisible characters part it, where it stands in other letters, escaped or encoded. Its
  * place is that of all that spells it.
  */
-function throughDisguise(text: string, find: (text: string) => Finding[], readings: Readings): Finding[] {
-  const findings = find(text);
+function throughDisguise(
+  text: string,
+  find: (text: string, signs?: TextSigns) => Finding[],
+  readings: Readings,
+): Finding[] {
+  const findings = find(text, readings.signs);
   for (const reading of readings.all) {
     for (const finding of find(reading.text)) {
       // As it is written it was found already.

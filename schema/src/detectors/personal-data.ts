@@ -1,4 +1,5 @@
 import { type Finding, withoutOverlaps } from './finding.ts';
+import { TextSigns } from './text-signs.ts';
 
 const cardCandidate = /(?<![\d.,-])\d(?:[ -]?\d){11,18}(?![\d]|[.,]\d)/g;
 const ibanCandidate = /(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{2,4}){3,8}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])/g;
@@ -189,23 +190,38 @@ const whole =
 
 const kinds: readonly {
   readonly category: string;
+  /** What nothing of the kind is without: where there is none, which is soon seen, no more is looked at. */
+  readonly needs: 'digit' | ':' | '@';
   readonly sign: RegExp;
   readonly pattern: RegExp;
   readonly accept: Accept;
 }[] = [
-  { category: 'cardNumber', sign: /\d(?:[ -]?\d){11}/, pattern: cardCandidate, accept: whole(isCard) },
-  { category: 'iban', sign: /[A-Z]{2}\d{2}/, pattern: ibanCandidate, accept: ibanLength },
-  { category: 'socialSecurityNumber', sign: /\d[- ]\d/, pattern: socialSecurityNumber, accept: whole(() => true) },
-  { category: 'email', sign: /@/, pattern: email, accept: whole((candidate) => !candidate.includes('..')) },
+  { category: 'cardNumber', needs: 'digit', sign: /\d(?:[ -]?\d){11}/, pattern: cardCandidate, accept: whole(isCard) },
+  { category: 'iban', needs: 'digit', sign: /[A-Z]{2}\d{2}/, pattern: ibanCandidate, accept: ibanLength },
+  {
+    category: 'socialSecurityNumber',
+    needs: 'digit',
+    sign: /\d[- ]\d/,
+    pattern: socialSecurityNumber,
+    accept: whole(() => true),
+  },
+  { category: 'email', needs: '@', sign: /@/, pattern: email, accept: whole((candidate) => !candidate.includes('..')) },
   {
     category: 'ipAddress',
+    needs: 'digit',
     sign: /\d\.\d/,
     pattern: ipv4,
     accept: (candidate, before) => (versionBefore.test(before) ? undefined : candidate.length),
   },
-  { category: 'ipAddress', sign: /[0-9a-fA-F]::?[0-9a-fA-F]|::/, pattern: ipv6, accept: whole(isIpv6) },
-  { category: 'phoneNumber', sign: /\+\d|00\d/, pattern: internationalPhone, accept: whole(isPhone) },
-  { category: 'phoneNumber', sign: /\d{3}[ .)-]/, pattern: northAmericanPhone, accept: whole(isPhone) },
+  {
+    category: 'ipAddress',
+    needs: ':',
+    sign: /[0-9a-fA-F]::?[0-9a-fA-F]|::/,
+    pattern: ipv6,
+    accept: whole(isIpv6),
+  },
+  { category: 'phoneNumber', needs: 'digit', sign: /\+\d|00\d/, pattern: internationalPhone, accept: whole(isPhone) },
+  { category: 'phoneNumber', needs: 'digit', sign: /\d{3}[ .)-]/, pattern: northAmericanPhone, accept: whole(isPhone) },
 ];
 
 /** What a checksum vouches for comes before what looks like it. */
@@ -217,10 +233,10 @@ export const personalDataCategories: readonly string[] = [...new Set(categories)
  * numbers, e-mail and IP addresses, phone numbers with a country code or in North American groups. Names and postal
  * addresses have no form and are not found.
  */
-export function findPersonalData(text: string): Finding[] {
+export function findPersonalData(text: string, signs: TextSigns = new TextSigns(text)): Finding[] {
   const findings: Finding[] = [];
-  for (const { category, sign, pattern, accept } of kinds) {
-    if (!sign.test(text)) continue;
+  for (const { category, needs, sign, pattern, accept } of kinds) {
+    if (!(needs === 'digit' ? signs.hasDigit : text.includes(needs)) || !sign.test(text)) continue;
     pattern.lastIndex = 0;
     for (let match = pattern.exec(text); match !== null; match = pattern.exec(text)) {
       const start = match.index;

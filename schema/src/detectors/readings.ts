@@ -1,5 +1,6 @@
 import { findHiddenText, mayHideText } from './hidden-text.ts';
 import { pieceAt } from './piece-at.ts';
+import { TextSigns } from './text-signs.ts';
 
 /**
  * Other ways to read a text than as it stands: without what is hidden and in compatibility form, with escapes undone,
@@ -78,9 +79,15 @@ export class Reading {
 export class Readings {
   readonly #text: string;
   #all: readonly Reading[] | undefined;
+  #signs: TextSigns | undefined;
 
   constructor(text: string) {
     this.#text = text;
+  }
+
+  /** Of the text as it stands. */
+  get signs(): TextSigns {
+    return (this.#signs ??= new TextSigns(this.#text));
   }
 
   get all(): readonly Reading[] {
@@ -211,12 +218,44 @@ function around(text: string, replacements: readonly Replacement[], source: Read
 }
 
 /** Base64, URL-safe base64 and hexadecimal: which of them, its alphabet tells. */
-const alphanumericRun = /[A-Za-z0-9+/_-]{16,}={0,2}/g;
+const encodingCodes = codesOf('ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/_-');
+const encodedLengthMin = 16;
+const equalsSign = 0x3d;
 const hexDigits = /^(?:0x)?(?:[0-9a-fA-F]{2})+$/;
 const printableAscii = /^[\t\n\r -~]*$/;
 const printable = /^[\p{L}\p{M}\p{N}\p{P}\p{S}\s]*$/u;
 const wordCharacters = /[\p{L}\s]/gu;
 const decodedLengthMin = 8;
+
+function codesOf(characters: string): Uint8Array {
+  const codes = new Uint8Array(128);
+  for (const character of characters) codes[character.charCodeAt(0)] = 1;
+  return codes;
+}
+
+/**
+ * The places of `/[A-Za-z0-9+/_-]{16,}={0,2}/g`. A run that long has a character at one of any sixteen places in a row, so
+ * that most of a text is not looked at; the expression would try each word from each of its letters.
+ */
+export function encodedRuns(text: string): Place[] {
+  const runs: Place[] = [];
+  const isOne = (at: number): boolean => encodingCodes[text.charCodeAt(at)] === 1;
+  for (let from = 0, at = encodedLengthMin - 1; at < text.length; at += encodedLengthMin) {
+    if (!isOne(at)) continue;
+    let start = at;
+    while (start > from && isOne(start - 1)) start--;
+    let end = at + 1;
+    while (end < text.length && isOne(end)) end++;
+    from = end;
+    at = end - 1;
+    if (end - start < encodedLengthMin) continue;
+    for (let more = 0; more < 2 && text.charCodeAt(end) === equalsSign; more++) end++;
+    runs.push({ start, end });
+    from = end;
+    at = end - 1;
+  }
+  return runs;
+}
 
 /** What stands in base64 or hexadecimal in a text, one after the other; a run broken over lines is one. */
 function decoded(text: string, source: Reading | undefined): Reading | undefined {
@@ -224,12 +263,10 @@ function decoded(text: string, source: Reading | undefined): Reading | undefined
   const parts: string[] = [];
   let at = 0;
   let before = -1;
-  for (const match of text.matchAll(alphanumericRun)) {
-    const [run] = match;
+  for (const { start, end } of encodedRuns(text)) {
+    const run = text.slice(start, end);
     const plain = textOf(hexDigits.test(run) ? Buffer.from(run.replace(/^0x/, ''), 'hex') : Buffer.from(run, 'base64'));
     if (plain === undefined) continue;
-    const start = match.index;
-    const end = start + run.length;
     if (before >= 0 && !(start - before <= 2 && /^\s+$/.test(text.slice(before, start)))) {
       pieces.push({ at, length: 1, start: before, end: start, isChanged: false });
       parts.push('\n');

@@ -1,4 +1,5 @@
 import { type Finding, type FindingSeverity, withoutOverlaps } from './finding.ts';
+import { TextSigns } from './text-signs.ts';
 
 /** How the string of a credential is told from others that look alike. */
 interface SecretKind {
@@ -355,10 +356,10 @@ function isSecret(kind: SecretKind, value: string): boolean {
  * strings, and values assigned to names such as `password`. Placeholders, identifiers and digests are told apart by
  * their form and entropy; a password that is a plain word is not found.
  */
-export function findSecrets(text: string): Finding[] {
+export function findSecrets(text: string, signs: TextSigns = new TextSigns(text)): Finding[] {
   const findings: RankedFinding[] = [];
   for (const [rank, kind] of kinds.entries()) {
-    if (!kind.signs.some((sign) => text.includes(sign))) continue;
+    if (!signs.hasOneOf(kind.signs)) continue;
     kind.pattern.lastIndex = 0;
     for (let match = kind.pattern.exec(text); match !== null; match = kind.pattern.exec(text)) {
       const value = match.groups?.['value'] ?? match.groups?.['signature'] ?? match[0];
