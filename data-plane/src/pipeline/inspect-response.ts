@@ -33,10 +33,7 @@ const jsonNoStore: readonly string[] = ['content-type', 'application/json', ...n
  * of it is there and nothing has to be waited for.
  * @throws AppError UPSTREAM_…, UNSUPPORTED_PROTOCOL_REVISION, and those of authorize
  */
-export function inspectResponse(
-  forwarded: Forwarded,
-  context: InspectResponseContext,
-): Answer | Promise<Answer> {
+export function inspectResponse(forwarded: Forwarded, context: InspectResponseContext): Answer | Promise<Answer> {
   const { response, authorized } = forwarded;
   const { status } = response;
   if (status === 401 || status === 403) {

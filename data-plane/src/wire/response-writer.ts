@@ -51,12 +51,7 @@ export class ResponseWriter {
   }
 
   /** With one promise for all of it: the way of nearly every answer. */
-  #writeWhole(
-    response: ProxyResponse,
-    body: Buffer | null,
-    answered: Answered,
-    isLast: () => boolean,
-  ): Promise<void> {
+  #writeWhole(response: ProxyResponse, body: Buffer | null, answered: Answered, isLast: () => boolean): Promise<void> {
     const { follower, status } = response;
     if (this.#socket.destroyed) {
       follower?.ended(false, 0, null);

@@ -1,7 +1,14 @@
 import type { Socket } from 'node:net';
 import type { CallController, CallHandler } from '../upstream/connections.ts';
 import { BodyDecoder } from './body-decoder.ts';
-import { endOfHead, fieldLines, HeadReader, MalformedMessage, parseResponseHead, type ResponseHead } from './message-head.ts';
+import {
+  endOfHead,
+  fieldLines,
+  HeadReader,
+  MalformedMessage,
+  parseResponseHead,
+  type ResponseHead,
+} from './message-head.ts';
 
 /** Header block of a response, in bytes. */
 const headBytesMax = 16 * 1024;
