@@ -109,6 +109,7 @@ async function start(
     credentialKeys: config.credentialKeys,
     publicUrls: config.publicUrls,
     egressAllow: config.egressAllow,
+    egressProxy: config.egressProxy,
     requestRates: config.requestRates,
     build: config.build,
     metrics,

@@ -1,7 +1,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import type { BlockList } from 'node:net';
 import { publicUrlSchema } from '@sallyport/schema';
-import { parseEgressAllowList, parseTrustedProxies } from '@sallyport/schema/platform';
+import {
+  type EgressProxy,
+  parseEgressAllowList,
+  parseEgressProxy,
+  parseTrustedProxies,
+} from '@sallyport/schema/platform';
 import { z } from 'zod';
 import type { KeySettings } from './credentials/create-key-provider.ts';
 import { parseKeyFile } from './credentials/key-provider.ts';
@@ -99,6 +104,26 @@ const environment = z.object({
     .string()
     .default('')
     .describe('Private addresses that may be dialled: CIDR and port, comma-separated, such as 10.1.0.0/16:443.'),
+  SALLYPORT_EGRESS_PROXY: z
+    .string()
+    .optional()
+    .describe(
+      'Proxy that connections to what was registered or learnt go through (HTTP CONNECT), such as ' +
+        'http://user:password@proxy.example.com:3128. It is given addresses that were checked here. Those to the ' +
+        'database, the queue, the vault and between the parts of Sallyport do not go through it.',
+    ),
+  SALLYPORT_EGRESS_PROXY_RESOLVES: truth
+    .default(false)
+    .describe(
+      'true: the proxy is given names and resolves them. It alone can then refuse names that lead to private addresses, ' +
+        'and must.',
+    ),
+  SALLYPORT_EGRESS_PROXY_BYPASS: z
+    .string()
+    .default('')
+    .describe(
+      'Hosts that are dialled directly, checked here, comma-separated, such as mcp.example.com,*.corp.example.',
+    ),
   SALLYPORT_DATABASE_CONNECTIONS_MAX: z.coerce
     .number()
     .int()
@@ -144,6 +169,8 @@ export interface ControlPlaneConfig {
   readonly operations: { readonly host: string; readonly port: number };
   readonly bootstrapToken: string | undefined;
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
+  /** Undefined: connections are direct. */
+  readonly egressProxy: EgressProxy | undefined;
   readonly drainTimeoutMs: number;
   readonly logLevel: string;
 }
@@ -185,6 +212,7 @@ function crossProblems(env: Partial<Environment>): string[] {
   for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW ?? '').problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
   }
+  problems.push(...parseEgressProxy(env).problems);
   return problems;
 }
 
@@ -261,6 +289,7 @@ export function parseConfig(env: Readonly<Record<string, string | undefined>>): 
     operations: { host: data.SALLYPORT_OPERATIONS_HOST, port: data.SALLYPORT_OPERATIONS_PORT },
     bootstrapToken: data.SALLYPORT_BOOTSTRAP_TOKEN,
     egressAllow: parseEgressAllowList(data.SALLYPORT_EGRESS_ALLOW).allow,
+    egressProxy: parseEgressProxy(data).proxy,
     drainTimeoutMs: data.SALLYPORT_DRAIN_TIMEOUT_MS,
     logLevel: data.SALLYPORT_LOG_LEVEL,
   };

@@ -5,6 +5,7 @@ import {
   createEgress,
   type Egress,
   type EgressAllowance,
+  type EgressProxy,
   FailedAttempts,
   type Log,
   WebhookSender,
@@ -90,6 +91,7 @@ export interface ServicesOptions {
   readonly credentialKeys: KeySettings | undefined;
   readonly publicUrls: PublicUrls | undefined;
   readonly egressAllow: readonly EgressAllowance[];
+  readonly egressProxy: EgressProxy | undefined;
   readonly requestRates: RequestRates;
   readonly build: string;
   readonly metrics: Pick<ControlPlaneMetrics, 'auditAlarm' | 'authenticationFailed' | 'compiled' | 'definitionAsked'>;
@@ -370,7 +372,7 @@ function auditServices(database: Database, { fleetKey }: Fleet, clock: Clock) {
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
 export async function startServices(options: ServicesOptions) {
   const { database, clock, log } = options;
-  const egress = createEgress({ allow: options.egressAllow });
+  const egress = createEgress({ allow: options.egressAllow, proxy: options.egressProxy });
   const health = new HealthService(database);
   const keyUses = new KeyUses(database, log);
   const access = accessServices(database, (reader, keyId) => apiKeys.knownTo(reader, keyId));

@@ -89,7 +89,11 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   const state: State = { listening: false, draining: false, telemetry: undefined };
   const registry = new Registry();
   if (config.worker !== null) registry.setDefaultLabels({ worker: String(config.worker) });
-  const egress = createEgress({ allow: config.egressAllow, connectionsPerOriginMax: config.upstreamConnectionsMax });
+  const egress = createEgress({
+    allow: config.egressAllow,
+    proxy: config.egressProxy,
+    connectionsPerOriginMax: config.upstreamConnectionsMax,
+  });
   const wirePools =
     config.httpEngine === 'wire'
       ? new UpstreamPools({ egress, connectionsPerOriginMax: config.upstreamConnectionsMax, clock })

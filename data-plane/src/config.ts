@@ -1,7 +1,13 @@
 import { existsSync } from 'node:fs';
 import { availableParallelism, hostname } from 'node:os';
 import { BlockList } from 'node:net';
-import { parseEgressAllowList, parseTrustedProxies, type QueueBackend } from '@sallyport/schema/platform';
+import {
+  type EgressProxy,
+  parseEgressAllowList,
+  parseEgressProxy,
+  parseTrustedProxies,
+  type QueueBackend,
+} from '@sallyport/schema/platform';
 import { syncPath } from '@sallyport/schema';
 import { z } from 'zod';
 import type { AccessRules } from './mcp/origin.ts';
@@ -94,6 +100,26 @@ const environment = z.object({
     .string()
     .default('')
     .describe('Private addresses that may be dialled: CIDR and port, comma-separated, such as 10.1.0.0/16:443.'),
+  SALLYPORT_EGRESS_PROXY: z
+    .string()
+    .optional()
+    .describe(
+      'Proxy that connections to what was registered or learnt go through (HTTP CONNECT), such as ' +
+        'http://user:password@proxy.example.com:3128. It is given addresses that were checked here. Those to the ' +
+        'database, the queue, the vault and between the parts of Sallyport do not go through it.',
+    ),
+  SALLYPORT_EGRESS_PROXY_RESOLVES: truth
+    .default(false)
+    .describe(
+      'true: the proxy is given names and resolves them. It alone can then refuse names that lead to private addresses, ' +
+        'and must.',
+    ),
+  SALLYPORT_EGRESS_PROXY_BYPASS: z
+    .string()
+    .default('')
+    .describe(
+      'Hosts that are dialled directly, checked here, comma-separated, such as mcp.example.com,*.corp.example.',
+    ),
   SALLYPORT_AUDIT_SPOOL_BYTES_MAX: count(16 * mebibyte, 1024 ** 4)
     .default(1024 * mebibyte)
     .describe('Size of the audit spool on disk, in bytes.'),
@@ -163,6 +189,8 @@ export interface NodeConfig {
   /** `url` null: the address and port listened on. */
   readonly peer: { readonly host: string; readonly port: number; readonly url: string | null };
   readonly egressAllow: ReturnType<typeof parseEgressAllowList>['allow'];
+  /** Undefined: connections are direct. */
+  readonly egressProxy: EgressProxy | undefined;
   readonly listener: ListenerLimits;
   readonly auditSpoolBytesMax: number;
   readonly exchangesMax: number;
@@ -223,6 +251,7 @@ function crossProblems(env: Environment): string[] {
   for (const problem of parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).problems) {
     problems.push(`SALLYPORT_EGRESS_ALLOW: ${problem}`);
   }
+  problems.push(...parseEgressProxy(env).problems);
   return problems;
 }
 
@@ -268,6 +297,7 @@ function configOf(env: Environment): NodeConfig {
       url: env.SALLYPORT_PEER_URL ?? null,
     },
     egressAllow: parseEgressAllowList(env.SALLYPORT_EGRESS_ALLOW).allow,
+    egressProxy: parseEgressProxy(env).proxy,
     listener: {
       requestHeaderBytesMax: env.SALLYPORT_REQUEST_HEADER_BYTES_MAX,
       requestHeadersTimeoutMs: env.SALLYPORT_REQUEST_HEADERS_TIMEOUT_MS,

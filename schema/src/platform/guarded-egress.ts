@@ -13,6 +13,7 @@ import {
   parseCidr,
   parseIpAddress,
 } from '../ip-address.ts';
+import { type EgressProxy, isBypassed, isMetadataName, isResolvedBy, openTunnel } from './egress-proxy.ts';
 
 /** Opens addresses that the public Internet does not reach. Metadata addresses stay closed whatever it says. */
 export interface EgressAllowance {
@@ -35,6 +36,8 @@ export interface EgressOptions {
   readonly bodyTimeoutMs?: number;
   /** The network's rim, for tests; default the system's resolver. */
   readonly resolve?: Resolve;
+  /** Undefined: connections are direct. */
+  readonly proxy?: EgressProxy | undefined;
 }
 
 export interface Egress {
@@ -72,6 +75,8 @@ export const egressDefaults = {
 const poolsMax = 4_096;
 const urlLengthMax = 2_048;
 const resolvedAddressesMax = 64;
+/** Addresses of one host that a proxy is asked for, one after the other. */
+const proxiedAddressesMax = 4;
 
 function parsePorts(text: string): readonly [number, number] | undefined {
   const match = /^(\d{1,5})(?:-(\d{1,5}))?$/.exec(text);
@@ -184,7 +189,7 @@ async function checkedAddresses(
   return found.map((address) => ({ address, family: isIP(address) }));
 }
 
-type Settings = Required<EgressOptions>;
+type Settings = Required<Omit<EgressOptions, 'proxy'>> & Pick<EgressOptions, 'proxy'>;
 
 /** Resolves and checks in place of the plain look-up, so that what was checked is what is dialled: no second answer. */
 function guardedLookup(port: number, settings: Settings): LookupFunction {
@@ -205,6 +210,56 @@ function guardedLookup(port: number, settings: Settings): LookupFunction {
 
 /** Dials the connections of one origin. The address check happens here: once per connection, not per request. */
 function guardedConnector(port: number, settings: Settings): buildConnector.connector {
+  const direct = directConnector(port, settings);
+  const { proxy } = settings;
+  if (proxy === undefined) return direct;
+  const proxied = proxiedConnector(port, proxy, settings);
+  return (target, callback) => {
+    const isDirect = isBypassed(proxy, bareHostname(target.hostname));
+    return isDirect ? direct(target, callback) : proxied(target, callback);
+  };
+}
+
+/** TLS is with the host itself; the proxy sees the address that was checked, or the name where it resolves. */
+function proxiedConnector(port: number, proxy: EgressProxy, settings: Settings): buildConnector.connector {
+  const secure = buildConnector({ allowH2: false, timeout: settings.connectTimeoutMs });
+  const open = callbackify((hostname: string) => tunnelTo(hostname, port, proxy, settings));
+  return (target, callback) => {
+    const hostname = bareHostname(target.hostname);
+    const fail = (error: Error): void => {
+      const internal = `cannot connect to ${hostname}:${port}: ${error.message}`;
+      callback(error instanceof AppError ? error : unreachable(internal, error), null);
+    };
+    open(hostname, (error, socket) => {
+      if (error !== null) fail(error);
+      else if (target.protocol !== 'https:') callback(null, socket);
+      else {
+        secure({ ...target, hostname, httpSocket: socket }, (...[refused, secured]) =>
+          refused === null ? callback(null, secured) : fail(refused),
+        );
+      }
+    });
+  };
+}
+
+/** Through the proxy to one of the checked addresses, IPv4 first, which more proxies have a way to. */
+async function tunnelTo(hostname: string, port: number, proxy: EgressProxy, settings: Settings): Promise<Socket> {
+  if (isMetadataName(hostname)) throw unreachable(`egress to ${hostname}:${port} denied: metadata`);
+  const isNamed = isResolvedBy(proxy, hostname);
+  const checked = isNamed ? [{ address: hostname, family: 0 }] : await checkedAddresses(hostname, port, settings);
+  const hosts = checked.toSorted((a, b) => a.family - b.family).slice(0, proxiedAddressesMax);
+  let problem: unknown;
+  for (const { address: host } of hosts) {
+    try {
+      return await openTunnel(proxy, { host, port }, settings.connectTimeoutMs);
+    } catch (error) {
+      problem = error;
+    }
+  }
+  throw problem;
+}
+
+function directConnector(port: number, settings: Settings): buildConnector.connector {
   const connect = buildConnector({
     allowH2: false,
     timeout: settings.connectTimeoutMs,
@@ -350,6 +405,10 @@ async function checkForEditor(
   if ('problem' in form) return form.problem;
   const hostname = bareHostname(form.url.hostname);
   const port = portOf(form.url);
+  const { proxy } = settings;
+  const isProxied = proxy !== undefined && !isBypassed(proxy, hostname);
+  if (isProxied && isMetadataName(hostname)) return mend(hostname, port, 'metadata');
+  if (isProxied && isResolvedBy(proxy, hostname)) return undefined;
   const addresses =
     isIP(hostname) === 0 ? await settings.resolve(hostname).catch((): readonly string[] => []) : [hostname];
   for (const address of addresses) {
@@ -361,8 +420,9 @@ async function checkForEditor(
 
 /**
  * The one way out of both planes. Checks at each dial that every address of the host may be reached, and dials what it
- * checked, with the host's own name for SNI and Host. Follows no redirect and knows no proxy from the environment.
- * Does not check who answers there beyond TLS, nor what is said.
+ * checked, with the host's own name for SNI and Host, directly or through the one proxy it is given. Follows no redirect
+ * and takes no proxy from HTTP_PROXY. Does not check who answers there beyond TLS, nor what is said, nor where a proxy that
+ * resolves names goes with them.
  */
 export function createEgress(options: EgressOptions): Egress {
   const settings: Settings = { resolve: resolveBySystem, ...egressDefaults, ...options };

@@ -2,6 +2,7 @@ export * from './client-address.ts';
 export * from './clock.ts';
 export * from './discover.ts';
 export * from './buckets.ts';
+export * from './egress-proxy.ts';
 export * from './failed-attempts.ts';
 export * from './guarded-egress.ts';
 export * from './identifiers.ts';

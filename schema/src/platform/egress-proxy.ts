@@ -1,0 +1,132 @@
+import { request as httpRequest } from 'node:http';
+import { request as httpsRequest } from 'node:https';
+import { isIP, type Socket } from 'node:net';
+
+/** A proxy of the operator's, which every guarded connection goes through but those to the hosts it is bypassed for. */
+export interface EgressProxy {
+  /** http or https; may hold a user name and password. */
+  readonly url: URL;
+  /**
+   * Whether it is given names. It then resolves them, and it alone can say which addresses they may lead to. If not, it is
+   * given the addresses that were checked here.
+   */
+  readonly resolves: boolean;
+  /** Host names, or `*.` and a domain for all below it, and literal addresses; in lower case. */
+  readonly bypass: readonly string[];
+}
+
+/** Under which the metadata services of cloud providers answer, where no look-up here could tell that they do. */
+const metadataNames: ReadonlySet<string> = new Set([
+  'metadata',
+  'metadata.google.internal',
+  'metadata.goog',
+  'metadata.azure.internal',
+  'metadata.tencentyun.com',
+  'metadata.platformequinix.com',
+  'instance-data',
+  'instance-data.ec2.internal',
+]);
+const keepAliveDelayMs = 60_000;
+const bypassPattern = /^(?:(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+)$/;
+
+interface ProxyVariables {
+  readonly SALLYPORT_EGRESS_PROXY?: string | undefined;
+  readonly SALLYPORT_EGRESS_PROXY_RESOLVES?: boolean | undefined;
+  readonly SALLYPORT_EGRESS_PROXY_BYPASS?: string | undefined;
+}
+
+/** What the environment says of the proxy. Problems never hold a value, which may hold a password. */
+export function parseEgressProxy(env: ProxyVariables): {
+  readonly proxy: EgressProxy | undefined;
+  readonly problems: readonly string[];
+} {
+  const problems: string[] = [];
+  const bypass = (env.SALLYPORT_EGRESS_PROXY_BYPASS ?? '').split(',').map((host) => host.trim().toLowerCase());
+  const hosts = bypass.filter((host) => host !== '').map((host) => host.replace(/^\[(.*)\]$/, '$1'));
+  if (hosts.some((host) => !bypassPattern.test(host))) {
+    problems.push('SALLYPORT_EGRESS_PROXY_BYPASS: must be hosts, such as mcp.example.com,*.corp.example,10.1.2.3');
+  }
+  if (env.SALLYPORT_EGRESS_PROXY === undefined) {
+    for (const [name, isSet] of [
+      ['SALLYPORT_EGRESS_PROXY_RESOLVES', env.SALLYPORT_EGRESS_PROXY_RESOLVES === true],
+      ['SALLYPORT_EGRESS_PROXY_BYPASS', hosts.length > 0],
+    ] as const) {
+      if (isSet) problems.push(`${name}: is of no use without SALLYPORT_EGRESS_PROXY`);
+    }
+    return { proxy: undefined, problems };
+  }
+  const url = URL.parse(env.SALLYPORT_EGRESS_PROXY);
+  if (url === null || !/^https?:$/.test(url.protocol) || url.pathname !== '/' || url.search !== '' || url.hash !== '') {
+    problems.push('SALLYPORT_EGRESS_PROXY: must be a URL without a path, such as http://proxy.example.com:3128');
+    return { proxy: undefined, problems };
+  }
+  return { proxy: { url, resolves: env.SALLYPORT_EGRESS_PROXY_RESOLVES === true, bypass: hosts }, problems };
+}
+
+export function isBypassed({ bypass }: EgressProxy, hostname: string): boolean {
+  const host = bareName(hostname);
+  return bypass.some((entry) => (entry.startsWith('*.') ? host.endsWith(entry.slice(1)) : host === entry));
+}
+
+/** Whether the proxy is to resolve a host. What is this machine by its name (RFC 6761) is looked up and checked here. */
+export function isResolvedBy({ resolves }: EgressProxy, hostname: string): boolean {
+  return resolves && isIP(hostname) === 0 && !/(?:^|\.)localhost$/.test(bareName(hostname));
+}
+
+/** Whether a name is one of a metadata service. Which other names lead to one, only a resolving proxy can know. */
+export function isMetadataName(hostname: string): boolean {
+  return metadataNames.has(bareName(hostname));
+}
+
+function bareName(hostname: string): string {
+  return hostname.toLowerCase().replace(/\.$/, '');
+}
+
+/**
+ * A connection through the proxy (CONNECT, RFC 9110 §9.3.6) to a host or address. What is said in it is for whoever
+ * answers there: the caller does TLS. Rejects, and says nothing of the proxy's credentials, where the proxy does not
+ * answer in time, refuses, or says more than that it connected.
+ */
+export function openTunnel(
+  proxy: EgressProxy,
+  to: { readonly host: string; readonly port: number },
+  timeoutMs: number,
+): Promise<Socket> {
+  const authority = `${isIP(to.host) === 6 ? `[${to.host}]` : to.host}:${to.port}`;
+  const { url } = proxy;
+  const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)({
+    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+    port: url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port),
+    method: 'CONNECT',
+    path: authority,
+    headers: { host: authority, ...authorizationOf(url) },
+    agent: false,
+  });
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => request.destroy(new Error('it did not answer in time')), timeoutMs);
+    const refuse = (why: string): void => {
+      clearTimeout(timer);
+      reject(new Error(`the egress proxy did not connect to ${authority}: ${why}`));
+    };
+    request.on('error', ({ message }) => refuse(message));
+    request.on('connect', ({ statusCode = 0 }, stream, head) => {
+      const socket = stream as Socket;
+      if (statusCode < 200 || statusCode > 299 || head.length > 0) {
+        socket.destroy();
+        refuse(head.length > 0 && statusCode < 300 ? 'it said more than that' : `it answered ${statusCode}`);
+        return;
+      }
+      clearTimeout(timer);
+      socket.setNoDelay(true);
+      socket.setKeepAlive(true, keepAliveDelayMs);
+      resolve(socket);
+    });
+    request.end();
+  });
+}
+
+function authorizationOf({ username, password }: URL): Readonly<Record<string, string>> {
+  if (username === '' && password === '') return {};
+  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+  return { 'proxy-authorization': `Basic ${Buffer.from(pair).toString('base64')}` };
+}
