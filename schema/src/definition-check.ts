@@ -13,7 +13,8 @@ const nameMember = {
   prompt: 'name',
   resource: 'uri',
   resourceTemplate: 'uriTemplate',
-} as const satisfies Record<ListedKind, string>;
+  view: 'uri',
+} as const satisfies Record<ListedKind | 'view', string>;
 
 function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
@@ -41,7 +42,7 @@ function instructionsProblem(raw: Readonly<Record<string, unknown>>): string | u
 // oxlint-disable-next-line no-control-regex
 const controlCharacter = /[\u0000-\u001f\u007f]/;
 
-function nameProblem(kind: ListedKind, name: unknown): string | undefined {
+function nameProblem(kind: ListedKind | 'view', name: unknown): string | undefined {
   const member = nameMember[kind];
   if (typeof name !== 'string' || name === '') return `has no ${member}`;
   if (name.length > definitionNameLengthMax)
@@ -110,7 +111,7 @@ export type CheckedDefinition =
 
 /**
  * Whether an object of an upstream's list can be taken into the catalog, and the name it goes by: `name` of a tool or
- * prompt, `uri` of a resource, `uriTemplate` of a template. Checks bounds and what a gateway must refuse; does not
+ * prompt, `uri` of a resource or view, `uriTemplate` of a template. Checks bounds and what a gateway must refuse; does not
  * check that a schema compiles, nor judge what the words say.
  */
 export function checkDefinition(kind: DefinitionKind, raw: unknown): CheckedDefinition {

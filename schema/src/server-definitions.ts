@@ -49,9 +49,12 @@ export class ServerDefinitions {
     return entry?.state === 'approved' && entry.approvedDigests.includes(definitionDigest(raw));
   }
 
-  /** A tool or prompt must be approved; a resource must not be one that was withheld, itself or by its template. */
+  /** A tool or prompt must be approved; a resource must not be one that was withheld, itself, by its template or as a view. */
   isApproved({ kind, name }: AccessTarget): boolean {
     if (kind !== 'resource') return this.get(kind, name)?.state === 'approved';
+    // One that nobody knows yet is compared, and withheld, when it is read.
+    const view = this.get('view', name);
+    if (view !== undefined && view.state !== 'approved') return false;
     const resource = this.get('resource', name);
     const template = this.get('resourceTemplate', name);
     if (resource !== undefined || template !== undefined) {

@@ -15,7 +15,7 @@ import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-head
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
 export const snapshotFormat = 11;
 /**
- * What a node of this build reads: 10 has no webhooks that invoke interceptors, 9 no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
+ * What a node of this build reads: 10 has no views and no webhooks that invoke interceptors, 9 no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
  * no credentials of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
 export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 10, 9, 8, 7, 6, 5, 4];
@@ -29,8 +29,11 @@ const instantMs = z.number().int().nonnegative();
 /** What comes in lists, and may be granted. */
 export const listedKinds = ['tool', 'prompt', 'resource', 'resourceTemplate'] as const;
 export type ListedKind = (typeof listedKinds)[number];
-/** `instructions`: what a server says to models of itself when it is greeted; there is one of them at most. */
-export const definitionKinds = [...listedKinds, 'instructions'] as const;
+/**
+ * `instructions`: what a server says to models of itself when it is greeted; there is one of them at most. `view`: a page of
+ * MCP Apps, as it is read.
+ */
+export const definitionKinds = [...listedKinds, 'instructions', 'view'] as const;
 export type DefinitionKind = (typeof definitionKinds)[number];
 export const definitionStates = ['approved', 'pending', 'drifted', 'quarantined'] as const;
 export type DefinitionState = (typeof definitionStates)[number];
@@ -63,7 +66,7 @@ const paramHeader = z.strictObject({
 
 const definitionEntry = z.strictObject({
   kind: z.enum(definitionKinds),
-  /** Name of a tool or prompt, URI of a resource, URI template of a resource template, `instructions` of those. */
+  /** Name of a tool or prompt, URI of a resource, URI template of a resource template, `instructions` of those, URI of a view. */
   name: z.string().min(1).max(2048),
   /** Digests approved for this name; lists may vary by authorization, so there may be several. */
   approvedDigests: z.array(z.string()),

@@ -2,7 +2,7 @@ import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { McpServer as LegacyMcpServer } from '@modelcontextprotocol/sdk/server/mcp.js';
 import { StreamableHTTPServerTransport } from '@modelcontextprotocol/sdk/server/streamableHttp.js';
-import { AppError, definitionDigest, type DiscoveryResult } from '@sallyport/schema';
+import { AppError, definitionDigest, type DiscoveryResult, sha256 } from '@sallyport/schema';
 import { createEgress, type DiscoverOptions, discoverUpstream, parseEgressAllowList } from '@sallyport/schema/platform';
 import { afterAll, afterEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
@@ -217,6 +217,41 @@ describe('definitions', () => {
     expect(result.notes.join('\n')).toContain('tool without a name');
     expect(result.notes.join('\n')).toContain('good-0 (2026-07-28) is listed twice');
     expect(result.notes).toHaveLength(bad.length + 3);
+  });
+
+  test('name pages of MCP Apps, which are read and pinned by their digest, those that cannot be read with a note', async () => {
+    const [page, listed] = ['ui://a/page.html', 'ui://a/listed.html'];
+    const named = (name: string, ui: object) => ({ ...toolNamed(name), _meta: ui });
+    const upstream = await listing();
+    upstream.lists = {
+      ...upstream.lists,
+      tools: [
+        named('a', { ui: { resourceUri: page } }),
+        named('b', { 'ui/resourceUri': page }),
+        named('c', { ui: { resourceUri: 'ui://a/missing.html' } }),
+        named('d', { ui: { resourceUri: 'file:///etc/passwd' } }),
+      ],
+      resources: [
+        { uri: listed, name: 'listed' },
+        { uri: 'file://notes', name: 'notes' },
+      ],
+    };
+    upstream.contents = {
+      [page]: { uri: page, mimeType: 'text/html;profile=mcp-app', text: '<p>Rain</p>' },
+      [listed]: { uri: listed, blob: 'PHA+' },
+    };
+    const found = await discover(upstream.url);
+    const views = found.definitions.filter(({ kind }) => kind === 'view');
+    expect(views.map(({ name }) => name).sort()).toEqual([listed, page]);
+    expect(JSON.stringify(views)).not.toMatch(/Rain|PHA/);
+    expect(views.find(({ name }) => name === page)?.raw).toEqual({
+      uri: page,
+      contents: [
+        { uri: page, mimeType: 'text/html;profile=mcp-app', text: { sha256: sha256('<p>Rain</p>'), length: 11 } },
+      ],
+    });
+    expect(found.notes.join()).toContain('view ui://a/missing.html');
+    expect(found.notes.join()).not.toContain('etc/passwd');
   });
 
   test('with a permitted x-mcp-header are kept', async () => {

@@ -1,4 +1,5 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { viewDefinition } from '@sallyport/schema';
 import { askingDefinitions, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
 import { startTaskUpstream, taskTools, unknownExtension, view } from '../kit/task-upstream.ts';
@@ -15,7 +16,8 @@ let configuration: TestConfiguration;
 
 beforeEach(async () => {
   upstream = await startTaskUpstream();
-  const definitions = approvedAs('tool', taskTools);
+  const page = viewDefinition(view.uri, [view]) ?? {};
+  const definitions = [...approvedAs('tool', taskTools), ...approvedAs('view', [page])];
   const server = { url: upstream.url, protocolRevisions: ['2026-07-28'], definitions };
   configuration = {
     servers: [

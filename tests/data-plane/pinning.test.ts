@@ -1,4 +1,4 @@
-import { definitionDigest, type DefinitionEntry } from '@sallyport/schema';
+import { definitionDigest, type DefinitionEntry, viewDefinition } from '@sallyport/schema';
 import { afterEach, describe, expect, test } from 'vitest';
 import { askingDefinitions, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -83,6 +83,74 @@ describe.each([
     expect((await send(node.url('s'), modern(method))).text).not.toContain('New.');
     expect(node.sightings).toMatchObject([{ kind, raw: { description: 'New.' } }]);
   });
+});
+
+describe.each([
+  ['in one answer', false],
+  ['in a stream', true],
+])('a page of MCP Apps %s', (_name, asStream) => {
+  const uri = 'ui://app/page.html';
+  const page = { uri, mimeType: 'text/html;profile=mcp-app', text: '<p>Rain</p>' };
+  const pinned = viewDefinition(uri, [page]) ?? {};
+  const read = (as: typeof legacy, asked = uri) => as('resources/read', { uri: asked });
+
+  test.each([
+    ['modern', modern],
+    ['legacy', legacy],
+  ])('is read by a %s client as it was approved', async (_era, as) => {
+    const upstream = await answering({ contents: [page] }, asStream);
+    const node = await nodeBefore(upstream.url, approvedAs('view', [pinned]));
+    expect((await send(node.url('s'), read(as))).text).toContain('Rain');
+    expect(node.sightings).toEqual([]);
+  });
+
+  test.each([
+    ['modern', modern, { text: '<p>Snow</p>' }],
+    ['legacy', legacy, { text: '<p>Snow</p>' }],
+    ['modern', modern, { _meta: { ui: { csp: { connectDomains: ['https://evil.example'] } } } }],
+    ['modern', modern, { uri: 'ui://app/other.html' }],
+    ['modern', modern, { text: undefined, blob: Buffer.from('<p>Rain</p>').toString('base64') }],
+  ])('is withheld from a %s client where it is another, and told', async (_era, as, change) => {
+    const other = { ...page, ...change };
+    const upstream = await answering({ contents: [other] }, asStream);
+    const node = await nodeBefore(upstream.url, approvedAs('view', [pinned]));
+    const { text } = await send(node.url('s'), read(as));
+    expect(text).not.toMatch(/<p>|PHA+/);
+    expect(text).toContain('"code":-32');
+    const raw = JSON.parse(JSON.stringify(viewDefinition(uri, [other]))) as unknown;
+    expect(node.sightings).toEqual([{ serverId: 'server-s', kind: 'view', raw }]);
+  });
+
+  test('that nobody knows is withheld, however its address is written and whatever was asked for', async () => {
+    for (const [asked, said] of [
+      [uri, uri],
+      ['UI://app/page.html', 'UI://app/page.html'],
+      ['file://notes', uri],
+    ] as const) {
+      const upstream = await answering({ contents: [{ ...page, uri: said }] }, asStream);
+      const node = await nodeBefore(upstream.url, []);
+      expect((await send(node.url('s'), read(modern, asked))).text).not.toContain('Rain');
+      expect(node.sightings).toMatchObject([{ kind: 'view', raw: { uri: asked } }]);
+    }
+  });
+
+  test('that drifted is not asked for any more', async () => {
+    const upstream = await answering({ contents: [page] }, asStream);
+    const entries = approvedAs('view', [pinned]).map((entry) => ({ ...entry, state: 'drifted' as const }));
+    const node = await nodeBefore(upstream.url, entries);
+    expect((await send(node.url('s'), read(modern))).text).not.toContain('Rain');
+    expect(upstream.requests).toEqual([]);
+  });
+});
+
+test('what else is read is no page', async () => {
+  const content = { uri: 'file://notes', text: 'See ui://app/page.html' };
+  const upstream = await answering({ contents: [content] }, false);
+  const node = await nodeBefore(upstream.url, []);
+  expect((await send(node.url('s'), modern('resources/read', { uri: content.uri }))).json.result.contents).toEqual([
+    content,
+  ]);
+  expect(node.sightings).toEqual([]);
 });
 
 describe.each([

@@ -1,3 +1,4 @@
+import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import { waitFor } from '../kit/condition.ts';
@@ -22,7 +23,12 @@ beforeAll(async () => {
   const { administrator } = harness;
   serverId = (await administrator.registerServer('pinned', upstream.url)).id;
   const { key, principalId } = await administrator.createClient('caller');
-  await administrator.grant({ serverId, subject: { kind: 'SERVICE_ACCOUNT', id: principalId }, tools: ['*'] });
+  await administrator.grant({
+    serverId,
+    subject: { kind: 'SERVICE_ACCOUNT', id: principalId },
+    tools: ['*'],
+    resources: ['*'],
+  });
   await administrator.converged();
   endpoint = harness.endpoint('pinned', key);
   legacy = await openLegacySession(endpoint);
@@ -126,6 +132,56 @@ test('instructions are told as they were approved, and not at all once they are 
   upstream.instructions = 'Hi.';
   await harness.administrator.converged();
   expect(await told()).toEqual([undefined]);
+});
+
+test('a page of MCP Apps is read as it was approved, and by nobody once it is another', async () => {
+  const uri = 'ui://steady/page.html';
+  const page = { uri, mimeType: 'text/html;profile=mcp-app', text: '<p>Rain</p>' };
+  const before = upstream.lists;
+  const named = upstream.lists.tools.map((tool) =>
+    (tool as { name: string }).name === 'steady' ? { ...(tool as object), _meta: { ui: { resourceUri: uri } } } : tool,
+  );
+  upstream.lists = { ...before, tools: named };
+  upstream.contents = { [uri]: page };
+  const read = async (): Promise<string> =>
+    (await askModern(endpoint, { method: 'resources/read', params: { uri } })).body;
+  expect(await read()).not.toContain('Rain');
+  await harness.administrator.mutate('discoverServer', { id: serverId }, 'id', z.unknown());
+  const found = await definitionOf(uri);
+  expect(found.state).toBe('PENDING');
+  const approve = { id: serverId, definitionIds: [found.id], digests: found.digests };
+  await harness.administrator.mutate('approveDefinitions', approve, 'state', z.unknown());
+  await harness.administrator.converged();
+  expect(await read()).toContain('Rain');
+  upstream.contents = { [uri]: { ...page, text: '<script>steal()</script>' } };
+  expect(await read()).not.toContain('steal');
+  await waitFor('it is recorded', async () => (await definitionOf(uri)).state === 'DRIFTED');
+  await harness.administrator.converged();
+  upstream.contents = { [uri]: page };
+  upstream.asked.length = 0;
+  for (const _node of harness.nodes) expect(await read()).not.toContain('Rain');
+  expect(upstream.asked).not.toContain('resources/read');
+  upstream.lists = before;
+});
+
+test('a server that says that its lists changed is discovered, and once however often it says so', async () => {
+  const sql = postgres(harness.databaseUrl, { max: 1 });
+  await sql`update servers set discovery_attempted_at = discovery_attempted_at - interval '1 minute' where id = ${serverId}`;
+  await sql.end();
+  upstream.lists = { ...upstream.lists, tools: [...upstream.lists.tools, toolNamed('announced')] };
+  upstream.tells = Array.from({ length: 20 }, () => 'notifications/tools/list_changed');
+  upstream.asked.length = 0;
+  for (let times = 0; times < 5; times += 1) {
+    await askModern(endpoint, { method: 'tools/call', params: { name: 'flips', arguments: {} } });
+  }
+  const found = await waitFor('it is discovered', () => definitionOf('announced').catch(() => undefined), {
+    deadlineMs: 20_000,
+  });
+  expect([found.state, found.reportedDigests]).toEqual(['PENDING', []]);
+  expect(upstream.asked.filter((method) => method === 'tools/call')).toHaveLength(5);
+  // The next one waits until this is a little while ago.
+  expect(upstream.asked.filter((method) => method === 'server/discover').length).toBeLessThanOrEqual(2);
+  upstream.tells = [];
 });
 
 test('what was seen otherwise stays out of service when it flips back, until somebody decides', async () => {

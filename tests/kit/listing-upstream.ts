@@ -17,6 +17,8 @@ export interface ListingUpstream {
   lists: Lists;
   /** What it lists to clients of the legacy era, where that differs. */
   legacyLists: Partial<Lists>;
+  /** What is read of it, by URI. */
+  contents: Readonly<Record<string, object>>;
   /** What it tells of itself when it is greeted. */
   instructions: string | undefined;
   /** Revisions whose `initialize` it accepts; none: it is modern only. */
@@ -26,6 +28,8 @@ export interface ListingUpstream {
   announcesChanges: boolean;
   /** What it declares; undefined: all it has. */
   capabilities: Readonly<Record<string, object>> | undefined;
+  /** Notifications that go before its answer to a call of a tool, on a stream; none: it has no answer. */
+  tells: readonly string[];
   /** Takes the answer to a list method into the test's own hands. */
   page: ((method: string, cursor: string | undefined) => Record<string, unknown>) | undefined;
   /** Answers everything with this status. */
@@ -38,7 +42,7 @@ export interface ListingUpstream {
 const messageSchema = z.looseObject({
   id: z.union([z.string(), z.number()]).optional(),
   method: z.string(),
-  params: z.looseObject({ cursor: z.string(), protocolVersion: z.string() }).partial().optional(),
+  params: z.looseObject({ cursor: z.string(), protocolVersion: z.string(), uri: z.string() }).partial().optional(),
 });
 
 const members = {
@@ -79,6 +83,8 @@ function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, mo
     const protocolVersion = upstream.legacyRevisions.includes(wanted) ? wanted : upstream.legacyRevisions[0];
     return { protocolVersion, capabilities, serverInfo, instructions: upstream.instructions };
   }
+  const content = method === 'resources/read' ? upstream.contents[params?.uri ?? ''] : undefined;
+  if (content !== undefined) return { ...complete, contents: [content] };
   if (!isListMethod(method) || (modern ? !upstream.modern : upstream.legacyRevisions.length === 0)) return undefined;
   if (upstream.page !== undefined) return { ...complete, ...upstream.page(method, params?.cursor) };
   const member = members[method];
@@ -116,6 +122,12 @@ async function serve(upstream: Settings, request: IncomingMessage, response: Ser
   }
   const raw = upstream.rawAnswer?.(id, method);
   if (raw !== undefined) return answer(200, raw);
+  if (method === 'tools/call' && upstream.tells.length > 0) {
+    const told = upstream.tells.map((notification) => ({ jsonrpc: '2.0', method: notification }));
+    const answered = { jsonrpc: '2.0', id, result: { ...(modern && { resultType: 'complete' }), content: [] } };
+    response.writeHead(200, { 'content-type': 'text/event-stream' });
+    return void response.end([...told, answered].map((each) => `data: ${JSON.stringify(each)}\n\n`).join(''));
+  }
   const result = resultOf(upstream, message, modern);
   if (result === undefined) {
     const error = { code: -32601, message: 'Method not found' };
@@ -135,11 +147,13 @@ export async function startListingUpstream(tools: readonly unknown[] = [toolName
     sessions: new Set(),
     lists: { tools, prompts: [], resources: [], resourceTemplates: [] },
     legacyLists: {},
+    contents: {},
     instructions: undefined,
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
     modern: true,
     announcesChanges: false,
     capabilities: undefined,
+    tells: [],
     page: undefined,
     failure: undefined,
     rawAnswer: undefined,

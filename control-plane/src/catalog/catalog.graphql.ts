@@ -44,6 +44,7 @@ export const DefinitionKindEnum = graphqlEnum<DefinitionKind>('DefinitionKind', 
   resource: 'A resource.',
   resourceTemplate: 'A resource template.',
   instructions: 'Its instructions for models, told when it is greeted.',
+  view: 'A page of MCP Apps (ui://…) that a tool or list names: what is read there, of the page itself its digest.',
 });
 
 export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
@@ -278,7 +279,8 @@ export class ToolLabelsInput {
 }
 
 @ObjectType({
-  description: 'A tool, prompt, resource or resource template that a server defines, or its instructions for models.',
+  description:
+    'A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.',
 })
 export class Definition {
   @Field(() => ID, { description: 'Unique and permanent.' })
@@ -291,7 +293,7 @@ export class Definition {
   kind!: DefinitionKind;
 
   @Field(() => String, {
-    description: 'Name of a tool or prompt, URI of a resource, URI template of a template, instructions.',
+    description: 'Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions.',
   })
   name!: string;
 

@@ -5,11 +5,13 @@
 import {
   checkDefinition,
   instructionsDefinition,
+  isViewUri,
   type DefinitionKind,
   type MethodRule,
   type ServerDefinitions,
   type Sighting,
   sha256,
+  viewDefinition,
 } from '@sallyport/schema';
 import { isObject, type JsonObject } from '../mcp/envelope.ts';
 import type { Authorized } from './exchange.ts';
@@ -67,6 +69,28 @@ export function areApproved(definitions: ServerDefinitions, instructions: unknow
   if (typeof instructions !== 'string') return false;
   const text = JSON.stringify(instructionsDefinition(instructions));
   return approvedName(definitions, 'instructions', text, withheld) !== undefined;
+}
+
+/**
+ * The URI of a view that a client was about to read and nobody approved as it is; undefined for what is no view, and for
+ * one that was approved.
+ * @param asked the URI that the client asked for, where it is known
+ */
+export function unapprovedView(
+  definitions: ServerDefinitions,
+  asked: string | undefined,
+  { contents }: JsonObject,
+  withheld: Withheld,
+): string | undefined {
+  const told = Array.isArray(contents)
+    ? contents.map((content) => (isObject(content) ? content['uri'] : undefined))
+    : [];
+  const uri = [asked, ...told].find((each) => typeof each === 'string' && isViewUri(each));
+  if (typeof uri !== 'string' || contents === undefined) return undefined;
+  const name = asked ?? uri;
+  const view = viewDefinition(name, contents);
+  const isApproved = view !== undefined && approvedName(definitions, 'view', JSON.stringify(view), withheld) === name;
+  return isApproved ? undefined : name;
 }
 
 /**

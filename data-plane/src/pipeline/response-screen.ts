@@ -43,6 +43,10 @@ export class ResponseScreen {
     let reviewed = reviewMessage(bytes, { authorized, isBridged });
     observe(authorized, reviewed);
     if (reviewed.bytes === null) return passing(reviewed);
+    const { unapprovedView } = reviewed;
+    if (unapprovedView !== undefined) {
+      return withheld(reviewed, authorized, new AppError('RESOURCE_NOT_AVAILABLE', { data: { uri: unapprovedView } }));
+    }
     if (reviewed.asks.length > 0) {
       const refusal = refusedAsk(reviewed.asks, authorized);
       if (refusal !== undefined) return this.#refused(reviewed, authorized, refusal);

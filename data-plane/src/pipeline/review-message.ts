@@ -23,7 +23,14 @@ import {
 } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Authorized } from './exchange.ts';
-import { approvedName, areApproved, listedKind, type ListRule, type Withheld } from './pinned-definitions.ts';
+import {
+  approvedName,
+  areApproved,
+  listedKind,
+  type ListRule,
+  unapprovedView,
+  type Withheld,
+} from './pinned-definitions.ts';
 import { asksOf, type UpstreamAsk } from './upstream-asks.ts';
 
 /** Every list there is: a resumed stream may bring the answer to any request. */
@@ -56,6 +63,8 @@ export interface Reviewed {
   readonly negotiated: ProtocolRevision | null;
   /** Definitions that nobody approved. */
   readonly withheld: Withheld;
+  /** URI of a page that is not the one that was approved, which takes the place of the answer. */
+  readonly unapprovedView: string | undefined;
   /** A subscription stands. */
   readonly isAcknowledgement: boolean;
   /** The upstream says that its lists are others now. */
@@ -73,6 +82,7 @@ const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
   isError: false,
   rpcErrorCode: null,
   negotiated: null,
+  unapprovedView: undefined,
   isAcknowledgement: false,
   listsChanged: false,
   callId: null,
@@ -122,7 +132,10 @@ function reviewValue(bytes: Buffer, value: JsonObject, origin: Origin, withheld:
   const { message } = authorized.routed.received;
   if (isObject(error)) return reviewError(bytes, value['id'], error, authorized);
   if (!isObject(result)) throw notAMessage('neither method, result nor error');
-  if (message === null) return { ...passed, bytes: reviewAnyAnswer(bytes, result, origin, withheld) };
+  if (message === null) {
+    const view = unapprovedView(authorized.routed.server.definitions, undefined, result, withheld);
+    return { ...passed, unapprovedView: view, bytes: reviewAnyAnswer(bytes, result, origin, withheld) };
+  }
   // The answer to another request does not belong on this one's stream, and was not decided here.
   if (message.kind !== 'request' || value['id'] !== message.id) return { ...passed, bytes: null };
   return reviewAnswer(bytes, result, origin, withheld);
@@ -212,6 +225,7 @@ function reviewAnswer(
     case 'resources/read':
       return {
         ...answer,
+        unapprovedView: unapprovedView(routed.server.definitions, authorized.target?.name, result, withheld),
         bytes:
           result['cacheScope'] === 'public' ? edit(bytes, 'result', (scanned) => privateEdits(bytes, scanned)) : bytes,
       };

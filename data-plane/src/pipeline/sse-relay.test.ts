@@ -39,7 +39,14 @@ function relayOf(response: UpstreamResponse, era: 'modern' | 'legacy') {
   const server = { document: { id: 'server', extensions: [] } };
   const authorized = { routed: { received, server }, rule: null, isAllowed: () => true } as unknown as Authorized;
   const said = { isError: false, rpcErrorCode: null, negotiated: null, withheld: [], listsChanged: false };
-  const answered = { ...said, isAcknowledgement: false, callId: null, answerId: 1, asks: [] };
+  const answered = {
+    ...said,
+    unapprovedView: undefined,
+    isAcknowledgement: false,
+    callId: null,
+    answerId: 1,
+    asks: [],
+  };
   const relay = new SseRelay({
     response,
     authorized,

@@ -5,15 +5,22 @@ import { subscriptionIdKey } from '../bridge/translate.ts';
 import { objectMember } from '../mcp/envelope.ts';
 import type { Authorized } from './exchange.ts';
 
-const listOf = { tool: 'tools', prompt: 'prompts', resource: 'resources', resourceTemplate: 'resources' } as const;
+const listOf = {
+  tool: 'tools',
+  prompt: 'prompts',
+  resource: 'resources',
+  resourceTemplate: 'resources',
+  view: 'resources',
+} as const;
 
 /** Each list as it would be shown, down to the wordings that may be. */
 function shown({ routed, isAllowed }: Authorized): Readonly<Record<WatchedList, string>> {
   const parts: Record<WatchedList, string[]> = { tools: [], prompts: [], resources: [] };
   for (const { kind, name, state, approvedDigests } of routed.server.definitions) {
     if (kind === 'instructions' || state !== 'approved') continue;
-    const target = { kind: kind === 'resourceTemplate' ? 'resource' : kind, name } as const;
-    if (isAllowed(target)) parts[listOf[kind satisfies ListedKind]].push(`${kind} ${name} ${approvedDigests.join()}`);
+    const target = { kind: kind === 'tool' || kind === 'prompt' ? kind : 'resource', name } as const;
+    if (isAllowed(target))
+      parts[listOf[kind satisfies ListedKind | 'view']].push(`${kind} ${name} ${approvedDigests.join()}`);
   }
   return { tools: parts.tools.join('\n'), prompts: parts.prompts.join('\n'), resources: parts.resources.join('\n') };
 }

@@ -61,6 +61,15 @@ test.each([
   expect(isSevere(findings)).toBe(severe);
 });
 
+test('what a page of MCP Apps asks for itself is found as well', () => {
+  const ui = { csp: { connectDomains: ['*', 'https://api.x.example'] }, permissions: { camera: {} } };
+  const findings = scanDefinition({ uri: 'ui://a/b', contents: [{ uri: 'ui://a/b', _meta: { ui } }] });
+  expect(findings.map(({ category, path }) => [category, path])).toEqual([
+    ['openPolicy', '/contents/0/_meta/ui/csp'],
+    ['permission', '/contents/0/_meta/ui/permissions'],
+  ]);
+});
+
 test('an ordinary definition with all that may be there has no finding', () => {
   expect(
     scanDefinition({

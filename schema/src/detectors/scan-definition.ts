@@ -9,7 +9,7 @@ import { findLinks } from './links.ts';
 import { findSecrets } from './secrets.ts';
 
 /** Raised when the same definition may be judged otherwise than before: what was scanned by another is scanned anew. */
-export const definitionScanVersion = 2;
+export const definitionScanVersion = 3;
 
 /** `schema`, `name`, `icon` and `app` are about what a definition is made of, not about its words. */
 export type DefinitionDetector = DetectorName | 'schema' | 'name' | 'shadow' | 'icon' | 'app' | 'scan';
@@ -181,24 +181,27 @@ const appHost = /^(?:https:\/\/|wss:\/\/)?(?:\*\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9
 
 /** What an app of MCP Apps asks for: its page is of the same server, and what it may reach is named. */
 function appFindings(raw: Readonly<Record<string, unknown>>): DefinitionFinding[] {
+  const contents = Array.isArray(raw['contents']) ? raw['contents'] : [];
+  const findings: DefinitionFinding[] = contents.flatMap((content: unknown, index) =>
+    policyFindings(member(member(content, '_meta'), 'ui'), `/contents/${index}/_meta/ui`),
+  );
   const ui = member(raw['_meta'], 'ui');
-  const findings: DefinitionFinding[] = [];
   for (const uri of [member(ui, 'resourceUri'), member(raw['_meta'], 'ui/resourceUri')]) {
     const place = { text: typeof uri === 'string' ? uri : '', path: '/_meta/ui/resourceUri', member: '' };
     if (uri !== undefined && !place.text.startsWith('ui://')) findings.push(whole('app', 'foreignPage', 'high', place));
   }
+  return [...findings, ...policyFindings(ui, '/_meta/ui')];
+}
+
+/** What a page may do and reach, as a tool or the page itself says it. */
+function policyFindings(ui: unknown, path: string): DefinitionFinding[] {
   const permissions = member(ui, 'permissions');
   const asked = typeof permissions === 'object' && permissions !== null ? Object.keys(permissions) : [];
-  for (const permission of asked) {
-    findings.push(
-      whole('app', 'permission', 'medium', { text: permission, path: '/_meta/ui/permissions', member: '' }),
-    );
-  }
-  for (const host of strings(member(ui, 'csp'))) {
-    if (!appHost.test(host))
-      findings.push(whole('app', 'openPolicy', 'high', { text: host, path: '/_meta/ui/csp', member: '' }));
-  }
-  return findings;
+  const hosts = strings(member(ui, 'csp')).filter((host) => !appHost.test(host));
+  return [
+    ...asked.map((text) => whole('app', 'permission', 'medium', { text, path: `${path}/permissions`, member: '' })),
+    ...hosts.map((text) => whole('app', 'openPolicy', 'high', { text, path: `${path}/csp`, member: '' })),
+  ];
 }
 
 /** A name that reads like one of other letters passes for it. */

@@ -1,6 +1,6 @@
 import { canonicalJson, sha256 } from '../canonical-json.ts';
 import { checkDefinition } from '../definition-check.ts';
-import { instructionsDefinition, instructionsName } from '../definition-digest.ts';
+import { instructionsDefinition, instructionsName, isViewUri, viewDefinition } from '../definition-digest.ts';
 import { eraOf, legacyRevisions, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
 import type { DefinitionKind, UpstreamTransport } from '../snapshot.ts';
 import type { DiscoveryResult } from '../sync.ts';
@@ -20,6 +20,8 @@ export type { DiscoverOptions } from './discovery-connection.ts';
 const pagesMax = 100;
 const definitionsMax = 5_000;
 const definitionsBytesMaxDefault = 16 * 1024 * 1024;
+/** Pages of MCP Apps read of one server. */
+const viewsMax = 64;
 const informationBytesMax = 64 * 1024;
 const noteNameLengthMax = 128;
 
@@ -111,9 +113,40 @@ function collectInstructions(attempt: Attempt, { greeting, protocolRevision }: C
   else attempt.note(`instructions (${protocolRevision}) ${checked.problem}; left out`);
 }
 
+/** URIs of pages that a definition names. */
+function viewsNamedBy(kind: DefinitionKind, raw: Readonly<Record<string, unknown>>): string[] {
+  if (kind === 'resource') return typeof raw['uri'] === 'string' && isViewUri(raw['uri']) ? [raw['uri']] : [];
+  if (kind !== 'tool') return [];
+  const meta = objectOf(raw['_meta']);
+  const named = [objectOf(meta?.['ui'])?.['resourceUri'], meta?.['ui/resourceUri']];
+  return named.filter((uri) => typeof uri === 'string').filter(isViewUri);
+}
+
+/** Reads the pages that tools and lists name: what runs in clients is pinned like what models read. */
+async function collectViews(
+  attempt: Attempt,
+  connection: Connection,
+  uris: ReadonlySet<string>,
+  into: Collection,
+): Promise<void> {
+  const note = (uri: string, problem: string): void =>
+    attempt.note(`view ${uri.slice(0, noteNameLengthMax)} (${connection.protocolRevision}) ${problem}; left out`);
+  for (const [at, uri] of [...uris].entries()) {
+    if (at >= viewsMax) return note(uri, `is one of more than ${viewsMax}`);
+    const result = await connection.request('resources/read', { uri }).catch((error: unknown) => {
+      if (isRefusal(error, attempt)) return undefined;
+      throw error;
+    });
+    const checked = checkDefinition('view', viewDefinition(uri, result?.['contents']));
+    if (checked.ok) into.add('view', uri, checked.raw);
+    else note(uri, 'cannot be read');
+  }
+}
+
 async function collect(attempt: Attempt, connection: Connection, into: Collection): Promise<void> {
   collectInstructions(attempt, connection, into);
   const capabilities = capabilitiesOf(connection);
+  const views = new Set<string>();
   for (const list of lists) {
     if (capabilities[list.capability] === undefined) continue;
     const names = new Set<string>();
@@ -128,10 +161,12 @@ async function collect(attempt: Attempt, connection: Connection, into: Collectio
         else {
           names.add(checked.name);
           into.add(list.kind, checked.name, checked.raw);
+          for (const uri of viewsNamedBy(list.kind, checked.raw)) views.add(uri);
         }
       }
     }
   }
+  if (capabilities['resources'] !== undefined) await collectViews(attempt, connection, views, into);
 }
 
 /** PostgreSQL's and JSON's common ground: no NUL, no lone surrogates, at any depth. Depth is bounded by the caller. */

@@ -180,18 +180,18 @@ export interface Connection {
   readonly protocolRevision: ProtocolRevision;
   /** Raw result of `server/discover` or `initialize`. */
   readonly greeting: RawResult;
-  /** Raw result of a list method; undefined when the upstream does not know the method. */
-  request(method: ListMethod, params: Record<string, unknown>): Promise<RawResult | undefined>;
+  /** Raw result of a method; undefined when the upstream does not know the method. */
+  request(method: DiscoveryMethod, params: Record<string, unknown>): Promise<RawResult | undefined>;
   close(): Promise<void>;
 }
 
-type ListMethod = 'tools/list' | 'prompts/list' | 'resources/list' | 'resources/templates/list';
+type DiscoveryMethod = 'tools/list' | 'prompts/list' | 'resources/list' | 'resources/templates/list' | 'resources/read';
 
 async function requestRaw(
   client: Client,
   transport: RawTransport,
   attempt: Attempt,
-  request: { method: ListMethod; params: Record<string, unknown> },
+  request: { method: DiscoveryMethod; params: Record<string, unknown> },
 ): Promise<RawResult | undefined> {
   transport.results.delete(request.method);
   try {

@@ -275,7 +275,7 @@ var AllApiKeyScope = []ApiKeyScope{
 // ApproveDefinitionsApproveDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
 type ApproveDefinitionsApproveDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -1871,7 +1871,7 @@ func (v *DefinitionBodyFields) GetRaw() json.RawMessage { return v.Raw }
 // DefinitionFields includes the GraphQL fields of Definition requested by the fragment DefinitionFields.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
 type DefinitionFields struct {
 	// Unique and permanent.
 	Id string `json:"id"`
@@ -1879,7 +1879,7 @@ type DefinitionFields struct {
 	ServerId string `json:"serverId"`
 	// What it is.
 	Kind DefinitionKind `json:"kind"`
-	// Name of a tool or prompt, URI of a resource, URI template of a template, instructions.
+	// Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions.
 	Name string `json:"name"`
 	// Whether it may be served.
 	State DefinitionState `json:"state"`
@@ -1939,6 +1939,8 @@ const (
 	DefinitionKindResourceTemplate DefinitionKind = "RESOURCE_TEMPLATE"
 	// A tool.
 	DefinitionKindTool DefinitionKind = "TOOL"
+	// A page of MCP Apps (ui://…) that a tool or list names: what is read there, of the page itself its digest.
+	DefinitionKindView DefinitionKind = "VIEW"
 )
 
 var AllDefinitionKind = []DefinitionKind{
@@ -1947,6 +1949,7 @@ var AllDefinitionKind = []DefinitionKind{
 	DefinitionKindResource,
 	DefinitionKindResourceTemplate,
 	DefinitionKindTool,
+	DefinitionKindView,
 }
 
 // Whether a definition may be served. Only approved ones are.
@@ -4306,7 +4309,7 @@ func (v *LabelDefinitionsInput) GetLabels() ToolLabelsInput { return v.Labels }
 // LabelDefinitionsLabelDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
 type LabelDefinitionsLabelDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -4617,7 +4620,7 @@ func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdge) GetN
 // ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
 type ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition struct {
 	DefinitionFields `json:"-"`
 	// What the server sends.
@@ -6075,7 +6078,7 @@ func (v *QuarantineDefinitionsInput) GetId() string { return v.Id }
 // QuarantineDefinitionsQuarantineDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, or its instructions for models.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
 type QuarantineDefinitionsQuarantineDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
