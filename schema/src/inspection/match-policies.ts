@@ -113,7 +113,8 @@ export function isAboutDefinition(
   if (targets === null) return true;
   // A template stands for resources that are not known yet.
   if (kind === 'resourceTemplate') return targets.resource.length > 0;
-  return kind !== 'instructions' && targets[kind].some((isNamed) => isNamed(name));
+  if (kind === 'instructions') return false;
+  return targets[kind === 'view' ? 'resource' : kind].some((isNamed) => isNamed(name));
 }
 
 /** The detectors that some of the policies need, in their order. */
