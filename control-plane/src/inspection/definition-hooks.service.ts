@@ -43,6 +43,7 @@ const listedBy = {
   resource: 'resources/list',
   resourceTemplate: 'resources/templates/list',
   instructions: 'server/discover',
+  view: 'resources/read',
 } as const satisfies Record<DefinitionKind, string>;
 
 /** Of which server a definition is. */
