@@ -31,7 +31,15 @@ export interface JobsOptions {
   readonly database: Database;
   readonly services: Pick<
     Services,
-    'checkpoints' | 'keyUses' | 'nodeKeys' | 'onAlarm' | 'rewrapping' | 'revocations' | 'connections' | 'upstreamKeys'
+    | 'checkpoints'
+    | 'keyUses'
+    | 'nodeKeys'
+    | 'onAlarm'
+    | 'rewrapping'
+    | 'revocations'
+    | 'connections'
+    | 'upstreamKeys'
+    | 'loginTokens'
   >;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
@@ -96,6 +104,7 @@ export function startJobs(options: JobsOptions): Jobs {
     every('housekeeping', housekeepingIntervalMs, log, async () => {
       await forgetIdempotencyKeys(database.db, clock.now());
       await services.connections.forgetAttempts();
+      await services.loginTokens.forget();
       await forgetRevokedFamilies(database.db, clock.now());
       await forgetOAuthObjects(database.db, clock.now());
       await forgetUnusedClients(database.db, clock.now());

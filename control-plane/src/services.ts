@@ -35,6 +35,7 @@ import { CredentialVault } from './credentials/credential-vault.ts';
 import { createKeyProvider, type KeySettings } from './credentials/create-key-provider.ts';
 import { Exchanges } from './credentials/exchange.service.ts';
 import { IdentityTokens } from './credentials/identity-token.service.ts';
+import { LoginTokens } from './credentials/login-tokens.service.ts';
 import { LendingService, needOf } from './credentials/lending.service.ts';
 import { onForgotten } from './credentials/forgotten.service.ts';
 import { RefreshService } from './credentials/refresh.service.ts';
@@ -190,12 +191,13 @@ function oauthServices(
     readonly egress: Egress;
     readonly userConnections: ConnectionService;
     readonly upstreamKeys: UpstreamKeys;
+    readonly loginTokens: LoginTokens;
     readonly limits: RequestLimits;
     readonly authentication: GuardedAuthentication;
   },
 ) {
   const { database, secretKey, publicUrls: urls, addressOf, clock, log } = options;
-  const { apiKeys, roles, fleet, egress, userConnections, upstreamKeys, limits, authentication } = others;
+  const { apiKeys, roles, fleet, egress, userConnections, upstreamKeys, loginTokens, limits, authentication } = others;
   const vault = new FleetVault(secretKey);
   const clients = new ClientService({ database, apiKeys, clock, log });
   const serverOf = async (resource: string): Promise<string | null> => {
@@ -203,7 +205,10 @@ function oauthServices(
     return slug === undefined ? null : serverOfSlug(database.db, slug);
   };
   const store = new ObjectStore({ database, vault, clients, serverOf, clock });
-  const endLogin = (tx: Transaction, loginId: string): Promise<unknown> => store.endFamilies(tx, { loginId });
+  const endLogin = async (tx: Transaction, loginId: string): Promise<void> => {
+    await store.endFamilies(tx, { loginId });
+    await loginTokens.end(tx, loginId);
+  };
   const groups = new ProvidedGroupService(others.groups);
   const providers: IdentityProviderService = new IdentityProviderService({
     database,
@@ -221,6 +226,7 @@ function oauthServices(
     providers,
     connections,
     groups,
+    keep: (provider, login, given) => loginTokens.keep(provider, login, given),
     clock,
     log,
   });
@@ -231,11 +237,12 @@ function oauthServices(
   const stepUp = new StepUpService({ settings, serverOf, clock });
   const guards = { stepUp, limits, authentication, addressOf };
   const parts = { secretKey, database, settings, store, clients, consents, loginCodes, egress, ...guards, clock, log };
-  const federation = { providers, connections, userConnections, upstreamKeys, logins, logouts };
+  const federation = { providers, connections, userConnections, upstreamKeys, loginTokens, logins, logouts };
   const { signingKeys } = fleet;
   return {
     publicUrls: urls,
     identityProviders: providers,
+    identityProviderConnections: connections,
     oauthClients: clients,
     consents,
     loginCodes,
@@ -257,7 +264,14 @@ function discoveryOf(
   return new DiscoveryJob({ ...parts, database, store, systemContext: asSystem, build });
 }
 
-function credentialServices(options: ServicesOptions, servers: ServerService, egress: Egress) {
+/** What comes later in the order of services, and is used once all are there. */
+type Federation = () => Pick<ReturnType<typeof oauthServices>, 'identityProviders' | 'identityProviderConnections'>;
+
+function credentialServices(
+  options: ServicesOptions,
+  servers: ServerService,
+  { egress, federation }: { readonly egress: Egress; readonly federation: Federation },
+) {
   const { database, credentialKeys, secretKey, publicUrls, clock, log } = options;
   const vault = new CredentialVault(createKeyProvider(credentialKeys, clock));
   const authorizationServers = new AuthorizationServers(egress, clock);
@@ -267,8 +281,18 @@ function credentialServices(options: ServicesOptions, servers: ServerService, eg
   const clients = new UpstreamClients({ ...base, keys, issuer });
   const clientOf = (row: ConnectionRow) => clients.clientOf(row);
   const refreshes = new RefreshService({ ...base, clientOf });
-  const connections = new ConnectionService({ ...base, clients, issuer, seals: new FleetVault(secretKey) });
+  const loginTokens = new LoginTokens({
+    ...base,
+    providers: { usableById: (id) => federation().identityProviders.usableById(id) },
+    idp: { renew: (...of) => federation().identityProviderConnections.renew(...of) },
+  });
+  const seals = new FleetVault(secretKey);
+  const connections = new ConnectionService({ ...base, clients, issuer, seals, logins: loginTokens });
   const identityTokens = new IdentityTokens({ database, keys, issuer, clock });
+  const idp = {
+    assertion: (...of: Parameters<OidcConnections['assertion']>) =>
+      federation().identityProviderConnections.assertion(...of),
+  };
   const unusable = (reader: Reader, ids: readonly string[]) => unusablePrincipals(reader, ids, clock.now());
   return {
     serverCredentials: new ServerCredentialService({
@@ -280,12 +304,13 @@ function credentialServices(options: ServicesOptions, servers: ServerService, eg
     }),
     connections,
     upstreamKeys: keys,
+    loginTokens,
     revocations: new RevocationService({ ...base, refreshes, clientOf, unusable }),
     rewrapping: new RewrapService({ database, vault, log }),
     lending: new LendingService({
       ...base,
       tokens: new TokenLending({ ...base, clients, refreshes }),
-      exchanges: new Exchanges({ ...base, clients, identityTokens }),
+      exchanges: new Exchanges({ ...base, clients, identityTokens, logins: loginTokens, idp }),
       identityTokens,
       linkTo: (principalId, serverId) => connections.linkTo(principalId, serverId),
     }),
@@ -295,7 +320,10 @@ function credentialServices(options: ServicesOptions, servers: ServerService, eg
 /** The catalog, and what its servers are called with. */
 function serverServices(
   options: ServicesOptions,
-  others: Omit<ServerServiceDependencies, 'database' | 'credentials' | 'egress'> & { readonly egress: Egress },
+  others: Omit<ServerServiceDependencies, 'database' | 'credentials' | 'egress'> & {
+    readonly egress: Egress;
+    readonly federation: Federation;
+  },
 ) {
   const { database } = options;
   const servers: ServerService = new ServerService({
@@ -303,7 +331,7 @@ function serverServices(
     database,
     credentials: { destroyFor: (tx, ctx, server) => credentials.serverCredentials.destroyFor(tx, ctx, server) },
   });
-  const credentials = credentialServices(options, servers, others.egress);
+  const credentials = credentialServices(options, servers, others);
   return { servers, credentials };
 }
 
@@ -380,7 +408,7 @@ export async function startServices(options: ServicesOptions) {
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
-  const told = { onDeleted, onUndiscovered };
+  const told = { onDeleted, onUndiscovered, federation: () => oauth };
   const inspection = inspectionServices(options, egress);
   const { definitionHooks: webhooks } = inspection;
   const { servers, credentials } = serverServices(options, { egress, grants, health, groupExists, webhooks, ...told });
@@ -404,9 +432,13 @@ export async function startServices(options: ServicesOptions) {
   const scim = scimOf(options, principals, groups);
   const limits = new RequestLimits(clock, options.requestRates);
   const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
-  const { connections: userConnections, upstreamKeys } = credentials;
-  const known = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys };
-  const oauth = oauthServices(options, { ...known, limits, authentication: authentications.authentication });
+  const { connections: userConnections, upstreamKeys, loginTokens } = credentials;
+  const known = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys, loginTokens };
+  const oauth: ReturnType<typeof oauthServices> = oauthServices(options, {
+    ...known,
+    limits,
+    authentication: authentications.authentication,
+  });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),

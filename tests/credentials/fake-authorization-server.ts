@@ -145,6 +145,13 @@ export class FakeAuthorizationServer {
     });
   }
 
+  /** RFC 7523: whatever it says. */
+  private assert(): { accessToken: string } {
+    const accessToken = `ja_${randomUUID()}`;
+    this.live.add(accessToken);
+    return { accessToken };
+  }
+
   private exchange(form: URLSearchParams, json: (status: number, value: unknown) => void): void {
     const answer = this.onExchange(form);
     if ('error' in answer) return json(400, answer);
@@ -161,6 +168,8 @@ export class FakeAuthorizationServer {
         this.live.add(accessToken);
         return { accessToken };
       }
+      case 'urn:ietf:params:oauth:grant-type:jwt-bearer':
+        return this.assert();
       case 'authorization_code': {
         const code = this.codes.get(form.get('code') ?? '');
         this.codes.delete(form.get('code') ?? '');

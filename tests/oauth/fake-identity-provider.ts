@@ -1,7 +1,7 @@
-import { generateKeyPairSync } from 'node:crypto';
+import { generateKeyPairSync, randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 import { decodeJwt, type JWTPayload, SignJWT } from 'jose';
-import { type Configuration, Provider } from 'oidc-provider';
+import { type Configuration, errors, type KoaContextWithOIDC, Provider } from 'oidc-provider';
 import { freePort } from '@sallyport/cli';
 
 export const idpClient = { id: 'sallyport', secret: 'a secret that the provider gave us' };
@@ -27,12 +27,20 @@ export interface FakeIdentityProvider {
   tokenRequests: number;
   /** Parameters of the last authorization request. */
   lastRequest: URLSearchParams;
+  /** Whether a login gives a refresh token. */
+  givesRefreshTokens: boolean;
+  /** Requests for assertions (ID-JAG), and what the next one says instead of what was asked for; null refuses it. */
+  readonly assertionRequests: Record<string, unknown>[];
+  assertion: Readonly<Record<string, unknown>> | null;
   /** Signs a token with the provider's key. */
   sign(claims: JWTPayload, header?: Record<string, unknown>): Promise<string>;
   stop(): Promise<void>;
 }
 
-function configuration(jwk: object, redirectPrefix: string): Configuration {
+const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
+const assertionTokenType = 'urn:ietf:params:oauth:token-type:id-jag';
+
+function configuration(jwk: object, redirectPrefix: string, givesRefreshTokens: () => boolean): Configuration {
   return {
     jwks: { keys: [{ ...jwk, kid: 'idp-1', use: 'sig', alg: 'RS256' }] },
     clients: [
@@ -40,7 +48,7 @@ function configuration(jwk: object, redirectPrefix: string): Configuration {
         client_id: idpClient.id,
         client_secret: idpClient.secret,
         redirect_uris: [redirectPrefix],
-        grant_types: ['authorization_code', 'client_credentials'],
+        grant_types: ['authorization_code', 'client_credentials', 'refresh_token', exchangeGrant],
         response_types: ['code'],
         token_endpoint_auth_method: 'client_secret_post',
       },
@@ -49,6 +57,7 @@ function configuration(jwk: object, redirectPrefix: string): Configuration {
     acrValues: ['mfa'],
     features: { devInteractions: { enabled: false }, clientCredentials: { enabled: true } },
     pkce: { required: () => true },
+    issueRefreshToken: () => Promise.resolve(givesRefreshTokens()),
     interactions: { url: (_ctx, { uid }) => `/interaction/${uid}` },
     findAccount: (_ctx, accountId) => ({ accountId, claims: () => ({ sub: accountId }) }),
     renderError: (ctx, out) => {
@@ -62,11 +71,29 @@ function configuration(jwk: object, redirectPrefix: string): Configuration {
       IdToken: 60,
       AuthorizationCode: 60,
       ClientCredentials: 60,
+      RefreshToken: 60,
     },
   };
 }
 
 type Login = Pick<FakeIdentityProvider, 'subject' | 'claims' | 'onTheWay' | 'sign'>;
+
+/** The exchange of an ID token for an assertion, for a client that the provider calls as its authorization server does. */
+function registerExchange(provider: Provider, idp: FakeIdentityProvider): void {
+  const names = ['requested_token_type', 'subject_token', 'subject_token_type', 'audience', 'resource', 'scope'];
+  const handler = async (ctx: KoaContextWithOIDC): Promise<void> => {
+    const params = { ...ctx.oidc.params } as Record<string, string>;
+    idp.assertionRequests.push(params);
+    if (idp.assertion === null) throw new errors.InvalidGrant('the login is over');
+    const now = Math.floor(Date.now() / 1000);
+    const { sub } = decodeJwt(params['subject_token'] ?? '');
+    const said = { iss: idp.issuer, sub, aud: params['audience'], resource: params['resource'], jti: randomUUID() };
+    const claims = { ...said, client_id: 'gateway', iat: now, exp: now + 60, ...idp.assertion };
+    const token = await idp.sign(claims as JWTPayload, { typ: 'oauth-id-jag+jwt' });
+    ctx.body = { access_token: token, issued_token_type: assertionTokenType, token_type: 'N_A', expires_in: 60 };
+  };
+  provider.registerGrantType(exchangeGrant, handler, names, []);
+}
 
 /** Logs the user in who is set, and consents. */
 async function interact(provider: Provider, idp: Login, request: IncomingMessage, response: ServerResponse) {
@@ -103,7 +130,11 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 });
   const port = await freePort();
   const issuer = `http://127.0.0.1:${port}`;
-  const provider = new Provider(issuer, configuration(privateKey.export({ format: 'jwk' }), redirectPrefix));
+  const jwk = privateKey.export({ format: 'jwk' });
+  const provider = new Provider(
+    issuer,
+    configuration(jwk, redirectPrefix, () => idp.givesRefreshTokens),
+  );
   provider.Client.prototype.redirectUriAllowed = (uri: string) => uri.startsWith(redirectPrefix);
   const callback = provider.callback();
   const idp: FakeIdentityProvider = {
@@ -118,11 +149,15 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
     keyRequests: 0,
     tokenRequests: 0,
     lastRequest: new URLSearchParams(),
+    givesRefreshTokens: false,
+    assertionRequests: [],
+    assertion: {},
     sign: (claims, header = {}) =>
       new SignJWT(claims).setProtectedHeader({ alg: 'RS256', kid: 'idp-1', ...header }).sign(privateKey),
     stop: () => Promise.resolve(),
   };
 
+  registerExchange(provider, idp);
   const server = createServer((request, response) => {
     const url = new URL(request.url ?? '/', issuer);
     if (url.pathname === '/auth') {

@@ -3,6 +3,15 @@ import type { Clock, Egress } from '@sallyport/schema/platform';
 import * as oauth from 'openid-client';
 import { z } from 'zod';
 import { authenticationOf, type UpstreamClient } from './client-authentication.ts';
+import {
+  exchangeGrant,
+  jwtBearerGrant,
+  outcomeOf,
+  type TokenOutcome,
+  type Tokens,
+  tokensOf,
+  tokenTypes,
+} from './token-outcome.ts';
 
 const requestTimeoutSeconds = 10;
 const documentBytesMax = 256 * 1024;
@@ -23,9 +32,17 @@ const serverMetadata = z.looseObject({
   revocation_endpoint: z.url().optional(),
   registration_endpoint: z.url().optional(),
   code_challenge_methods_supported: z.array(z.string()).optional(),
+  scopes_supported: z.array(z.string()).optional(),
   token_endpoint_auth_methods_supported: z.array(z.string()).optional(),
   client_id_metadata_document_supported: z.boolean().optional(),
   authorization_response_iss_parameter_supported: z.boolean().optional(),
+});
+/** How a client that the gateway registers proves itself, as we like it best. */
+const registeredMethods = ['none', 'client_secret_basic', 'client_secret_post'] as const;
+const registration = z.looseObject({
+  client_id: z.string().min(1).max(2048),
+  client_secret: z.string().optional(),
+  token_endpoint_auth_method: z.enum(registeredMethods).optional(),
 });
 export type ServerMetadata = z.infer<typeof serverMetadata>;
 
@@ -36,32 +53,6 @@ export interface ProtectedResource {
   readonly issuer: string;
   readonly scopes: readonly string[];
 }
-
-/**
- * What came of a request for tokens. `unknown`: it was sent, and nothing says whether it was acted on; it must not be
- * sent again.
- */
-export type TokenOutcome =
-  | { readonly kind: 'tokens'; readonly tokens: Tokens }
-  | { readonly kind: 'refused'; readonly error: string }
-  | { readonly kind: 'notSent' | 'unknown'; readonly reason: string };
-
-export interface Tokens {
-  readonly accessToken: string;
-  readonly refreshToken: string | null;
-  /** In seconds from now; null where the server does not say. */
-  readonly expiresIn: number | null;
-  readonly scopes: readonly string[] | null;
-  /** RFC 8693 §2.2.1; null where the server does not say. */
-  readonly issuedTokenType: string | null;
-}
-
-export const tokenTypes = {
-  accessToken: 'urn:ietf:params:oauth:token-type:access_token',
-  idToken: 'urn:ietf:params:oauth:token-type:id_token',
-  jwt: 'urn:ietf:params:oauth:token-type:jwt',
-} as const;
-export const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
 
 /** A token exchange (RFC 8693 §2.1). */
 export interface ExchangeRequest {
@@ -87,6 +78,15 @@ function checkEndpoint(text: string, issuer: URL, what: string): URL {
   return url;
 }
 
+/** What tokens for a server are asked for. */
+export interface TokenTarget {
+  readonly issuer: string;
+  /** For the parameter `resource`. */
+  readonly resource: string;
+  /** To ask for where nobody chose any: what the server's challenge names, else all that it knows. */
+  readonly scopes: readonly string[];
+}
+
 /** Talks to the authorization servers of upstreams, through the guarded egress alone. */
 export class AuthorizationServers {
   readonly #egress: Pick<Egress, 'fetch'>;
@@ -106,9 +106,9 @@ export class AuthorizationServers {
   async protectedResource(serverUrl: string): Promise<ProtectedResource> {
     const url = new URL(serverUrl);
     const path = url.pathname === '/' ? '' : url.pathname;
-    const challenged = await this.#challengedMetadata(url);
+    const challenge = await this.#challenge(url);
     const wellKnown = '/.well-known/oauth-protected-resource';
-    const candidates = [challenged, `${url.origin}${wellKnown}${path}`, `${url.origin}${wellKnown}`];
+    const candidates = [challenge.metadata, `${url.origin}${wellKnown}${path}`, `${url.origin}${wellKnown}`];
     for (const candidate of new Set(candidates)) {
       const found = candidate === undefined ? undefined : await this.#document(candidate, protectedResource);
       if (found === undefined) continue;
@@ -117,9 +117,26 @@ export class AuthorizationServers {
         throw discoveryProblem('the protected resource metadata is of another resource');
       }
       const [issuer = ''] = found.authorization_servers;
-      return { resource: found.resource, issuer, scopes: found.scopes_supported ?? [] };
+      // What the challenge names is what is needed (basic/authorization, Scope Selection Strategy).
+      const scopes = challenge.scopes.length > 0 ? challenge.scopes : (found.scopes_supported ?? []);
+      return { resource: found.resource, issuer, scopes };
     }
     throw discoveryProblem('no protected resource metadata', 'The MCP server does not say who issues tokens for it.');
+  }
+
+  /**
+   * Who issues tokens for a server, and what for. An administrator who names the issuer may do without what the server says
+   * of itself.
+   * @throws AppError UPSTREAM_PROTOCOL, UPSTREAM_UNREACHABLE
+   */
+  async targetOf(serverUrl: string, issuer: string | null): Promise<TokenTarget> {
+    try {
+      const named = await this.protectedResource(serverUrl);
+      return { ...named, issuer: issuer ?? named.issuer };
+    } catch (error) {
+      if (issuer === null) throw error;
+      return { issuer, resource: canonicalResource(serverUrl), scopes: [] };
+    }
   }
 
   /**
@@ -161,10 +178,13 @@ export class AuthorizationServers {
     if (endpoint.hostname !== new URL(issuer).hostname && !request.hosts.includes(endpoint.hostname)) {
       throw discoveryProblem('the authorization endpoint is on another host than its issuer');
     }
+    // Calls go on while the user is away, where the server offers that.
+    const isOffered = metadata.scopes_supported?.includes('offline_access') === true;
+    const scopes = [...new Set([...request.scopes, ...(isOffered ? ['offline_access'] : [])])];
     return oauth.buildAuthorizationUrl(await this.#configuration(issuer, client), {
       redirect_uri: request.redirectUri,
       response_type: 'code',
-      ...(request.scopes.length === 0 ? {} : { scope: request.scopes.join(' ') }),
+      ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
       resource: request.resource,
       state: request.state,
       code_challenge: await oauth.calculatePKCECodeChallenge(request.verifier),
@@ -232,6 +252,19 @@ export class AuthorizationServers {
     return { kind: 'refused', error: 'issued_token_type' };
   }
 
+  /** RFC 7523 §2.1, with an assertion of the user's identity provider. */
+  async byAssertion(
+    issuer: string,
+    client: UpstreamClient,
+    request: { readonly assertion: string; readonly resource: string; readonly scopes: readonly string[] },
+  ): Promise<TokenOutcome> {
+    const { assertion, resource, scopes } = request;
+    const parameters = { assertion, resource, ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }) };
+    return this.#outcome(issuer, client, (configuration) =>
+      oauth.genericGrantRequest(configuration, jwtBearerGrant, parameters),
+    );
+  }
+
   /** RFC 7009. @returns false where the server offers none @throws whatever kept it from being told */
   async revoke(issuer: string, client: UpstreamClient, token: string): Promise<boolean> {
     const { revocation_endpoint: endpoint } = await this.metadata(issuer);
@@ -242,8 +275,11 @@ export class AuthorizationServers {
 
   /** RFC 7591: a client of a kind that any authorization server knows. @throws AppError UPSTREAM_PROTOCOL */
   async register(issuer: string, redirectUri: string): Promise<UpstreamClient> {
-    const { registration_endpoint: endpoint } = await this.metadata(issuer);
+    const { registration_endpoint: endpoint, token_endpoint_auth_methods_supported: methods } =
+      await this.metadata(issuer);
     if (endpoint === undefined) throw discoveryProblem('no registration endpoint');
+    // A server that names none takes any; one that takes no public client gets one with a secret.
+    const method = registeredMethods.find((one) => methods?.includes(one) ?? true) ?? 'none';
     const response = await this.#egress.fetch(checkEndpoint(endpoint, new URL(issuer), 'registration_endpoint'), {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json' },
@@ -252,7 +288,7 @@ export class AuthorizationServers {
         redirect_uris: [redirectUri],
         grant_types: ['authorization_code', 'refresh_token'],
         response_types: ['code'],
-        token_endpoint_auth_method: 'none',
+        token_endpoint_auth_method: method,
         application_type: 'web',
       }),
       signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
@@ -261,35 +297,28 @@ export class AuthorizationServers {
       await response.body?.cancel();
       throw discoveryProblem(`registration answered ${response.status}`);
     }
-    const answered = z.looseObject({ client_id: z.string().min(1).max(2048), client_secret: z.string().optional() });
-    const { client_id: clientId, client_secret: secret = null } = answered.parse(JSON.parse(await bounded(response)));
-    return { clientId, secret, authentication: secret === null ? 'none' : 'clientSecretBasic' };
+    const answered = registration.safeParse(parseJson(await bounded(response)));
+    if (!answered.success) throw discoveryProblem('the answer to the registration is not valid');
+    const { client_id: clientId, client_secret: secret = null } = answered.data;
+    // What the server decided counts, whatever was asked for (RFC 7591 §3.2.1).
+    const decided = answered.data.token_endpoint_auth_method ?? (secret === null ? 'none' : method);
+    if (decided === 'none') return { clientId, secret: null, authentication: 'none' };
+    if (secret === null) throw discoveryProblem('the client that was registered has no secret');
+    return {
+      clientId,
+      secret,
+      authentication: decided === 'client_secret_post' ? 'clientSecretPost' : 'clientSecretBasic',
+    };
   }
 
-  async #outcome(
-    issuer: string,
-    client: UpstreamClient,
-    ask: (configuration: oauth.Configuration) => Promise<oauth.TokenEndpointResponse>,
-  ): Promise<TokenOutcome> {
+  async #outcome(issuer: string, client: UpstreamClient, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
     let configuration: oauth.Configuration;
     try {
       configuration = await this.#configuration(issuer, client);
     } catch (error) {
       return { kind: 'notSent', reason: String(error) };
     }
-    const sent = { status: 0, isSent: false };
-    const guarded = configuration[oauth.customFetch];
-    configuration[oauth.customFetch] = async (url, options) => {
-      sent.isSent = true;
-      const response = await (guarded ?? fetch)(url, options as never);
-      sent.status = response.status;
-      return response;
-    };
-    try {
-      return { kind: 'tokens', tokens: tokensOf(await ask(configuration)) };
-    } catch (error) {
-      return failureOf(error, sent);
-    }
+    return outcomeOf(configuration, ask);
   }
 
   async #configuration(issuer: string, client: UpstreamClient): Promise<oauth.Configuration> {
@@ -308,7 +337,7 @@ export class AuthorizationServers {
     return configuration;
   }
 
-  async #challengedMetadata(url: URL): Promise<string | undefined> {
+  async #challenge(url: URL): Promise<{ readonly metadata: string | undefined; readonly scopes: readonly string[] }> {
     const response = await this.#egress.fetch(url, {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
@@ -316,9 +345,10 @@ export class AuthorizationServers {
       signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
     });
     await response.body?.cancel();
-    const challenge = response.headers.get('www-authenticate') ?? '';
-    const named = response.status === 401 ? /resource_metadata="([^"\s]{1,2048})"/i.exec(challenge)?.[1] : undefined;
-    return named === undefined ? undefined : checkEndpoint(named, url, 'resource_metadata').href;
+    const challenge = response.status === 401 ? response.headers.get('www-authenticate') : null;
+    const named = /resource_metadata="([^"\s]{1,2048})"/i.exec(challenge ?? '')?.[1];
+    const metadata = named === undefined ? undefined : checkEndpoint(named, url, 'resource_metadata').href;
+    return { metadata, scopes: challengedScopes(challenge) };
   }
 
   async #readMetadata(issuer: string): Promise<ServerMetadata> {
@@ -357,6 +387,12 @@ export class AuthorizationServers {
   }
 }
 
+/** Scopes that a server says it wants (RFC 6750 §3), in its challenge. */
+export function challengedScopes(challenge: string | null): readonly string[] {
+  const text = /scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '';
+  return text.split(' ').filter((one) => one !== '');
+}
+
 /** Whether a path lies under another, segment by segment. */
 function isWithin(path: string, under: string): boolean {
   const base = under.endsWith('/') ? under : `${under}/`;
@@ -387,41 +423,9 @@ function bodyAsText(init: RequestInit): RequestInit {
   return init.body instanceof URLSearchParams ? { ...init, body: init.body.toString() } : init;
 }
 
-function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
-  const { access_token: accessToken, refresh_token: refreshToken, expires_in: expiresIn, scope } = answer;
-  const { issued_token_type: issuedTokenType } = answer;
-  return {
-    accessToken,
-    refreshToken: refreshToken ?? null,
-    expiresIn: expiresIn ?? null,
-    scopes: scope === undefined ? null : scope.split(' ').filter((one) => one !== ''),
-    issuedTokenType: typeof issuedTokenType === 'string' ? issuedTokenType : null,
-  };
-}
-
-/** Errors by which an authorization server says that it did nothing with the token itself. */
-const clientProblems: ReadonlySet<string> = new Set([
-  'invalid_client',
-  'unauthorized_client',
-  'temporarily_unavailable',
-]);
-
-function failureOf(error: unknown, sent: { readonly status: number; readonly isSent: boolean }): TokenOutcome {
-  if (error instanceof oauth.ResponseBodyError) {
-    if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
-    return { kind: 'refused', error: error.error };
-  }
-  // No connection came about, or the server said that it was not able to begin.
-  if (!sent.isSent || isUnreachable(error) || sent.status === 429 || sent.status === 503) {
-    return { kind: 'notSent', reason: `status ${sent.status}` };
-  }
-  return { kind: 'unknown', reason: `status ${sent.status}` };
-}
-
-/** The dialler's own error: nothing was written. */
-function isUnreachable(thrown: unknown): boolean {
-  for (let at = thrown, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
-    if (at instanceof AppError) return at.code === 'UPSTREAM_UNREACHABLE';
-  }
-  return false;
+/** RFC 8707 §2: without a fragment; as an MCP client names the server. */
+export function canonicalResource(serverUrl: string): string {
+  const url = new URL(serverUrl);
+  url.hash = '';
+  return url.pathname === '/' && url.search === '' ? url.origin : url.href;
 }

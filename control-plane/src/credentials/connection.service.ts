@@ -9,10 +9,13 @@ import type { Database, Transaction } from '../database/client.ts';
 import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import type { FleetVault } from '../fleet/fleet-keys.ts';
 import type { Page } from '../graphql-connection.ts';
-import type { AuthorizationServers, Tokens } from './authorization-servers.ts';
+import { usablePrincipal } from '../identity/principal.service.ts';
+import type { AuthorizationServers } from './authorization-servers.ts';
+import type { Tokens } from './token-outcome.ts';
 import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
+import type { LoginTokens } from './login-tokens.service.ts';
 import { expiryOf, sealTokens } from './refresh.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
@@ -28,6 +31,8 @@ export interface ConnectionServiceDependencies {
   /** Seals links and what is remembered of users who are away at an authorization server. */
   readonly seals: Pick<FleetVault, 'seal' | 'open'>;
   readonly servers: AuthorizationServers;
+  /** Where no account is connected, and a login is what is needed. */
+  readonly logins: Pick<LoginTokens, 'of'>;
   readonly clients: UpstreamClients;
   /** Public URL of the control plane; undefined: users cannot connect. */
   readonly issuer: string | undefined;
@@ -39,6 +44,8 @@ export interface ConnectionServiceDependencies {
 export interface Connecting {
   readonly server: ServerRow;
   readonly isConnected: boolean;
+  /** What the server is called with: an account that he connects, or his login at the identity provider. */
+  readonly by: 'account' | 'login';
 }
 
 /** Why a link or an answer does nothing; the page shows no more than this. */
@@ -66,7 +73,7 @@ export class ConnectionService {
 
   async linkFor(ctx: Context, serverId: string): Promise<string> {
     const server = await currentServer(this.deps.database.db, serverId);
-    const link = server?.credentialMode === 'userOAuth' ? this.linkTo(ctx.actor.principalId, serverId) : null;
+    const link = wayOf(server) !== undefined ? this.linkTo(ctx.actor.principalId, serverId) : null;
     if (link === null) throw new AppError('NOT_FOUND');
     return link;
   }
@@ -131,9 +138,15 @@ export class ConnectionService {
       throw new ConnectRefused('This link was made for somebody else.');
     }
     const server = until > this.deps.clock.now() ? await currentServer(this.deps.database.db, serverId) : undefined;
-    if (server?.credentialMode !== 'userOAuth') throw new ConnectRefused('This link is not good any longer.');
+    const by = wayOf(server);
+    if (server === undefined || by === undefined) throw new ConnectRefused('This link is not good any longer.');
+    if (by === 'login') {
+      const user = await usablePrincipal(this.deps.database.db, principalId, this.deps.clock.now());
+      const login = user && (await this.deps.logins.of(user));
+      return { server, by, isConnected: login !== undefined };
+    }
     const [connected] = await this.list(ctx, { serverId }, { limit: 1, after: undefined });
-    return { server, isConnected: connected?.status === 'active' };
+    return { server, by, isConnected: connected?.status === 'active' };
   }
 
   /**
@@ -143,18 +156,13 @@ export class ConnectionService {
    */
   async begin(ctx: Context, token: string, browser: string): Promise<URL> {
     const { servers, clients, seals, clock, database } = this.deps;
-    const { server } = await this.open(ctx, token);
+    const { server, by } = await this.open(ctx, token);
+    if (by !== 'account') throw new ConnectRefused('The server wants a login, and no account.');
     const settings = await clients.settingsOf(server);
-    const named = await servers.protectedResource(server.url).catch((error: unknown) => {
-      // An administrator who names the issuer may do without what the server says of itself.
-      if (settings.issuer === null) throw error;
-      return undefined;
-    });
-    const issuer = settings.issuer ?? named?.issuer ?? '';
-    const resource = named?.resource ?? canonicalResource(server.url);
+    const { issuer, resource, scopes: named } = await servers.targetOf(server.url, settings.issuer);
     const client = await clients.clientFor(server, issuer, this.redirectUri());
     const [live] = await this.list(ctx, { serverId: server.id }, { limit: 1, after: undefined });
-    const base = settings.scopes.length > 0 ? settings.scopes : (named?.scopes ?? []);
+    const base = settings.scopes.length > 0 ? settings.scopes : named;
     // Stepping up asks for all that was allowed before, too.
     const earlier = live?.issuer === issuer ? [...live.scopes, ...live.wantedScopes] : [];
     const scopes = [...new Set([...base, ...earlier])];
@@ -292,11 +300,10 @@ export class ConnectionService {
   }
 }
 
-/** RFC 8707 §2: without a fragment; as an MCP client names the server. */
-export function canonicalResource(serverUrl: string): string {
-  const url = new URL(serverUrl);
-  url.hash = '';
-  return url.pathname === '/' && url.search === '' ? url.origin : url.href;
+/** What of a user a server is called with; undefined where it is nothing that he could bring about. */
+function wayOf(server: ServerRow | undefined): Connecting['by'] | undefined {
+  if (server?.credentialMode === 'userOAuth') return 'account';
+  return server?.credentialMode === 'identityAssertion' ? 'login' : undefined;
 }
 
 function shown({ id, principalId, serverId, issuer, resource, scopes, status }: ConnectionRow): object {

@@ -44,6 +44,10 @@ export interface TokenExchangeSettings extends RegisteredClient {
   /** Whether the gateway names itself as the one who acts for the user. */
   readonly namesActor: boolean;
 }
+/** A client at the authorization server of a server, which takes assertions of the user's identity provider (ID-JAG). */
+export interface IdentityAssertionSettings extends RegisteredClient {
+  readonly mode: 'identityAssertion';
+}
 export const identityClaims = ['name', 'email', 'groups'] as const;
 export type IdentityClaim = (typeof identityClaims)[number];
 export interface IdentityTokenSettings {
@@ -58,6 +62,7 @@ export type CredentialSettings =
   | ClientCredentialsSettings
   | UserOAuthSettings
   | TokenExchangeSettings
+  | IdentityAssertionSettings
   | IdentityTokenSettings;
 /** Settings of the modes that have a client at an authorization server. */
 export type ClientSettings = Extract<CredentialSettings, RegisteredClient>;
@@ -76,6 +81,7 @@ export interface CredentialInput {
     | (ClientInput & { readonly audience?: string | null; readonly namesActor?: boolean | null })
     | null
     | undefined;
+  readonly identityAssertion?: ClientInput | null | undefined;
   readonly identityToken?:
     | {
         readonly audience?: string | null;
@@ -106,6 +112,7 @@ const given = [
   'clientCredentials',
   'userOAuth',
   'tokenExchange',
+  'identityAssertion',
   'identityToken',
 ] as const satisfies readonly (keyof CredentialInput)[] & readonly CredentialMode[];
 
@@ -120,6 +127,7 @@ export function checkCredential(found: Violations, input: CredentialInput): Chec
   if (input.clientCredentials) return checkClientCredentials(found, input.clientCredentials);
   if (input.userOAuth) return checkUserOAuth(found, input.userOAuth);
   if (input.tokenExchange) return checkTokenExchange(found, input.tokenExchange);
+  if (input.identityAssertion) return checkIdentityAssertion(found, input.identityAssertion);
   return input.identityToken ? checkIdentityToken(found, input.identityToken) : undefined;
 }
 
@@ -138,6 +146,21 @@ function checkTokenExchange(
   found.text(`${path}.audience`, audience, 1, textLengthMax);
   const settings = { ...client, mode: 'tokenExchange', audience, namesActor: namesActor ?? false } as const;
   return { settings, secret: input.secret ?? null };
+}
+
+function checkIdentityAssertion(found: Violations, input: ClientInput): CheckedCredential {
+  const path = 'input.identityAssertion';
+  const client = checkClient(found, path, input);
+  if (client.clientId !== null && client.issuer === null) {
+    found.add(`${path}.issuer`, 'is needed with a clientId: a client is known to one authorization server');
+  }
+  if (client.clientId !== null && client.authentication === 'none') {
+    found.add(`${path}.authentication`, 'must prove who the client is');
+  }
+  if (client.clientId === null && client.authentication !== 'none') {
+    found.add(`${path}.clientId`, 'is needed with an authentication');
+  }
+  return { settings: { ...client, mode: 'identityAssertion' }, secret: input.secret ?? null };
 }
 
 function checkIdentityToken(

@@ -174,6 +174,35 @@ export class TokenExchangeInput extends ClientCredentialsInput {
 
 @InputType({
   description:
+    'Tokens for the user who calls, had by an assertion of the identity provider that he logged in with (ID-JAG, enterprise-managed ' +
+    'authorization). Who did not log in there is asked to.',
+})
+export class IdentityAssertionInput implements ClientInput {
+  @Field(() => String, {
+    nullable: true,
+    description: 'The authorization server; if absent, the one that the server names (RFC 9728).',
+  })
+  issuer?: string | null;
+
+  @Field(() => String, {
+    nullable: true,
+    description:
+      'Id of a client registered there; if absent, the gateway is known by the document it serves, if it is taken there.',
+  })
+  clientId?: string | null;
+
+  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
+  authentication?: ClientAuthentication | null;
+
+  @Field(() => String, { nullable: true, description: clientFields.secret })
+  secret?: string | null;
+
+  @Field(() => [String], { nullable: true, description: clientFields.scopes })
+  scopes?: string[] | null;
+}
+
+@InputType({
+  description:
     'A short token that says who calls, for servers of one’s own: signed by the control plane, to be verified with the keys ' +
     'at `<public URL>/oauth/upstream/jwks`.',
 })
@@ -234,6 +263,9 @@ abstract class PutServerCredentialInput extends MutationInput implements Credent
 
   @Field(() => TokenExchangeInput, { nullable: true, description: 'For the mode tokenExchange.' })
   tokenExchange?: TokenExchangeInput | null;
+
+  @Field(() => IdentityAssertionInput, { nullable: true, description: 'For the mode identityAssertion.' })
+  identityAssertion?: IdentityAssertionInput | null;
 
   @Field(() => IdentityTokenInput, { nullable: true, description: 'For the mode identityToken.' })
   identityToken?: IdentityTokenInput | null;

@@ -53,6 +53,27 @@ export const upstreamSigningKeys = pgTable('upstream_signing_keys', {
 });
 export type UpstreamSigningKeyRow = typeof upstreamSigningKeys.$inferSelect;
 
+/** What identity providers gave at logins. */
+export const loginTokens = pgTable('login_tokens', {
+  id: uuid().primaryKey(),
+  loginId: uuid('login_id').notNull(),
+  principalId: uuid('principal_id').notNull(),
+  identityProviderId: uuid('identity_provider_id').notNull(),
+  epoch: integer().notNull(),
+  clientId: text('client_id').notNull(),
+  subject: text().notNull(),
+  idTokenExpiresAt: instant('id_token_expires_at').notNull(),
+  canRefresh: boolean('can_refresh').notNull(),
+  sealed: text().notNull(),
+  wrappedKey: text('wrapped_key').notNull(),
+  keyId: text('key_id').notNull(),
+  revision: integer().notNull().default(1),
+  refreshSentAt: instant('refresh_sent_at'),
+  createdAt: instant('created_at').notNull(),
+  endsAt: instant('ends_at').notNull(),
+});
+export type LoginTokensRow = typeof loginTokens.$inferSelect;
+
 export const connectionStatuses = ['active', 'reauthRequired', 'ended'] as const;
 export type ConnectionStatus = (typeof connectionStatuses)[number];
 

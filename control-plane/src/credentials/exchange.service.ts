@@ -4,21 +4,34 @@ import { recordAccess } from '../audit/audit.service.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
-import { type AuthorizationServers, type TokenOutcome, tokenTypes } from './authorization-servers.ts';
-import { canonicalResource } from './connection.service.ts';
-import type { TokenExchangeSettings } from './credential-form.ts';
+import {
+  type AuthorizationServers,
+  canonicalResource,
+  challengedScopes,
+  type TokenTarget,
+} from './authorization-servers.ts';
+import { type TokenOutcome, tokenTypes } from './token-outcome.ts';
+import type { CredentialSettings, TokenExchangeSettings } from './credential-form.ts';
 import { type Caller, callerOf, type IdentityTokens } from './identity-token.service.ts';
+import type { LoginTokens, UsableLogin } from './login-tokens.service.ts';
 import { type HeldToken, heldToken, TokenCache } from './token-cache.ts';
-import { challengedScopes, lent, wantedScopesMax } from './token-lending.service.ts';
+import { lent, wantedScopesMax } from './token-lending.service.ts';
+import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
+import { storedCredential } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const tokensMax = 20_000;
+/** What servers say of who issues tokens for them is read again after this time. */
+const targetKeptMs = 10 * 60_000;
+const targetsMax = 2_000;
 
 export interface ExchangesDependencies {
   readonly database: Database;
   readonly servers: AuthorizationServers;
   readonly clients: UpstreamClients;
   readonly identityTokens: IdentityTokens;
+  readonly logins: LoginTokens;
+  readonly idp: Pick<OidcConnections, 'assertion'>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -27,6 +40,7 @@ export interface ExchangesDependencies {
 export class Exchanges {
   private readonly deps: ExchangesDependencies;
   private readonly held: TokenCache;
+  private readonly targets = new Map<string, { readonly at: number; readonly target: Promise<TokenTarget> }>();
 
   constructor(deps: ExchangesDependencies) {
     this.deps = deps;
@@ -60,6 +74,75 @@ export class Exchanges {
     return lent(server, { ...token, principalId: principal.id });
   }
 
+  /**
+   * For the mode identityAssertion (enterprise-managed authorization): the identity provider that the user logged in with says
+   * who he is to the authorization server of the server, and that gives a token.
+   * @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED where the user has to log in there
+   */
+  async byIdentityAssertion(server: ServerRow, { principalId, refused }: CredentialNeed): Promise<LentCredential> {
+    const { database, logins, clock } = this.deps;
+    const principal = await callerOf(database, principalId, clock);
+    const login = await logins.of(principal);
+    if (login === undefined) throw new AppError('CONNECTION_NEEDED', { internal: 'no login of use is known' });
+    const { id, settings } = await storedCredential(database.db, server);
+    const target = await this.target(server, settings, refused?.status === 401);
+    const { issuer, resource } = target;
+    const chosen = 'scopes' in settings && settings.scopes.length > 0 ? settings.scopes : target.scopes;
+    const key = JSON.stringify([
+      principal.id,
+      principal.epoch,
+      server.id,
+      server.credentialRevision,
+      issuer,
+      resource,
+      login.row.id,
+    ]);
+    const token = await this.held.get(key, refused, async (known) => {
+      const scopes = scopesFor(chosen, known, refused);
+      const of = { id, issuer, resource, scopes };
+      const outcome = await this.asserted(server, principal, login, of);
+      return this.settle(outcome, server, principal, of);
+    });
+    return lent(server, { ...token, principalId: principal.id });
+  }
+
+  private async asserted(
+    server: ServerRow,
+    principal: Caller,
+    login: UsableLogin,
+    of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
+  ): Promise<TokenOutcome> {
+    const { servers, clients, logins, idp } = this.deps;
+    const { issuer, resource, scopes } = of;
+    const client = await clients.assertionClient(server, issuer);
+    const idToken = await logins.idToken(login);
+    const { clientId } = client;
+    const said = await idp.assertion(login.provider, { idToken, audience: issuer, clientId, resource, scopes });
+    if (said.kind === 'tokens') {
+      return servers.byAssertion(issuer, client, { assertion: said.tokens.accessToken, resource, scopes });
+    }
+    // The login is over at the provider; whatever else it says, another login would not change.
+    if (said.kind !== 'refused' || said.error !== 'invalid_grant') return said;
+    await this.failed(server, principal, of, 'the login is over');
+    throw await logins.refused(login, 'assertionRefused');
+  }
+
+  /** Who issues tokens for a server, and what it is called there; asked anew where the server refuses a token. */
+  private async target(server: ServerRow, settings: CredentialSettings, isRefused: boolean): Promise<TokenTarget> {
+    const key = `${server.id}|${server.credentialRevision}|${server.url}`;
+    const known = this.targets.get(key);
+    const now = this.deps.clock.monotonic();
+    if (known !== undefined && !isRefused && now - known.at < targetKeptMs) return known.target;
+    const issuer = 'issuer' in settings ? settings.issuer : null;
+    const target = this.deps.servers.targetOf(server.url, issuer);
+    this.targets.delete(key);
+    this.targets.set(key, { at: now, target });
+    target.catch(() => this.targets.delete(key));
+    const [oldest] = this.targets.keys();
+    if (this.targets.size > targetsMax && oldest !== undefined) this.targets.delete(oldest);
+    return target;
+  }
+
   private async parties(principal: Caller, { issuer, clientId, namesActor }: TokenExchangeSettings) {
     const { identityTokens } = this.deps;
     const type = tokenTypes.jwt;
@@ -76,9 +159,19 @@ export class Exchanges {
     principal: Caller,
     of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
   ): Promise<HeldToken> {
-    const { clock, database, log } = this.deps;
-    if (outcome.kind === 'tokens') return heldToken(outcome.tokens, of, clock.now());
+    if (outcome.kind === 'tokens') return heldToken(outcome.tokens, of, this.deps.clock.now());
     const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
+    await this.failed(server, principal, of, reason);
+    throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${reason}` });
+  }
+
+  private async failed(
+    server: ServerRow,
+    principal: Caller,
+    of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
+    reason: string,
+  ): Promise<void> {
+    const { clock, database, log } = this.deps;
     await database.db.transaction((tx) =>
       recordAccess(tx, systemContext('exchange', [], { clock, log }), {
         action: 'credential.fail',
@@ -86,7 +179,6 @@ export class Exchanges {
         after: { principalId: principal.id, mode: server.credentialMode, ...of, reason },
       }),
     );
-    throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${reason}` });
   }
 }
 

@@ -4,7 +4,7 @@ import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import { groupNamesOf } from '../identity/group.service.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
-import { canonicalResource } from './connection.service.ts';
+import { canonicalResource } from './authorization-servers.ts';
 import type { IdentityClaim } from './credential-form.ts';
 import { storedCredential } from './server-credential.service.ts';
 import { lent } from './token-lending.service.ts';

@@ -76,8 +76,9 @@ export class LendingService {
         return this.deps.exchanges.byTokenExchange(server, need);
       case 'identityToken':
         return this.deps.identityTokens.ofUser(server, need);
-      case 'none':
       case 'identityAssertion':
+        return this.deps.exchanges.byIdentityAssertion(server, need);
+      case 'none':
         throw new AppError('CREDENTIAL_MISSING', { internal: `the mode ${server.credentialMode} lends nothing` });
     }
   }

@@ -6,7 +6,13 @@ import type { Database } from '../database/client.ts';
 import type { CredentialVault } from './credential-vault.ts';
 
 /** Every table with the columns of a sealed secret. */
-const tables = ['server_credentials', 'upstream_clients', 'upstream_signing_keys', 'connections'] as const;
+const tables = [
+  'server_credentials',
+  'upstream_clients',
+  'upstream_signing_keys',
+  'login_tokens',
+  'connections',
+] as const;
 type SealedTable = (typeof tables)[number];
 
 const rowsPerPage = 200;

@@ -139,6 +139,7 @@ export class ServerCredentialService {
     const isSigned =
       settings.mode === 'identityToken' ||
       settings.mode === 'tokenExchange' ||
+      (settings.mode === 'identityAssertion' && settings.clientId === null) ||
       ('authentication' in settings && settings.authentication === 'privateKeyJwt' && secret === null);
     if (!isSigned) return;
     if (this.deps.vault.keys === undefined) throw new AppError('CREDENTIAL_KEY_MISSING');
@@ -188,6 +189,16 @@ export class ServerCredentialService {
 export async function findCredential(reader: Reader, serverId: string): Promise<ServerCredentialRow | undefined> {
   const [row] = await reader.select().from(serverCredentials).where(eq(serverCredentials.serverId, serverId));
   return row;
+}
+
+/** Whether there is a server with a credential of the mode. */
+export async function anyServerIsCalledBy(reader: Reader, mode: CredentialMode): Promise<boolean> {
+  const rows = await reader
+    .select({ id: serverCredentials.id })
+    .from(serverCredentials)
+    .where(eq(serverCredentials.mode, mode))
+    .limit(1);
+  return rows.length > 0;
 }
 
 /**

@@ -1,6 +1,6 @@
 import type { CredentialNeed } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
-import type { Tokens } from './authorization-servers.ts';
+import type { Tokens } from './token-outcome.ts';
 import { expiryOf } from './refresh.service.ts';
 
 /** Tokens are renewed when less than this share of their life is left. */
@@ -55,8 +55,11 @@ export class TokenCache {
     refused: CredentialNeed['refused'],
     ask: (known: HeldToken | undefined) => Promise<HeldToken>,
   ): Promise<HeldToken> {
-    const known = this.#held.get(key);
-    const held = await known?.catch(() => undefined);
+    const first = this.#held.get(key);
+    const settled = await first?.catch(() => undefined);
+    // One that did not come about may have left an earlier one in its place.
+    const known = settled === undefined ? this.#held.get(key) : first;
+    const held = settled ?? (await known?.catch(() => undefined));
     const now = this.#clock.now();
     const isRefused = held?.expiresAt === refused?.expiresAt;
     if (held !== undefined && !isRefused && held.renewAt > now) return held;

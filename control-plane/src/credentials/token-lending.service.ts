@@ -4,7 +4,7 @@ import { and, eq, ne } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
-import type { AuthorizationServers } from './authorization-servers.ts';
+import { type AuthorizationServers, challengedScopes } from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
 import { type HeldToken, heldToken, renewWhenLeft, TokenCache, usableMs } from './token-cache.ts';
@@ -103,12 +103,6 @@ export class TokenLending {
 }
 /** A server cannot have more than these asked for. */
 export const wantedScopesMax = 64;
-
-/** Scopes that a server says it wants (RFC 6750 §3), in its challenge. */
-export function challengedScopes(challenge: string | null): readonly string[] {
-  const text = /scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '';
-  return text.split(' ').filter((one) => one !== '');
-}
 
 function lentToUser(server: ServerRow, { row, tokens }: OpenedConnection): LentCredential {
   const { id, principalId, issuer, resource, accessExpiresAt } = row;

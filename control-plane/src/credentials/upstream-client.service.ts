@@ -14,6 +14,7 @@ import type {
 import { type ConnectionRow, type ServerCredentialRow, upstreamClients } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { upstreamKeysPath } from './identity-token.service.ts';
+import { jwtBearerGrant } from './token-outcome.ts';
 import { findCredential, serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
 import type { UpstreamKeys } from './upstream-keys.service.ts';
 
@@ -48,7 +49,7 @@ export function clientDocument(
     client_name: 'Sallyport',
     client_uri: issuer,
     redirect_uris: [`${issuer}/oauth/connect/callback`],
-    grant_types: ['authorization_code', 'refresh_token'],
+    grant_types: ['authorization_code', 'refresh_token', ...(isSigned ? [jwtBearerGrant] : [])],
     response_types: ['code'],
     application_type: 'web',
     ...(isSigned
@@ -89,13 +90,18 @@ export class UpstreamClients {
         throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
       return this.registered(row, settings, settings.clientId);
     }
-    const metadata = await this.deps.servers.metadata(issuer);
-    if (metadata.client_id_metadata_document_supported === true && this.deps.issuer?.startsWith('https:') === true) {
-      const methods = metadata.token_endpoint_auth_methods_supported ?? [];
-      const isSigned = this.deps.keys.isPossible && methods.includes('private_key_jwt');
-      return this.byDocument(this.deps.issuer, isSigned ? signedClientDocumentPath : clientDocumentPath);
-    }
-    return (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
+    return (await this.documentFor(issuer)) ?? (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
+  }
+
+  /** The client by document, where the authorization server says that it takes one, and can read ours. */
+  private async documentFor(issuer: string): Promise<UpstreamClient | undefined> {
+    const { keys, servers, issuer: publicUrl } = this.deps;
+    const metadata = await servers.metadata(issuer);
+    const isTaken = metadata.client_id_metadata_document_supported === true;
+    if (!isTaken || publicUrl?.startsWith('https:') !== true) return undefined;
+    const methods = metadata.token_endpoint_auth_methods_supported ?? [];
+    const isSigned = keys.isPossible && methods.includes('private_key_jwt');
+    return this.byDocument(publicUrl, isSigned ? signedClientDocumentPath : clientDocumentPath);
   }
 
   /** The client of a document that we serve. */
@@ -148,6 +154,25 @@ export class UpstreamClients {
     if (settings.mode !== 'tokenExchange')
       throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
     return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
+  }
+
+  /**
+   * The client of the mode identityAssertion, which has to prove itself: as an administrator registered it, else by the
+   * document that signs. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL
+   */
+  async assertionClient(server: Pick<ServerRow, 'id' | 'url'>, issuer: string): Promise<UpstreamClient> {
+    const row = await storedCredential(this.deps.database.db, server);
+    const { settings } = row;
+    if (settings.mode !== 'identityAssertion')
+      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
+    if (settings.clientId !== null) {
+      if (settings.issuer !== issuer)
+        throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
+      return this.registered(row, settings, settings.clientId);
+    }
+    const document = await this.documentFor(issuer);
+    if (document?.authentication === 'privateKeyJwt') return document;
+    throw new AppError('CREDENTIAL_MISSING', { internal: `${issuer} takes no client by document that signs` });
   }
 
   /** As an administrator registered it; one that signs and was given no key signs with the gateway's own. */

@@ -39,6 +39,8 @@ export interface AccountOptions {
   readonly loginCodes: Pick<LoginCodeService, 'user'>;
   /** Where a login leads on to that began on another page. */
   readonly resumed: (request: IncomingMessage) => string | undefined;
+  /** Ends what came of the login of a browser session, named by its authentication methods. */
+  readonly loggedOut: (amr: readonly string[] | undefined) => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -132,12 +134,15 @@ export class AccountPages {
       name,
       ctx: contextOf({ id, name }, this.options),
       subject: `account|${session.uid}|${id}`,
-      endSession: () => session.destroy(),
+      endSession: async () => {
+        await session.destroy();
+        await this.options.loggedOut(session.amr);
+      },
     };
   }
 
-  /** Where to log in; leads back to this page. */
-  loginUrl(): string {
+  /** Where to log in; leads back to this page. @param prompt `login`: also for whoever is logged in */
+  loginUrl(prompt?: 'login'): string {
     const { issuer } = this.options;
     const url = new URL(oauthRoutes.oauthAuthorize.path, issuer);
     const parameters = {
@@ -148,6 +153,7 @@ export class AccountPages {
       // Of a verifier that nobody has: the code is not for use.
       code_challenge: createHash('sha256').update(randomBytes(32)).digest('base64url'),
       code_challenge_method: 'S256',
+      ...(prompt === undefined ? {} : { prompt }),
       state: randomBytes(16).toString('base64url'),
     };
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);

@@ -4,6 +4,7 @@ import type { Clock, Egress, Log } from '@sallyport/schema/platform';
 import type { Provider } from 'oidc-provider';
 import { type Database, isConnectionFailure } from '../database/client.ts';
 import type { ConnectionService } from '../credentials/connection.service.ts';
+import type { LoginTokens } from '../credentials/login-tokens.service.ts';
 import type { UpstreamKeys } from '../credentials/upstream-keys.service.ts';
 import type { PublicUrls } from '../fleet/compile-snapshot.ts';
 import type { SigningKeyService } from '../fleet/signing-keys.ts';
@@ -17,7 +18,7 @@ import { type RequestLimits, retryAfterOf } from '../request-limits.ts';
 import type { StepUpService } from './step-up.service.ts';
 import { AccessTokenRevocation } from './access-token-revocation.ts';
 import { AccountPages } from './account.ts';
-import { Authorizations } from './authorizations.ts';
+import { Authorizations, loginOf } from './authorizations.ts';
 import type { ClientService } from './client.service.ts';
 import type { ConsentService } from './consent.service.ts';
 import { ConnectPages } from './connect.ts';
@@ -50,6 +51,7 @@ export interface AuthorizationServerOptions {
   readonly userConnections: ConnectionService;
   /** Sign toward upstreams. */
   readonly upstreamKeys: UpstreamKeys;
+  readonly loginTokens: Pick<LoginTokens, 'end'>;
   readonly logins: FederatedLoginService;
   readonly logouts: BackChannelLogoutService;
   readonly egress: Pick<Egress, 'fetch'>;
@@ -85,7 +87,8 @@ export class AuthorizationServer {
     const { issuer } = options.urls;
     const forms = new OwnForms(issuer, derivedKey(options.secretKey, 'csrf'));
     const resumed = (request: IncomingMessage): string | undefined => this.#connect.resumed(request);
-    this.#account = new AccountPages({ ...options, issuer, forms, resumed });
+    const loggedOut = (amr: readonly string[] | undefined): Promise<void> => this.#loggedOut(loginOf(amr));
+    this.#account = new AccountPages({ ...options, issuer, forms, resumed, loggedOut });
     this.#connect = new ConnectPages({ issuer, forms, account: this.#account, connections: options.userConnections });
     this.#interactions = new Interactions({
       ...options,
@@ -163,6 +166,11 @@ export class AuthorizationServer {
         break;
     }
     await provider.callback()(request, response);
+  }
+
+  async #loggedOut(loginId: string | undefined): Promise<void> {
+    const { database, loginTokens } = this.#options;
+    if (loginId !== undefined) await database.db.transaction((tx) => loginTokens.end(tx, loginId));
   }
 
   #publish(response: ServerResponse, document: UpstreamDocument): Promise<void> {

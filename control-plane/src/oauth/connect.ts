@@ -31,8 +31,12 @@ export class ConnectPages {
         redirect(response, this.options.account.loginUrl(), this.cookie(token, rememberedS));
         return;
       }
-      const { server, isConnected } = await this.options.connections.open(user.ctx, token);
+      const { server, by, isConnected } = await this.options.connections.open(user.ctx, token);
       const csrf = this.options.forms.tokenOf(formOf(user, token));
+      if (by === 'login') {
+        send(response, 200, loginPage({ title: server.title, userName: user.name, isConnected, token, csrf }));
+        return;
+      }
       const note = isConnected
         ? [html`<p class="note">Your account is connected already; you may do it again.</p>`]
         : [];
@@ -60,6 +64,11 @@ ${note}
     await this.answer(response, async () => {
       const user = await this.userOf(provider, request, response);
       await this.options.forms.read(request, formOf(user, token));
+      const { by } = await this.options.connections.open(user.ctx, token);
+      if (by === 'login') {
+        redirect(response, this.options.account.loginUrl('login'), this.cookie(token, rememberedS));
+        return;
+      }
       const url = await this.options.connections.begin(user.ctx, token, user.subject);
       redirect(response, url.href, this.cookie('', 0));
     });
@@ -102,6 +111,35 @@ ${note}
       }
     });
   }
+}
+
+/** For servers that are called with the user's login at his identity provider: nothing is asked of him but to log in there. */
+function loginPage(of: {
+  readonly title: string;
+  readonly userName: string;
+  readonly isConnected: boolean;
+  readonly token: string;
+  readonly csrf: string;
+}): ReturnType<typeof page> {
+  const { title, userName, isConnected, token, csrf } = of;
+  const who = html`<p>You are logged in as <strong>${userName}</strong>.</p>`;
+  if (isConnected) {
+    return page(
+      'Logged in',
+      html`${who}
+<p>The gateway can call <strong>${title}</strong> in your name. You may close this page and go on where you were.</p>`,
+    );
+  }
+  return page(
+    'Log in again',
+    html`${who}
+<p>The gateway calls <strong>${title}</strong> with your login at your identity provider, and has none that is good any longer.
+Log in again, with your identity provider and not with a code.</p>
+<form method="post" action="${`${connectPath}/${token}`}">
+<input type="hidden" name="csrf" value="${csrf}">
+<button class="first" type="submit" name="login" value="yes">Log in again</button>
+</form>`,
+  );
 }
 
 function formOf({ subject }: AccountUser, token: string): string {

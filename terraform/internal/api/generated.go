@@ -4089,6 +4089,37 @@ func (v *GroupRuleFields) GetValue() string { return v.Value }
 // GetGroupId returns GroupRuleFields.GroupId, and is useful for accessing the field via an interface.
 func (v *GroupRuleFields) GetGroupId() string { return v.GroupId }
 
+// Tokens for the user who calls, had by an assertion of the identity provider that he logged in with (ID-JAG, enterprise-managed authorization). Who did not log in there is asked to.
+type IdentityAssertionInput struct {
+	// How it proves itself; by default with the secret in the header, where one is given.
+	Authentication optional.Value[UpstreamClientAuthentication] `json:"authentication"`
+	// Id of a client registered there; if absent, the gateway is known by the document it serves, if it is taken there.
+	ClientId optional.Value[string] `json:"clientId"`
+	// The authorization server; if absent, the one that the server names (RFC 9728).
+	Issuer optional.Value[string] `json:"issuer"`
+	// What to ask for.
+	Scopes []string `json:"scopes"`
+	// The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and never returned.
+	Secret optional.Value[string] `json:"secret"`
+}
+
+// GetAuthentication returns IdentityAssertionInput.Authentication, and is useful for accessing the field via an interface.
+func (v *IdentityAssertionInput) GetAuthentication() optional.Value[UpstreamClientAuthentication] {
+	return v.Authentication
+}
+
+// GetClientId returns IdentityAssertionInput.ClientId, and is useful for accessing the field via an interface.
+func (v *IdentityAssertionInput) GetClientId() optional.Value[string] { return v.ClientId }
+
+// GetIssuer returns IdentityAssertionInput.Issuer, and is useful for accessing the field via an interface.
+func (v *IdentityAssertionInput) GetIssuer() optional.Value[string] { return v.Issuer }
+
+// GetScopes returns IdentityAssertionInput.Scopes, and is useful for accessing the field via an interface.
+func (v *IdentityAssertionInput) GetScopes() []string { return v.Scopes }
+
+// GetSecret returns IdentityAssertionInput.Secret, and is useful for accessing the field via an interface.
+func (v *IdentityAssertionInput) GetSecret() optional.Value[string] { return v.Secret }
+
 // What a token says of the caller, besides who it is.
 type IdentityClaim string
 
@@ -7299,6 +7330,8 @@ type SetServerCredentialInput struct {
 	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
 	// Chosen by the caller, at most 128 characters. Repeating the same create with the same key within 24 hours returns the object made the first time; with another input it is refused.
 	IdempotencyKey optional.Value[string] `json:"idempotencyKey"`
+	// For the mode identityAssertion.
+	IdentityAssertion optional.Value[IdentityAssertionInput] `json:"identityAssertion"`
 	// For the mode identityToken.
 	IdentityToken optional.Value[IdentityTokenInput] `json:"identityToken"`
 	// Id of the server.
@@ -7327,6 +7360,11 @@ func (v *SetServerCredentialInput) GetExpectedRevision() optional.Value[int] {
 // GetIdempotencyKey returns SetServerCredentialInput.IdempotencyKey, and is useful for accessing the field via an interface.
 func (v *SetServerCredentialInput) GetIdempotencyKey() optional.Value[string] {
 	return v.IdempotencyKey
+}
+
+// GetIdentityAssertion returns SetServerCredentialInput.IdentityAssertion, and is useful for accessing the field via an interface.
+func (v *SetServerCredentialInput) GetIdentityAssertion() optional.Value[IdentityAssertionInput] {
+	return v.IdentityAssertion
 }
 
 // GetIdentityToken returns SetServerCredentialInput.IdentityToken, and is useful for accessing the field via an interface.

@@ -19,7 +19,7 @@ import {
   loginAttempts,
   usedProviderTokens,
 } from './identity-provider.tables.ts';
-import type { LoginSecrets, OidcConnections } from './oidc-connection.ts';
+import type { GivenTokens, LoginSecrets, OidcConnections } from './oidc-connection.ts';
 import type { ProvidedGroupService } from './provided-groups.service.ts';
 
 /** From leaving for the provider until the end of the login here, in milliseconds. */
@@ -49,6 +49,12 @@ export interface FederatedLoginOptions {
   readonly providers: IdentityProviderService;
   readonly connections: OidcConnections;
   readonly groups: ProvidedGroupService;
+  /** Keeps what the provider gave, where some server is called with it; does not reject. */
+  readonly keep: (
+    provider: IdentityProviderRow,
+    login: { readonly principalId: string; readonly loginId: string; readonly subject: string },
+    given: GivenTokens,
+  ) => Promise<void>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -131,8 +137,10 @@ export class FederatedLoginService {
     const provider = attempt && (await providers.usableById(attempt.identityProviderId));
     const opened = attempt && vault.open(purposeOf(stateHash), attempt.sealed);
     if (attempt === undefined || provider === undefined || opened === undefined) return undefined;
-    const claims = await connections.redeem(provider, answer, state, secretsSchema.parse(JSON.parse(opened)));
+    const secrets = secretsSchema.parse(JSON.parse(opened));
+    const { claims, given } = await connections.redeem(provider, answer, state, secrets);
     const login = await this.accept(provider, claims);
+    await this.options.keep(provider, { ...login, subject: String(claims['sub']) }, given);
     const ticket = randomSecret('');
     await database.db
       .update(loginAttempts)

@@ -1,8 +1,15 @@
 import { AppError } from '@sallyport/schema';
 import type { Clock, Egress } from '@sallyport/schema/platform';
-import { createRemoteJWKSet, customFetch as joseFetch, type JWTVerifyGetKey } from 'jose';
+import {
+  createRemoteJWKSet,
+  customFetch as joseFetch,
+  decodeJwt,
+  decodeProtectedHeader,
+  type JWTVerifyGetKey,
+} from 'jose';
 import * as oidc from 'openid-client';
 import { z } from 'zod';
+import { exchangeGrant, outcomeOf, type TokenOutcome, tokenTypes } from '../../credentials/token-outcome.ts';
 import type { Claims } from './claims.ts';
 import type { IdentityProviderRow } from './identity-provider.tables.ts';
 
@@ -22,6 +29,25 @@ export interface LoginSecrets {
   readonly nonce: string;
   /** From when on the user must log in anew there, whatever session there is, in seconds since the epoch; else null. */
   readonly freshSince: number | null;
+}
+
+/** What a provider gave at a login besides the claims. */
+export interface GivenTokens {
+  readonly idToken: string;
+  readonly refreshToken: string | null;
+  /** Milliseconds since the epoch. */
+  readonly idTokenExpiresAt: number;
+}
+
+/** An assertion that is asked for (draft-ietf-oauth-identity-assertion-authz-grant §4.3). */
+export interface AssertionRequest {
+  readonly idToken: string;
+  /** Issuer of the authorization server that it is for. */
+  readonly audience: string;
+  /** Our client id there. */
+  readonly clientId: string;
+  readonly resource: string;
+  readonly scopes: readonly string[];
 }
 
 interface Connection {
@@ -76,7 +102,7 @@ export class OidcConnections {
     answer: URL,
     state: string,
     { verifier, nonce, freshSince }: LoginSecrets,
-  ): Promise<Claims> {
+  ): Promise<{ readonly claims: Claims; readonly given: GivenTokens }> {
     const { configuration } = await this.#connection(provider);
     const tokens = await oidc.authorizationCodeGrant(configuration, answer, {
       pkceCodeVerifier: verifier,
@@ -87,8 +113,65 @@ export class OidcConnections {
       ...(freshSince === null ? {} : { maxAge: Math.max(0, Math.ceil(this.#options.clock.now() / 1000 - freshSince)) }),
     });
     const claims = tokens.claims();
-    if (claims === undefined) throw new AppError('UNAUTHENTICATED', { internal: 'the answer held no ID token' });
-    return claims;
+    const { id_token: idToken, refresh_token: refreshToken } = tokens;
+    if (claims === undefined || idToken === undefined) {
+      throw new AppError('UNAUTHENTICATED', { internal: 'the answer held no ID token' });
+    }
+    return { claims, given: { idToken, refreshToken: refreshToken ?? null, idTokenExpiresAt: claims.exp * 1000 } };
+  }
+
+  /**
+   * Another ID token of the same user (OpenID Connect Core §12). Never rejects: what came of it decides whether the refresh
+   * token may be used again.
+   */
+  async renew(
+    provider: IdentityProviderRow,
+    refreshToken: string,
+    subject: string,
+  ): Promise<Exclude<TokenOutcome, { kind: 'tokens' }> | { readonly kind: 'tokens'; readonly given: GivenTokens }> {
+    const outcome = await this.#outcome(provider, (configuration) =>
+      oidc.refreshTokenGrant(configuration, refreshToken),
+    );
+    if (outcome.kind !== 'tokens') return outcome;
+    const { idToken, refreshToken: next } = outcome.tokens;
+    if (idToken === null) return { kind: 'refused', error: 'no ID token' };
+    const { sub, exp = 0 } = decodeJwt(idToken);
+    if (sub !== subject) return { kind: 'refused', error: 'another subject' };
+    return { kind: 'tokens', given: { idToken, refreshToken: next, idTokenExpiresAt: exp * 1000 } };
+  }
+
+  /**
+   * An assertion of who the user is, for one authorization server. That it is what was asked for is looked at here; its
+   * signature is for that server to verify.
+   */
+  async assertion(provider: IdentityProviderRow, request: AssertionRequest): Promise<TokenOutcome> {
+    const { idToken, audience, resource, scopes } = request;
+    const outcome = await this.#outcome(provider, (configuration) =>
+      oidc.genericGrantRequest(configuration, exchangeGrant, {
+        requested_token_type: tokenTypes.identityAssertion,
+        subject_token: idToken,
+        subject_token_type: tokenTypes.idToken,
+        audience,
+        resource,
+        ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
+      }),
+    );
+    if (outcome.kind !== 'tokens') return outcome;
+    const { accessToken: assertion, issuedTokenType } = outcome.tokens;
+    if (issuedTokenType !== tokenTypes.identityAssertion) return { kind: 'refused', error: 'issued_token_type' };
+    const problem = assertionProblem(assertion, { ...request, issuer: provider.issuer });
+    return problem === undefined ? outcome : { kind: 'refused', error: problem };
+  }
+
+  async #outcome(provider: IdentityProviderRow, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
+    let configuration: oidc.Configuration;
+    try {
+      const known = await this.#connection(provider);
+      configuration = this.#configured(provider, known.configuration.serverMetadata());
+    } catch (error) {
+      return { kind: 'notSent', reason: String(error) };
+    }
+    return outcomeOf(configuration, ask);
   }
 
   /** All groups of the user, from the configured place and with a token of the application's own. */
@@ -131,24 +214,14 @@ export class OidcConnections {
   }
 
   async #connect(provider: IdentityProviderRow): Promise<Connection> {
-    const secret = this.#options.secretOf(provider);
-    const fetchGuarded = (url: string, init?: object): Promise<Response> =>
-      this.#options.egress.fetch(url, bodyOf(init ?? {}));
-    const configuration = await oidc.discovery(
-      new URL(provider.issuer),
-      provider.clientId,
-      { [oidc.clockTolerance]: clockToleranceSeconds, ...(secret === undefined ? {} : { client_secret: secret }) },
-      secret === undefined ? oidc.None() : undefined,
-      {
-        [oidc.customFetch]: fetchGuarded,
-        timeout: requestTimeoutSeconds,
-        // Only loopback can be registered with http.
-        execute: provider.issuer.startsWith('http:') ? [oidc.allowInsecureRequests] : [],
-      },
-    );
-    configuration[oidc.customFetch] = fetchGuarded;
-    // Else the library takes the connection to the provider for proof enough, and looks at no signature.
-    oidc.enableNonRepudiationChecks(configuration);
+    const fetchGuarded = this.#fetch;
+    const found = await oidc.discovery(new URL(provider.issuer), provider.clientId, undefined, oidc.None(), {
+      [oidc.customFetch]: fetchGuarded,
+      timeout: requestTimeoutSeconds,
+      // Only loopback can be registered with http.
+      execute: provider.issuer.startsWith('http:') ? [oidc.allowInsecureRequests] : [],
+    });
+    const configuration = this.#configured(provider, found.serverMetadata());
     const { issuer, jwks_uri: jwksUri } = configuration.serverMetadata();
     if (issuer !== provider.issuer || jwksUri === undefined) {
       throw new AppError('UPSTREAM_PROTOCOL', { internal: `the metadata of ${provider.issuer} is not its own` });
@@ -159,6 +232,44 @@ export class OidcConnections {
       timeoutDuration: requestTimeoutSeconds * 1000,
     });
     return { configuration, keys };
+  }
+
+  readonly #fetch = (url: string, init?: object): Promise<Response> =>
+    this.#options.egress.fetch(url, bodyOf(init ?? {}));
+
+  /** The client that we are at a provider. */
+  #configured(provider: IdentityProviderRow, metadata: oidc.ServerMetadata): oidc.Configuration {
+    const secret = this.#options.secretOf(provider);
+    const configuration = new oidc.Configuration(
+      metadata,
+      provider.clientId,
+      { [oidc.clockTolerance]: clockToleranceSeconds, ...(secret === undefined ? {} : { client_secret: secret }) },
+      secret === undefined ? oidc.None() : undefined,
+    );
+    configuration.timeout = requestTimeoutSeconds;
+    configuration[oidc.customFetch] = this.#fetch;
+    if (provider.issuer.startsWith('http:')) oidc.allowInsecureRequests(configuration);
+    // Else the library takes the connection to the provider for proof enough, and looks at no signature.
+    oidc.enableNonRepudiationChecks(configuration);
+    return configuration;
+  }
+}
+
+/** Why an assertion is none that was asked for; undefined where it is. */
+function assertionProblem(
+  assertion: string,
+  asked: Pick<AssertionRequest, 'audience' | 'clientId' | 'resource'> & { readonly issuer: string },
+): string | undefined {
+  try {
+    const { typ } = decodeProtectedHeader(assertion);
+    const { iss, aud, client_id: clientId, resource } = decodeJwt(assertion);
+    if (typ?.toLowerCase() !== 'oauth-id-jag+jwt') return 'typ of the assertion';
+    if (iss !== asked.issuer) return 'iss of the assertion';
+    if (aud !== asked.audience) return 'aud of the assertion';
+    if (clientId !== asked.clientId) return 'client_id of the assertion';
+    return resource === undefined || resource === asked.resource ? undefined : 'resource of the assertion';
+  } catch {
+    return 'the assertion is no JWT';
   }
 }
 

@@ -1,0 +1,96 @@
+import { AppError } from '@sallyport/schema';
+import * as oauth from 'openid-client';
+
+/**
+ * What came of a request for tokens. `unknown`: it was sent, and nothing says whether it was acted on; it must not be
+ * sent again.
+ */
+export type TokenOutcome =
+  | { readonly kind: 'tokens'; readonly tokens: Tokens }
+  | { readonly kind: 'refused'; readonly error: string }
+  | { readonly kind: 'notSent' | 'unknown'; readonly reason: string };
+
+export interface Tokens {
+  readonly accessToken: string;
+  readonly refreshToken: string | null;
+  /** Claims of it are verified as far as the library does that for the grant. */
+  readonly idToken: string | null;
+  /** In seconds from now; null where the server does not say. */
+  readonly expiresIn: number | null;
+  readonly scopes: readonly string[] | null;
+  /** RFC 8693 §2.2.1; null where the server does not say. */
+  readonly issuedTokenType: string | null;
+}
+
+/** Token types and grants of RFC 8693 and of the identity assertion grant (draft-ietf-oauth-identity-assertion-authz-grant). */
+export const tokenTypes = {
+  accessToken: 'urn:ietf:params:oauth:token-type:access_token',
+  idToken: 'urn:ietf:params:oauth:token-type:id_token',
+  jwt: 'urn:ietf:params:oauth:token-type:jwt',
+  identityAssertion: 'urn:ietf:params:oauth:token-type:id-jag',
+} as const;
+export const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
+export const jwtBearerGrant = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
+
+/**
+ * Asks for tokens; never rejects, since what came of it decides whether it may be tried again.
+ * @param configuration of this request alone: its `fetch` is watched
+ */
+export async function outcomeOf(
+  configuration: oauth.Configuration,
+  ask: (configuration: oauth.Configuration) => Promise<oauth.TokenEndpointResponse>,
+): Promise<TokenOutcome> {
+  const sent = { status: 0, isSent: false };
+  const guarded = configuration[oauth.customFetch];
+  configuration[oauth.customFetch] = async (url, options) => {
+    sent.isSent = true;
+    const response = await (guarded ?? fetch)(url, options as never);
+    sent.status = response.status;
+    return response;
+  };
+  try {
+    return { kind: 'tokens', tokens: tokensOf(await ask(configuration)) };
+  } catch (error) {
+    return failureOf(error, sent);
+  }
+}
+
+export function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
+  const { access_token: accessToken, refresh_token: refreshToken, id_token: idToken, scope } = answer;
+  const { expires_in: expiresIn, issued_token_type: issuedTokenType } = answer;
+  return {
+    accessToken,
+    refreshToken: refreshToken ?? null,
+    idToken: idToken ?? null,
+    expiresIn: expiresIn ?? null,
+    scopes: scope === undefined ? null : scope.split(' ').filter((one) => one !== ''),
+    issuedTokenType: typeof issuedTokenType === 'string' ? issuedTokenType : null,
+  };
+}
+
+/** Errors by which an authorization server says that it did nothing with the token itself. */
+const clientProblems: ReadonlySet<string> = new Set([
+  'invalid_client',
+  'unauthorized_client',
+  'temporarily_unavailable',
+]);
+
+function failureOf(error: unknown, sent: { readonly status: number; readonly isSent: boolean }): TokenOutcome {
+  if (error instanceof oauth.ResponseBodyError) {
+    if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
+    return { kind: 'refused', error: error.error };
+  }
+  // No connection came about, or the server said that it was not able to begin.
+  if (!sent.isSent || isUnreachable(error) || sent.status === 429 || sent.status === 503) {
+    return { kind: 'notSent', reason: `status ${sent.status}` };
+  }
+  return { kind: 'unknown', reason: `status ${sent.status}` };
+}
+
+/** The dialler's own error: nothing was written. */
+function isUnreachable(thrown: unknown): boolean {
+  for (let at = thrown, depth = 0; at instanceof Error && depth < 5; at = at.cause, depth++) {
+    if (at instanceof AppError) return at.code === 'UPSTREAM_UNREACHABLE';
+  }
+  return false;
+}

@@ -1,0 +1,224 @@
+import { createGraphqlClient } from '@sallyport/cli';
+import { decodeJwt } from 'jose';
+import postgres from 'postgres';
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { z } from 'zod';
+import { Administrator } from '../kit/administrator.ts';
+import { waitFor } from '../kit/condition.ts';
+import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
+import { type Harness, startHarness } from '../kit/harness.ts';
+import { askModern } from '../kit/raw-mcp.ts';
+import { Browser, formOf, type Shown } from '../oauth/browser.ts';
+import { type FakeIdentityProvider, idpClient, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
+import { endSessionAt, type FederatedUsers, follow } from '../oauth/federation-kit.ts';
+import { credential, credentialFields, identified, keyFile } from './credential-kit.ts';
+import { FakeAuthorizationServer } from './fake-authorization-server.ts';
+
+const as = new FakeAuthorizationServer();
+let upstream: FakeUpstream;
+let idp: FakeIdentityProvider;
+let harness: Harness;
+let users: FederatedUsers;
+let serverId: string;
+/** Of the one user there is, for nodes and for the API. */
+let ada: { readonly id: string; readonly key: string; readonly administrator: Administrator };
+
+const bearer = (header: string | undefined): string => header?.slice('Bearer '.length) ?? '';
+
+beforeAll(async () => {
+  await as.start();
+  upstream = await startFakeUpstream({ tools: ['look'] });
+  as.resource = upstream.url;
+  upstream.guard(
+    ({ headers }) => as.live.has(bearer(headers.authorization)),
+    `Bearer resource_metadata="${as.url}/prm"`,
+  );
+  idp = await startFakeIdentityProvider('http://127.0.0.1');
+  harness = await startHarness({
+    upstreams: [upstream.url, as.url, idp.issuer],
+    environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
+    authorizationServer: true,
+  });
+  const { administrator, controlPlane } = harness;
+  const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
+  const provider = { name: 'Example', issuer: idp.issuer, clientId: idpClient.id, clientSecret: idpClient.secret };
+  const { id: providerId } = await administrator.mutate('createIdentityProvider', provider, 'id', identified);
+  users = { idp, issuer, providerId, clientId: '' };
+  idp.claims = { sid: 'first' };
+  await logIn(new Browser(), `${issuer}/oauth/account`);
+  const [row] = await rows<{ id: string }>("select id from principals where subject = 'ada'");
+  const id = row?.id ?? '';
+  const keyOf = async (scope: string): Promise<string> => {
+    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
+    const input = { principalId: id, name: `Ada ${scope}`, scopes: [scope], expiresAt };
+    return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
+  };
+  await administrator.mutate('assignRole', { principalId: id, role: 'ADMIN' }, '__typename', z.unknown());
+  const api = createGraphqlClient(controlPlane.graphqlUrl ?? '', await keyOf('API'));
+  ada = { id, key: await keyOf('MCP'), administrator: new Administrator(api, 2) };
+  serverId = (await ada.administrator.mutate('createServer', { slug: 'own', url: upstream.url }, 'id', identified)).id;
+}, 60_000);
+afterEach(() => {
+  idp.assertion = {};
+  idp.givesRefreshTokens = false;
+});
+afterAll(async () => {
+  await harness.stop();
+  await idp.stop();
+  await upstream.stop();
+  await as.stop();
+});
+
+async function rows<Row extends object>(query: string): Promise<Row[]> {
+  const sql = postgres(harness.databaseUrl, { max: 1 });
+  const found = await sql.unsafe<Row[]>(query);
+  await sql.end();
+  return [...found];
+}
+/** What of it is of use: whoever ended the sessions of a user raised his epoch. */
+const kept = async (): Promise<number> =>
+  (await rows('select 1 from login_tokens l join principals p on p.id = l.principal_id and p.epoch = l.epoch')).length;
+const events = (action: string) => rows(`select 1 from audit_events where action = '${action}'`);
+
+/** Opens a page that wants a login, and logs in with the identity provider. */
+async function logIn(browser: Browser, url: string): Promise<Shown> {
+  const shown = await browser.follow(url);
+  const link = /href="([^"]+)">Log in with Example</.exec(shown.text)?.[1]?.replaceAll('&amp;', '&');
+  if (link === undefined) throw new Error(`no link to the identity provider: ${shown.text}`);
+  return follow(browser, new URL(link, shown.url));
+}
+
+async function call(): Promise<{ readonly status: number; readonly body: string }[]> {
+  const message = { method: 'tools/call', params: { name: 'look', arguments: { id: 'x' } } };
+  const asked = harness.nodes.map(({ url }) => askModern({ url: `${url}/mcp/own`, key: ada.key }, message));
+  return Promise.all(asked);
+}
+const isGood = (answers: readonly { readonly body: string }[]): boolean =>
+  answers.every(({ body }) => body.includes('"complete"') && !body.includes('isError":true'));
+
+test('what an identity provider gives is kept only while some server is called with it', async () => {
+  expect(await kept()).toBe(0);
+  const identityAssertion = { clientId: 'gateway', issuer: as.url, secret: 'canary-of-a-client-secret' };
+  const input = { serverId, identityAssertion };
+  await ada.administrator.mutate('setServerCredential', input, credentialFields, credential);
+  await logIn(new Browser(), `${users.issuer}/oauth/account`);
+  expect(await kept()).toBe(1);
+  const text = JSON.stringify(await rows('select * from login_tokens'));
+  expect(text).not.toContain('eyJ');
+});
+
+test('a call carries a token that the user’s identity provider vouched for, without anybody having been asked', async () => {
+  const discover = 'mutation ($input: ServerInput!) { discoverServer(input: $input) { discoveryProblem { code } } }';
+  const answer = z.object({ discoverServer: z.object({ discoveryProblem: z.unknown() }) });
+  const { api } = ada.administrator;
+  const { discoverServer } = await api.ask(discover, { input: { id: serverId } }, answer);
+  expect(discoverServer.discoveryProblem).toBeNull();
+  await ada.administrator.mutate('approveServer', { id: serverId }, 'id', identified);
+  await harness.administrator.grant({ serverId, tools: ['*'] });
+  await harness.administrator.converged();
+  expect(isGood(await call())).toBe(true);
+  expect(idp.assertionRequests.at(-1)).toMatchObject({
+    requested_token_type: 'urn:ietf:params:oauth:token-type:id-jag',
+    subject_token_type: 'urn:ietf:params:oauth:token-type:id_token',
+    audience: as.url,
+    resource: upstream.url,
+    scope: 'tools',
+  });
+  const granted = as.requests.filter(({ form }) => form.get('grant_type')?.endsWith(':jwt-bearer') === true);
+  const assertion = decodeJwt(granted.at(-1)?.form.get('assertion') ?? '');
+  expect(assertion).toMatchObject({ sub: 'ada', aud: as.url, client_id: 'gateway', resource: upstream.url });
+  // The identity token goes to who issued it, and to nobody else.
+  const idToken = String(idp.assertionRequests.at(-1)?.['subject_token']);
+  expect(JSON.stringify(as.requests.map(({ form }) => form.toString()))).not.toContain(idToken);
+  expect(JSON.stringify(upstream.requests)).not.toContain(idToken);
+  expect(new Set(upstream.requests.map(({ headers }) => bearer(headers.authorization).slice(0, 3)))).toContain('ja_');
+});
+
+test('an assertion for another authorization server, client or resource is sent nowhere', async () => {
+  for (const [claims, reason] of [
+    [{ aud: 'https://attacker.example' }, 'aud of the assertion'],
+    [{ client_id: 'somebody-else' }, 'client_id of the assertion'],
+    [{ resource: 'https://other.example' }, 'resource of the assertion'],
+    [{ iss: 'https://attacker.example' }, 'iss of the assertion'],
+  ] as const) {
+    idp.assertion = claims;
+    as.live.clear();
+    const before = as.asked('/token');
+    expect((await call()).map(({ status }) => status)).toEqual([503, 503]);
+    expect(as.asked('/token')).toBe(before);
+    const [event] = await rows<{ after: string }>(
+      "select after_json as after from audit_events where action = 'credential.fail' order by time desc limit 1",
+    );
+    expect(event?.after).toContain(reason);
+  }
+});
+
+test('logging out at the provider ends what was kept, and the user is led to log in again', async () => {
+  expect(isGood(await call())).toBe(true);
+  await endSessionAt(users, 'first');
+  expect(await kept()).toBe(0);
+  expect(await events('loginTokens.end')).not.toHaveLength(0);
+  const asked = await waitFor('nodes let go of the token', async () => {
+    const answers = await call();
+    return answers.every(({ body }) => body.includes('/oauth/connect/')) ? answers : undefined;
+  });
+  const link = /http:\/\/127\.0\.0\.1:\d+\/oauth\/connect\/[\w.-]+/.exec(asked[0]?.body ?? '')?.[0] ?? '';
+  const browser = new Browser();
+  idp.claims = { sid: 'second' };
+  const led = await logIn(browser, link);
+  expect(led.text).toContain('The gateway can call');
+  expect(isGood(await call())).toBe(true);
+});
+
+test('who is logged in and has nothing that is of use is sent to the provider, and not round in circles', async () => {
+  const browser = new Browser();
+  await logIn(browser, `${users.issuer}/oauth/account`);
+  await endSessionAt(users, 'second');
+  const query = 'query ($id: ID!) { connectLink(serverId: $id) }';
+  const shape = z.object({ connectLink: z.string() });
+  const { connectLink } = await ada.administrator.api.ask(query, { id: serverId }, shape);
+  const code = z.object({ code: z.string() });
+  const page = await browser.follow(connectLink);
+  const { action, fields } = formOf(page.text);
+  // The session ended with the login: with a code he is in, and has nothing from the provider.
+  const issued = await harness.administrator.mutate('createLoginCode', { userId: ada.id }, 'code', code);
+  const again = await browser.follow(new URL(action, page.url), { ...fields, code: issued.code });
+  expect(again.text).toContain('Log in again');
+  const form = formOf(again.text);
+  const sent = await browser.request(new URL(form.action, again.url), form.fields);
+  expect(sent.location?.searchParams.get('prompt')).toBe('login');
+  expect((await logIn(browser, sent.location?.href ?? '')).text).toContain('The gateway can call');
+});
+
+test('a login whose ID token ends is renewed once for all who call, and its refresh token is used once', async () => {
+  idp.givesRefreshTokens = true;
+  await harness.administrator.mutate('endSessions', { principalId: ada.id }, '__typename', z.unknown());
+  idp.claims = { exp: Math.floor(Date.now() / 1000) + 20, sid: 'third' };
+  await logIn(new Browser(), `${users.issuer}/oauth/account`);
+  idp.claims = { sid: 'third' };
+  const before = idp.tokenRequests;
+  as.live.clear();
+  await harness.administrator.converged();
+  const answers = await Promise.all([call(), call(), call()]);
+  expect(answers.every(isGood)).toBe(true);
+  // One for the ID token, and one for the assertion.
+  expect(idp.tokenRequests - before).toBe(2);
+});
+
+test('a provider that says that the login is over is asked no more, and the user logs in again', async () => {
+  as.live.clear();
+  idp.assertion = null;
+  const answers = await call();
+  expect(answers.every(({ body }) => body.includes('/oauth/connect/'))).toBe(true);
+  expect(await kept()).toBe(0);
+  expect(await events('loginTokens.fail')).not.toHaveLength(0);
+});
+
+test('logging out of the gateway’s own page ends what was kept', async () => {
+  const browser = new Browser();
+  const shown = await logIn(browser, `${users.issuer}/oauth/account`);
+  expect(await kept()).toBe(1);
+  const { action, fields } = formOf(shown.text);
+  await browser.request(new URL(action, shown.url), { csrf: fields['csrf'] ?? '', logout: 'yes' });
+  expect(await kept()).toBe(0);
+});
