@@ -205,10 +205,8 @@ function oauthServices(
     return slug === undefined ? null : serverOfSlug(database.db, slug);
   };
   const store = new ObjectStore({ database, vault, clients, serverOf, clock });
-  const endLogin = async (tx: Transaction, loginId: string): Promise<void> => {
-    await store.endFamilies(tx, { loginId });
-    await loginTokens.end(tx, loginId);
-  };
+  const endLogin = (tx: Transaction, loginId: string): Promise<unknown> =>
+    store.endFamilies(tx, { loginId }).then(() => loginTokens.end(tx, loginId));
   const groups = new ProvidedGroupService(others.groups);
   const providers: IdentityProviderService = new IdentityProviderService({
     database,
@@ -434,11 +432,7 @@ export async function startServices(options: ServicesOptions) {
   const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
   const { connections: userConnections, upstreamKeys, loginTokens } = credentials;
   const known = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys, loginTokens };
-  const oauth: ReturnType<typeof oauthServices> = oauthServices(options, {
-    ...known,
-    limits,
-    authentication: authentications.authentication,
-  });
+  const oauth: ReturnType<typeof oauthServices> = oauthServices(options, { ...known, limits, ...authentications });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),
