@@ -2,11 +2,7 @@
  * The audit path by itself: how many events the store takes, and how many come all the way from the spools of nodes
  * through the queue into PostgreSQL. An event is an exchange, of which a node writes two records.
  */
-import { type ChildProcess, spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { join } from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { freePort } from '@sallyport/cli';
 import { type Database, EpochService, IngestService } from '@sallyport/control-plane/audit';
 import { AuditShipper, AuditSpool, type BatchSigner } from '@sallyport/data-plane/telemetry';
 import { type AuditBatch, auditQueue } from '@sallyport/schema';
@@ -19,7 +15,7 @@ import {
 } from '@sallyport/schema/platform';
 import { closedRecord, nodeSigner, openedRecord } from '../audit/records.ts';
 import { waitFor } from '../kit/condition.ts';
-import { testConfig } from '../kit/config.ts';
+import { startControlProcess } from './control-process.ts';
 import type { Figures, Target } from './figures.ts';
 import { processorSeconds } from './process-figures.ts';
 
@@ -125,24 +121,6 @@ export async function addInsertFigures(
   figures.add('insert alone', (events * 1000) / (performance.now() - began), 'events/s');
 }
 
-async function startWorker(environment: Readonly<Record<string, string>>): Promise<ChildProcess> {
-  const port = await freePort();
-  const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/control-plane')));
-  const child = spawn(process.execPath, [program], {
-    stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
-    env: {
-      PATH: testConfig.path,
-      SALLYPORT_ROLES: 'worker',
-      SALLYPORT_OPERATIONS_PORT: String(port),
-      SALLYPORT_LOG_LEVEL: 'error',
-      ...environment,
-    },
-  });
-  const isReady = async (): Promise<boolean> => (await fetch(`http://127.0.0.1:${port}/readyz`)).ok;
-  await waitFor('the worker is ready', isReady, { deadlineMs: 60_000 });
-  return child;
-}
-
 async function register({ raw }: Database, { nodeId, publicKey }: BatchSigner): Promise<void> {
   await raw`insert into nodes (id, name, build) values (${nodeId}, 'audit-bench', 'bench')`;
   await raw`
@@ -168,7 +146,8 @@ export async function addWholePathFigures(
   figures: Figures,
 ): Promise<void> {
   const redis = 'redisUrl' in path.backend ? { REDIS_URL: path.backend.redisUrl } : {};
-  const worker = await startWorker({
+  const worker = await startControlProcess({
+    SALLYPORT_ROLES: 'worker',
     DATABASE_URL: path.databaseUrl,
     SALLYPORT_SECRET_KEY: path.secretKey,
     ...redis,
@@ -186,7 +165,7 @@ export async function addWholePathFigures(
       void epochs.watermarksOf(signer.nodeId).then((found) => shipper.onWatermark(found));
     }
   }, watermarkMs);
-  const pids = { node: process.pid, worker: worker.pid ?? 0, PostgreSQL: path.postgresPid };
+  const pids = { node: process.pid, worker: worker.pid, PostgreSQL: path.postgresPid };
   const spent = (): number[] => Object.values(pids).map((pid) => ownSeconds(pid, process.pid));
   const before = spent();
   const began = performance.now();
@@ -202,9 +181,7 @@ export async function addWholePathFigures(
   });
   clearInterval(watermarks);
   for (const node of nodes) await node.stop();
-  const exited = once(worker, 'exit');
-  worker.kill('SIGTERM');
-  await exited;
+  await worker.end('SIGTERM');
 }
 
 /** Of this process without its children: they are counted by themselves. */

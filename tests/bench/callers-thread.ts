@@ -7,10 +7,8 @@ import type { CallerData, CallLatency, EveryoneCalled, ToCallers } from './calle
 import { type LoadRequest, measureLatency } from './load.ts';
 import { toolCall } from './tool-call.ts';
 
-const { nodeUrl, upstreamUrl, slugsOfGroup, callers } = workerData as CallerData;
+const { nodeUrl, upstreamUrl, requestsPerSecond, slugsOfGroup, callers } = workerData as CallerData;
 const upstreamMs = 20;
-const nodeRequestsPerSecond = 500;
-const directRequestsPerSecond = 200;
 const callsAtOnce = 32;
 
 const pools = new Map([nodeUrl, upstreamUrl].map((url) => [url, new Pool(new URL(url).origin, { connections: 64 })]));
@@ -55,12 +53,12 @@ async function measure(): Promise<CallLatency> {
   const directly = toolCall(new URL(upstreamUrl), null, 'tool_1', slowly);
   const [node, direct] = await Promise.all([
     measureLatency(() => callAs(pick(callers), slowly).catch(() => false), {
-      requestsPerSecond: nodeRequestsPerSecond,
+      requestsPerSecond: requestsPerSecond.node,
       isOver: () => isOver,
       turn,
     }),
     measureLatency(() => send(upstreamUrl, directly), {
-      requestsPerSecond: directRequestsPerSecond,
+      requestsPerSecond: requestsPerSecond.direct,
       isOver: () => isOver,
       turn,
     }),

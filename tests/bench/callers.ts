@@ -7,6 +7,8 @@ import type { Latency } from './load.ts';
 export interface CallerData {
   readonly nodeUrl: string;
   readonly upstreamUrl: string;
+  /** Through the node, and to the upstream itself. */
+  readonly requestsPerSecond: { readonly node: number; readonly direct: number };
   /** Slugs of the servers that each group was granted. */
   readonly slugsOfGroup: readonly (readonly string[])[];
   readonly callers: readonly { readonly key: string; readonly groups: readonly number[] }[];

@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit | propagation]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { measureApi } from './api.ts';
 import { measureAudit } from './audit.ts';
 import { measureBridges } from './bridges.ts';
 import { measureCalls } from './calls.ts';
+import { measurePropagation } from './propagation.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureScale } from './scale.ts';
 import { measureTerraform } from './terraform.ts';
@@ -66,6 +67,13 @@ pnpm bench audit [--shipped N] [--events N] [--rounds N]
   --shipped N     exchanges to send (default 60000; 0 leaves that out)
   --events N      events stored to look through (default 10000000; 0 leaves that out)
   --rounds N      times that each query is asked (default 20)
+
+pnpm bench propagation [--changes N] [--small]
+  50 nodes, 3 of them whole and called all the time: how long a change of a grant takes until the
+  last one acknowledged it, its bytes, and how long all take to come back to a control plane that
+  was killed and started again.
+  --changes N     changes of a grant (default 50)
+  --small         a tenth of the servers and principals
 
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
@@ -160,6 +168,9 @@ async function main(): Promise<void> {
         rounds: wholeNumber('rounds', 1, 20),
       };
       await measureAudit(options, directory, print, atEnd);
+    } else if (name === 'propagation') {
+      const options = { changes: wholeNumber('changes', 1), small: values.small };
+      await measurePropagation(options, directory, print, atEnd);
     } else if (name === 'workers') {
       const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
       await measureWorkers(options, directory, print, atEnd);

@@ -185,7 +185,7 @@ async function callFigures(
   figures.add('most memory then', residentMebibytesMax(pid), 'MiB', { most: residentMebibytesMost });
 }
 
-function sizeOf(options: ScaleOptions, upstreamUrl: string): LargeConfiguration {
+export function scaleSize(options: Pick<ScaleOptions, 'small'>, upstreamUrl: string): LargeConfiguration {
   const upstream = { url: upstreamUrl, protocolRevision: '2026-07-28' };
   const size = { ...designSize, memberships: 4, upstream };
   return options.small ? { ...size, servers: size.servers / 10, principals: size.principals / 10 } : size;
@@ -220,7 +220,7 @@ export async function measureScale(
   const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
   atEnd(() => server.stop());
   const egressAllow = `127.0.0.1/32:${new URL(upstreamUrl).port}`;
-  const size = sizeOf(options, upstreamUrl);
+  const size = scaleSize(options, upstreamUrl);
   const [compiled, served] = await seededDatabases(server.url, size);
   print(`${size.servers} servers, ${size.servers * size.definitions} tools, ${size.servers * size.grants} grants,`);
   print(`${size.principals} principals in ${size.groups} groups\n`);
@@ -251,7 +251,12 @@ export async function measureScale(
   const node = await nodeFigures(site, figures);
   atEnd(() => node.stop());
   await converged(administrator);
-  const callers = new Callers({ nodeUrl: node.url.href, upstreamUrl, ...(await readCallers(sql)) });
+  const callers = new Callers({
+    nodeUrl: node.url.href,
+    upstreamUrl,
+    requestsPerSecond: { node: 500, direct: 200 },
+    ...(await readCallers(sql)),
+  });
   atEnd(() => callers.stop());
   await callFigures(site, node, callers, { database, sql, administrator }, options, figures);
   return figures;

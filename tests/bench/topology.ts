@@ -53,13 +53,17 @@ export async function startControl(egressAllow: string, databaseUrl: string): Pr
   });
   if (!parsed.ok) throw new Error(parsed.problems.join('\n'));
   const controlPlane = await startControlPlane(parsed.config, { log: createLog({ name: 'bench', level: 'error' }) });
-  const graphqlUrl = controlPlane.graphqlUrl ?? '';
+  return [controlPlane, await bootstrapped(controlPlane.graphqlUrl ?? '', bootstrapToken)];
+}
+
+/** The API as its first owner. */
+export async function bootstrapped(graphqlUrl: string, token: string): Promise<GraphqlClient> {
   const answer = await createGraphqlClient(graphqlUrl, undefined).ask(
     'mutation ($token: String!) { bootstrap(input: { token: $token }) { secret } }',
-    { token: bootstrapToken },
+    { token },
     z.object({ bootstrap: z.object({ secret: z.string() }) }),
   );
-  return [controlPlane, createGraphqlClient(graphqlUrl, answer.bootstrap.secret)];
+  return createGraphqlClient(graphqlUrl, answer.bootstrap.secret);
 }
 
 export interface NodeProcess {

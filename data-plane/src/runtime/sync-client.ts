@@ -203,12 +203,12 @@ export class SyncClient {
 
   /** Sends what this node saw of upstreams; dropped without a connection, since the next observation replaces it. */
   reportHealth(observations: readonly HealthObservation[]): void {
-    if (observations.length > 0) this.#send({ type: 'health', observations: [...observations] });
+    if (observations.length > 0) this.#tell({ type: 'health', observations: [...observations] });
   }
 
   /** Asks for another discovery of a server; forgotten where there is no connection, since the next answer asks again. */
   doubt(serverId: string): void {
-    this.#send({ type: 'doubt', serverId });
+    this.#tell({ type: 'doubt', serverId });
   }
 
   /** Tells what was withheld since nobody approved it; false where there is nobody to tell, or who would understand. */
@@ -288,6 +288,11 @@ export class SyncClient {
         .saveContact(contact)
         .catch((error: unknown) => this.alarm('CONTACT_NOT_WRITTEN', toAppError(error).message));
     }
+  }
+
+  /** What may be said at any time, so also before the hello of a new connection, which would end it. */
+  #tell(message: NodeMessage): void {
+    if (this.#connection?.welcomed === true) this.#send(message);
   }
 
   #send(message: NodeMessage): void {
