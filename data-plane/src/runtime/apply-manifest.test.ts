@@ -12,7 +12,7 @@ import {
   manifestHash,
   type NodeMessage,
 } from '@sallyport/schema';
-import { createLog, sealingKeyFromSecret, systemClock } from '@sallyport/schema/platform';
+import { type Clock, createLog, sealingKeyFromSecret, systemClock } from '@sallyport/schema/platform';
 import { afterAll, expect, test } from 'vitest';
 import { waitFor } from '../../../tests/kit/condition.ts';
 import { ManifestApplier } from './apply-manifest.ts';
@@ -31,7 +31,7 @@ const signature = sign(null, Buffer.from(historySigningText(unsigned)), fleet.pr
 const history = { ...unsigned, signature };
 
 let applied = 0;
-function startApplier() {
+function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock) {
   const own = join(directory, String(applied++));
   const files = new SealedFiles(own, sealingKeyFromSecret('a secret of at least 32 characters'));
   const identity = new NodeIdentity(files);
@@ -43,7 +43,7 @@ function startApplier() {
   const applier = new ManifestApplier({
     store,
     identity,
-    clock: systemClock,
+    clock,
     lastKnownGood: new LastKnownGood(files),
     log: createLog({ name: 'test', level: 'silent' }),
     send: (message) => void sent.push(message),
@@ -103,8 +103,9 @@ test('the event loop turns while a large configuration is built, and nothing of 
   expect(answers(sent)).toEqual([{ type: 'ack', nonce: 'one', revision: 1 }]);
 });
 
-test('a small change is applied before the event loop turns', async () => {
-  const { applier, store } = startApplier();
+test('what fits into one slice is applied before the event loop turns', async () => {
+  // By this clock everything does, however busy the machine is.
+  const { applier, store } = startApplier({ monotonic: () => 0 });
   offer(applier, 'one', configuration(1, 1));
   await Promise.resolve();
   expect(store.current?.revision).toBe(1);
