@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit | propagation]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit | propagation | endurance]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -8,6 +8,7 @@ import { measureApi } from './api.ts';
 import { measureAudit } from './audit.ts';
 import { measureBridges } from './bridges.ts';
 import { measureCalls } from './calls.ts';
+import { measureEndurance } from './endurance.ts';
 import { measurePropagation } from './propagation.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureScale } from './scale.ts';
@@ -75,6 +76,11 @@ pnpm bench propagation [--changes N] [--small]
   --changes N     changes of a grant (default 50)
   --small         a tenth of the servers and principals
 
+pnpm bench endurance [--minutes N]
+  Calls of every kind, of both eras, aborted and refused ones too, at 60 % of what the node
+  carries: whether memory, descriptors, sockets or timers grow from minute 5 to the end.
+  --minutes N     how long (default 30)
+
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
@@ -92,6 +98,7 @@ const { values, positionals } = parseArgs({
     large: { type: 'boolean', default: false },
     small: { type: 'boolean', default: false },
     changes: { type: 'string', default: '50' },
+    minutes: { type: 'string', default: '30' },
     shipped: { type: 'string', default: '60000' },
     events: { type: 'string', default: '10000000' },
     responses: { type: 'string', default: '1000000' },
@@ -100,22 +107,9 @@ const { values, positionals } = parseArgs({
   },
 });
 
-function wholeNumber(
-  name:
-    | 'seconds'
-    | 'rounds'
-    | 'askers'
-    | 'streams'
-    | 'trials'
-    | 'load'
-    | 'responses'
-    | 'grants'
-    | 'changes'
-    | 'shipped'
-    | 'events',
-  smallest: number,
-  otherwise?: number,
-): number {
+type NumberOption = Exclude<keyof typeof values, 'large' | 'small' | 'help'>;
+
+function wholeNumber(name: NumberOption, smallest: number, otherwise?: number): number {
   const value = Number(values[name] ?? otherwise);
   if (!Number.isInteger(value) || value < smallest)
     throw new Error(`--${name} must be a whole number from ${smallest}`);
@@ -171,6 +165,8 @@ async function main(): Promise<void> {
     } else if (name === 'propagation') {
       const options = { changes: wholeNumber('changes', 1), small: values.small };
       await measurePropagation(options, directory, print, atEnd);
+    } else if (name === 'endurance') {
+      await measureEndurance({ minutes: wholeNumber('minutes', 1) }, directory, print, atEnd);
     } else if (name === 'workers') {
       const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
       await measureWorkers(options, directory, print, atEnd);

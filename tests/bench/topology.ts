@@ -20,6 +20,7 @@ export interface Topology {
   readonly nodeUrl: URL;
   /** The node's process, for its memory. */
   readonly nodePid: number;
+  readonly nodeChild: ChildProcess;
   /** All may use everything. Several, since one principal may only hold so many streams. */
   readonly clients: readonly ClientAccount[];
 }
@@ -32,6 +33,8 @@ export interface TopologyOptions {
   readonly clients: number;
   /** Of the node; default one. */
   readonly workers?: number;
+  /** For Node.js, before the program. */
+  readonly nodeArguments?: readonly string[];
   /** Slugs of the servers whose traffic every detector looks at. */
   readonly inspected?: readonly string[];
   /** Takes what stops a part, as soon as the part runs. */
@@ -76,7 +79,7 @@ export interface NodeProcess {
 
 /** A node as a process of its own; resolves when it is ready. */
 export async function startNodeProcess(
-  options: Pick<TopologyOptions, 'directory' | 'nodePin'> & { readonly nodeArguments?: readonly string[] },
+  options: Pick<TopologyOptions, 'directory' | 'nodePin' | 'nodeArguments'>,
   environment: Readonly<Record<string, string>>,
 ): Promise<NodeProcess> {
   const [port, operationsPort] = [await freePort(), await freePort()];
@@ -165,5 +168,6 @@ export async function startTopology(options: TopologyOptions): Promise<Topology>
     DATABASE_URL: postgres.url,
   });
   options.atEnd(() => node.stop());
-  return { nodeUrl: node.url, nodePid: node.child.pid ?? 0, clients: await provision(administrator, options) };
+  const clients = await provision(administrator, options);
+  return { nodeUrl: node.url, nodePid: node.child.pid ?? 0, nodeChild: node.child, clients };
 }

@@ -36,7 +36,12 @@ const streamHeaders = { 'content-type': 'text/event-stream' };
 class Echo {
   readonly arrivals = new Map<string, number>();
   readonly streams = new Set<ServerResponse>();
+  private readonly eras: 'dual' | 'legacy' | 'modern';
   private sessions = 0;
+
+  constructor(eras: 'dual' | 'legacy' | 'modern') {
+    this.eras = eras;
+  }
 
   serve(incoming: IncomingMessage, response: ServerResponse): void {
     const chunks: Buffer[] = [];
@@ -54,6 +59,9 @@ class Echo {
     if (message.id === undefined) return void response.writeHead(202).end();
     const { id, params } = message;
     const modern = { resultType: 'complete', cacheScope: 'public', ttlMs: 3_600_000 };
+    const unknown = { jsonrpc: '2.0', id, error: { code: -32601, message: 'Method not found' } };
+    if (this.eras === 'legacy' && message.method === 'server/discover') return json(response, unknown);
+    if (this.eras === 'modern' && message.method === 'initialize') return json(response, unknown);
     switch (message.method) {
       case 'initialize': {
         const result = { protocolVersion: params?.protocolVersion, capabilities: { tools: {} }, serverInfo };
@@ -74,7 +82,7 @@ class Echo {
       case 'tools/call':
         return this.call({ ...message, id }, response);
       default:
-        return json(response, { jsonrpc: '2.0', id, error: { code: -32601, message: 'Method not found' } });
+        return json(response, unknown);
     }
   }
 
@@ -126,8 +134,8 @@ function event(message: object): string {
   return `data: ${JSON.stringify(message)}\n\n`;
 }
 
-export async function startEchoUpstream(): Promise<EchoUpstream> {
-  const echo = new Echo();
+export async function startEchoUpstream(eras: 'dual' | 'legacy' | 'modern' = 'dual'): Promise<EchoUpstream> {
+  const echo = new Echo(eras);
   const server = createServer({ keepAliveTimeout: 60_000 }, (incoming, response) => echo.serve(incoming, response));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
