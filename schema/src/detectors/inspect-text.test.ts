@@ -99,6 +99,28 @@ describe('a value is found in another writing, with the place of all that spells
     ['parted by invisible characters', (text) => Array.from(text).join('\u200b')],
     ['in full-width letters', fullWidth],
     ['in base64', (text) => Buffer.from(text).toString('base64')],
+    [
+      'in base64 over lines',
+      (text) =>
+        Buffer.from(text)
+          .toString('base64')
+          .replace(/(.{22})/g, '$1\n'),
+    ],
+    ['in base64 of UTF-16', (text) => Buffer.from(text, 'utf16le').toString('base64')],
+    ['in base64 glued to a letter', (text) => `x${Buffer.from(text).toString('base64')}`],
+    ['in pairs of hexadecimal digits', (text) => Buffer.from(text).toString('hex').replace(/(..)/g, '$1 ')],
+    ['in bytes of a program', (text) => Array.from(Buffer.from(text), (byte) => `0x${byte.toString(16)}`).join(', ')],
+    ['in codes of characters', (text) => Array.from(text, (c) => c.charCodeAt(0)).join(', ')],
+    [
+      'in octal escapes',
+      (text) => Array.from(text, (c) => `\\${c.charCodeAt(0).toString(8).padStart(3, '0')}`).join(''),
+    ],
+    ['quoted-printable', (text) => Array.from(text, (c) => `=${c.charCodeAt(0).toString(16).toUpperCase()}`).join('')],
+    ['in open character references', (text) => Array.from(text, (c) => `&#${c.charCodeAt(0)}`).join('')],
+    [
+      'in long character references',
+      (text) => Array.from(text, (c) => `&#${`${c.charCodeAt(0)}`.padStart(9, '0')};`).join(''),
+    ],
     ['in base64 of base64', (text) => Buffer.from(Buffer.from(text).toString('base64')).toString('base64')],
     ['in hexadecimal', (text) => Buffer.from(text).toString('hex')],
     ['in escapes of JSON', escaped],

@@ -115,7 +115,12 @@ function readingsOf(text: string, source: Reading | undefined, depth: number): R
 
 const written =
   // oxlint-disable-next-line no-control-regex
-  /(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|(?:\\x[0-9a-fA-F]{2})+|(?:%[0-9a-fA-F]{2})+|&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|lt|gt|quot|amp|apos|nbsp|colon|equals|lowbar|hyphen|period|commat|sol|num);|[^\u0000-\u007f]+/g;
+  /(?:\\u[0-9a-fA-F]{4})+|\\u\{[0-9a-fA-F]{1,6}\}|(?:\\x[0-9a-fA-F]{2})+|(?:\\[0-3][0-7]{2}){4,}|(?:%[0-9a-fA-F]{2})+|(?:=[0-9A-F]{2}){4,}|&#\d{1,12};?|&#[xX][0-9a-fA-F]{1,10};?|&(?:lt|gt|quot|amp|apos|nbsp|colon|equals|lowbar|hyphen|period|commat|sol|num);|\b(?:0x)?[0-9a-fA-F]{2,3}(?:(?:\s{1,2}|[:,;-]\s?)(?:0x)?[0-9a-fA-F]{2,3}){7,}\b|[^\u0000-\u007f]+/g;
+/** Codes of characters, one after the other: pairs of hexadecimal digits, or decimal numbers. */
+const codeList = /\b(?:0x)?[0-9a-fA-F]{2,3}(?:(?:\s{1,2}|[:,;-]\s?)(?:0x)?[0-9a-fA-F]{2,3}){7,}\b/;
+const decimal = /^\d+$/;
+const codeInList = /(?:0x)?([0-9a-fA-F]{2,3})/g;
+const quotedPrintable = /=[0-9A-F]{2}=[0-9A-F]{2}=/;
 // oxlint-disable-next-line no-control-regex
 const notAscii = /[^\u0000-\u007f]/;
 const entities = new Map(
@@ -138,13 +143,15 @@ const entities = new Map(
 );
 
 function isAsWritten(text: string): boolean {
-  if (text.includes('%') || text.includes('&') || text.includes('\\u') || text.includes('\\x')) return false;
-  return !notAscii.test(text) && !mayHideText(text);
+  if (text.includes('%') || text.includes('&') || text.includes('\\')) return false;
+  if (notAscii.test(text) || mayHideText(text)) return false;
+  return !(text.includes('=') && quotedPrintable.test(text)) && !codeList.test(text);
 }
 
 /**
  * Without what is hidden, in compatibility form (full-width and mathematical letters, ligatures), and with escapes of JSON
- * and JavaScript, percent-encoding and character references undone, wherever they stand.
+ * and JavaScript, percent-encoding, quoted-printable, character references and lists of character codes undone, wherever
+ * they stand.
  */
 function plainer(text: string, source: Reading | undefined): Reading | undefined {
   if (isAsWritten(text)) return undefined;
@@ -169,14 +176,34 @@ function unescape(run: string): string | undefined {
   switch (run[0]) {
     case '%':
       return utf8(Buffer.from(run.replaceAll('%', ''), 'hex'));
-    case '&':
-      return entities.get(run.slice(1, -1)) ?? pointOf(run[2] === 'x' || run[2] === 'X', run.slice(2, -1));
-    default:
+    case '=':
+      return utf8(Buffer.from(run.replaceAll('=', ''), 'hex'));
+    case '&': {
+      const name = run.endsWith(';') ? run.slice(1, -1) : run.slice(1);
+      return entities.get(name) ?? pointOf(name[1] === 'x' || name[1] === 'X', name.slice(1));
+    }
+    case '\\':
       break;
+    default:
+      return listedCodes(run);
   }
   if (run.startsWith('\\u{')) return pointOf(true, `x${run.slice(3, -1)}`);
   if (run.startsWith('\\x')) return utf8(Buffer.from(run.replaceAll('\\x', ''), 'hex'));
+  if (!run.startsWith('\\u')) {
+    return run.replace(/\\([0-3][0-7]{2})/g, (_, octal: string) => String.fromCharCode(Number.parseInt(octal, 8)));
+  }
   return run.replace(/\\u([0-9a-fA-F]{4})/g, (_, hex: string) => String.fromCharCode(Number.parseInt(hex, 16)));
+}
+
+/** Undefined where the codes are not those of a text; both texts where they may be hexadecimal and decimal. */
+function listedCodes(run: string): string | undefined {
+  const codes = Array.from(run.matchAll(codeInList), ([, code = '']) => code);
+  const texts = [16, 10].flatMap((base) => {
+    if (codes.some((code) => (base === 10 ? !decimal.test(code) : code.length !== 2))) return [];
+    const text = codes.map((code) => String.fromCharCode(Number.parseInt(code, base))).join('');
+    return printableAscii.test(text) ? [text] : [];
+  });
+  return texts.length === 0 ? undefined : texts.join('\n');
 }
 
 function pointOf(isHex: boolean, digits: string): string | undefined {
@@ -257,15 +284,68 @@ export function encodedRuns(text: string): Place[] {
   return runs;
 }
 
-/** What stands in base64 or hexadecimal in a text, one after the other; a run broken over lines is one. */
+/** Of what one run can be continued by, in characters: a longer one is read in parts. */
+const continuedLengthMax = 65_536;
+const continuation = /([ \t\r\n]{1,4})([A-Za-z0-9+/_-]{1,256}={0,2})/y;
+/** What goes on after less than this ends here. */
+const continuedMin = 4;
+
+/** Where a run may end that is broken over lines, or set in groups, the furthest first; all by the same white space. */
+function continuedEnds(text: string, { start, end }: Place): number[] {
+  const ends: number[] = [];
+  let separator: string | undefined;
+  continuation.lastIndex = end;
+  for (let match = continuation.exec(text); match !== null; match = continuation.exec(text)) {
+    const [, space = '', part = ''] = match;
+    separator ??= space;
+    if (space !== separator) break;
+    ends.unshift(continuation.lastIndex);
+    if (part.length < continuedMin || part.endsWith('=') || continuation.lastIndex - start > continuedLengthMax) break;
+  }
+  // Words that follow are none of it, but what was one more part is not told from one.
+  return ends.slice(0, 2);
+}
+
+/** Shorter runs do not begin somewhere within others by chance. */
+const shiftedLengthMin = 24;
+const shiftedSample = 20;
+
+function plainOf(run: string): string | undefined {
+  if (hexDigits.test(run)) return textOf(Buffer.from(run.replace(/^0x/, ''), 'hex'));
+  const plain = textOf(Buffer.from(run, 'base64'));
+  if (plain !== undefined || run.length < shiftedLengthMin) return plain;
+  // Glued to what is none of it, every fourth place may be where it begins.
+  const shift = [1, 2, 3].find((by) => textOf(Buffer.from(run.slice(by, by + shiftedSample), 'base64')) !== undefined);
+  return shift === undefined ? undefined : textOf(Buffer.from(run.slice(shift), 'base64'));
+}
+
+/**
+ * What stands in base64 or hexadecimal in a text, one after the other; a run broken over lines is one. What goes on after
+ * white space is tried once for all its runs, so that a text made for it costs no more.
+ */
 function decoded(text: string, source: Reading | undefined): Reading | undefined {
   const pieces: Piece[] = [];
   const parts: string[] = [];
   let at = 0;
   let before = -1;
-  for (const { start, end } of encodedRuns(text)) {
-    const run = text.slice(start, end);
-    const plain = textOf(hexDigits.test(run) ? Buffer.from(run.replace(/^0x/, ''), 'hex') : Buffer.from(run, 'base64'));
+  let tried = 0;
+  for (const place of encodedRuns(text)) {
+    const { start } = place;
+    if (start < before) continue;
+    let { end } = place;
+    let plain: string | undefined;
+    if (start >= tried) {
+      const ends = continuedEnds(text, place);
+      [tried = end] = ends;
+      plain = plainOf(text.slice(start, end));
+      for (const further of ends) {
+        const longer = plainOf(text.slice(start, further).replace(/\s+/g, ''));
+        // A letter more that says nothing more is no part of it.
+        if (longer === undefined || longer.length <= (plain?.length ?? 0)) continue;
+        plain = longer;
+        end = further;
+      }
+    } else plain = plainOf(text.slice(start, end));
     if (plain === undefined) continue;
     if (before >= 0 && !(start - before <= 2 && /^\s+$/.test(text.slice(before, start)))) {
       pieces.push({ at, length: 1, start: before, end: start, isChanged: false });
@@ -282,7 +362,8 @@ function decoded(text: string, source: Reading | undefined): Reading | undefined
 
 /** The bytes as text, or undefined where they are none: anything in base64 decodes to something. */
 function textOf(bytes: Buffer): string | undefined {
-  const text = bytes.toString('utf8');
+  const isWide = bytes.length > 2 * decodedLengthMin && bytes[1] === 0 && bytes[3] === 0 && bytes[5] === 0;
+  const text = bytes.toString(isWide ? 'utf16le' : 'utf8');
   if (text.length < decodedLengthMin) return undefined;
   if (printableAscii.test(text)) return text;
   if (text.includes('\ufffd') || !printable.test(text)) return undefined;

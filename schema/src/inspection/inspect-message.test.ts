@@ -66,6 +66,7 @@ describe('every kind of content is inspected', () => {
   const unmarked = Buffer.from(`key: ${token}`, 'utf16le').toString('base64');
   const broken = Buffer.from(`key: ${token} \xff and so on`, 'latin1').toString('base64');
   const zeros = Buffer.from(`\0\0\xff\xfe\0${token}\0${'\xff'.repeat(300)}`, 'latin1').toString('base64');
+  const svg = Buffer.from(`<svg><text>${token}</text>\0</svg>`).toString('base64');
   const picture = Buffer.from(Array.from({ length: 300 }, (_, at) => (at * 89) % 251)).toString('base64');
   test.each<[string, unknown]>([
     ['arguments of a tool', { params: { name: 't', arguments: { a: [{ b: token }] } } }],
@@ -112,6 +113,9 @@ describe('every kind of content is inspected', () => {
     ['completions', { result: { completion: { values: [token] } } }],
     ['metadata', { result: { _meta: { 'x.example/a': token }, content: [] } }],
     ['instructions of a server', { result: { instructions: token } }],
+    ['metadata that calls itself an id', { result: { _meta: { id: token, taskId: token } } }],
+    ['metadata of a trace', { result: { _meta: { traceparent: token } } }],
+    ['a picture in words', { result: { content: [{ type: 'image', mimeType: 'image/svg+xml', data: svg }] } }],
   ])('%s', (_name, message) => {
     expect(inspect(message, [policy([rule('secret', 'block')])]).isBlocked).toBe(true);
   });
@@ -199,6 +203,18 @@ describe('a split makes no difference', () => {
     return places.slice(1).map((end, index) => text.slice(places[index], end));
   };
   const anyCut = fc.array(fc.nat(), { minLength: 1, maxLength: 6 });
+
+  test('over items of content with a picture between them', () => {
+    const picture = { type: 'image', data: 'iVBORw0KGgo=', mimeType: 'image/png' };
+    const content = [
+      { type: 'text', text: `key ${token.slice(0, 14)}` },
+      picture,
+      { type: 'text', text: token.slice(14) },
+    ];
+    expect(reasons(inspect({ result: { content } }, [policy([rule('secret', 'block')])]))).toEqual([
+      'block githubToken',
+    ]);
+  });
 
   test('over items of content, wherever it is', () => {
     fc.assert(
@@ -336,7 +352,7 @@ describe('policies', () => {
         mode: 'enforce',
         direction: 'response',
         detector: 'secret',
-        version: '2',
+        version: '3',
         decision: 'block',
         reason: 'githubToken',
         severity: 'critical',

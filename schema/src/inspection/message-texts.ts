@@ -64,12 +64,11 @@ const opaqueMembers = new Set([
   'id',
   'jsonrpc',
   'traceparent',
-  'tracestate',
   'io.modelcontextprotocol/subscriptionId',
 ]);
 /** Where those members are the protocol's own: not inside of arguments or structured content. */
 const opaquePlace =
-  /^(?:\/(?:id|jsonrpc)|\/(?:params|result)\/(?:requestState|cursor|nextCursor|taskId|requestId|progressToken)|(?:\/[^/]+){0,8}\/_meta\/[^/]+|\/params\/notifications\/taskIds\/\d+)$/;
+  /^(?:\/(?:id|jsonrpc)|\/(?:params|result)\/(?:requestState|cursor|nextCursor|taskId|requestId|progressToken)|(?:\/[^/]+){0,8}\/_meta\/(?:progressToken|traceparent|io\.modelcontextprotocol~1subscriptionId)|\/params\/notifications\/taskIds\/\d+)$/;
 /** What was authorized, or says which kind of thing a part is. */
 const fixedPlace =
   /^\/(?:method|params\/(?:name|uri|ref(?:\/.*)?|protocolVersion|level|notifications(?:\/.*)?)|(?:params|result)\/(?:_meta|capabilities|protocolVersion|resultType|serverInfo|clientInfo)(?:\/.*)?|result\/(?:tools|prompts|resources|resourceTemplates)\/\d+\/(?:name|uri|uriTemplate|inputSchema\/.*|outputSchema\/.*)|(?:.*\/)?(?:type|role|mimeType))$/;
@@ -165,14 +164,12 @@ class Walker {
   #addBody({ at, body, place }: Unread, type: string): void {
     if (!textualType.test(type) && !untypedType.test(type)) return;
     const text = brokenText(Buffer.from(body, 'base64'), textualType.test(type));
-    if (text === undefined) return;
-    this.texts.splice(at, 0, {
-      ...place,
-      text,
-      role: 'text',
-      encoding: 'opaque',
-      isFixed: fixedPlace.test(place.path),
-    });
+    const found = { ...place, role: 'text', isFixed: fixedPlace.test(place.path) } as const;
+    if (text !== undefined) this.texts.splice(at, 0, { ...found, text, encoding: 'opaque' });
+    // A word of a log may be in the letters of base64.
+    else if (type === '' && place.member !== 'blob' && body.length <= plainDataLengthMax) {
+      this.texts.splice(at, 0, { ...found, text: body, encoding: 'plain' });
+    }
   }
 
   #array(depth: number, path: string, member: string): void {
@@ -193,18 +190,16 @@ class Walker {
     const text = this.#token();
     const end = this.#at;
     this.#lastString = text;
-    if (text === '' || (opaqueMembers.has(member) && opaquePlace.test(path))) return;
+    if (text === '' || (opaqueMembers.has(member) && opaquePlace.test(path) && isToken(member, text))) return;
     const isBody = (member === 'blob' || member === 'data') && text.length >= 4 && base64.test(text);
     if (isBody) {
       const body = bodyText(text);
-      if (body === undefined && (member === 'blob' || text.length > plainDataLengthMax)) {
+      if (body === undefined) {
         this.#unread.push({ at: this.texts.length, body: text, place: { path, member, start, end } });
         return;
       }
-      if (body !== undefined) {
-        this.#add({ text: body.text, role: 'text', path, member, start, end, encoding: body.encoding });
-        return;
-      }
+      this.#add({ text: body.text, role: 'text', path, member, start, end, encoding: body.encoding });
+      return;
     }
     this.#add({ text, role: roleOf(member, text), path, member, start, end });
   }
@@ -245,6 +240,13 @@ class Walker {
       this.#at += 1;
     }
   }
+}
+
+/** Of W3C Trace Context, whatever it says of itself. */
+const traceparent = /^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$/;
+
+function isToken(member: string, text: string): boolean {
+  return member !== 'traceparent' || traceparent.test(text);
 }
 
 function isEscaped(json: string, at: number): boolean {
