@@ -81,6 +81,8 @@ function queriesOf(database: Database): readonly Query[] {
     list('of a target', { targetName: 'tool_17' }),
     list('of targets that begin so, refused', { targetPrefix: 'tool_1', outcomes: ['refused'] }),
     list('of a node', { nodeId: 'node-17' }),
+    list('of a node that is not there', { nodeId: 'nowhere' }),
+    list('of a slug that is not there', { serverSlug: 'nowhere' }),
     list('of nobody', { principalId: 'nobody' }),
     traffic('an hour by server', hourMs, 'server'),
     traffic('a day by server', dayMs, 'server'),

@@ -11,8 +11,8 @@ import { startTopology, type Topology } from './topology.ts';
 const loadShare = 0.6;
 const capacitySeconds = 10;
 const clients = 16;
-/** What is under way ends, and pools come to rest, before the node is looked at. */
-const restMs = 8_000;
+/** What is under way ends, and connections that upstreams keep for a minute close, before the node is looked at. */
+const restMs = 70_000;
 const firstLookMinutes = 5;
 const heapGrowthPercentMax = 2;
 const residentGrowthPercentMax = 5;

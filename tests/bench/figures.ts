@@ -1,4 +1,7 @@
 /** Figures beside the targets they are held against. */
+import { writeFileSync } from 'node:fs';
+import { availableParallelism, cpus } from 'node:os';
+
 export interface Target {
   readonly most?: number;
   readonly least?: number;
@@ -25,6 +28,13 @@ export class Figures {
     const row = `${name.padEnd(64)} ${value.toFixed(digits).padStart(10)} ${unit.padEnd(9)}`;
     this.#print(`${row} ${verdict(value, target)}`.trimEnd());
   }
+}
+
+/** What was found, with the machine it was found on, as JSON. Says nothing of whether targets are met. */
+export function writeFigures(path: string, benchmark: string, figures: Figures): void {
+  const processor = cpus()[0]?.model ?? 'unknown';
+  const machine = { processor, cores: availableParallelism(), node: process.version };
+  writeFileSync(path, `${JSON.stringify({ benchmark, machine, figures: figures.found }, null, 2)}\n`);
 }
 
 function verdict(value: number, { most, least }: Target): string {

@@ -9,6 +9,7 @@ import { measureAudit } from './audit.ts';
 import { measureBridges } from './bridges.ts';
 import { measureCalls } from './calls.ts';
 import { measureEndurance } from './endurance.ts';
+import { type Figures, writeFigures } from './figures.ts';
 import { measurePropagation } from './propagation.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureScale } from './scale.ts';
@@ -84,6 +85,9 @@ pnpm bench endurance [--minutes N]
 pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
+
+scale, propagation, audit, endurance and workers print the target beside each figure that has one,
+and write all of them as JSON with --out FILE.
 `;
 
 const { values, positionals } = parseArgs({
@@ -103,11 +107,12 @@ const { values, positionals } = parseArgs({
     events: { type: 'string', default: '10000000' },
     responses: { type: 'string', default: '1000000' },
     grants: { type: 'string', default: '500' },
+    out: { type: 'string' },
     help: { type: 'boolean', default: false },
   },
 });
 
-type NumberOption = Exclude<keyof typeof values, 'large' | 'small' | 'help'>;
+type NumberOption = Exclude<keyof typeof values, 'large' | 'small' | 'out' | 'help'>;
 
 function wholeNumber(name: NumberOption, smallest: number, otherwise?: number): number {
   const value = Number(values[name] ?? otherwise);
@@ -126,53 +131,56 @@ async function isolation(): Promise<void> {
   if (found.mixed + found.failures > 0) throw new Error('not isolated');
 }
 
+interface Place {
+  /** For whatever is written. */
+  readonly directory: string;
+  /** Takes what stops a part, as soon as the part runs. */
+  readonly atEnd: (stop: () => Promise<void>) => void;
+}
+
+const rounds = (otherwise: number): number => wholeNumber('rounds', 1, otherwise);
+const seconds = (): number => wholeNumber('seconds', 1);
+const { small } = values;
+
+/** By name; those that hold figures against targets give them back. */
+const benchmarks: Readonly<Record<string, (place: Place) => Promise<Figures | void>>> = {
+  throughput: ({ directory, atEnd }) => {
+    const options = { seconds: seconds(), rounds: rounds(3), streams: wholeNumber('streams', 0) };
+    return measureThroughputs(options, directory, print, atEnd);
+  },
+  calls: ({ atEnd }) => measureCalls({ seconds: seconds(), rounds: rounds(3) }, print, atEnd),
+  bridges: ({ atEnd }) => measureBridges({ seconds: seconds(), rounds: rounds(3) }, print, atEnd),
+  workers: ({ directory, atEnd }) => measureWorkers({ seconds: seconds(), rounds: rounds(3) }, directory, print, atEnd),
+  revocation: ({ directory, atEnd }) => {
+    const options = { trials: wholeNumber('trials', 1), load: wholeNumber('load', 0), large: values.large };
+    return measureRevocations(options, directory, print, atEnd);
+  },
+  isolation,
+  api: ({ directory, atEnd }) =>
+    measureApi({ rounds: rounds(50), askers: wholeNumber('askers', 1) }, directory, print, atEnd),
+  scale: ({ directory, atEnd }) =>
+    measureScale({ changes: wholeNumber('changes', 1), seconds: seconds(), small }, directory, print, atEnd),
+  propagation: ({ directory, atEnd }) =>
+    measurePropagation({ changes: wholeNumber('changes', 1), small }, directory, print, atEnd),
+  audit: ({ directory, atEnd }) => {
+    const options = { shipped: wholeNumber('shipped', 0), events: wholeNumber('events', 0), rounds: rounds(20) };
+    return measureAudit(options, directory, print, atEnd);
+  },
+  endurance: ({ directory, atEnd }) =>
+    measureEndurance({ minutes: wholeNumber('minutes', 1) }, directory, print, atEnd),
+  terraform: ({ directory, atEnd }) => measureTerraform(wholeNumber('grants', 1), directory, print, atEnd),
+};
+
 async function main(): Promise<void> {
   const [name = 'throughput'] = positionals;
   if (values.help) return print(usage);
+  const measure = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
+  if (measure === undefined) throw new Error(`there is no benchmark ${name}\n\n${usage}`);
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
   const stops: (() => Promise<void>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
-  const atEnd = (stop: () => Promise<void>): void => void stops.push(stop);
   try {
-    if (name === 'throughput') {
-      const options = {
-        seconds: wholeNumber('seconds', 1),
-        rounds: wholeNumber('rounds', 1, 3),
-        streams: wholeNumber('streams', 0),
-      };
-      await measureThroughputs(options, directory, print, atEnd);
-    } else if (name === 'calls') {
-      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
-      await measureCalls(options, print, atEnd);
-    } else if (name === 'bridges') {
-      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
-      await measureBridges(options, print, atEnd);
-    } else if (name === 'revocation') {
-      const options = { trials: wholeNumber('trials', 1), load: wholeNumber('load', 0), large: values.large };
-      await measureRevocations(options, directory, print, atEnd);
-    } else if (name === 'api') {
-      const options = { rounds: wholeNumber('rounds', 1, 50), askers: wholeNumber('askers', 1) };
-      await measureApi(options, directory, print, atEnd);
-    } else if (name === 'scale') {
-      const options = { changes: wholeNumber('changes', 1), seconds: wholeNumber('seconds', 1), small: values.small };
-      await measureScale(options, directory, print, atEnd);
-    } else if (name === 'audit') {
-      const options = {
-        shipped: wholeNumber('shipped', 0),
-        events: wholeNumber('events', 0),
-        rounds: wholeNumber('rounds', 1, 20),
-      };
-      await measureAudit(options, directory, print, atEnd);
-    } else if (name === 'propagation') {
-      const options = { changes: wholeNumber('changes', 1), small: values.small };
-      await measurePropagation(options, directory, print, atEnd);
-    } else if (name === 'endurance') {
-      await measureEndurance({ minutes: wholeNumber('minutes', 1) }, directory, print, atEnd);
-    } else if (name === 'workers') {
-      const options = { seconds: wholeNumber('seconds', 1), rounds: wholeNumber('rounds', 1, 3) };
-      await measureWorkers(options, directory, print, atEnd);
-    } else if (name === 'terraform') await measureTerraform(wholeNumber('grants', 1), directory, print, atEnd);
-    else if (name === 'isolation') await isolation();
-    else throw new Error(`there is no benchmark ${name}\n\n${usage}`);
+    const figures = await measure({ directory, atEnd: (stop) => void stops.push(stop) });
+    if (values.out !== undefined && figures !== undefined) writeFigures(values.out, name, figures);
   } finally {
     for (const stop of stops.toReversed()) await stop();
   }

@@ -1,6 +1,7 @@
 /** A compile that looks only where a transaction said it had changed something, and the net beneath it. */
 import { bumpConfigGeneration, type ConfigChange, FleetVault, SnapshotPublisher } from '@sallyport/control-plane/fleet';
 import { systemClock } from '@sallyport/schema/platform';
+import fc from 'fast-check';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import {
@@ -104,4 +105,61 @@ test('changes of several transactions are published together', async () => {
   await note({ principalIds: [other.principalId] });
   expect(await publisher.publish()).toMatchObject({ published: true });
   expect(await newPublisher().publish()).toMatchObject({ published: false });
+});
+
+/** Kinds of changes, each to one of a few states, so that a sequence of them goes back and forth. */
+const steps: readonly ((raw: Sql, value: number) => Promise<ConfigChange>)[] = [
+  async (raw, value) => {
+    await raw`update servers set labels = jsonb_build_object('n', ${String(value)}::text) where id = ${rows.serverId}`;
+    return server();
+  },
+  async (raw, value) => {
+    const state = ['approved', 'drifted', 'quarantined'][value % 3] ?? '';
+    await raw`update definitions set state = ${state} where server_id = ${rows.serverId}`;
+    return server();
+  },
+  async (raw, value) => {
+    await raw`update grants set tools = array[${`tool_${value}`}::text] where id = ${rows.grantId}`;
+    return server();
+  },
+  async (raw, value) => {
+    await raw`update grants set deleted_at = case when ${value % 2 === 0} then now() end where id = ${other.grantId}`;
+    return { serverIds: [other.serverId] };
+  },
+  async (raw, value) => {
+    const lifecycle = value % 2 === 0 ? 'approved' : 'disabled';
+    await raw`update servers set lifecycle = ${lifecycle} where id = ${rows.serverId}`;
+    return server();
+  },
+  async (raw, value) => {
+    await raw`update principals set epoch = ${value} where id = ${rows.principalId}`;
+    return principal();
+  },
+  async (raw, value) => {
+    if (value % 2 === 0) await raw`delete from group_members where principal_id = ${rows.principalId}`;
+    else {
+      await raw`insert into group_members (group_id, principal_id)
+        values (${rows.groupId}, ${rows.principalId}) on conflict do nothing`;
+    }
+    return principal();
+  },
+  async (raw, value) => {
+    await raw`update api_keys set revoked_at = case when ${value % 2 === 0} then now() end
+      where principal_id = ${rows.principalId}`;
+    return principal();
+  },
+];
+
+test('whatever is changed, in whatever order and however much at once, comes to what a compile of everything gives', async () => {
+  const step = fc.tuple(fc.nat(steps.length - 1), fc.nat(5));
+  // Transactions between two compiles.
+  const property = fc.asyncProperty(fc.array(step, { minLength: 1, maxLength: 5 }), async (taken) => {
+    for (const [kind, value] of taken) {
+      const change = await steps[kind]?.(control.database.raw, value);
+      await note(change);
+    }
+    await publisher.publish();
+    expect(await newPublisher().publish()).toMatchObject({ published: false });
+  });
+  await fc.assert(property, { numRuns: 25 });
 });
