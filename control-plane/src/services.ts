@@ -285,7 +285,9 @@ function credentialServices(
     idp: { renew: (...of) => federation().identityProviderConnections.renew(...of) },
   });
   const seals = new FleetVault(secretKey);
-  const connections = new ConnectionService({ ...base, clients, issuer, seals, logins: loginTokens });
+  const access = new EffectiveAccessService(database);
+  const isUserOf = (principalId: string, serverId: string) => access.isUserOf(principalId, serverId, clock.now());
+  const connections = new ConnectionService({ ...base, clients, isUserOf, issuer, seals, logins: loginTokens });
   const identityTokens = new IdentityTokens({ database, keys, issuer, clock });
   const idp = {
     assertion: (...of: Parameters<OidcConnections['assertion']>) =>

@@ -84,6 +84,7 @@ export const oauthRoutes = {
   oauthUpstreamKeys: { path: '/oauth/upstream/jwks', methods: ['GET'], access: 'public' },
   oauthUpstreamIssuer: { path: '/oauth/upstream/.well-known/openid-configuration', methods: ['GET'], access: 'public' },
   oauthAccount: { path: '/oauth/account', methods: ['GET', 'POST'], access: 'public' },
+  oauthAccountsDue: { path: '/oauth/interaction/{id}/accounts', methods: ['POST'], access: 'public' },
   oauthConsent: { path: '/oauth/interaction/{id}/consent', methods: ['POST'], access: 'public' },
 } as const satisfies HttpRoutes;
 

@@ -16,7 +16,11 @@ interface Code {
 }
 
 export class FakeAuthorizationServer {
-  readonly requests: { readonly path: string; readonly form: URLSearchParams }[] = [];
+  readonly requests: {
+    readonly path: string;
+    readonly form: URLSearchParams;
+    readonly authorization: string | undefined;
+  }[] = [];
   /** Access tokens that upstreams accept. */
   readonly live = new Set<string>();
   readonly families = new Map<string, Family>();
@@ -28,6 +32,8 @@ export class FakeAuthorizationServer {
   expiresIn = 3_600;
   /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
   onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
+  /** Answers to requests for tokens wait for it, which are worked off before. */
+  beforeAnswer: Promise<void> | undefined;
   resource = '';
   /** What the answer to a token exchange (RFC 8693) says besides the token, or the error instead of one. */
   onExchange: (form: URLSearchParams) => { readonly error: string } | Readonly<Record<string, unknown>> = () => ({
@@ -81,7 +87,8 @@ export class FakeAuthorizationServer {
     for await (const chunk of request) chunks.push(Buffer.from(chunk as Uint8Array));
     const url = new URL(request.url ?? '', this.url);
     const body = Buffer.concat(chunks).toString();
-    this.requests.push({ path: url.pathname, form: new URLSearchParams(body) });
+    const { authorization } = request.headers;
+    this.requests.push({ path: url.pathname, form: new URLSearchParams(body), authorization });
     const json = (status: number, value: unknown): void =>
       void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
     switch (url.pathname) {
@@ -94,7 +101,7 @@ export class FakeAuthorizationServer {
       case '/authorize':
         return this.authorize(url, response);
       case '/token':
-        return this.token(new URLSearchParams(body), response, json);
+        return await this.token(new URLSearchParams(body), response, json);
       case '/revoke':
         this.revoke(new URLSearchParams(body).get('token') ?? '');
         return void response.writeHead(200).end();
@@ -129,11 +136,16 @@ export class FakeAuthorizationServer {
     response.writeHead(302, { location: back.href }).end();
   }
 
-  private token(form: URLSearchParams, response: ServerResponse, json: (status: number, value: unknown) => void): void {
+  private async token(
+    form: URLSearchParams,
+    response: ServerResponse,
+    json: (status: number, value: unknown) => void,
+  ): Promise<void> {
     const instead = this.onToken?.(response);
     if (instead === 'answered') return;
     if (form.get('grant_type')?.endsWith(':token-exchange') === true) return this.exchange(form, json);
     const answer = this.grant(form);
+    await this.beforeAnswer;
     if (instead === 'cut') return void response.destroy();
     if (answer === undefined) return json(400, { error: 'invalid_grant' });
     const { accessToken, refreshToken } = answer;
@@ -195,6 +207,7 @@ export class FakeAuthorizationServer {
   private revoke(token: string): void {
     this.live.delete(token);
     const family = this.familyOf.get(token);
-    if (family !== undefined) family.isRevoked = true;
+    // One that was used up is unknown by now (RFC 7009 §2.2).
+    if (family?.current === token) family.isRevoked = true;
   }
 }

@@ -1,4 +1,3 @@
-import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
 import { AuthorizationServers } from '@sallyport/control-plane/credentials';
 import { createEgress, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
 import postgres from 'postgres';
@@ -8,16 +7,10 @@ import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { Browser, type Shown } from '../oauth/browser.ts';
+import { Browser } from '../oauth/browser.ts';
+import { answerFor, connect, linkOf, open, somebody, type Somebody } from './connecting-kit.ts';
 import { credential, credentialFields, dump, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
-
-interface Somebody {
-  readonly id: string;
-  /** For nodes. */
-  readonly key: string;
-  readonly api: GraphqlClient;
-}
 
 const as = new FakeAuthorizationServer();
 let upstream: FakeUpstream;
@@ -42,7 +35,7 @@ beforeAll(async () => {
     environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
     authorizationServer: true,
   });
-  [ada, bob] = [await somebody('Ada'), await somebody('Bob')];
+  [ada, bob] = [await somebody(harness, 'Ada'), await somebody(harness, 'Bob')];
   const { administrator } = harness;
   const role = { principalId: ada.id, role: 'ADMIN' };
   await administrator.mutate('assignRole', role, '__typename', z.unknown());
@@ -56,56 +49,6 @@ afterAll(async () => {
   await elsewhere.stop();
   await as.stop();
 });
-
-async function somebody(name: string): Promise<Somebody> {
-  const { administrator, controlPlane } = harness;
-  const { id } = await administrator.mutate('createUser', { name }, 'id', identified);
-  const keyOf = async (scope: string): Promise<string> => {
-    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
-    const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };
-    return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
-  };
-  return { id, key: await keyOf('MCP'), api: createGraphqlClient(controlPlane.graphqlUrl ?? '', await keyOf('API')) };
-}
-
-async function linkOf({ api }: Somebody): Promise<string> {
-  const query = 'query ($id: ID!) { connectLink(serverId: $id) }';
-  return (await api.ask(query, { id: serverId }, z.object({ connectLink: z.string() }))).connectLink;
-}
-
-const hidden = (html: string, name: string): string =>
-  new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1] ?? '';
-const actionOf = (html: string): string => /<form method="post" action="([^"]+)"/.exec(html)?.[1] ?? '';
-
-/** Opens a page, logging in as somebody where asked. */
-async function open(browser: Browser, url: string, who: Somebody): Promise<Shown> {
-  const shown = await browser.follow(url);
-  if (!shown.text.includes('name="code"')) return shown;
-  const { code } = await harness.administrator.mutate(
-    'createLoginCode',
-    { userId: who.id },
-    'code',
-    z.object({ code: z.string() }),
-  );
-  const form = { csrf: hidden(shown.text, 'csrf'), code };
-  return browser.follow(new URL(actionOf(shown.text), shown.url), form);
-}
-
-/** Goes to the authorization server and back to where it sends the browser; does not open that address. */
-async function answerFor(browser: Browser, link: string, who: Somebody): Promise<URL> {
-  const shown = await open(browser, link, who);
-  const sent = await browser.request(new URL(actionOf(shown.text), shown.url), {
-    csrf: hidden(shown.text, 'csrf'),
-    connect: 'yes',
-  });
-  const back = await fetch(sent.location ?? '', { redirect: 'manual' });
-  return new URL(back.headers.get('location') ?? '');
-}
-
-async function connect(who: Somebody): Promise<Shown> {
-  const browser = new Browser();
-  return browser.request(await answerFor(browser, await linkOf(who), who));
-}
 
 /** A call on each node: what comes of it, with whatever capabilities the client declares. */
 async function call(who: Somebody, capabilities: object = {}, more: object = {}): Promise<z.infer<typeof answered>[]> {
@@ -156,7 +99,7 @@ async function events(action: string): Promise<number> {
 }
 
 test('the account of the admin who set it up is what the server is discovered with', async () => {
-  expect((await connect(ada)).status).toBe(200);
+  expect((await connect(harness, ada, serverId)).status).toBe(200);
   const asAda = new Administrator(ada.api, 2);
   const discover = 'mutation ($input: ServerInput!) { discoverServer(input: $input) { discoveryProblem { code } } }';
   const answer = z.object({ discoverServer: z.object({ discoveryProblem: z.unknown() }) });
@@ -199,13 +142,13 @@ test('whoever has no account is asked to connect it, in his client’s own way a
 });
 
 test('another user who opens a link, or brings an answer, gets nothing, and that is on record', async () => {
-  const link = await linkOf(bob);
-  const foreign = await open(new Browser(), link, ada);
+  const link = await linkOf(bob, serverId);
+  const foreign = await open(harness, new Browser(), link, ada);
   expect([foreign.status, foreign.text.includes('somebody else')]).toEqual([403, true]);
   const bobs = new Browser();
-  const answer = await answerFor(bobs, link, bob);
+  const answer = await answerFor(harness, bobs, link, bob);
   const adas = new Browser();
-  await open(adas, `${new URL(link).origin}/oauth/account`, ada);
+  await open(harness, adas, `${new URL(link).origin}/oauth/account`, ada);
   expect((await adas.request(answer)).status).toBe(403);
   // Used up by that, for the one who began it too.
   expect((await bobs.request(answer)).status).toBe(403);
@@ -218,7 +161,7 @@ test('an answer of another issuer, or without one, causes no request for tokens'
   for (const iss of ['https://attacker.example', null]) {
     as.iss = iss;
     const before = as.asked('/token');
-    const shown = await connect(bob);
+    const shown = await connect(harness, bob, serverId);
     expect(shown.status).toBe(403);
     expect(as.asked('/token')).toBe(before);
   }
@@ -246,7 +189,7 @@ test('a server without PKCE, and one whose metadata is another’s, is not used'
 });
 
 test('each calls with his own token, and with nobody else’s', async () => {
-  expect((await connect(bob)).status).toBe(200);
+  expect((await connect(harness, bob, serverId)).status).toBe(200);
   const tokenOf = async (who: Somebody): Promise<Set<string | undefined>> => {
     const before = upstream.requests.length;
     expect((await call(who, {}, { inputResponses: { 'sallyport.connect': { action: 'accept' } } })).map(ok)).toEqual([
@@ -311,7 +254,7 @@ test('a user sees his connections alone, and what he ends is revoked, destroyed 
 });
 
 test('the tokens of a user who may not act any more are revoked and destroyed, and those of others stay', async () => {
-  expect((await connect(bob)).status).toBe(200);
+  expect((await connect(harness, bob, serverId)).status).toBe(200);
   const told = as.familiesRevoked;
   await harness.administrator.mutate('updateUser', { id: bob.id, status: 'DISABLED' }, 'id', identified);
   await waitFor('the authorization server was told', () => (as.familiesRevoked > told ? true : undefined));

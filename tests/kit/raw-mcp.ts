@@ -50,15 +50,18 @@ export async function askModern(endpoint: Endpoint, { method, params = {}, id = 
   return answerOf(await post(endpoint, headers, body));
 }
 
-/** Opens a session of 2025-11-25 and returns what asks in it. */
-export async function openLegacySession(endpoint: Endpoint): Promise<(request: RawRequest) => Promise<RawAnswer>> {
-  const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'raw', version: '1.0.0' } };
+/** Opens a session of a legacy revision and returns what asks in it. */
+export async function openLegacySession(
+  endpoint: Endpoint,
+  protocolVersion = '2025-11-25',
+): Promise<(request: RawRequest) => Promise<RawAnswer>> {
+  const params = { protocolVersion, capabilities: {}, clientInfo: { name: 'raw', version: '1.0.0' } };
   const initialize = JSON.stringify({ jsonrpc: '2.0', id: 0, method: 'initialize', params });
   const opened = await post(endpoint, {}, initialize);
   await opened.text();
   const sessionId = opened.headers.get('mcp-session-id');
   if (sessionId === null) throw new Error(`no session was opened: ${opened.status}`);
-  const headers = { 'mcp-session-id': sessionId, 'mcp-protocol-version': '2025-11-25' };
+  const headers = { 'mcp-session-id': sessionId, 'mcp-protocol-version': protocolVersion };
   const initialized = await post(endpoint, headers, '{"jsonrpc":"2.0","method":"notifications/initialized"}');
   await initialized.text();
   return async ({ method, params: asked = {}, id = 1 }) =>

@@ -17,6 +17,7 @@ import type { CredentialVault } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
 import type { LoginTokens } from './login-tokens.service.ts';
 import { expiryOf, sealTokens } from './refresh.service.ts';
+import { requiredAtLogin, requiredAtLoginMax } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 export type { ConnectionRow } from './credential.tables.ts';
@@ -34,6 +35,8 @@ export interface ConnectionServiceDependencies {
   /** Where no account is connected, and a login is what is needed. */
   readonly logins: Pick<LoginTokens, 'of'>;
   readonly clients: UpstreamClients;
+  /** Whether a user may use anything of a server. */
+  readonly isUserOf: (principalId: string, serverId: string) => Promise<boolean>;
   /** Public URL of the control plane; undefined: users cannot connect. */
   readonly issuer: string | undefined;
   readonly clock: Clock;
@@ -49,7 +52,15 @@ export interface Connecting {
 }
 
 /** Why a link or an answer does nothing; the page shows no more than this. */
-export class ConnectRefused extends Error {}
+export class ConnectRefused extends Error {
+  /** Of the login that the connecting is part of, where it may be gone on with. */
+  readonly interactionId: string | null;
+
+  constructor(message: string, interactionId: string | null = null) {
+    super(message);
+    this.interactionId = interactionId;
+  }
+}
 
 const linkPurpose = 'sallyport.connectLink.v1';
 const attemptPurpose = (stateHash: string): string => `sallyport.connectAttempt.v1|${stateHash}`;
@@ -72,10 +83,47 @@ export class ConnectionService {
   }
 
   async linkFor(ctx: Context, serverId: string): Promise<string> {
-    const server = await currentServer(this.deps.database.db, serverId);
-    const link = wayOf(server) !== undefined ? this.linkTo(ctx.actor.principalId, serverId) : null;
+    const server = await this.connectable(ctx.actor.principalId, serverId);
+    const link = server === undefined ? null : this.linkTo(ctx.actor.principalId, serverId);
     if (link === null) throw new AppError('NOT_FOUND');
     return link;
+  }
+
+  /** A server that somebody may connect his account to: he may use something of it, or it is looked at with his account. */
+  private async connectable(principalId: string, serverId: string): Promise<ServerRow | undefined> {
+    const server = await currentServer(this.deps.database.db, serverId);
+    if (server === undefined || wayOf(server) === undefined) return undefined;
+    const isHis = server.discoveredAs === principalId || (await this.deps.isUserOf(principalId, serverId));
+    return isHis ? server : undefined;
+  }
+
+  /** Servers to be connected when somebody logs in, that he did not connect yet; with none or some of them, `limit` at most. */
+  async dueAtLogin(principalId: string, limit = requiredAtLoginMax): Promise<ServerRow[]> {
+    const { db } = this.deps.database;
+    const due: ServerRow[] = [];
+    if (this.deps.issuer === undefined) return due;
+    const required = await requiredAtLogin(db);
+    if (required.length === 0) return due;
+    const isConnected = and(eq(connections.principalId, principalId), eq(connections.status, 'active'));
+    const connected = await db.select({ serverId: connections.serverId }).from(connections).where(isConnected);
+    for (const serverId of required) {
+      if (due.length >= limit) break;
+      if (connected.some((one) => one.serverId === serverId)) continue;
+      const server = await this.connectable(principalId, serverId);
+      if (server?.credentialMode === 'userOAuth') due.push(server);
+    }
+    return due;
+  }
+
+  /** That somebody goes on without having connected what is due. */
+  async postpone(ctx: Context): Promise<void> {
+    for (const { id } of await this.dueAtLogin(ctx.actor.principalId))
+      await this.record(ctx, 'connection.postpone', id, {});
+  }
+
+  /** Of an account of one's own, what a page shows of its server. */
+  async serverOf({ serverId }: ConnectionRow): Promise<Pick<ServerRow, 'title' | 'url'> | undefined> {
+    return currentServer(this.deps.database.db, serverId);
   }
 
   async list(
@@ -137,9 +185,10 @@ export class ConnectionService {
       await this.record(ctx, 'connection.foreignLink', serverId, { madeFor: principalId });
       throw new ConnectRefused('This link was made for somebody else.');
     }
-    const server = until > this.deps.clock.now() ? await currentServer(this.deps.database.db, serverId) : undefined;
+    const server = until > this.deps.clock.now() ? await this.connectable(principalId, serverId) : undefined;
+    if (server === undefined) throw new ConnectRefused('This link is not good any longer.');
     const by = wayOf(server);
-    if (server === undefined || by === undefined) throw new ConnectRefused('This link is not good any longer.');
+    if (by === undefined) throw new ConnectRefused('This link is not good any longer.');
     if (by === 'login') {
       const user = await usablePrincipal(this.deps.database.db, principalId, this.deps.clock.now());
       const login = user && (await this.deps.logins.of(user));
@@ -149,15 +198,38 @@ export class ConnectionService {
     return { server, by, isConnected: connected?.status === 'active' };
   }
 
-  /**
-   * Sends a user to the authorization server of an upstream.
-   * @param browser what the answer must come back with: the browser session
-   * @returns where to, and where it leads in the end
-   */
+  /** Sends a user who opened a link to the authorization server of an upstream. @throws as `open` and `beginAt` */
   async begin(ctx: Context, token: string, browser: string): Promise<URL> {
-    const { servers, clients, seals, clock, database } = this.deps;
     const { server, by } = await this.open(ctx, token);
     if (by !== 'account') throw new ConnectRefused('The server wants a login, and no account.');
+    return this.beginAt(ctx, server, browser, null);
+  }
+
+  /** The same for one of the servers that are due when he logs in. @param interactionId of that login */
+  async beginAtLogin(ctx: Context, serverId: string, browser: string, interactionId: string): Promise<URL> {
+    const server = (await this.dueAtLogin(ctx.actor.principalId)).find(({ id }) => id === serverId);
+    if (server === undefined) throw new ConnectRefused('This account need not be connected now.');
+    return this.beginAt(ctx, server, browser, interactionId);
+  }
+
+  /**
+   * @param browser what the answer must come back with: the browser session
+   * @returns where the browser is to go
+   * @throws ConnectRefused where the authorization server cannot be used, with words that hold nothing of it
+   */
+  private async beginAt(ctx: Context, server: ServerRow, browser: string, interactionId: string | null): Promise<URL> {
+    try {
+      return await this.attempt(ctx, server, browser, interactionId);
+    } catch (error) {
+      if (!(error instanceof AppError) || !['upstream', 'config'].includes(error.entry.owner)) throw error;
+      this.deps.log.warn({ err: error, serverId: server.id }, 'an account could not be connected');
+      await this.record(ctx, 'connection.fail', server.id, { reason: 'notBegun' });
+      throw new ConnectRefused('The authorization server of the MCP server cannot be used just now.', interactionId);
+    }
+  }
+
+  private async attempt(ctx: Context, server: ServerRow, browser: string, interactionId: string | null): Promise<URL> {
+    const { servers, clients, seals, clock, database } = this.deps;
     const settings = await clients.settingsOf(server);
     const { issuer, resource, scopes: named } = await servers.targetOf(server.url, settings.issuer);
     const client = await clients.clientFor(server, issuer, this.redirectUri());
@@ -187,6 +259,7 @@ export class ConnectionService {
       clientId: client.clientId,
       scopes,
       sealed: seals.seal(attemptPurpose(stateHash), verifier),
+      interactionId,
       expiresAt: new Date(clock.now() + attemptLifetimeMs),
     });
     return url;
@@ -195,9 +268,10 @@ export class ConnectionService {
   /**
    * The browser is back. The state is used up by this, whatever comes of it; the issuer and the state are compared before
    * any request for tokens.
+   * @returns the login that it is part of; null for none
    * @throws ConnectRefused with words that hold nothing of what came
    */
-  async complete(ctx: Context, answer: URL, browser: string): Promise<ConnectionRow> {
+  async complete(ctx: Context, answer: URL, browser: string): Promise<string | null> {
     const { servers, clients, seals, clock, database } = this.deps;
     const state = answer.searchParams.get('state') ?? '';
     const stateHash = sha256(state);
@@ -213,8 +287,10 @@ export class ConnectionService {
       throw new ConnectRefused('Somebody else began this.');
     }
     const verifier = seals.open(attemptPurpose(stateHash), attempt.sealed) ?? '';
-    const server = await currentServer(database.db, attempt.serverId);
-    if (server?.credentialMode !== 'userOAuth') throw new ConnectRefused('The server wants no connection any longer.');
+    const { interactionId } = attempt;
+    const server = await this.connectable(attempt.principalId, attempt.serverId);
+    if (server?.credentialMode !== 'userOAuth')
+      throw new ConnectRefused('The server wants no connection any longer.', interactionId);
     let tokens: Tokens;
     try {
       const client = await clients.clientFor(server, attempt.issuer, this.redirectUri());
@@ -223,9 +299,10 @@ export class ConnectionService {
     } catch (error) {
       this.deps.log.warn({ err: error, serverId: server.id }, 'an account was not connected');
       await this.record(ctx, 'connection.fail', server.id, { reason: 'notConnected' });
-      throw new ConnectRefused('The authorization server of the MCP server did not give access.');
+      throw new ConnectRefused('The authorization server of the MCP server did not give access.', interactionId);
     }
-    return this.store(ctx, server, attempt, tokens);
+    await this.store(ctx, server, attempt, tokens);
+    return interactionId;
   }
 
   private async store(
@@ -233,7 +310,7 @@ export class ConnectionService {
     server: ServerRow,
     attempt: typeof connectAttempts.$inferSelect,
     tokens: Tokens,
-  ): Promise<ConnectionRow> {
+  ): Promise<void> {
     const { vault, clock, database } = this.deps;
     const now = new Date(clock.now());
     const { principalId, serverId, issuer, resource, clientId } = attempt;
@@ -247,7 +324,7 @@ export class ConnectionService {
       origin: new URL(server.url).origin,
     };
     const secret = await sealTokens(vault, row, tokens);
-    return database.db.transaction(async (tx) => {
+    await database.db.transaction(async (tx) => {
       await endConnections(tx, now, eq(connections.principalId, principalId), eq(connections.serverId, serverId));
       const [made] = await tx
         .insert(connections)
@@ -268,7 +345,6 @@ export class ConnectionService {
       await discoverAgain(tx, serverId, principalId);
       const object = { kind: 'connection', id: made.id };
       await recordMutation(tx, ctx, { action: 'connection.create', object, after: shown(made) });
-      return made;
     });
   }
 

@@ -33,6 +33,8 @@ export interface UserOAuthSettings extends RegisteredClient {
   readonly mode: 'userOAuth';
   /** Hosts on which the authorization endpoint may be, besides the issuer's own. */
   readonly authorizationHosts: readonly string[];
+  /** Whether users are asked to connect when they log in; absent in what older versions stored. */
+  readonly requiredAtLogin?: boolean;
 }
 /** A client that may exchange tokens at the authorization server of a server (RFC 8693). */
 export interface TokenExchangeSettings extends RegisteredClient {
@@ -76,7 +78,7 @@ export interface CredentialHeader {
 export interface CredentialInput {
   readonly staticHeaders?: { readonly headers: readonly CredentialHeader[] } | null | undefined;
   readonly clientCredentials?: ClientInput | null | undefined;
-  readonly userOAuth?: (ClientInput & { readonly authorizationHosts?: readonly string[] | null }) | null | undefined;
+  readonly userOAuth?: UserOAuthFields | null | undefined;
   readonly tokenExchange?:
     | (ClientInput & { readonly audience?: string | null; readonly namesActor?: boolean | null })
     | null
@@ -99,6 +101,11 @@ export interface ClientInput {
   /** A secret, or a private key as JWK, by the authentication; without a key the gateway signs with its own. */
   readonly secret?: string | null | undefined;
   readonly scopes?: readonly string[] | null | undefined;
+}
+
+export interface UserOAuthFields extends ClientInput {
+  readonly authorizationHosts?: readonly string[] | null | undefined;
+  readonly requiredAtLogin?: boolean | null | undefined;
 }
 
 export interface CheckedCredential {
@@ -186,7 +193,7 @@ function checkConfidentialClient(found: Violations, path: string, input: ClientI
   return { ...client, issuer: issuer ?? '', clientId: clientId ?? '' };
 }
 
-function checkUserOAuth(found: Violations, input: NonNullable<CredentialInput['userOAuth']>): CheckedCredential {
+function checkUserOAuth(found: Violations, input: UserOAuthFields): CheckedCredential {
   const path = 'input.userOAuth';
   const client = checkClient(found, path, input);
   const hosts = input.authorizationHosts ?? [];
@@ -198,7 +205,8 @@ function checkUserOAuth(found: Violations, input: NonNullable<CredentialInput['u
   if (client.clientId !== null && client.issuer === null) {
     found.add(`${path}.issuer`, 'is needed with a clientId: a client is known to one authorization server');
   }
-  return { settings: { ...client, mode: 'userOAuth', authorizationHosts: hosts }, secret: input.secret ?? null };
+  const own = { authorizationHosts: hosts, requiredAtLogin: input.requiredAtLogin ?? false };
+  return { settings: { ...client, mode: 'userOAuth', ...own }, secret: input.secret ?? null };
 }
 
 function checkClient(found: Violations, path: string, input: ClientInput): RegisteredClient {

@@ -9,7 +9,13 @@ import {
   PageArguments,
 } from '../graphql-connection.ts';
 import type { ClientAuthentication } from './client-authentication.ts';
-import type { ClientInput, CredentialHeader, CredentialInput, IdentityClaim } from './credential-form.ts';
+import type {
+  ClientInput,
+  CredentialHeader,
+  CredentialInput,
+  IdentityClaim,
+  UserOAuthFields,
+} from './credential-form.ts';
 import type { ConnectionStatus } from './credential.tables.ts';
 import type { UpstreamKey } from './upstream-keys.service.ts';
 
@@ -104,6 +110,9 @@ export class ServerCredential {
 
   @Field(() => [IdentityClaimEnum], { description: `${claimsText} Of the mode IDENTITY_TOKEN.` })
   claims!: readonly IdentityClaim[];
+
+  @Field(() => Boolean, { description: 'Whether users are asked to connect their account when they log in.' })
+  requiredAtLogin!: boolean;
 
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
@@ -218,7 +227,7 @@ export class IdentityTokenInput {
 }
 
 @InputType({ description: 'Tokens of the very user who calls, who connects his account.' })
-export class UserOAuthInput implements ClientInput {
+export class UserOAuthInput implements UserOAuthFields {
   @Field(() => String, {
     nullable: true,
     description: 'The authorization server; if absent, the one that the server names (RFC 9728).',
@@ -245,6 +254,14 @@ export class UserOAuthInput implements ClientInput {
     description: 'Hosts on which the authorization endpoint may be, besides the issuer’s own.',
   })
   authorizationHosts?: string[] | null;
+
+  @Field(() => Boolean, {
+    nullable: true,
+    description:
+      'Whether users who may use the server are asked to connect their account when they log in with any client; false if ' +
+      'absent. They may put it off.',
+  })
+  requiredAtLogin?: boolean | null;
 }
 
 @InputType({ description: 'Inherited by the inputs that set secrets.' })

@@ -188,6 +188,11 @@ export class CredentialResolver {
   }
 
   @FieldResolver()
+  requiredAtLogin(@Root() { settings }: Credential): boolean {
+    return settings?.mode === 'userOAuth' && settings.requiredAtLogin === true;
+  }
+
+  @FieldResolver()
   headerNames(@Root() { settings }: Credential): readonly string[] {
     return settings?.mode === 'staticHeaders' ? settings.headerNames : [];
   }

@@ -12,8 +12,7 @@ export const sealedColumns = {
   keyId: text('key_id'),
 };
 
-/** What a server is called with on behalf of everybody. */
-export const serverCredentials = pgTable('server_credentials', {
+const credentialColumns = {
   id: uuid().primaryKey(),
   serverId: uuid('server_id').notNull(),
   mode: text({ enum: credentialModes }).notNull(),
@@ -23,7 +22,12 @@ export const serverCredentials = pgTable('server_credentials', {
   ...sealedColumns,
   createdAt: instant('created_at').notNull(),
   rotatedAt: instant('rotated_at').notNull(),
-});
+};
+
+/** What a server is called with on behalf of everybody. */
+export const serverCredentials = pgTable('server_credentials', credentialColumns);
+/** What servers were called with, while tokens are to be revoked with it. */
+export const retiredCredentials = pgTable('retired_credentials', credentialColumns);
 export type ServerCredentialRow = typeof serverCredentials.$inferSelect;
 
 /** How the gateway is known to an authorization server that it registered itself at. */
@@ -116,5 +120,7 @@ export const connectAttempts = pgTable('connect_attempts', {
   clientId: text('client_id').notNull(),
   scopes: text().array().notNull(),
   sealed: text().notNull(),
+  /** Of the login that it is part of. */
+  interactionId: text('interaction_id'),
   expiresAt: instant('expires_at').notNull(),
 });

@@ -24,7 +24,15 @@ export async function endConnections(
 ): Promise<ConnectionRow[]> {
   const ended = await tx
     .update(connections)
-    .set({ status: 'ended', revokeNotBefore: now, updatedAt: now, refreshId: null, refreshLeaseUntil: null })
+    .set({
+      status: 'ended',
+      // What a refresh that is under way brings is to be revoked, and not what it was sent with.
+      revokeNotBefore: sql`case when ${connections.refreshSentAt} is null then ${now.toISOString()}::timestamptz
+        else coalesce(${connections.refreshLeaseUntil}, ${now.toISOString()}::timestamptz) end`,
+      updatedAt: now,
+      refreshId: null,
+      refreshLeaseUntil: null,
+    })
     .where(and(...which, ne(connections.status, 'ended')))
     .returning();
   for (const { serverId, principalId } of ended) await notifyForgotten(tx, serverId, principalId);

@@ -206,10 +206,26 @@ export class RefreshService {
       })
       .where(this.held(leased))
       .returning();
-    // Somebody ended the connection meanwhile; its tokens end with it.
-    if (row === undefined) throw needsConnection(leased);
+    if (row === undefined) {
+      await this.keepForRevocation(leased, secret);
+      throw needsConnection(leased);
+    }
     await this.record('connection.refresh', row, {});
     return { row, tokens: kept };
+  }
+
+  /** Somebody ended the connection meanwhile: what is revoked then are these tokens, which took the place of the others. */
+  private async keepForRevocation(leased: ConnectionRow, secret: SealedSecret): Promise<void> {
+    await this.deps.database.db
+      .update(connections)
+      .set({ ...secret, refreshSentAt: null, revokeNotBefore: new Date(this.deps.clock.now()) })
+      .where(
+        and(
+          eq(connections.id, leased.id),
+          eq(connections.status, 'ended'),
+          eq(connections.tokenRevision, leased.tokenRevision),
+        ),
+      );
   }
 
   private async release(leased: ConnectionRow, more: Partial<typeof connections.$inferInsert>): Promise<void> {

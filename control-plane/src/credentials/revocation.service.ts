@@ -6,7 +6,7 @@ import { systemContext } from '../context.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
-import { type ConnectionRow, connections } from './credential.tables.ts';
+import { type ConnectionRow, connections, retiredCredentials } from './credential.tables.ts';
 import { endConnections } from './forgotten.service.ts';
 import type { RefreshService } from './refresh.service.ts';
 
@@ -45,6 +45,15 @@ export class RevocationService {
       .orderBy(asc(connections.revokeNotBefore))
       .limit(rowsPerRun);
     for (const row of due) await this.revoke(row);
+    await this.forgetRetired();
+  }
+
+  /** Clients by which nothing is to be revoked any more. */
+  private async forgetRetired(): Promise<void> {
+    await this.deps.database.db.delete(retiredCredentials).where(
+      sql`not exists (select 1 from ${connections} c where c.server_id = ${retiredCredentials.serverId}
+        and c.status = 'ended' and c.client_id = ${retiredCredentials.settings} ->> 'clientId')`,
+    );
   }
 
   /** Users who were deactivated or deleted: their tokens end with them. Goes round all connections, some in each run. */

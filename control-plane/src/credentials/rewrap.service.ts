@@ -8,6 +8,7 @@ import type { CredentialVault } from './credential-vault.ts';
 /** Every table with the columns of a sealed secret. */
 const tables = [
   'server_credentials',
+  'retired_credentials',
   'upstream_clients',
   'upstream_signing_keys',
   'login_tokens',

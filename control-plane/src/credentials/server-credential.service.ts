@@ -1,6 +1,6 @@
 import { AppError, type CredentialMode } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { eq } from 'drizzle-orm';
+import { asc, eq, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import { lockServerFor, type ServerRow, setCredentialMode } from '../catalog/server-row.service.ts';
 import type { ServerService } from '../catalog/server.service.ts';
@@ -11,7 +11,7 @@ import { assertRevision, mutate, type MutationOptions } from '../database/mutati
 import { Violations } from '../database/violations.ts';
 import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
 import type { ConnectionService } from './connection.service.ts';
-import { type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
+import { retiredCredentials, type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 
 /** What is told of a credential: everything but the secret. */
@@ -77,8 +77,7 @@ export class ServerCredentialService {
     return mutate(this.deps.database, input, async (tx) => {
       const server = await this.lock(tx, ctx, input);
       if (server.credentialMode === 'none') throw new AppError('NOT_FOUND');
-      const before = await findCredential(tx, server.id);
-      await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id));
+      const before = await this.takeAway(tx, ctx, server.id, undefined);
       return this.changed(tx, ctx, 'delete', { server, before, after: undefined, mode: 'none' });
     });
   }
@@ -88,8 +87,7 @@ export class ServerCredentialService {
    * stays, so that nobody is called without the credential that an administrator wanted.
    */
   async destroyFor(tx: Transaction, ctx: Context, server: ServerRow): Promise<void> {
-    await this.deps.connections.endForServer(tx, ctx, server.id);
-    const [row] = await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id)).returning();
+    const row = await this.takeAway(tx, ctx, server.id, undefined);
     if (row === undefined) return;
     const object = { kind: 'server', id: server.id };
     await recordMutation(tx, ctx, { action: 'credential.destroy', object, before: row.settings });
@@ -126,7 +124,8 @@ export class ServerCredentialService {
       if (new URL(server.url).origin !== row.origin || server.credentialMode !== looked.credentialMode) {
         throw new AppError('CONFLICT', { internal: 'the server changed while the secret was sealed' });
       }
-      await tx.delete(serverCredentials).where(eq(serverCredentials.serverId, server.id));
+      await this.takeAway(tx, ctx, server.id, settings);
+      await assertRoomAtLogin(tx, settings);
       const times = { createdAt: before?.createdAt ?? now, rotatedAt: now };
       const values = { ...row, ...secret, ...times, mode: settings.mode };
       const [after] = await tx.insert(serverCredentials).values(values).returning();
@@ -146,6 +145,27 @@ export class ServerCredentialService {
     if (this.deps.isPublic) return;
     const message = `needs SALLYPORT_PUBLIC_URL and SALLYPORT_NODES_URL: what the gateway signs is verified there`;
     throw new AppError('INVALID_INPUT', { violations: [{ path: `input.${settings.mode}`, message }] });
+  }
+
+  /**
+   * Ends what users connected by it, unless what follows is the same client, and destroys it; where their tokens are still to
+   * be revoked with it, once that is done.
+   */
+  private async takeAway(
+    tx: Transaction,
+    ctx: Context,
+    serverId: string,
+    next: CredentialSettings | undefined,
+  ): Promise<ServerCredentialRow | undefined> {
+    const row = await findCredential(tx, serverId);
+    const isKept = isSameClient(row?.settings, next);
+    if (!isKept) await this.deps.connections.endForServer(tx, ctx, serverId);
+    if (row === undefined) return undefined;
+    await tx.delete(serverCredentials).where(eq(serverCredentials.id, row.id));
+    const { settings } = row;
+    if (!isKept && settings.mode === 'userOAuth' && settings.authentication !== 'none')
+      await tx.insert(retiredCredentials).values(row);
+    return row;
   }
 
   private async sealed(row: Identified, secret: string | null) {
@@ -171,8 +191,6 @@ export class ServerCredentialService {
     },
   ): Promise<ServerCredential> {
     const { before, after, mode } = change;
-    if (!isSameClient(before?.settings, after?.settings))
-      await this.deps.connections.endForServer(tx, ctx, change.server.id);
     const server = await setCredentialMode(tx, change.server, mode, ctx.actor.principalId);
     const object = { kind: 'server', id: server.id };
     await recordMutation(tx, ctx, {
@@ -183,6 +201,35 @@ export class ServerCredentialService {
     });
     return shown(server, after);
   }
+}
+
+/** Users are not led through more than this many pages when they log in. */
+export const requiredAtLoginMax = 10;
+const isRequiredAtLogin = sql`${serverCredentials.settings} @> '{"mode":"userOAuth","requiredAtLogin":true}'`;
+
+/** Servers whose users are asked to connect when they log in, in the order in which that was set. */
+export async function requiredAtLogin(reader: Reader): Promise<readonly string[]> {
+  const rows = await reader
+    .select({ serverId: serverCredentials.serverId })
+    .from(serverCredentials)
+    .where(isRequiredAtLogin)
+    .orderBy(asc(serverCredentials.id))
+    .limit(requiredAtLoginMax);
+  return rows.map(({ serverId }) => serverId);
+}
+
+/** @throws AppError VALIDATION */
+async function assertRoomAtLogin(tx: Transaction, settings: CredentialSettings): Promise<void> {
+  if (settings.mode !== 'userOAuth' || settings.requiredAtLogin !== true) return;
+  // One at a time, or two at once would both find room.
+  await tx.execute(sql`select pg_advisory_xact_lock(hashtext('sallyport.requiredAtLogin'))`);
+  if ((await requiredAtLogin(tx)).length < requiredAtLoginMax) return;
+  const found = new Violations();
+  found.add(
+    'input.userOAuth.requiredAtLogin',
+    `is set for ${requiredAtLoginMax} servers already; users see a page for each`,
+  );
+  found.assertNone();
 }
 
 /** By the id of a server, wherever that is by now. */

@@ -1,8 +1,8 @@
 import { AppError } from '@sallyport/schema';
 import { type Clock, uuidv7 } from '@sallyport/schema/platform';
-import { eq } from 'drizzle-orm';
+import { desc, eq } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
-import type { Database } from '../database/client.ts';
+import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import type {
@@ -11,7 +11,12 @@ import type {
   TokenExchangeSettings,
   UserOAuthSettings,
 } from './credential-form.ts';
-import { type ConnectionRow, type ServerCredentialRow, upstreamClients } from './credential.tables.ts';
+import {
+  type ConnectionRow,
+  retiredCredentials,
+  type ServerCredentialRow,
+  upstreamClients,
+} from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { upstreamKeysPath } from './identity-token.service.ts';
 import { jwtBearerGrant } from './token-outcome.ts';
@@ -112,19 +117,16 @@ export class UpstreamClients {
   }
 
   /**
-   * The client that the tokens of a connection were given to. What an administrator registered is told to its own issuer
-   * alone; where that is gone, only what a public client may do is left.
+   * The client that the tokens of a connection were given to, be it the server's still or not. What an administrator
+   * registered is told to its own issuer alone; where that is gone, only what a public client may do is left.
    */
   async clientOf({ serverId, issuer, clientId }: ConnectionRow): Promise<UpstreamClient> {
-    const row = await findCredential(this.deps.database.db, serverId);
-    const settings = row?.settings;
-    if (
-      row !== undefined &&
-      settings?.mode === 'userOAuth' &&
-      settings.clientId === clientId &&
-      settings.issuer === issuer
-    ) {
-      return this.registered(row, settings, clientId);
+    const { db } = this.deps.database;
+    const rows = [await findCredential(db, serverId), ...(await retiredOf(db, serverId))];
+    for (const row of rows) {
+      const settings = row?.settings;
+      if (settings?.mode !== 'userOAuth' || settings.clientId !== clientId || settings.issuer !== issuer) continue;
+      if (row !== undefined) return this.registered(row, settings, clientId);
     }
     const { issuer: publicUrl } = this.deps;
     if (publicUrl !== undefined && clientId === `${publicUrl}${signedClientDocumentPath}`) {
@@ -211,6 +213,15 @@ export class UpstreamClients {
       .onConflictDoNothing();
     return (await this.known(issuer)) ?? client;
   }
+}
+
+/** The newest first. */
+function retiredOf(reader: Reader, serverId: string): Promise<ServerCredentialRow[]> {
+  return reader
+    .select()
+    .from(retiredCredentials)
+    .where(eq(retiredCredentials.serverId, serverId))
+    .orderBy(desc(retiredCredentials.rotatedAt));
 }
 
 function clientIdentity(row: {

@@ -7,6 +7,7 @@ import { noRights } from '../access/rights.ts';
 import { type Context, createContext } from '../context.ts';
 import { isUuid } from '../database/mutation.ts';
 import { accountPage } from './account-page.ts';
+import type { ConnectionService } from '../credentials/connection.service.ts';
 import type { ConsentService } from './consent.service.ts';
 import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
 import type { LoginCodeService } from './login-code.service.ts';
@@ -15,7 +16,7 @@ import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
 /** The client that the page is: it logs users in like any other, and can redeem nothing. */
 export const accountClientId = 'sallyport-account';
 const path = oauthRoutes.oauthAccount.path;
-const consentsPerPage = 50;
+const rowsPerPage = 50;
 
 /** Registration of that client. Its secret is known to nobody, so the token endpoint gives it nothing. */
 export function accountClient(issuer: string) {
@@ -36,6 +37,7 @@ export interface AccountOptions {
   readonly issuer: string;
   readonly forms: OwnForms;
   readonly consents: ConsentService;
+  readonly userConnections: Pick<ConnectionService, 'list' | 'serverOf' | 'linkFor' | 'disconnect'>;
   readonly loginCodes: Pick<LoginCodeService, 'user'>;
   /** Where a login leads on to that began on another page. */
   readonly resumed: (request: IncomingMessage) => string | undefined;
@@ -77,11 +79,9 @@ export class AccountPages {
         redirect(response, this.options.resumed(request) ?? path);
         return;
       }
-      const after = query.get('after');
-      const page = { limit: consentsPerPage, after: after === null || !isUuid(after) ? undefined : [after] };
-      const rows = await this.options.consents.list(user.ctx, user.id, page);
-      const shown = rows.slice(0, consentsPerPage);
-      const next = rows.length > consentsPerPage ? shown.at(-1)?.id : undefined;
+      const rows = await this.options.consents.list(user.ctx, user.id, pageAfter(query.get('after')));
+      const shown = rows.slice(0, rowsPerPage);
+      const next = rows.length > rowsPerPage ? shown.at(-1)?.id : undefined;
       send(
         response,
         200,
@@ -95,19 +95,22 @@ export class AccountPages {
             isRemembered: isOwnedRedirect(row.redirectUri),
           })),
           nextHref: next === undefined ? undefined : `${path}?after=${next}`,
+          ...(await this.accountsOf(user.ctx, query.get('afterAccount'))),
         }),
       );
     });
   }
 
-  /** Withdraws a consent, or ends the browser session. */
+  /** Withdraws a consent, disconnects an account, or ends the browser session. */
   async change(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
     await answering(response, async () => {
       const user = await this.userOf(provider, request, response);
       if (user === undefined) throw new Refused(401, 'You are not logged in any longer.');
       const form = await this.options.forms.read(request, user.subject);
       const id = form.get('withdraw');
+      const accountId = form.get('disconnect');
       if (id !== null) await this.withdraw(user.ctx, id);
+      else if (accountId !== null) await this.disconnect(user.ctx, accountId);
       else if (form.has('logout')) await user.endSession();
       else throw new Refused(400, 'The form asks for nothing.');
       redirect(response, path);
@@ -122,6 +125,31 @@ export class AccountPages {
       if (!(error instanceof AppError) || !['NOT_FOUND', 'FORBIDDEN'].includes(error.code)) throw error;
       throw new Refused(404, 'There is no such consent any longer.');
     }
+  }
+
+  private async disconnect(ctx: Context, accountId: string): Promise<void> {
+    try {
+      await this.options.userConnections.disconnect(ctx, { accountId });
+    } catch (error) {
+      if (!(error instanceof AppError) || error.code !== 'NOT_FOUND') throw error;
+      throw new Refused(404, 'There is no such account any longer.');
+    }
+  }
+
+  private async accountsOf(ctx: Context, after: string | null) {
+    const { userConnections } = this.options;
+    const rows = await userConnections.list(ctx, {}, pageAfter(after));
+    const shown = rows.slice(0, rowsPerPage);
+    const next = rows.length > rowsPerPage ? shown.at(-1)?.id : undefined;
+    const accounts = [];
+    for (const row of shown) {
+      const server = await userConnections.serverOf(row);
+      const host = new URL(server?.url ?? row.origin).host;
+      // Nobody connects what he may not use any more; he may still disconnect it.
+      const connectHref = await userConnections.linkFor(ctx, row.serverId).catch(noneWhereNotFound);
+      accounts.push({ ...row, title: server?.title ?? host, host, isActive: row.status === 'active', connectHref });
+    }
+    return { accounts, nextAccountsHref: next === undefined ? undefined : `${path}?afterAccount=${next}` };
   }
 
   /** Who is logged in in this browser; undefined for nobody. */
@@ -159,6 +187,15 @@ export class AccountPages {
     for (const [name, value] of Object.entries(parameters)) url.searchParams.set(name, value);
     return url.href;
   }
+}
+
+function pageAfter(id: string | null) {
+  return { limit: rowsPerPage, after: id === null || !isUuid(id) ? undefined : [id] };
+}
+
+function noneWhereNotFound(error: unknown): null {
+  if (error instanceof AppError && error.code === 'NOT_FOUND') return null;
+  throw error;
 }
 
 type Session = NonNullable<Awaited<ReturnType<Provider['Session']['findByUid']>>>;

@@ -94,6 +94,7 @@ export class AuthorizationServer {
       ...options,
       forms,
       authorizations: this.#authorizations,
+      userOf: (provider, request, response) => this.#account.userOf(provider, request, response),
       identityProviders: () => options.providers.usable(),
     });
     this.#revocation = new AccessTokenRevocation({ ...options, issuer });
@@ -128,6 +129,8 @@ export class AuthorizationServer {
         const onWrong = () => this.#options.authentication.failed(from);
         return this.#interactions.enterCode(provider, request, response, uid, onWrong);
       }
+      case 'oauthAccountsDue':
+        return this.#interactions.changeAccounts(provider, request, response, uid);
       case 'oauthConsent':
         return this.#interactions.decide(provider, request, response, uid);
       case 'oauthProvider':
@@ -239,7 +242,8 @@ export class AuthorizationServer {
   }
 
   #create(of: Pick<Parameters<typeof createProvider>[0], 'keys' | 'settings'>): Provider {
-    const { urls, secretKey, store, clients, egress, limits, stepUp, database, clock, log } = this.#options;
+    const { urls, secretKey, store, clients, userConnections, egress, limits, stepUp, database, clock, log } =
+      this.#options;
     const provider = createProvider({
       ...of,
       urls,
@@ -252,6 +256,7 @@ export class AuthorizationServer {
       // A request object never comes: the library fetches by URL.
       fetch: (input, init) => egress.fetch(input instanceof Request ? input.url : input, init),
       admit: (holder) => limits.assertHolderMayAsk(holder),
+      areAccountsDue: async (id) => (await userConnections.dueAtLogin(id, 1)).length > 0,
       epochOf: async (id) => (await usablePrincipal(database.db, id, clock.now()))?.epoch,
       grantFor: (ctx) => this.#authorizations.grantFor(ctx),
     });

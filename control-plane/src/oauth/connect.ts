@@ -1,4 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import { oauthRoutes } from '@sallyport/schema';
 import type { Provider } from 'oidc-provider';
 import { ConnectRefused, connectPath, type ConnectionService } from '../credentials/connection.service.ts';
 import type { AccountPages, AccountUser } from './account.ts';
@@ -78,7 +79,11 @@ ${note}
   async complete(provider: Provider, request: IncomingMessage, response: ServerResponse, url: URL): Promise<void> {
     await this.answer(response, async () => {
       const user = await this.userOf(provider, request, response);
-      await this.options.connections.complete(user.ctx, url, user.subject);
+      const interactionId = await this.options.connections.complete(user.ctx, url, user.subject);
+      if (interactionId !== null) {
+        redirect(response, interactionPath(interactionId));
+        return;
+      }
       const done = html`<p>Your account is connected. You may close this page and go on where you were.</p>`;
       send(response, 200, page('Connected', done));
     });
@@ -106,8 +111,7 @@ ${note}
       try {
         await work();
       } catch (error) {
-        if (error instanceof ConnectRefused) throw new Refused(403, error.message);
-        throw error;
+        throw asRefused(error);
       }
     });
   }
@@ -140,6 +144,18 @@ Log in again, with your identity provider and not with a code.</p>
 <button class="first" type="submit" name="login" value="yes">Log in again</button>
 </form>`,
   );
+}
+
+/** Where a login is gone on with. */
+export function interactionPath(id: string): string {
+  return oauthRoutes.oauthInteraction.path.replace('{id}', id);
+}
+
+/** What a page says of it; anything else as it is. */
+export function asRefused(error: unknown): unknown {
+  if (!(error instanceof ConnectRefused)) return error;
+  const { message, interactionId } = error;
+  return new Refused(403, message, interactionId === null ? null : interactionPath(interactionId));
 }
 
 function formOf({ subject }: AccountUser, token: string): string {

@@ -7,9 +7,13 @@ const formBytesMax = 16 * 1024;
 /** A request that did not come from a page of ours, or came too late. */
 export class Refused extends Error {
   readonly status: number;
-  constructor(status: number, message: string) {
+  /** Where to go on from; null where only the client can begin anew. */
+  readonly backHref: string | null;
+
+  constructor(status: number, message: string, backHref: string | null = null) {
     super(message);
     this.status = status;
+    this.backHref = backHref;
   }
 }
 
@@ -38,7 +42,7 @@ export async function answering(response: ServerResponse, work: () => Promise<vo
     await work();
   } catch (error) {
     if (!(error instanceof Refused) || response.headersSent) throw error;
-    send(response, error.status, errorPage('interaction_refused', error.message));
+    send(response, error.status, errorPage('interaction_refused', error.message, error.backHref));
   }
 }
 

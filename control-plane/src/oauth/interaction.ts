@@ -3,12 +3,15 @@ import type { Clock, Log } from '@sallyport/schema/platform';
 import { type InteractionResults, type Provider } from 'oidc-provider';
 import { nameLengthMax } from '../database/violations.ts';
 import { oauthRoutes, type StepUpNeeds } from '@sallyport/schema';
-import { accountClientId, contextOf } from './account.ts';
+import type { ConnectionService } from '../credentials/connection.service.ts';
+import { accountClientId, type AccountPages, contextOf } from './account.ts';
 import { amrOf, type Authorizations, loginOf, requestOf } from './authorizations.ts';
 import type { ConsentService } from './consent.service.ts';
-import { answering, type OwnForms, Refused, send } from './forms.ts';
+import { asRefused } from './connect.ts';
+import { answering, type OwnForms, redirect, Refused, send } from './forms.ts';
 import type { LoginCodeService } from './login-code.service.ts';
-import { consentPage, loginPage, type Page } from './pages.ts';
+import { accountsDuePage, consentPage, loginPage, type Page } from './pages.ts';
+import { accountsPrompt } from './provider.ts';
 import { isOwnedRedirect, redirectHost } from './redirect-uri.ts';
 import type { StepUpService } from './step-up.service.ts';
 
@@ -30,6 +33,9 @@ export interface InteractionOptions {
   readonly authorizations: Authorizations;
   readonly consents: ConsentService;
   readonly loginCodes: LoginCodeService;
+  readonly userConnections: Pick<ConnectionService, 'dueAtLogin' | 'beginAtLogin' | 'postpone'>;
+  /** Who is logged in in this browser. */
+  readonly userOf: AccountPages['userOf'];
   /** Identity providers that users may log in with. */
   readonly identityProviders: () => Promise<readonly { readonly id: string; readonly name: string }[]>;
   readonly clock: Clock;
@@ -51,9 +57,62 @@ export class Interactions {
   async show(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string): Promise<void> {
     await answering(response, async () => {
       const interaction = await this.find(provider, request, response, uid);
-      const isConsent = interaction.prompt.name === 'consent';
-      const page = isConsent ? await this.consent(provider, interaction) : await this.login(provider, interaction);
-      send(response, 200, page);
+      const page = await this.pageOf(provider, interaction);
+      // The last account was connected: there is nothing left to show.
+      if (page === undefined) await this.goOn(provider, request, response);
+      else send(response, 200, page);
+    });
+  }
+
+  private async pageOf(provider: Provider, interaction: Interaction): Promise<Page | undefined> {
+    switch (interaction.prompt.name) {
+      case 'consent':
+        return this.consent(provider, interaction);
+      case accountsPrompt:
+        return this.accountsDue(interaction);
+      default:
+        return this.login(provider, interaction);
+    }
+  }
+
+  /** Connects an account that is due, or puts off what is left. */
+  async changeAccounts(provider: Provider, request: IncomingMessage, response: ServerResponse, uid: string) {
+    await answering(response, async () => {
+      const interaction = await this.find(provider, request, response, uid);
+      const form = await this.options.forms.read(request, uid);
+      const user = await this.options.userOf(provider, request, response);
+      const isDue = interaction.prompt.name === accountsPrompt && user?.id === interaction.session?.accountId;
+      if (user === undefined || !isDue) throw new Refused(400, 'There is nothing to connect.');
+      const serverId = form.get('connect');
+      if (serverId === null) {
+        await this.options.userConnections.postpone(user.ctx);
+        await this.goOn(provider, request, response);
+        return;
+      }
+      const begun = this.options.userConnections.beginAtLogin(user.ctx, serverId, user.subject, uid);
+      const url = await begun.catch((error: unknown) => {
+        throw asRefused(error);
+      });
+      redirect(response, url.href);
+    });
+  }
+
+  /** With the login, and with what was allowed before in this interaction. */
+  private async goOn(provider: Provider, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const result = { [accountsPrompt]: { seen: true } };
+    await provider.interactionFinished(request, response, result, { mergeWithLastSubmission: true });
+  }
+
+  private async accountsDue({ uid, session, params }: Interaction): Promise<Page | undefined> {
+    const principalId = session?.accountId ?? '';
+    const due = await this.options.userConnections.dueAtLogin(principalId);
+    if (due.length === 0) return undefined;
+    return accountsDuePage({
+      action: oauthRoutes.oauthAccountsDue.path.replace('{id}', uid),
+      csrf: this.options.forms.tokenOf(uid),
+      userName: (await this.options.loginCodes.user(principalId)).name,
+      servers: due.map(({ id, title, url }) => ({ id, title, host: new URL(url).host })),
+      redirectUri: String(params['redirect_uri']),
     });
   }
 

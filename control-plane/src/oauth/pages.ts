@@ -194,11 +194,50 @@ export function consentPage(given: ConsentPage): Page {
   );
 }
 
+export interface AccountsDuePage {
+  readonly action: string;
+  readonly csrf: string;
+  readonly userName: string;
+  readonly servers: readonly { readonly id: string; readonly title: string; readonly host: string }[];
+  readonly redirectUri: string;
+}
+
+/** Accounts that an administrator wants connected at login, each with a button; they may be put off. */
+export function accountsDuePage({ action, csrf, userName, servers, redirectUri }: AccountsDuePage): Page {
+  const token = html`<input type="hidden" name="csrf" value="${csrf}">`;
+  const items = servers.map(
+    ({ id, title, host }) => html`<section aria-labelledby="s-${id}">
+<h2 id="s-${id}">${title}</h2>
+<p>You will be sent to the authorization server that <strong>${host}</strong> names, to allow it there.</p>
+<form method="post" action="${action}">
+${token}
+<button class="first" type="submit" name="connect" value="${id}" aria-describedby="s-${id}">Connect</button>
+</form>
+</section>`,
+  );
+  return page(
+    'Connect your accounts',
+    html`<p>You are logged in as <strong>${userName}</strong>.</p>
+<p>These MCP servers are called in your name, with your own account there. Connect them now, or when you first need them.</p>
+${items}
+<form method="post" action="${action}">
+${token}
+<button type="submit" name="later" value="yes">Go on without</button>
+</form>`,
+    // To authorization servers, and to where the client is answered.
+    ['https:', 'http:', ...sourceOf(redirectUri)],
+  );
+}
+
 /** @param code of RFC 6749 or of ours; @param description is shown as text, whoever wrote it */
-export function errorPage(code: string, description?: string): Page {
+export function errorPage(code: string, description?: string, backHref: string | null = null): Page {
+  const onward =
+    backHref === null
+      ? html`<p>Go back to your client and start again. If it happens again, tell your administrator this: <code>${code}</code></p>`
+      : html`<p><a class="button" href="${backHref}">Back</a></p>`;
   return page(
     'This did not work',
     html`<p class="problem" role="alert">${description ?? 'The request could not be served.'}</p>
-<p>Go back to your client and start again. If it happens again, tell your administrator this: <code>${code}</code></p>`,
+${onward}`,
   );
 }

@@ -66,6 +66,8 @@ export interface ProviderOptions {
   readonly stepUp: Pick<StepUpService, 'neededFor' | 'isMet' | 'allows'>;
   /** Throws RATE_LIMITED where this client gets too many tokens for this principal. */
   readonly admit: (holder: string) => void;
+  /** Whether a user has accounts to connect when he logs in. */
+  readonly areAccountsDue: (principalId: string) => Promise<boolean>;
   /** The epoch of a principal that may act; undefined where it may not. */
   readonly epochOf: (principalId: string) => Promise<number | undefined>;
   /** A grant from a consent that was given before, or by this interaction. */
@@ -110,11 +112,26 @@ function stepUpCheck(stepUp: ProviderOptions['stepUp']) {
   });
 }
 
-function policy(stepUp: ProviderOptions['stepUp']) {
+/** The prompt in which users connect their accounts at MCP servers, before the client gets its code. */
+export const accountsPrompt = 'accounts';
+
+/** Asked once in each authorization, of people who can see pages: a silent one (`prompt=none`) goes on without. */
+function accountsDue(isDue: ProviderOptions['areAccountsDue']) {
+  const problem = 'accounts at MCP servers are to be connected';
+  const check = new interactionPolicy.Check('accounts_due', problem, 'interaction_required', async ({ oidc }) => {
+    const accountId = oidc.session?.accountId;
+    if (accountId === undefined || oidc.client?.clientId === accountClientId || oidc.prompts.has('none')) return false;
+    return oidc.result?.[accountsPrompt] === undefined && (await isDue(accountId));
+  });
+  return new interactionPolicy.Prompt({ name: accountsPrompt, requestable: false }, check);
+}
+
+function policy({ stepUp, areAccountsDue }: Pick<ProviderOptions, 'stepUp' | 'areAccountsDue'>) {
   const prompts = interactionPolicy.base();
   prompts.get('login')?.checks.add(stepUpCheck(stepUp));
   // Whether a consent may be remembered is for `grantFor` to say, which looks at where the code goes.
   prompts.get('consent')?.checks.remove('native_client_prompt');
+  prompts.add(accountsDue(areAccountsDue));
   return prompts;
 }
 
@@ -274,7 +291,7 @@ function configuration(options: ProviderOptions): Configuration {
     ...protocol(options),
     adapter: (model) => options.store.adapter(model),
     clients: [accountClient(options.urls.issuer)],
-    interactions: { policy: policy(options.stepUp), url: (_ctx, { uid }) => `/oauth/interaction/${uid}` },
+    interactions: { policy: policy(options), url: (_ctx, { uid }) => `/oauth/interaction/${uid}` },
     findAccount: async (_ctx, accountId) =>
       (await options.epochOf(accountId)) === undefined
         ? undefined

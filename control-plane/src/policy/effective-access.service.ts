@@ -1,4 +1,4 @@
-import { type AccessTarget, AppError, type ListedKind, matchesTarget } from '@sallyport/schema';
+import { type AccessTarget, AppError, type ListedKind, matchesTarget, type PrincipalRecord } from '@sallyport/schema';
 import { type SQL, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
 import type { Database, Reader } from '../database/client.ts';
@@ -50,8 +50,7 @@ export class EffectiveAccessService {
     return this.reading(async (tx) => {
       const principal = (await readPrincipalRecords(tx, [principalId])).get(principalId);
       if (principal === undefined) throw new AppError('NOT_FOUND');
-      const isExpired = principal.expiresAt !== null && principal.expiresAt <= nowMs;
-      if (principal.status !== 'active' || isExpired) return [];
+      if (!mayAct(principal, nowMs)) return [];
       const found: UsableTarget[] = [];
       let from = page.after?.[0] ?? '';
       for (;;) {
@@ -97,10 +96,25 @@ export class EffectiveAccessService {
     });
   }
 
+  /** Whether a principal may use anything of a server. For other slices: tells nobody, and so needs no permission. */
+  async isUserOf(principalId: string, serverId: string, nowMs: number): Promise<boolean> {
+    return this.reading(async (tx) => {
+      const principal = (await readPrincipalRecords(tx, [principalId])).get(principalId);
+      if (principal === undefined || !mayAct(principal, nowMs)) return false;
+      const [server] = await candidateServers(tx, principal, '', serverId);
+      const view = server && (await readPolicy(tx, [serverId])).servers.get(serverId);
+      return view !== undefined && usableOn(view, serverId, '', principal, nowMs).length > 0;
+    });
+  }
+
   private async reading<Result>(work: (tx: Reader) => Promise<Result>): Promise<Result> {
     const options = { isolationLevel: 'repeatable read', accessMode: 'read only' } as const;
     return this.database.db.transaction((tx) => work(tx), options);
   }
+}
+
+function mayAct({ status, expiresAt }: PrincipalRecord, nowMs: number): boolean {
+  return status === 'active' && (expiresAt === null || expiresAt > nowMs);
 }
 
 /** The targets of a server that a principal may use, in order. */

@@ -10,6 +10,7 @@ import {
   memberRange,
   objectMembers,
   parseRange,
+  removeMember,
   removeMembers,
   scanJson,
 } from './json-scanner.ts';
@@ -193,5 +194,18 @@ test('an object gets a member before those that it has, also where it holds blan
     const edited = applyEdits(bytes, [insertMember(bytes, { start: 1, end: bytes.length - 1 }, '"new":1')]);
     expect(edited.toString()).toBe(`[${after}]`);
     expect(scanJson(edited).ok).toBe(true);
+  }
+});
+
+test('one member goes with its comma alone, wherever it stands, and edits within the others go along', () => {
+  for (const text of ['{"a":{},"b" : 1 , "c":[2]}', '{ "b":1, "a":{}}', '{"a":{} ,"b":1}', '{ "b" : 1 }', '{"c":3}']) {
+    const bytes = Buffer.from(text);
+    const range = { start: 0, end: bytes.length };
+    const inner = memberRange(bytes, range, 'a');
+    const within = inner === undefined ? [] : [insertMember(bytes, inner, '"x":1')];
+    const { b: _b, ...others } = JSON.parse(text) as Record<string, unknown>;
+    const expected = inner === undefined ? others : { ...others, a: { x: 1 } };
+    const left = applyEdits(bytes, [...within, ...removeMember(bytes, range, 'b')]).toString();
+    expect(JSON.parse(left)).toEqual(expected);
   }
 });

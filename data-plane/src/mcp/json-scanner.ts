@@ -389,6 +389,16 @@ export function removeMembers(bytes: Buffer, range: Range, isRemoved: (key: stri
   return [{ start: first.keyStart, end: last.value.end, replacement: joinWithCommas(parts) }];
 }
 
+/** Takes one member out of the object at `range`, and no other byte than its comma: edits within the others may go along. */
+export function removeMember(bytes: Buffer, range: Range, key: string): Edit[] {
+  const members = objectMembers(bytes, range);
+  const at = members.findIndex((member) => member.key === key);
+  const [before, member, after] = [members[at - 1], members[at], members[at + 1]];
+  if (member === undefined) return [];
+  if (after !== undefined) return [{ start: member.keyStart, end: after.keyStart, replacement: '' }];
+  return [{ start: before === undefined ? member.keyStart : before.value.end, end: member.value.end, replacement: '' }];
+}
+
 /** Keeps the elements at `kept` of the array whose elements are `all`; each keeps its bytes. */
 export function keepElements(bytes: Buffer, all: readonly Range[], kept: readonly Range[]): Edit[] {
   const [first] = all;

@@ -1,9 +1,9 @@
-import { AppError } from '@sallyport/schema';
+import { AppError, type DefinitionEntry, modernRevisions } from '@sallyport/schema';
 import { canAnswer, profileOf } from '../bridge/client-profile.ts';
 import { modernResult, urlElicitationRequired } from '../bridge/translate.ts';
 import { objectMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { type ErrorAnswer, errorResponse } from '../mcp/error-response.ts';
-import { type Edit, memberRange, removeMembers } from '../mcp/json-scanner.ts';
+import { type Edit, memberRange, removeMember } from '../mcp/json-scanner.ts';
 import { clientCapabilitiesKey } from '../mcp/revision.ts';
 import type { Exchange } from './exchange.ts';
 
@@ -15,7 +15,8 @@ const mayAsk: ReadonlySet<string> = new Set(['tools/call', 'prompts/get', 'resou
 /**
  * The answer where the user has to connect his account first: a question to open the page for modern clients that can ask
  * it, the error of 2025-11-25 that says the same, else a failed tool or an error, with the link in words. Never a 401: the
- * client's own token is good, and renewing it would bring it here again.
+ * client's own token is good, and renewing it would bring it here again. A modern client's first question is answered from
+ * what was approved of the server: one that cannot even begin would never get to where it can be asked.
  */
 export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnswer {
   const { era, message, protocolRevision } = exchange;
@@ -25,6 +26,7 @@ export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnsw
     url === null
       ? 'Your account has to be connected to this MCP server first, and the gateway has no page for it. Ask an administrator.'
       : `Connect your account to this MCP server first, then try again: ${url}`;
+  if (era === 'modern' && message?.method === 'server/discover') return discovered(message, exchange);
   if (message?.kind === 'request' && url !== null) {
     if (era === 'modern' && mayAsk.has(message.method ?? '') && canOpenUrls(message)) return asked(message, url);
     if (era === 'legacy' && protocolRevision === '2025-11-25') return elicited(message, url, text, exchange.eventId);
@@ -34,6 +36,23 @@ export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnsw
     return answer(message, { result: era === 'modern' ? modernResult('tools/call', result, null) : result });
   }
   return errorResponse(new AppError('CONNECTION_NEEDED', { publicMessage: text }), era, message);
+}
+
+const capabilityOf: Readonly<Record<DefinitionEntry['kind'], string | null>> = {
+  tool: 'tools',
+  prompt: 'prompts',
+  resource: 'resources',
+  resourceTemplate: 'resources',
+  instructions: null,
+};
+
+function discovered(message: Message, { server }: Exchange): ErrorAnswer {
+  const { definitions = [], protocolRevisions = [], slug = '' } = server?.document ?? {};
+  const names = definitions.flatMap(({ kind }) => capabilityOf[kind] ?? []);
+  const capabilities = Object.fromEntries(names.map((name) => [name, {}]));
+  const supportedVersions = [...new Set([...modernRevisions, ...protocolRevisions])];
+  const info = { name: slug, version: '0' };
+  return answer(message, { result: modernResult('server/discover', { supportedVersions, capabilities }, info) });
 }
 
 function canOpenUrls({ params }: Message): boolean {
@@ -67,7 +86,7 @@ function answer({ idText }: Message, outcome: JsonObject): ErrorAnswer {
 export function withoutOurAnswer(body: Buffer, { params, paramsRange }: Message): Edit[] {
   const responses = objectMember(params, 'inputResponses');
   if (paramsRange === null || responses === undefined || !Object.hasOwn(responses, questionKey)) return [];
-  if (Object.keys(responses).length === 1) return removeMembers(body, paramsRange, (key) => key === 'inputResponses');
+  if (Object.keys(responses).length === 1) return removeMember(body, paramsRange, 'inputResponses');
   const range = memberRange(body, paramsRange, 'inputResponses');
-  return range === undefined ? [] : removeMembers(body, range, (key) => key === questionKey);
+  return range === undefined ? [] : removeMember(body, range, questionKey);
 }

@@ -4,7 +4,7 @@ import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Message } from '../mcp/envelope.ts';
 import { declaredEdits } from '../mcp/extensions.ts';
 import { forwardedHeaders, mirroredHeader } from '../mcp/headers.ts';
-import { memberRange, applyEdits, removeMembers, type Edit } from '../mcp/json-scanner.ts';
+import { memberRange, applyEdits, removeMember, type Edit } from '../mcp/json-scanner.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Runtime } from '../runtime/runtime.ts';
 import type { Cancellation, Connections, UpstreamRequest } from '../upstream/connections.ts';
@@ -205,7 +205,7 @@ function bodyFor({ body }: Inspected, { routed, tasks }: Authorized): Buffer {
 /** Tasks of 2025-11-25 are not carried; who does not offer them runs such a call like any other (basic/utilities/tasks). */
 function legacyTaskEdits(body: Buffer, { method, params, paramsRange }: Message): Edit[] {
   if (method !== 'tools/call' || !('task' in params) || paramsRange === null) return [];
-  return removeMembers(body, paramsRange, (key) => key === 'task');
+  return removeMember(body, paramsRange, 'task');
 }
 
 /** Puts the upstream's own ids where a request names tasks. */

@@ -9169,6 +9169,8 @@ type UserOAuthInput struct {
 	ClientId optional.Value[string] `json:"clientId"`
 	// The authorization server; if absent, the one that the server names (RFC 9728).
 	Issuer optional.Value[string] `json:"issuer"`
+	// Whether users who may use the server are asked to connect their account when they log in with any client; false if absent. They may put it off.
+	RequiredAtLogin optional.Value[bool] `json:"requiredAtLogin"`
 	// What to ask for. If absent, what the server names.
 	Scopes []string `json:"scopes"`
 	// The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and never returned.
@@ -9188,6 +9190,9 @@ func (v *UserOAuthInput) GetClientId() optional.Value[string] { return v.ClientI
 
 // GetIssuer returns UserOAuthInput.Issuer, and is useful for accessing the field via an interface.
 func (v *UserOAuthInput) GetIssuer() optional.Value[string] { return v.Issuer }
+
+// GetRequiredAtLogin returns UserOAuthInput.RequiredAtLogin, and is useful for accessing the field via an interface.
+func (v *UserOAuthInput) GetRequiredAtLogin() optional.Value[bool] { return v.RequiredAtLogin }
 
 // GetScopes returns UserOAuthInput.Scopes, and is useful for accessing the field via an interface.
 func (v *UserOAuthInput) GetScopes() []string { return v.Scopes }

@@ -1,0 +1,63 @@
+import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
+import { z } from 'zod';
+import type { Harness } from '../kit/harness.ts';
+import { Browser, type Shown } from '../oauth/browser.ts';
+import { identified } from './credential-kit.ts';
+
+export interface Somebody {
+  readonly id: string;
+  /** For nodes. */
+  readonly key: string;
+  readonly api: GraphqlClient;
+}
+
+export async function somebody({ administrator, controlPlane }: Harness, name: string): Promise<Somebody> {
+  const { id } = await administrator.mutate('createUser', { name }, 'id', identified);
+  const keyOf = async (scope: string): Promise<string> => {
+    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
+    const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };
+    return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
+  };
+  return { id, key: await keyOf('MCP'), api: createGraphqlClient(controlPlane.graphqlUrl ?? '', await keyOf('API')) };
+}
+
+export async function linkOf({ api }: Somebody, serverId: string): Promise<string> {
+  const query = 'query ($id: ID!) { connectLink(serverId: $id) }';
+  return (await api.ask(query, { id: serverId }, z.object({ connectLink: z.string() }))).connectLink;
+}
+
+export const hidden = (html: string, name: string): string =>
+  new RegExp(`name="${name}" value="([^"]*)"`).exec(html)?.[1] ?? '';
+export const actionOf = (html: string): string => /<form method="post" action="([^"]+)"/.exec(html)?.[1] ?? '';
+
+/** Presses a button of a page. */
+export function press(browser: Browser, shown: Shown, button: Readonly<Record<string, string>>): Promise<Shown> {
+  const form = { csrf: hidden(shown.text, 'csrf'), ...button };
+  return browser.follow(new URL(actionOf(shown.text), shown.url), form);
+}
+
+/** Opens a page, logging in as somebody where asked. */
+export async function open(harness: Harness, browser: Browser, url: string | URL, who: Somebody): Promise<Shown> {
+  const shown = await browser.follow(url);
+  if (!shown.text.includes('name="code"')) return shown;
+  const login = z.object({ code: z.string() });
+  const { code } = await harness.administrator.mutate('createLoginCode', { userId: who.id }, 'code', login);
+  return press(browser, shown, { code });
+}
+
+/** Goes to the authorization server and back to where it sends the browser; does not open that address. */
+export async function answerAt(authorizationUrl: string | URL | null): Promise<URL> {
+  const back = await fetch(authorizationUrl ?? '', { redirect: 'manual' });
+  return new URL(back.headers.get('location') ?? '');
+}
+
+/** The same from a link on. */
+export async function answerFor(harness: Harness, browser: Browser, link: string, who: Somebody): Promise<URL> {
+  const shown = await open(harness, browser, link, who);
+  return answerAt((await press(browser, shown, { connect: 'yes' })).location);
+}
+
+export async function connect(harness: Harness, who: Somebody, serverId: string): Promise<Shown> {
+  const browser = new Browser();
+  return browser.request(await answerFor(harness, browser, await linkOf(who, serverId), who));
+}
