@@ -43,6 +43,7 @@ const capabilityOf: Readonly<Record<DefinitionEntry['kind'], string | null>> = {
   prompt: 'prompts',
   resource: 'resources',
   resourceTemplate: 'resources',
+  view: 'resources',
   instructions: null,
 };
 
