@@ -1,5 +1,5 @@
 import type { IncomingMessage, Server, ServerResponse } from 'node:http';
-import { apiRoutes, auditQueue, metricsQueue, oauthRoutes } from '@sallyport/schema';
+import { apiRoutes, auditQueue, metricsQueue, oauthRoutes, payloadQueue } from '@sallyport/schema';
 import {
   type Clock,
   clientAddress,
@@ -174,7 +174,7 @@ async function startWorker(config: ControlPlaneConfig, parts: Parts) {
   const queues = createQueues(redisUrl === undefined ? { databaseUrl } : { redisUrl }, { log });
   const jobs = startJobs({ database, services, queues, metrics, clock, log });
   started.add(() => jobs.stop());
-  const gauges = [auditQueue, metricsQueue].map((name) => ({ name, gauge: queues.gauge(name) }));
+  const gauges = [auditQueue, metricsQueue, payloadQueue].map((name) => ({ name, gauge: queues.gauge(name) }));
   started.add(async () => void (await Promise.all(gauges.map(({ gauge }) => gauge.close()))));
   return async () =>
     Object.fromEntries(await Promise.all(gauges.map(async ({ name, gauge }) => [name, await gauge.depth()] as const)));

@@ -1,8 +1,9 @@
-import { auditQueue, metricsQueue } from '@sallyport/schema';
+import { auditQueue, metricsQueue, payloadQueue } from '@sallyport/schema';
 import type { Clock, Log, Queues } from '@sallyport/schema/platform';
 import { IngestService } from './audit/ingest.service.ts';
 import { PartitionService } from './audit/partition.service.ts';
 import { TrafficIngestService } from './audit/traffic-ingest.service.ts';
+import { PayloadIngestService } from './capture/payload-ingest.service.ts';
 import type { Database } from './database/client.ts';
 import { forgetIdempotencyKeys } from './database/idempotency.ts';
 import { forgetLogins } from './identity/idp/federated-login.service.ts';
@@ -25,7 +26,10 @@ const upstreamKeysIntervalMs = 60_000;
 const partitionIntervalMs = 3_600_000;
 /** Audit batches in work at once in one process; those of one spool epoch wait for each other anyway. */
 const auditBatchesConcurrent = 4;
+const payloadBatchesConcurrent = 2;
 const metricsWindowsConcurrent = 2;
+/** How long a payload is kept past its retention at most. */
+const payloadIntervalMs = 10 * 60_000;
 
 export interface JobsOptions {
   readonly database: Database;
@@ -40,6 +44,8 @@ export interface JobsOptions {
     | 'connections'
     | 'upstreamKeys'
     | 'loginTokens'
+    | 'payloadKeys'
+    | 'payloadStore'
   >;
   readonly queues: Queues;
   readonly metrics: Pick<ControlPlaneMetrics, 'batchStored'>;
@@ -89,15 +95,21 @@ export function startJobs(options: JobsOptions): Jobs {
   const onStored = (records: number, oldestMs: number | null): void =>
     metrics.batchStored(records, oldestMs === null ? 0 : clock.now() - oldestMs);
   const ingest = new IngestService({ database, keys: nodeKeys, log, onAlarm, onStored, onKeyUsed });
+  const captured = new PayloadIngestService({ database, keys: nodeKeys, onAlarm, now: () => clock.now(), log });
   const traffic = new TrafficIngestService({ database, keys: nodeKeys, log });
   const consumers = [
     queues.consumer(auditQueue, { concurrency: auditBatchesConcurrent, handle: (data) => ingest.ingest(data) }),
+    queues.consumer(payloadQueue, { concurrency: payloadBatchesConcurrent, handle: (data) => captured.ingest(data) }),
     queues.consumer(metricsQueue, { concurrency: metricsWindowsConcurrent, handle: (data) => traffic.ingest(data) }),
   ];
   const timers = [
     every('revocations', revocationIntervalMs, log, () => services.revocations.run()),
     every('rewrap', rewrapIntervalMs, log, async () => void (await services.rewrapping.run())),
     every('upstream signing keys', upstreamKeysIntervalMs, log, () => services.upstreamKeys.advance()),
+    every('payloads', payloadIntervalMs, log, async () => {
+      await services.payloadStore.expire();
+      await services.payloadKeys.rotate();
+    }),
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),

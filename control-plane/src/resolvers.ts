@@ -1,6 +1,7 @@
 import { GrantResolver } from './access/grant.resolver.ts';
 import { RoleProposalResolver, RoleResolver } from './access/role.resolver.ts';
 import { AuditResolver } from './audit/audit.resolver.ts';
+import { CaptureResolver } from './capture/capture.resolver.ts';
 import { TrafficResolver } from './audit/traffic.resolver.ts';
 import { DefinitionBodyResolver, DefinitionDriftResolver, DefinitionResolver } from './catalog/definition.resolver.ts';
 import { ServerAsksResolver } from './catalog/server-asks.resolver.ts';
@@ -22,6 +23,7 @@ import type { Services } from './services.ts';
 export const resolverClasses = [
   ApiKeyResolver,
   AuditResolver,
+  CaptureResolver,
   CredentialResolver,
   DefinitionBodyResolver,
   DefinitionDriftResolver,
@@ -53,6 +55,7 @@ export function createResolvers(services: Services): readonly object[] {
   return [
     new ApiKeyResolver(services),
     new AuditResolver(services),
+    new CaptureResolver(services),
     new CredentialResolver(services),
     new DefinitionBodyResolver(),
     new DefinitionDriftResolver(),

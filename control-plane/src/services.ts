@@ -11,6 +11,9 @@ import {
   WebhookSender,
 } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
+import { PayloadKeyService } from './capture/payload-key.service.ts';
+import { PayloadService } from './capture/payload.service.ts';
+import { PayloadStore } from './capture/payload-store.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
 import { type OwnerLookup, OwnerService } from './access/owner.service.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
@@ -19,7 +22,8 @@ import { CheckpointService } from './audit/checkpoint.service.ts';
 import { EpochService } from './audit/epoch.service.ts';
 import { EventQueryService } from './audit/event-query.service.ts';
 import { ExportService } from './audit/export.service.ts';
-import type { AuditAlarm, NodeKeys } from './audit/ingest.service.ts';
+import type { NodeKeys } from './audit/accept-batch.ts';
+import type { AuditAlarm } from './audit/ingest.service.ts';
 import { TrafficQueryService } from './audit/traffic-query.service.ts';
 import { DefinitionService } from './catalog/definition.service.ts';
 import { DiscoveryJob, type DiscoveryJobDependencies } from './catalog/discovery.job.ts';
@@ -149,8 +153,19 @@ export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyK
   };
 }
 
-function inspectionServices({ database, secretKey, metrics, clock }: ServicesOptions, egress: Egress) {
-  const policies = new PolicyService(database, { ...principalLookup, groupExists, serverExists });
+function inspectionServices(
+  { database, secretKey, metrics, clock, log }: ServicesOptions,
+  egress: Egress,
+  credentialVault: CredentialVault,
+) {
+  const payloadKeys = new PayloadKeyService({ database, vault: credentialVault, clock, log });
+  const payloads = new PayloadService(database, payloadKeys);
+  const policies = new PolicyService(database, {
+    ...principalLookup,
+    groupExists,
+    serverExists,
+    payloadKeys: { problem: () => payloadKeys.problem(), ensure: () => payloadKeys.ensure() },
+  });
   const vault = new FleetVault(secretKey);
   const webhooks = new WebhookService({ database, vault, egress });
   const newSender = (): WebhookSender =>
@@ -165,6 +180,8 @@ function inspectionServices({ database, secretKey, metrics, clock }: ServicesOpt
   });
   return {
     definitionHooks,
+    payloadKeys,
+    payloads,
     policies,
     policyTrials: new PolicyTrialService(database, policies),
     webhooks,
@@ -268,10 +285,9 @@ type Federation = () => Pick<ReturnType<typeof oauthServices>, 'identityProvider
 function credentialServices(
   options: ServicesOptions,
   servers: ServerService,
-  { egress, federation }: { readonly egress: Egress; readonly federation: Federation },
+  { egress, vault, federation }: { readonly egress: Egress; readonly vault: CredentialVault; readonly federation: Federation },
 ) {
-  const { database, credentialKeys, secretKey, publicUrls, clock, log } = options;
-  const vault = new CredentialVault(createKeyProvider(credentialKeys, clock));
+  const { database, secretKey, publicUrls, clock, log } = options;
   const authorizationServers = new AuthorizationServers(egress, clock);
   const base = { database, vault, servers: authorizationServers, clock, log };
   const issuer = publicUrls?.issuer;
@@ -323,6 +339,7 @@ function serverServices(
   others: Omit<ServerServiceDependencies, 'database' | 'credentials' | 'egress'> & {
     readonly egress: Egress;
     readonly federation: Federation;
+    readonly vault: CredentialVault;
   },
 ) {
   const { database } = options;
@@ -359,7 +376,7 @@ function guardedAuthentication(
 
 async function fleetOf(
   options: ServicesOptions,
-  epochs: EpochService,
+  spools: readonly Pick<EpochService, 'watermarksOf' | 'spoolEpochsReported'>[],
   health: HealthService,
   asked: Pick<FleetOptions, 'doubtServer' | 'definitionsSighted' | 'lend'>,
 ): Promise<Fleet> {
@@ -372,8 +389,10 @@ async function fleetOf(
     clock,
     log,
     onCompiled: (outcome, durationMs) => metrics.compiled(outcome, durationMs),
-    watermarksOf: (nodeId) => epochs.watermarksOf(nodeId),
-    spoolEpochsReported: (nodeId, held) => epochs.spoolEpochsReported(nodeId, held),
+    watermarksOf: async (nodeId) => (await Promise.all(spools.map((spool) => spool.watermarksOf(nodeId)))).flat(),
+    spoolEpochsReported: async (nodeId, held) => {
+      for (const spool of spools) await spool.spoolEpochsReported(nodeId, held);
+    },
     recordHealth: (nodeId, observations) => health.report(nodeId, observations),
     ...asked,
   });
@@ -409,9 +428,18 @@ export async function startServices(options: ServicesOptions) {
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
   const told = { onDeleted, onUndiscovered, federation: () => oauth };
-  const inspection = inspectionServices(options, egress);
+  const vault = new CredentialVault(createKeyProvider(options.credentialKeys, clock));
+  const inspection = inspectionServices(options, egress, vault);
   const { definitionHooks: webhooks } = inspection;
-  const { servers, credentials } = serverServices(options, { egress, grants, health, groupExists, webhooks, ...told });
+  const { servers, credentials } = serverServices(options, {
+    egress,
+    vault,
+    grants,
+    health,
+    groupExists,
+    webhooks,
+    ...told,
+  });
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
@@ -419,7 +447,8 @@ export async function startServices(options: ServicesOptions) {
   const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
     alarm(fleet, options, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
-  const fleet: Fleet = await fleetOf(options, epochs, health, {
+  const payloadStore = new PayloadStore({ database, clock, log, onAlarm });
+  const fleet: Fleet = await fleetOf(options, [epochs, payloadStore], health, {
     doubtServer: (serverId) => discovery.doubt(serverId),
     definitionsSighted: (nodeId, serverId, sightings) => discovery.sighted(nodeId, serverId, sightings),
     lend: (nodeId, need) => credentials.lending.lend(nodeId, need),
@@ -453,6 +482,7 @@ export async function startServices(options: ServicesOptions) {
     limits,
     ...policyServices(database, apiKeys),
     ...inspection,
+    payloadStore,
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     ...authentications,
     ...oauth,

@@ -1,7 +1,14 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { monitorEventLoopDelay } from 'node:perf_hooks';
-import { auditQueue, discoveryDefinitionsBytesMax, metricsQueue, type NodeLoad } from '@sallyport/schema';
+import {
+  auditQueue,
+  discoveryDefinitionsBytesMax,
+  metricsQueue,
+  type NodeLoad,
+  payloadEpoch,
+  payloadQueue,
+} from '@sallyport/schema';
 import {
   type Clock,
   createEgress,
@@ -33,6 +40,7 @@ import { SyncClient } from './runtime/sync-client.ts';
 import { Listener, type ListenerOptions } from './server.ts';
 import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
+import { PayloadCapture } from './telemetry/payload-capture.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { Connections } from './upstream/connections.ts';
 import { UpstreamCredentials } from './upstream/credentials.ts';
@@ -47,6 +55,8 @@ const build = '0.1.0';
 const discoveryTimeoutMs = 30_000;
 /** Share of the drain time kept for bringing the audit spool home. */
 const spoolDrainShare = 0.3;
+/** Above a sealed payload of the size that a policy may ask for at most, in bytes. */
+const payloadLineBytesMax = 4 * 1024 * 1024;
 
 export interface NodeDependencies {
   readonly log: Log;
@@ -76,7 +86,14 @@ export interface Stopped {
 interface Telemetry {
   readonly spool: AuditSpool;
   readonly shipper: AuditShipper;
+  readonly payloads: PayloadTelemetry;
   readonly metrics: Metrics;
+}
+
+interface PayloadTelemetry {
+  readonly captures: PayloadCapture;
+  readonly spool: AuditSpool;
+  readonly shipper: AuditShipper;
 }
 
 /**
@@ -107,7 +124,8 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     now: () => store.now(),
     runtime: () => store.current,
   });
-  const base = { config, log, clock, store, state, egress, wirePools, slots, load, peers, credentials };
+  const detectorPool = new DetectorPool({ threadsMax: config.inspectionThreads });
+  const base = { config, log, clock, store, state, egress, wirePools, slots, load, peers, credentials, detectorPool };
   const sync: SyncClient = createSyncClient(base);
   const operations = await startOperationsServer({
     ...config.operations,
@@ -120,8 +138,12 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
   sync.start();
   const nodeId = await sync.joined();
   const telemetry = (state.telemetry ??= openHere(nodeId));
-  sync.onWatermark((epochs) => telemetry.shipper.onWatermark(epochs));
+  sync.onWatermark((epochs) => {
+    telemetry.shipper.onWatermark(epochs);
+    telemetry.payloads.shipper.onWatermark(epochs);
+  });
   telemetry.shipper.start();
+  telemetry.payloads.shipper.start();
   telemetry.metrics.start();
   const parts: Parts = { ...base, sync, operations, telemetry, ...createEdges({ ...base, sync, telemetry, nodeId }) };
   const port = await parts.listener.listen();
@@ -175,6 +197,7 @@ interface Base {
   readonly load: LoadMeter;
   readonly peers: PeerParts;
   readonly credentials: UpstreamCredentials;
+  readonly detectorPool: DetectorPool;
 }
 
 function readinessOf(state: State, store: RuntimeStore): Readiness {
@@ -213,7 +236,10 @@ function createSyncClient({
     store,
     clock,
     log,
-    spoolEpochs: () => state.telemetry?.shipper.epochs ?? [],
+    spoolEpochs: () => [
+      ...(state.telemetry?.shipper.epochs ?? []),
+      ...(state.telemetry?.payloads.shipper.epochs ?? []),
+    ],
     load: () => load.read(slots.total, state.telemetry),
     onReturned: () => credentials.forgetUsers(),
     onForget: (serverId, principalId) => credentials.forget(serverId, principalId),
@@ -234,6 +260,7 @@ function createEdges(
   options: Base & { readonly sync: SyncClient; readonly telemetry: Telemetry; readonly nodeId: string },
 ) {
   const { config, log, clock, store, egress, wirePools, slots, load, sync, telemetry, nodeId, credentials } = options;
+  const { detectorPool } = options;
   const { identity, known, server } = options.peers;
   const peerClient = new PeerClient(nodeId, { identity, peers: known, log });
   const health = new ObservedHealth({
@@ -245,12 +272,12 @@ function createEdges(
     now: () => clock.monotonic(),
     send: (serverId, definitions) => sync.reportSightings(serverId, definitions),
   });
-  const detectorPool = new DetectorPool({ threadsMax: config.inspectionThreads });
   const pipeline = new Pipeline({
     runtimes: store,
     audit: telemetry.spool,
     metrics: telemetry.metrics,
     detectorPool,
+    captures: telemetry.payloads.captures,
     webhookSender: new WebhookSender({ egress, now: () => store.now(), monotonic: () => clock.monotonic() }),
     inputSchemas: new InputSchemas(),
     connections: new Connections(wirePools ?? egress),
@@ -282,7 +309,7 @@ function createEdges(
     log,
   });
   server.serve(pipeline.peerHandlers);
-  return { health, sightings, pipeline, detectorPool, listener, peerClient };
+  return { health, sightings, pipeline, listener, peerClient };
 }
 
 function createListener(engine: NodeConfig['httpEngine'], options: ListenerOptions): Listener | WireListener {
@@ -296,7 +323,6 @@ interface Parts extends Base {
   readonly health: ObservedHealth;
   readonly sightings: DefinitionSightings;
   readonly pipeline: Pipeline;
-  readonly detectorPool: DetectorPool;
   readonly listener: Listener | WireListener;
   readonly peerClient: PeerClient;
 }
@@ -318,6 +344,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   }
   listener.close();
   pipeline.close();
+  await telemetry.payloads.captures.settled(spoolTimeoutMs);
   await parts.detectorPool.close();
   parts.peerClient.close();
   parts.peers.server.close();
@@ -325,8 +352,12 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   parts.sightings.close();
   await telemetry.metrics.close();
   await telemetry.spool.close();
-  const { recordsUnconfirmed } = await telemetry.shipper.drain(spoolTimeoutMs);
-  log.info({ recordsUnconfirmed }, 'the node stops');
+  await telemetry.payloads.spool.close();
+  const [{ recordsUnconfirmed }, payloads] = await Promise.all([
+    telemetry.shipper.drain(spoolTimeoutMs),
+    telemetry.payloads.shipper.drain(spoolTimeoutMs),
+  ]);
+  log.info({ recordsUnconfirmed, payloadsUnconfirmed: payloads.recordsUnconfirmed }, 'the node stops');
   await parts.sync.stop();
   parts.credentials.close();
   parts.wirePools?.close();
@@ -336,7 +367,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   return { recordsUnconfirmed };
 }
 
-interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'clock' | 'log'> {
+interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'detectorPool' | 'clock' | 'log'> {
   readonly nodeId: string;
   readonly sync: SyncClient;
   readonly queues: Queues;
@@ -379,6 +410,7 @@ function openTelemetry(parts: TelemetryParts): Telemetry {
     now,
     log,
   });
+  const payloads = openPayloads(parts, { epoch: spool.epoch, signer, metrics });
   registerNodeGauges(registry, () => ({
     spoolBytes: spool.bytes,
     shedCount: spool.shedCount,
@@ -386,8 +418,44 @@ function openTelemetry(parts: TelemetryParts): Telemetry {
     exchangesOpen: slots.total,
     configRevision: store.current?.revision ?? 0,
     contactAgeMs: store.contactAgeMs(),
+    payloadSpoolBytes: payloads.spool.bytes,
+    payloadsShedCount: payloads.spool.shedCount,
+    payloadsUnconfirmed: payloads.shipper.recordsUnconfirmed,
+    payloadBytesHeld: payloads.captures.heldBytes,
   }));
-  return { spool, shipper, metrics };
+  return { spool, shipper, payloads, metrics };
+}
+
+/** Payloads have a spool of their own: no amount of them takes room from the audit trail. */
+function openPayloads(
+  parts: TelemetryParts,
+  { epoch, signer, metrics }: { epoch: string; signer: () => BatchSigner; metrics: Metrics },
+): PayloadTelemetry {
+  const { config, store, detectorPool, nodeId, sync, queues, clock, log } = parts;
+  const spool = AuditSpool.open({
+    content: 'PAYLOAD',
+    epoch: payloadEpoch(epoch),
+    lineBytesMax: payloadLineBytesMax,
+    directory: join(config.dataDirectory, 'payloads'),
+    nodeId,
+    build,
+    auditSpoolBytesMax: config.payloadSpoolBytesMax,
+    clock,
+    now: () => store.now(),
+    log,
+    onAlarm: (code, message) => sync.alarm(code, message),
+  });
+  const queue = queues.producer(payloadQueue);
+  const shipper = new AuditShipper({ spool, queue, content: 'payloadBatch', signer, clock, log });
+  const captures = new PayloadCapture({
+    nodeId,
+    spool,
+    detect: (input) => detectorPool.detect(input),
+    heldBytesMax: config.payloadMemoryBytesMax,
+    metrics,
+    log,
+  });
+  return { captures, spool, shipper };
 }
 
 /** How busy the node is, between two readings. */

@@ -123,6 +123,12 @@ const environment = z.object({
   SALLYPORT_AUDIT_SPOOL_BYTES_MAX: count(16 * mebibyte, 1024 ** 4)
     .default(1024 * mebibyte)
     .describe('Size of the audit spool on disk, in bytes.'),
+  SALLYPORT_PAYLOAD_SPOOL_BYTES_MAX: count(4 * mebibyte, 1024 ** 4)
+    .default(1024 * mebibyte)
+    .describe('Size of the spool of captured payloads on disk, in bytes; what finds no room there is told as lost.'),
+  SALLYPORT_PAYLOAD_MEMORY_BYTES_MAX: count(mebibyte, 1024 ** 4)
+    .default(64 * mebibyte)
+    .describe('Messages held in memory until they are sealed, those of open streams included, in bytes.'),
   SALLYPORT_REQUEST_HEADER_BYTES_MAX: count(8 * 1024, mebibyte)
     .default(32 * 1024)
     .describe('Header block of a request, in bytes.'),
@@ -193,6 +199,8 @@ export interface NodeConfig {
   readonly egressProxy: EgressProxy | undefined;
   readonly listener: ListenerLimits;
   readonly auditSpoolBytesMax: number;
+  readonly payloadSpoolBytesMax: number;
+  readonly payloadMemoryBytesMax: number;
   readonly exchangesMax: number;
   readonly upstreamConnectionsMax: number;
   readonly decisionCacheBytesMax: number;
@@ -307,6 +315,8 @@ function configOf(env: Environment): NodeConfig {
       connectionIdleTimeoutMs: env.SALLYPORT_CONNECTION_IDLE_TIMEOUT_MS,
     },
     auditSpoolBytesMax: env.SALLYPORT_AUDIT_SPOOL_BYTES_MAX,
+    payloadSpoolBytesMax: env.SALLYPORT_PAYLOAD_SPOOL_BYTES_MAX,
+    payloadMemoryBytesMax: env.SALLYPORT_PAYLOAD_MEMORY_BYTES_MAX,
     exchangesMax: env.SALLYPORT_EXCHANGES_MAX,
     upstreamConnectionsMax: env.SALLYPORT_UPSTREAM_CONNECTIONS_MAX,
     decisionCacheBytesMax: env.SALLYPORT_DECISION_CACHE_BYTES_MAX,

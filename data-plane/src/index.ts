@@ -13,6 +13,7 @@ export { Pipeline, type PipelineOptions } from './pipeline/pipeline.ts';
 export { buildFromDocuments } from './runtime/build-runtime.ts';
 export { RuntimeStore } from './runtime/runtime-store.ts';
 export { Listener, type ListenerLimits } from './server.ts';
+export { PayloadCapture, type PayloadCaptureOptions } from './telemetry/payload-capture.ts';
 export { Connections } from './upstream/connections.ts';
 export { type CredentialSource, UpstreamCredentials } from './upstream/credentials.ts';
 export { DefinitionSightings } from './upstream/definition-sightings.ts';

@@ -87,6 +87,8 @@ const request = {
     })
     .nullable()
     .default(null),
+  /** Which policies keep its messages, in a store of their own; null where none does. Spools of older nodes lack it. */
+  capture: z.strictObject({ request: z.string().nullable(), response: z.string().nullable() }).nullable().default(null),
 };
 
 const response = {
@@ -196,14 +198,21 @@ export const auditBatchSchema = z.strictObject({
 });
 export type AuditBatch = z.infer<typeof auditBatchSchema>;
 
+/** What a batch holds; it is in the signature, so that one is never taken for the other. */
+export type BatchContent = 'auditBatch' | 'payloadBatch';
+
 /** The lines are in it by their digest, and the key by its text: a batch cannot be signed again by another. */
-export function batchSigningText(batch: Omit<AuditBatch, 'signature'>): string {
-  return batchSigningTextOf(batch, sha256(batch.lines.join('\n')));
+export function batchSigningText(batch: Omit<AuditBatch, 'signature'>, content?: BatchContent): string {
+  return batchSigningTextOf(batch, sha256(batch.lines.join('\n')), content);
 }
 
 /** The same, for whoever has the lines as one text. @param linesDigest its SHA-256, line feeds between the lines */
-export function batchSigningTextOf(batch: Omit<AuditBatch, 'signature' | 'lines'>, linesDigest: string): string {
+export function batchSigningTextOf(
+  batch: Omit<AuditBatch, 'signature' | 'lines'>,
+  linesDigest: string,
+  content: BatchContent = 'auditBatch',
+): string {
   const { nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey } = batch;
   const parts = [nodeId, epoch, first, last, undeliverableFrom, epochEnded, signedBy, publicKey];
-  return `sallyport.auditBatch.v1|${parts.join('|')}|${linesDigest}`;
+  return `sallyport.${content}.v1|${parts.join('|')}|${linesDigest}`;
 }

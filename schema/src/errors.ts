@@ -311,6 +311,13 @@ export const ERRORS = {
       'No key is configured to seal credentials with, so none can be stored: set SALLYPORT_CREDENTIAL_KEY_FILE or ' +
       'SALLYPORT_TRANSIT_URL on the control plane.',
   },
+  PAYLOAD_UNAVAILABLE: {
+    owner: 'platform',
+    http: 503,
+    jsonRpc: 1040,
+    retryable: true,
+    publicMessage: 'This payload cannot be opened: its key cannot be had just now, or it was changed.',
+  },
   CANCELLED: {
     owner: 'client',
     http: 200,

@@ -27,6 +27,9 @@ export const permissions = [
   'node:read',
   'node:write',
   'audit:read',
+  // What captured messages say. Erasing them is a matter of those who may not read them.
+  'payload:read',
+  'payload:erase',
   'traffic:read',
   'identityProvider:read',
   'identityProvider:write',
@@ -80,8 +83,9 @@ const reading = [
 ] as const satisfies readonly Permission[];
 
 export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
-  owner: permissions,
-  admin: permissions.filter((permission) => permission !== 'role:assign'),
+  // Nobody who decides what is captured reads it by that.
+  owner: permissions.filter((permission) => permission !== 'payload:read'),
+  admin: permissions.filter((permission) => permission !== 'role:assign' && permission !== 'payload:read'),
   editor: [
     'server:read',
     'server:writeOwn',
@@ -92,7 +96,7 @@ export const rolePermissions: Readonly<Record<Role, readonly Permission[]>> = {
     'node:read',
     'traffic:read',
   ],
-  auditor: [...reading, 'apiKey:read', 'audit:read'],
+  auditor: [...reading, 'apiKey:read', 'audit:read', 'payload:read'],
   viewer: reading,
   member: [],
 };

@@ -10,12 +10,14 @@ import { policiesDocumentSchema } from './inspection/policy.ts';
 import { upstreamAsksSchema } from './inspection/upstream-asks.ts';
 import { webhooksDocumentSchema } from './inspection/webhook.ts';
 import { oauthDocumentSchema } from './oauth.ts';
+import { payloadKeyDocumentSchema } from './payload.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
 export const snapshotFormat = 11;
 /**
- * What a node of this build reads: 10 has no views and no webhooks that invoke interceptors, 9 no webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
+ * What a node of this build reads: 10 has no views, no webhooks that invoke interceptors and captures nothing, 9 no
+ * webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
  * no credentials of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
 export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 10, 9, 8, 7, 6, 5, 4];
@@ -83,6 +85,11 @@ const definitionEntry = z.strictObject({
    * webhook may change arguments: what it makes of them must fit one of these.
    */
   inputSchemas: z.array(z.string()).min(1).optional(),
+  /**
+   * Of tools only: names of the members that schemas of approved definitions say are secret, sorted. Absent where none
+   * does, and unless some policy captures.
+   */
+  secretMembers: z.array(z.string()).min(1).optional(),
 });
 export type DefinitionEntry = z.infer<typeof definitionEntry>;
 
@@ -334,6 +341,7 @@ export const documentSchema = z.discriminatedUnion('kind', [
   oauthDocumentSchema,
   policiesDocumentSchema,
   webhooksDocumentSchema,
+  payloadKeyDocumentSchema,
 ]);
 export type ConfigDocument = z.infer<typeof documentSchema>;
 
@@ -354,6 +362,7 @@ export function documentKey(document: ConfigDocument): string {
     case 'oauth':
     case 'policies':
     case 'webhooks':
+    case 'payloadKey':
       return document.kind;
   }
 }

@@ -49,6 +49,7 @@ export function openedRecord(id: string = eventId(), more: Partial<OpenedRecord>
     requestBytes: 200,
     traceId: '0af7651916cd43dd8448eb211c80319c',
     credential: null,
+    capture: null,
     ...more,
   };
 }

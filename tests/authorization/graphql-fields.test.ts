@@ -1,5 +1,5 @@
 import { fieldPermissions, printSchemaSdl } from '@sallyport/control-plane';
-import { type Permission, permissions, readPermissions, type Role, rolePermissions } from '@sallyport/schema';
+import { type Permission, readPermissions, type Role, rolePermissions } from '@sallyport/schema';
 import { buildSchema } from 'graphql';
 import { createClient } from 'graphql-ws';
 import postgres from 'postgres';
@@ -50,20 +50,24 @@ async function makeAskers(): Promise<readonly Asker[]> {
   const deactivated = await holder('admin');
   const deactivatedKey = await keyOf(deactivated);
   await made('updateUser', 'UpdateUserInput', { id: deactivated, status: 'DISABLED' });
-  const auditor = await holder('auditor');
+  // Nobody but an auditor makes a key that reads payloads: it is there before the role.
+  const auditor = await holder();
+  const auditorKeys = { api: await keyOf(auditor), nodes: await keyOf(auditor, { scopes: ['MCP'] }) };
+  await made('assignRole', 'RoleInput', { principalId: auditor, role: 'AUDITOR' });
+  const reads = readPermissions.filter((permission) => rolePermissions.owner.includes(permission));
   return [
     { name: 'anonymous', key: null, permissions: undefined },
     { name: 'unknown key', key: `sp_${'z'.repeat(43)}`, permissions: undefined },
-    { name: 'key without the scope', key: await keyOf(auditor, { scopes: ['MCP'] }), permissions: undefined },
+    { name: 'key without the scope', key: auditorKeys.nodes, permissions: undefined },
     { name: 'deactivated', key: deactivatedKey, permissions: undefined },
     { name: 'no role', key: await keyOf(await holder()), permissions: [] },
     { name: 'member', key: await keyOf(await holder('member')), permissions: rolePermissions.member },
     { name: 'viewer', key: await keyOf(await holder('viewer')), permissions: rolePermissions.viewer },
     { name: 'editor', key: await keyOf(await holder('editor')), permissions: rolePermissions.editor },
-    { name: 'auditor', key: await keyOf(auditor), permissions: rolePermissions.auditor },
+    { name: 'auditor', key: auditorKeys.api, permissions: rolePermissions.auditor },
     { name: 'admin', key: await keyOf(await holder('admin')), permissions: rolePermissions.admin },
-    { name: 'owner', key: plane.ownerKey, permissions },
-    { name: 'key to look', key: await keyOf(plane.ownerId, { scopes: ['API_READ'] }), permissions: readPermissions },
+    { name: 'owner', key: plane.ownerKey, permissions: rolePermissions.owner },
+    { name: 'key to look', key: await keyOf(plane.ownerId, { scopes: ['API_READ'] }), permissions: reads },
     { name: 'narrow key', key: await keyOf(plane.ownerId, { permissions: ['user:read'] }), permissions: ['user:read'] },
     { name: 'limited to servers', key: await keyOf(limited), permissions: ['server:read', 'server:writeOwn'] },
   ];

@@ -46,11 +46,13 @@ async function makeAskers(): Promise<readonly Asker[]> {
   const asker = async (role: 'viewer' | 'auditor' | 'admin' | 'member', more: object = {}): Promise<string> => {
     const account = { name: role, expiresAt: inDays(2) };
     const { id } = await administrator.mutate('createServiceAccount', account, 'id', identified);
-    const document = 'mutation ($input: RoleInput!) { assignRole(input: $input) { id } }';
-    await administrator.api.ask(document, { input: { principalId: id, role: role.toUpperCase() } }, z.unknown());
     last = id;
     const key = { principalId: id, name: 'key', scopes: ['API'], expiresAt: inDays(1), ...more };
-    return (await administrator.mutate('createApiKey', key, 'secret', z.object({ secret: z.string() }))).secret;
+    // Before the role: nobody but an auditor makes a key that reads payloads.
+    const issued = await administrator.mutate('createApiKey', key, 'secret', z.object({ secret: z.string() }));
+    const document = 'mutation ($input: RoleInput!) { assignRole(input: $input) { id } }';
+    await administrator.api.ask(document, { input: { principalId: id, role: role.toUpperCase() } }, z.unknown());
+    return issued.secret;
   };
   const deactivated = await asker('admin');
   await administrator.mutate('updateServiceAccount', { id: last, status: 'DISABLED' }, 'id', identified);

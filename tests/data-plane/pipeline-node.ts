@@ -11,6 +11,8 @@ import {
   type ListenerLimits,
   loneNode,
   ObservedHealth,
+  PayloadCapture,
+  type PayloadCaptureOptions,
   type CredentialSource,
   type PeerLink,
   Pipeline,
@@ -33,6 +35,8 @@ import {
   type GrantEntry,
   type LimitsDocument,
   type OAuthDocument,
+  type PayloadKeyDocument,
+  type PayloadRecord,
   type PolicyEntry,
   principalShard,
   protocolRevisions,
@@ -101,6 +105,9 @@ export interface TestConfiguration {
   readonly oauth?: OAuthDocument;
   readonly policies?: readonly PolicyEntry[];
   readonly webhooks?: readonly WebhookEntry[];
+  readonly payloadKey?: PayloadKeyDocument;
+  /** Default: plenty of memory and room. */
+  readonly capture?: Partial<Pick<PayloadCaptureOptions, 'heldBytesMax' | 'spool'>>;
   /** Looks at long texts; default a thread. */
   readonly detectorPool?: PipelineOptions['detectorPool'];
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
@@ -150,9 +157,9 @@ function documentsOf(configuration: TestConfiguration): ConfigDocument[] {
     { ...defaultLimits, ...configuration.limits },
     { kind: 'keys', sealing: [...(configuration.sealing ?? [{ id: 'k1', secret: sealingSecret, use: 'seal' }])] },
   ];
-  if (configuration.oauth !== undefined) documents.push(configuration.oauth);
   if (configuration.policies !== undefined) documents.push({ kind: 'policies', policies: [...configuration.policies] });
   if (configuration.webhooks !== undefined) documents.push({ kind: 'webhooks', webhooks: [...configuration.webhooks] });
+  documents.push(...[configuration.oauth, configuration.payloadKey].filter((one) => one !== undefined));
   for (const server of configuration.servers) {
     const id = `server-${server.slug}`;
     documents.push({
@@ -300,6 +307,24 @@ function inspecting({ detectorPool }: TestConfiguration) {
   return { detected, metrics, pool: detectorPool ?? own, close: () => own.close() };
 }
 
+function capturing({ capture, keepRecords = true }: TestConfiguration, detect: PayloadCaptureOptions['detect']) {
+  const payloads: PayloadRecord[] = [];
+  const append = (record: { readonly type: string }): Promise<void> => {
+    if (keepRecords && record.type === 'payload') payloads.push(record as PayloadRecord);
+    return Promise.resolve();
+  };
+  const captures = new PayloadCapture({
+    nodeId: 'node-1',
+    spool: { append, hasRoomFor: () => true },
+    detect,
+    heldBytesMax: 64 * 1_048_576,
+    metrics: { captured: () => undefined },
+    log: silent,
+    ...capture,
+  });
+  return { captures, payloads };
+}
+
 function receiveSettings({ listener }: TestConfiguration) {
   return {
     access: { publicHosts: new Set(['127.0.0.1', 'localhost']), allowedOrigins: new Set(['https://app.example']) },
@@ -326,6 +351,10 @@ function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestC
       await egress.close();
     },
   };
+}
+
+function senderOf({ egress }: Pick<ReturnType<typeof egressOf>, 'egress'>, store: RuntimeStore): WebhookSender {
+  return new WebhookSender({ egress, now: () => store.now(), monotonic: () => systemClock.monotonic() });
 }
 
 function listenerFor(
@@ -358,17 +387,15 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   const { doubted, seen, ...observed } = observing(store, configuration);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const inspected = inspecting(configuration);
+  const captured = capturing(configuration, (input) => inspected.pool.detect(input));
   const pipeline = new Pipeline({
     runtimes: store,
     audit,
     metrics: { exchangeClosed: () => undefined, ...inspected.metrics },
     detectorPool: inspected.pool,
+    captures: captured.captures,
     connections: edges.connections,
-    webhookSender: new WebhookSender({
-      egress: edges.egress,
-      now: () => store.now(),
-      monotonic: () => clock.monotonic(),
-    }),
+    webhookSender: senderOf(edges, store),
     inputSchemas: new InputSchemas(),
     peers,
     ...observed,
@@ -384,6 +411,8 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   const port = await listener.listen();
   return {
     records: audit.records,
+    /** What was captured, sealed. */
+    ...captured,
     /** Detectors that looked, as metrics were told of them. */
     detected: inspected.detected,
     /** Servers whose protocol revisions the node asked to have discovered again. */

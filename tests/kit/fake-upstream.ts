@@ -34,6 +34,8 @@ export interface FakeUpstreamOptions {
   readonly port?: number;
   /** Further tools that are listed; a call of one answers with its arguments. */
   readonly tools?: readonly string[];
+  /** Further properties in the schemas of tools, by their names. */
+  readonly properties?: Readonly<Record<string, object>>;
 }
 
 const legacyRevisions = ['2025-11-25', '2025-06-18', '2025-03-26'];
@@ -144,10 +146,12 @@ class Upstream {
   challenge = '';
   private readonly eras: 'dual' | 'legacy' | 'modern';
   private readonly tools: readonly string[];
+  private readonly properties: Readonly<Record<string, object>>;
 
   constructor(options: FakeUpstreamOptions) {
     this.eras = options.eras ?? 'dual';
     this.tools = [...fakeTools, ...(options.tools ?? [])];
+    this.properties = options.properties ?? {};
   }
 
   async serve(incoming: IncomingMessage, response: ServerResponse): Promise<void> {
@@ -210,7 +214,7 @@ class Upstream {
       case 'ping':
         return answer({});
       case 'tools/list':
-        return answer({ tools: this.tools.map(describeTool), ...cached });
+        return answer({ tools: this.tools.map((name) => describeTool(name, this.properties[name])), ...cached });
       case 'tools/call':
         return this.call({ id, name: params?.name ?? '', values: params?.arguments ?? {}, era }, response);
       default:
@@ -231,8 +235,8 @@ class Upstream {
 }
 
 /** How it lists a tool. */
-export function describeTool(name: string): Record<string, unknown> {
-  const properties = { id: { type: 'string' }, delayMs: { type: 'number' }, events: { type: 'number' } };
+export function describeTool(name: string, more: object = {}): Record<string, unknown> {
+  const properties = { id: { type: 'string' }, delayMs: { type: 'number' }, events: { type: 'number' }, ...more };
   return { name, description: `The tool ${name}`, inputSchema: { type: 'object', properties } };
 }
 

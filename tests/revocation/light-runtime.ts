@@ -80,6 +80,11 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
 
 /** Nothing is counted, and nothing long inspected. */
 const uncounted = {
+  captures: {
+    begin: () => {
+      throw new Error('nothing is captured here');
+    },
+  },
   detectorPool: { detect: () => Promise.reject(new Error('nothing is inspected here')) },
   webhookSender: { ask: () => Promise.reject(new Error('nobody is asked here')) },
   inputSchemas: { fits: () => false },

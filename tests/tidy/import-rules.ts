@@ -39,6 +39,7 @@ const slices = new Set([
   'catalog',
   'policy',
   'inspection',
+  'capture',
   'credentials',
   'fleet',
   'audit',

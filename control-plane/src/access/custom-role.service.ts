@@ -221,7 +221,7 @@ export class CustomRoleService {
   }
 
   private assertMayGive(ctx: Context, given: readonly Permission[]): void {
-    this.roles.assertCovers(ctx, { ...noRights, permissions: new Set(given) });
+    this.roles.assertMayGive(ctx, { ...noRights, permissions: new Set(given) });
   }
 
   private async isHeldBy(tx: Transaction, ctx: Context, roleId: string): Promise<boolean> {

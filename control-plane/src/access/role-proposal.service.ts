@@ -81,7 +81,7 @@ export class RoleProposalService {
       const binding = await this.roles.checked(tx, input);
       const rights = await this.roles.rightsGiven(tx, binding);
       await this.checkProposal(tx, ctx, input, binding, rights);
-      this.roles.assertCovers(ctx, rights);
+      this.roles.assertMayGive(ctx, rights);
       const proposingPeople = await this.assertDifferent(tx, ctx, change === 'give' ? [input.principalId] : []);
       await this.forgetExpired(tx, ctx, binding, change);
       const [row] = await tx
@@ -146,7 +146,7 @@ export class RoleProposalService {
         const message = 'it is not known who may have proposed it: propose it anew';
         throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.id', message }] });
       }
-      this.roles.assertCovers(ctx, await this.roles.rightsGiven(tx, binding));
+      this.roles.assertMayGive(ctx, await this.roles.rightsGiven(tx, binding));
       const concerned = change === 'give' ? [principalId] : [];
       await this.assertDifferent(tx, ctx, [...concerned, before.proposedBy, ...before.proposingPeople]);
       const [proposer] = await this.lookup.usablePrincipals(tx, [before.proposedBy], now);

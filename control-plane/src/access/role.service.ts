@@ -20,7 +20,7 @@ import { Violations } from '../database/violations.ts';
 import { customRoles, type RoleBindingRow, roleBindings } from './access.tables.ts';
 import { checkSelector, type LabelInput } from './grant-form.ts';
 import type { OwnerService, Person } from './owner.service.ts';
-import { type LimitedRights, missingRight, noRights, type Rights } from './rights.ts';
+import { isPermitted, type LimitedRights, missingRight, noRights, type Rights } from './rights.ts';
 
 /** What roles need to know of principals and groups; `identity` answers, so that `access` imports no slice. */
 export interface PrincipalLookup {
@@ -77,6 +77,13 @@ function rightsFrom(held: readonly HeldRole[], groupIds: readonly string[]): Rig
   return { permissions: everywhere, limited, groupIds: new Set(groupIds) };
 }
 
+/** What is left where to read captured messages does not count. */
+function withoutReading(rights: Rights): Rights {
+  const permissions = new Set(rights.permissions);
+  permissions.delete('payload:read');
+  return { ...rights, permissions };
+}
+
 export class RoleService {
   private readonly database: Database;
   private readonly principals: PrincipalLookup;
@@ -124,10 +131,15 @@ export class RoleService {
   }
 
   /**
-   * Refuses to let an actor take over or change a principal that may do more than itself: with a key of the other, or
-   * by disabling it, it would gain or take what it does not have.
+   * Refuses to let an actor change a principal that may do more than itself: by disabling it, it would take what it does
+   * not have. That the other reads payloads does not count: neither owner nor directory could disable an auditor.
    */
   async assertMayManage(ctx: Context, reader: Reader, principalId: string): Promise<void> {
+    this.assertCovers(ctx, withoutReading(await this.rightsOf(reader, principalId)));
+  }
+
+  /** The same for whoever gets something in hand by which he acts as the principal, such as a key: that reads too. */
+  async assertMayActAs(ctx: Context, reader: Reader, principalId: string): Promise<void> {
     this.assertCovers(ctx, await this.rightsOf(reader, principalId));
   }
 
@@ -146,7 +158,9 @@ export class RoleService {
       )
       select array(select group_id::text from their_groups) as groups, ${heldRoles(sql`
         b.principal_id in (select id from people) or b.group_id in (select group_id from their_groups)`)} as held`);
-    this.assertCovers(ctx, row === undefined ? noRights : rightsFrom(row.held ?? [], row.groups));
+    const rights = row === undefined ? noRights : rightsFrom(row.held ?? [], row.groups);
+    // Of an owner, who could say that he is another owner too.
+    this.assertCovers(ctx, isPermitted(ctx.actor, 'role:assign') ? withoutReading(rights) : rights);
   }
 
   /** Refuses what would hand out, or take, a right that the actor does not have. */
@@ -154,6 +168,11 @@ export class RoleService {
     const missing = missingRight(ctx.actor, rights);
     if (missing === undefined) return;
     throw new AppError('FORBIDDEN', { internal: `${ctx.actor.principalId} lacks ${missing}` });
+  }
+
+  /** The same of what is given by a role: owners make auditors, and do not read payloads themselves. */
+  assertMayGive(ctx: Context, rights: Rights): void {
+    this.assertCovers(ctx, isPermitted(ctx.actor, 'role:assign') ? withoutReading(rights) : rights);
   }
 
   async list(
@@ -190,7 +209,7 @@ export class RoleService {
       const binding = await this.checked(tx, input);
       if (binding.groupId !== null && ctx.actor.groupIds.has(binding.groupId)) throw selfRaise(ctx, binding.groupId);
       const rights = await this.rightsGiven(tx, binding);
-      this.assertCovers(ctx, rights);
+      this.assertMayGive(ctx, rights);
       const takesTwo = isGuarded(binding, rights);
       if (takesTwo && binding.groupId !== null) {
         const message = `a role with ${[...guardedPermissions].join(' or ')} is given to principals, not to groups`;

@@ -1,5 +1,5 @@
 import { sql } from 'drizzle-orm';
-import type { AuditOutcome, CredentialMode, ShadowDecision, Verdict } from '@sallyport/schema';
+import type { AuditOutcome, CredentialMode, OpenedRecord, ShadowDecision, Verdict } from '@sallyport/schema';
 import { bigint, doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
@@ -38,6 +38,7 @@ export const auditEvents = pgTable(
     credentialId: text('credential_id'),
     credentialMode: text('credential_mode').$type<CredentialMode>(),
     credentialIssuer: text('credential_issuer'),
+    capture: jsonb().$type<OpenedRecord['capture']>(),
     outcome: text().$type<AuditOutcome>(),
     status: integer(),
     rpcErrorCode: bigint('rpc_error_code', { mode: 'number' }),

@@ -36,6 +36,7 @@ const columns = {
   credential_id: 'text',
   credential_mode: 'text',
   credential_issuer: 'text',
+  capture: 'jsonb',
   outcome: 'text',
   status: 'integer',
   rpc_error_code: 'bigint',
@@ -48,7 +49,7 @@ const columns = {
   verdicts: 'jsonb',
 } as const;
 type Column = keyof typeof columns;
-type Value = string | number | null | readonly string[] | ShadowDecision | readonly Verdict[];
+type Value = string | number | null | readonly string[] | ShadowDecision | readonly Verdict[] | OpenedRecord['capture'];
 
 export type EventRow = { readonly time: string; readonly id: string } & Partial<Record<Column, Value>>;
 
@@ -126,6 +127,10 @@ function shadowOf({ shadow }: OpenedRecord['decision']): ShadowDecision | null {
   return shadow === null ? null : { effect: shadow.effect, grantIds: shadow.grantIds.map(storableText) };
 }
 
+function captureOf({ capture }: Pick<OpenedRecord, 'capture'>): OpenedRecord['capture'] {
+  return capture === null ? null : { request: text(capture.request), response: text(capture.response) };
+}
+
 function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
   return {
     principal_id: text(record.principal?.id),
@@ -156,6 +161,7 @@ function requestColumns(record: Omit<OpenedRecord, 'type'>): Partial<EventRow> {
     credential_id: text(record.credential?.id),
     credential_mode: record.credential?.mode ?? null,
     credential_issuer: text(record.credential?.issuer),
+    capture: captureOf(record),
   };
 }
 

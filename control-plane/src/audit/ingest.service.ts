@@ -1,27 +1,23 @@
 import { setTimeout as delay } from 'node:timers/promises';
-import { type AuditBatch, auditBatchSchema, batchSigningText, epochSeed } from '@sallyport/schema';
+import { type AuditBatch, epochSeed } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import type { Database, RawSql } from '../database/client.ts';
+import { isShippersOwn, type NodeKeys, wellFormedBatch } from './accept-batch.ts';
 import { type CheckedLine, checkLines, type LineProblem } from './chain-check.ts';
 import { type EventRow, eventRow, mergeRows, upsertEvents } from './event-rows.ts';
-import { isSignedBy } from './signature.ts';
-import { isStorable } from './storable-text.ts';
 
 type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
-
-export interface NodeKeys {
-  /** Whether the key is or was registered for the node: what it signed before stays verifiable. */
-  accepts(nodeId: string, publicKey: string): Promise<boolean>;
-  /** Whether a node may be what another became when it joined anew, and so may ship the spool of the other. */
-  maySucceed(nodeId: string, formerNodeId: string): Promise<boolean>;
-}
 
 export type AuditAlarm =
   | 'AUDIT_BATCH_REFUSED'
   | 'AUDIT_LINES_QUARANTINED'
   | 'AUDIT_GAP'
   | 'AUDIT_RECORDS_SHED'
-  | 'AUDIT_EPOCH_LOST';
+  | 'AUDIT_EPOCH_LOST'
+  | 'PAYLOAD_BATCH_REFUSED'
+  | 'PAYLOADS_SHED'
+  | 'PAYLOADS_UNREADABLE'
+  | 'PAYLOADS_LOST';
 
 export interface IngestOptions {
   readonly database: Database;
@@ -38,7 +34,6 @@ export interface IngestOptions {
 /** Told with the node's id when the watermark of one of its epochs has moved. */
 export const watermarkChannel = 'sallyport_watermark';
 
-const identifierLengthMax = 128;
 /** A batch that came before the one it continues waits for it this long, in steps. */
 const predecessorWaitMs = 500;
 const predecessorStepMs = 50;
@@ -81,7 +76,7 @@ export class IngestService {
    * when it should be tried again.
    */
   async ingest(data: unknown): Promise<void> {
-    const batch = this.#wellFormed(data);
+    const batch = wellFormedBatch(data, 'auditBatch', this.#refuse);
     if (batch === undefined) return;
     // Each batch of an epoch continues the one before: tried beside it, it would find it missing, and wait.
     const before = [...this.#underWay].filter((other) => isBefore(other.batch, batch));
@@ -96,7 +91,7 @@ export class IngestService {
   }
 
   async #ingestNow(batch: AuditBatch): Promise<void> {
-    if (!(await this.#isShippersOwn(batch))) return;
+    if (!(await isShippersOwn(batch, this.#options.keys, this.#refuse))) return;
     const steps = predecessorWaitMs / predecessorStepMs;
     for (let step = 0; ; step++) {
       try {
@@ -116,40 +111,8 @@ export class IngestService {
     }
   }
 
-  /** The batch, if its form and signature are right. Nothing of another one is kept: it proves nothing. */
-  #wellFormed(data: unknown): AuditBatch | undefined {
-    const parsed = auditBatchSchema.safeParse(data);
-    if (!parsed.success) return this.#refuse('unknown', 'it is not of the form of a batch');
-    const batch = parsed.data;
-    const identifiers = [batch.nodeId, batch.epoch, batch.signedBy];
-    if (!identifiers.every((text) => text.length <= identifierLengthMax && isStorable(text))) {
-      return this.#refuse('unknown', 'its identifiers cannot be stored');
-    }
-    if (batch.lines.length !== batch.last - batch.first + 1 || batch.undeliverableFrom > batch.first) {
-      return this.#refuse(batch.signedBy, 'its lines do not fit its range');
-    }
-    if (!isSignedBy(batch.publicKey, batchSigningText(batch), batch.signature))
-      return this.#refuse(batch.signedBy, 'its signature does not fit');
-    return batch;
-  }
-
-  async #isShippersOwn(batch: AuditBatch): Promise<boolean> {
-    if (!(await this.#options.keys.accepts(batch.signedBy, batch.publicKey))) {
-      this.#refuse(batch.signedBy, 'its key is not registered for the node');
-      return false;
-    }
-    // Else any node could write the trail of any other, the control plane's own included.
-    if (batch.nodeId !== batch.signedBy && !(await this.#options.keys.maySucceed(batch.signedBy, batch.nodeId))) {
-      this.#refuse(batch.signedBy, 'it is of another node that was there at the same time');
-      return false;
-    }
-    return true;
-  }
-
-  #refuse(nodeId: string, problem: string): undefined {
+  readonly #refuse = (nodeId: string, problem: string): void =>
     this.#options.onAlarm('AUDIT_BATCH_REFUSED', nodeId, `an audit batch was refused: ${problem}`);
-    return undefined;
-  }
 
   /** @returns the lines that were not stored before */
   async #store(sql: RawTransaction, batch: AuditBatch): Promise<readonly CheckedLine[]> {

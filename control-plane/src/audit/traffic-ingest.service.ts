@@ -1,7 +1,7 @@
 import { metricsSigningText, type MetricsWindow, metricsWindowSchema, Sketch } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import type { Database, RawSql } from '../database/client.ts';
-import type { NodeKeys } from './ingest.service.ts';
+import type { NodeKeys } from './accept-batch.ts';
 import { isSignedBy } from './signature.ts';
 import { storableText } from './storable-text.ts';
 

@@ -13,6 +13,7 @@ const tables = [
   'upstream_signing_keys',
   'login_tokens',
   'connections',
+  'payload_keys',
 ] as const;
 type SealedTable = (typeof tables)[number];
 

@@ -130,6 +130,7 @@ function toolWithHeader(name: string): string {
 
 const rows: ConfigurationRows & FleetRows = {
   webhooks: [],
+  payloadKey: undefined,
   servers: [server('s2', { lifecycle: 'deprecated', configStalenessMaxMs: 60_000 }), server('s1')],
   definitions: [
     definition('tool', 'echo', { approvedDigests: ['d2', 'd1'], risk: 'low', readOnly: true }),

@@ -10,8 +10,6 @@ import {
   grantProblems,
   type GrantSubject,
   type LabelSelector,
-  type ParamHeader,
-  paramHeaderMaps,
   type PrincipalRecord,
   principalShard,
   type ServerDocument,
@@ -29,6 +27,7 @@ import { compilePolicyRow } from '../inspection/policy-entry.ts';
 import { compileWebhookRow, type OpenSigningKey } from '../inspection/webhook-entry.ts';
 import type { RevokedFamilyRow } from '../oauth/oauth.tables.ts';
 import type { OAuthSigningKeyRow, SealingKeyRow } from './fleet.tables.ts';
+import { headersOf, schemasOf, secretsOf } from './published-schemas.ts';
 
 /**
  * What `readConfiguration` reads in one transaction: nothing deleted, ended, revoked or not served. May be a part of
@@ -41,6 +40,8 @@ export interface ConfigurationRows {
   readonly headerBodies: readonly HeaderBodyRow[];
   /** Some webhook may change arguments: `headerBodies` then holds all definitions, whose schemas are published too. */
   readonly argumentsMayChange?: boolean;
+  /** Some policy in force captures: `headerBodies` then holds all definitions, and which members are secret is published. */
+  readonly captures?: boolean;
   readonly grants: readonly GrantRow[];
   /** The grants on labels and the names of groups; undefined where they are not compiled. */
   readonly access: AccessRows | undefined;
@@ -59,6 +60,8 @@ export interface FleetRows {
   /** The `limits` setting: what differs from the defaults; null where nothing does. */
   readonly limits: unknown;
   readonly sealingKeys: readonly SealingKeyRow[];
+  /** What payloads are sealed to; undefined where none is there, or no policy in force captures. */
+  readonly payloadKey: { readonly id: string; readonly publicKey: string } | undefined;
   /** Those that are off too. */
   readonly webhooks: readonly WebhookRow[];
   /** Where the planes are reached by clients; undefined where there is no authorization server. */
@@ -98,7 +101,16 @@ export interface AccessRows {
 
 /** An object that cannot be published as it stands. */
 export interface ObjectProblem {
-  readonly objectKind: 'server' | 'grant' | 'principal' | 'policy' | 'webhook' | 'limits' | 'keys' | 'oauth';
+  readonly objectKind:
+    | 'server'
+    | 'grant'
+    | 'principal'
+    | 'policy'
+    | 'webhook'
+    | 'limits'
+    | 'keys'
+    | 'oauth'
+    | 'payloadKey';
   readonly objectId: string;
   /** Path into the object; empty for the object as a whole. */
   readonly path: string;
@@ -142,6 +154,7 @@ export function compileSnapshot(rows: ConfigurationRows): ReadonlyMap<string, Co
       definitions: definitionsOf.get(row.id) ?? [],
       bodies: bodiesOf.get(row.id) ?? [],
       withSchemas: rows.argumentsMayChange === true,
+      withSecrets: rows.captures === true,
     };
     units.set(serverUnit(row.id), compileServer(row, parts, grantsOf.get(row.id) ?? [], subjects));
   }
@@ -161,6 +174,7 @@ interface ServerParts {
   readonly definitions: readonly PublishedDefinitionRow[];
   readonly bodies: readonly HeaderBodyRow[];
   readonly withSchemas: boolean;
+  readonly withSecrets: boolean;
 }
 
 function compileServer(
@@ -246,6 +260,7 @@ export function compileFleet(
     checked(keys, 'keys', 'keys', problems),
     checked(oauthDocument(rows), 'oauth', 'oauth', problems),
     compileWebhooks(rows.webhooks, openSigningKey, problems),
+    checked(payloadKeyDocument(rows), 'payloadKey', 'payloadKey', problems),
   ];
   return { documents: documents.flatMap((one) => (one === undefined ? [] : [encodeDocument(one)])), problems };
 }
@@ -264,6 +279,11 @@ function compileWebhooks(
   return webhooks.length === 0
     ? undefined
     : { kind: 'webhooks', webhooks: webhooks.sort((a, b) => compare(a.id, b.id)) };
+}
+
+function payloadKeyDocument({ payloadKey }: FleetRows): unknown {
+  if (payloadKey === undefined) return undefined;
+  return { kind: 'payloadKey', id: payloadKey.id, publicKey: payloadKey.publicKey };
 }
 
 function oauthDocument({ publicUrls, signingKeys, stepUp }: FleetRows): unknown {
@@ -294,7 +314,7 @@ function checked(
   return undefined;
 }
 
-function serverDocument(row: ServerRow, { definitions, bodies, withSchemas }: ServerParts): unknown {
+function serverDocument(row: ServerRow, { definitions, bodies, withSchemas, withSecrets }: ServerParts): unknown {
   const bodyByDigest = new Map(bodies.map(({ digest, raw }) => [digest, JSON.parse(raw) as unknown]));
   return {
     kind: 'server',
@@ -316,6 +336,7 @@ function serverDocument(row: ServerRow, { definitions, bodies, withSchemas }: Se
         labels: toolLabelsOf(definition),
         ...headersOf(definition, bodyByDigest),
         ...(withSchemas ? schemasOf(definition, bodyByDigest) : {}),
+        ...(withSecrets ? secretsOf(definition, bodyByDigest) : {}),
       }))
       .sort((a, b) => compare(`${a.kind}\n${a.name}`, `${b.kind}\n${b.name}`)),
     auditMode: row.auditMode,
@@ -325,29 +346,6 @@ function serverDocument(row: ServerRow, { definitions, bodies, withSchemas }: Se
       : { credential: { mode: row.credentialMode, revision: row.credentialRevision } }),
     asks: row.asks ?? undefined,
   };
-}
-
-/** What of a tool's arguments travels in headers; nothing where no approved definition says so. */
-function headersOf(
-  { kind, approvedDigests }: PublishedDefinitionRow,
-  bodies: ReadonlyMap<string, unknown>,
-): { readonly paramHeaders?: readonly (readonly ParamHeader[])[] } {
-  if (kind !== 'tool' || bodies.size === 0) return {};
-  const maps = paramHeaderMaps(approvedDigests.map((digest) => bodies.get(digest)));
-  return maps === undefined ? {} : { paramHeaders: maps };
-}
-
-/** What arguments of a tool must fit; nothing where no approved definition says so. */
-function schemasOf(
-  { kind, approvedDigests }: PublishedDefinitionRow,
-  bodies: ReadonlyMap<string, unknown>,
-): { readonly inputSchemas?: readonly string[] } {
-  const schemas = approvedDigests.flatMap((digest) => {
-    const body = bodies.get(digest);
-    const isObject = kind === 'tool' && typeof body === 'object' && body !== null && 'inputSchema' in body;
-    return isObject ? canonicalJson(body.inputSchema) : [];
-  });
-  return schemas.length === 0 ? {} : { inputSchemas: [...new Set(schemas)].sort(compare) };
 }
 
 /** What an administrator said of a definition; null where nothing. */

@@ -13,6 +13,7 @@ import {
   type PrincipalRow,
   principals,
 } from '../identity/identity.tables.ts';
+import { payloadKeys } from '../capture/capture.tables.ts';
 import { policies, webhooks } from '../inspection/inspection.tables.ts';
 import { readOAuthSettings } from '../oauth/settings.service.ts';
 import { oauthRevokedFamilies } from '../oauth/oauth.tables.ts';
@@ -112,7 +113,7 @@ function accessFingerprint(nowMs: number): SQL {
   return sql`
     select concat_ws('/',
       (select ${fingerprintOf(sql`row(id, name)::text`)} from groups where deleted_at is null),
-      (select ${fingerprintOf(sql`row(id, position, mode, match, rules, inspected_length_max, on_too_large, webhook_ids, webhook_budget_ms)::text`)}
+      (select ${fingerprintOf(sql`row(id, position, mode, match, rules, inspected_length_max, on_too_large, webhook_ids, webhook_budget_ms, capture)::text`)}
         from policies where deleted_at is null),
       (select ${fingerprintOf(grantContent)}
         from grants g
@@ -127,6 +128,13 @@ const argumentsMayChange = sql`exists (
   select 1 from webhooks w, unnest(w.mutable_paths) path
   where w.deleted_at is null and w.mode = 'enforce' and path like '/params/arguments%')`;
 
+/** Whether some policy in force captures: nodes then need to know which members are secret. */
+const captures = sql`exists (
+  select 1 from policies p where p.deleted_at is null and p.mode = 'enforce' and p.capture is not null)`;
+
+/** Whether all definitions are looked at, and not only those that name headers. */
+const needsBodies = sql`(${argumentsMayChange} or ${captures})`;
+
 function serverFingerprints(nowMs: number, only: readonly string[] | undefined): SQL {
   const isWanted = (id: SQL): SQL =>
     only === undefined ? sql`true` : sql`${id} = any (${`{${only.join(',')}}`}::uuid[])`;
@@ -139,8 +147,8 @@ function serverFingerprints(nowMs: number, only: readonly string[] | undefined):
       select d.server_id, ${fingerprintOf(definition)} as print
       from definitions d where d.removed_at is null and ${isWanted(sql`d.server_id`)} group by d.server_id
     ), header_prints as materialized (
-      select b.server_id, ${fingerprintOf(sql`row(b.server_id, b.digest)::text`)} as print
-      from definition_bodies b where (b.names_headers or ${argumentsMayChange}) and ${isWanted(sql`b.server_id`)}
+      select b.server_id, ${fingerprintOf(sql`row(b.server_id, b.digest, ${argumentsMayChange}, ${captures})::text`)} as print
+      from definition_bodies b where (b.names_headers or ${needsBodies}) and ${isWanted(sql`b.server_id`)}
       group by b.server_id
     ), grant_prints as materialized (
       select g.server_id, ${fingerprintOf(grantContent)} as print
@@ -211,12 +219,26 @@ export async function readFleet(tx: Reader, publicUrls: PublicUrls | undefined):
     signingKeys: await tx.select().from(oauthSigningKeys),
     stepUp: (await readOAuthSettings(tx)).stepUp,
     webhooks: await tx.select().from(webhooks).where(isNull(webhooks.deletedAt)),
+    payloadKey: (
+      await tx
+        .select()
+        .from(payloadKeys)
+        .where(and(isNull(payloadKeys.retiredAt), captures))
+    )[0],
   };
 }
 
 type ServerRows = Pick<
   ConfigurationRows,
-  'servers' | 'definitions' | 'headerBodies' | 'argumentsMayChange' | 'grants' | 'access' | 'subjects' | 'groups'
+  | 'servers'
+  | 'definitions'
+  | 'headerBodies'
+  | 'argumentsMayChange'
+  | 'captures'
+  | 'grants'
+  | 'access'
+  | 'subjects'
+  | 'groups'
 >;
 
 async function readServers(tx: Reader, ids: readonly string[], nowMs: number): Promise<ServerRows> {
@@ -225,7 +247,9 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
     .select()
     .from(grants)
     .where(and(inList(grants.serverId, ids), isLasting(nowMs)));
-  const mayChange = await tx.execute<{ answer: boolean }>(sql`select ${argumentsMayChange} as answer`);
+  const [needs] = await tx.execute<{ mayChange: boolean; captures: boolean }>(
+    sql`select ${argumentsMayChange} as "mayChange", ${captures} as captures`,
+  );
   return {
     ...noServers,
     servers: await tx.select().from(servers).where(inList(servers.id, ids)),
@@ -247,10 +271,9 @@ async function readServers(tx: Reader, ids: readonly string[], nowMs: number): P
     headerBodies: await tx
       .select({ serverId: definitionBodies.serverId, digest: definitionBodies.digest, raw: definitionBodies.raw })
       .from(definitionBodies)
-      .where(
-        and(inList(definitionBodies.serverId, ids), or(eq(definitionBodies.namesHeaders, true), argumentsMayChange)),
-      ),
-    argumentsMayChange: mayChange[0]?.answer === true,
+      .where(and(inList(definitionBodies.serverId, ids), or(eq(definitionBodies.namesHeaders, true), needsBodies))),
+    argumentsMayChange: needs?.mayChange === true,
+    captures: needs?.captures === true,
     grants: granted,
     ...(await readSubjects(tx, granted)),
   };

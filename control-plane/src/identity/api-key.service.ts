@@ -204,7 +204,7 @@ export class ApiKeyService {
 
   /**
    * A key is its holder's right in somebody's hand, so whoever makes one must have as much: the rights of the holder at
-   * the API; and for what it opens through nodes, a key of his own that opens it for himself or his account, or the
+   * the API, to read payloads only where the key opens that; and for what it opens through nodes, a key of his own that opens it for himself or his account, or the
    * permission to grant it. Nor does a key that is bound to networks make one that is not. A login code and a client
    * that acts as an account are such keys too, for servers and from everywhere.
    */
@@ -212,9 +212,12 @@ export class ApiKeyService {
     tx: Transaction,
     ctx: Context,
     principalId: string,
-    wanted: Pick<KeyLimitsInput, 'scopes' | 'networks'>,
+    wanted: Pick<KeyLimitsInput, 'scopes' | 'networks' | 'permissions'>,
   ): Promise<void> {
-    await this.roles.assertMayManage(ctx, tx, principalId);
+    const reads = wanted.permissions?.includes('payload:read') ?? true;
+    const isOfApi = wanted.scopes.some((scope) => scope !== 'mcp');
+    if (reads && isOfApi) await this.roles.assertMayActAs(ctx, tx, principalId);
+    else await this.roles.assertMayManage(ctx, tx, principalId);
     const { actor } = ctx;
     const [acting] =
       actor.keyId === null || !isUuid(actor.keyId)

@@ -12,6 +12,7 @@ import {
 } from '@sallyport/schema';
 import { sql } from 'drizzle-orm';
 import { doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import type { StoredCapture } from './capture-form.ts';
 
 export const policies = pgTable('policies', {
   id: uuid().primaryKey(),
@@ -28,6 +29,8 @@ export const policies = pgTable('policies', {
   webhookIds: uuid('webhook_ids').array().notNull().default([]),
   /** For all of them together; null for the default. */
   webhookBudgetMs: integer('webhook_budget_ms'),
+  /** Null for nothing. */
+  capture: jsonb().$type<StoredCapture>(),
   revision: integer().notNull().default(1),
   createdAt: timestamp('created_at', { withTimezone: true }).notNull().defaultNow(),
   updatedAt: timestamp('updated_at', { withTimezone: true }).notNull().defaultNow(),

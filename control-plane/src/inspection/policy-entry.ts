@@ -11,7 +11,7 @@ import type { PolicyRow } from './inspection.tables.ts';
 export function policyEntry(
   row: Pick<
     PolicyRow,
-    'id' | 'match' | 'rules' | 'inspectedLengthMax' | 'onTooLarge' | 'webhookIds' | 'webhookBudgetMs'
+    'id' | 'match' | 'rules' | 'inspectedLengthMax' | 'onTooLarge' | 'webhookIds' | 'webhookBudgetMs' | 'capture'
   >,
   mode: PolicyEntry['mode'],
 ): PolicyEntry {
@@ -34,6 +34,9 @@ export function policyEntry(
     onTooLarge: row.onTooLarge,
     ...(row.webhookIds.length === 0 ? {} : { webhookIds: [...row.webhookIds] }),
     ...(row.webhookBudgetMs === null ? {} : { webhookBudgetMs: row.webhookBudgetMs }),
+    ...(row.capture === null
+      ? {}
+      : { capture: { directions: [...row.capture.directions], bytesMax: row.capture.bytesMax } }),
   };
 }
 
@@ -53,9 +56,9 @@ export function compilePolicyRow(row: PolicyRow): CompiledPolicyRow | undefined 
   const problems = parsed.success
     ? policyProblems(parsed.data)
     : parsed.error.issues.map(({ path, message }) => ({ path: path.join('.'), message }));
-  const looks = parsed.success && parsed.data.rules.length + (parsed.data.webhookIds ?? []).length > 0;
-  if (looks && problems.length === 0) return { entry: parsed.data, problems };
-  const found = problems.length > 0 ? problems : [{ path: 'rules', message: 'has none, and no webhooks' }];
+  const does = parsed.success && doesSomething(parsed.data);
+  if (does && problems.length === 0) return { entry: parsed.data, problems };
+  const found = problems.length > 0 ? problems : [{ path: 'rules', message: 'has none, no webhooks and no capture' }];
   const match = policyEntrySchema.shape.match.safeParse(row.match);
   const isReadable = match.success && policyProblems({ match: match.data, rules: [] }).length === 0;
   const entry: PolicyEntry = {
@@ -67,6 +70,10 @@ export function compilePolicyRow(row: PolicyRow): CompiledPolicyRow | undefined 
     onTooLarge: 'block',
   };
   return { entry, problems: found };
+}
+
+function doesSomething({ rules, webhookIds, capture }: PolicyEntry): boolean {
+  return rules.length > 0 || webhookIds !== undefined || capture !== undefined;
 }
 
 /** Rows are what the database holds, whatever their type says. */

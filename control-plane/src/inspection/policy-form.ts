@@ -19,6 +19,7 @@ import {
   webhooksPerPolicyMax,
 } from '@sallyport/schema';
 import { descriptionLengthMax, nameLengthMax, type Violations } from '../database/violations.ts';
+import { type CaptureInput, captureOf, checkCapture } from './capture-form.ts';
 import type { PolicyRow } from './inspection.tables.ts';
 
 /** Most ids of one kind, and labels, in one policy. */
@@ -62,6 +63,8 @@ export interface PolicyFieldsInput {
   readonly onTooLarge?: PolicyRow['onTooLarge'] | null | undefined;
   readonly webhookIds?: readonly string[] | null | undefined;
   readonly webhookBudgetMs?: number | null | undefined;
+  /** Null for nothing. */
+  readonly capture?: CaptureInput | null | undefined;
 }
 
 export type PolicyFields = Pick<
@@ -75,6 +78,7 @@ export type PolicyFields = Pick<
   | 'onTooLarge'
   | 'webhookIds'
   | 'webhookBudgetMs'
+  | 'capture'
 > & { readonly rules: readonly SaidRule[] };
 type SaidRule = Omit<PolicyEntry['rules'][number], 'action'> & { readonly action: SayableAction };
 
@@ -87,6 +91,7 @@ export const newPolicy: Omit<PolicyFields, 'name' | 'rules'> = {
   onTooLarge: 'block',
   webhookIds: [],
   webhookBudgetMs: null,
+  capture: null,
 };
 
 /** The fields after `input` was said over `before`; match and rules are said as a whole. */
@@ -102,6 +107,7 @@ export function fieldsOf(input: PolicyFieldsInput, before: PolicyFields): Policy
     onTooLarge: input.onTooLarge ?? before.onTooLarge,
     webhookIds: input.webhookIds?.map((id) => id.toLowerCase()) ?? before.webhookIds,
     webhookBudgetMs: input.webhookBudgetMs === undefined ? before.webhookBudgetMs : input.webhookBudgetMs,
+    capture: input.capture === undefined ? before.capture : input.capture && captureOf(input.capture),
   };
 }
 
@@ -149,6 +155,7 @@ export function checkFields(
   checkLabels(found, `${path}.match.serverLabels`, labels ?? []);
   checkRules(found, `${path}.rules`, fields);
   checkWebhooks(found, path, fields);
+  if (fields.capture !== null) checkCapture(found, `${path}.capture`, fields.capture, match.directions);
   const acting = rules.filter((rule): rule is PolicyEntry['rules'][number] => rule.action !== 'requireApproval');
   if (acting.length !== rules.length || rules.length > policyRulesMax) return;
   for (const { path: part, message } of policyProblems({ match, rules: acting })) {
@@ -175,9 +182,12 @@ function checkWebhooks(found: Violations, path: string, { webhookIds, webhookBud
   if (webhookBudgetMs !== null) found.between(`${path}.webhookBudgetMs`, webhookBudgetMs, 1, webhookBudgetMsMax);
 }
 
-function checkRules(found: Violations, path: string, { rules, webhookIds }: PolicyFields): void {
-  if (rules.length + webhookIds.length === 0) {
-    found.add(path, 'must say what to do about at least one detector, or webhookIds whom to ask');
+function checkRules(found: Violations, path: string, { rules, webhookIds, capture }: PolicyFields): void {
+  if (rules.length + webhookIds.length === 0 && capture === null) {
+    found.add(
+      path,
+      'must say what to do about at least one detector, or webhookIds whom to ask, or capture what to keep',
+    );
   }
   if (rules.length > policyRulesMax) found.add(path, `must have at most ${policyRulesMax} rules`);
   for (const [index, { detector, action, categories }] of rules.slice(0, policyRulesMax).entries()) {

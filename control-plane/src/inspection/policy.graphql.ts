@@ -1,4 +1,7 @@
 import {
+  capturedBytesDefault,
+  capturedBytesMax,
+  capturedBytesMin,
   type DetectorName,
   type FindingSeverity,
   inspectedLengthDefault,
@@ -16,6 +19,7 @@ import {
   graphqlEnum,
   SearchArguments,
 } from '../graphql-connection.ts';
+import { retentionDaysDefault, retentionDaysMax, type StoredCapture } from './capture-form.ts';
 import type { PolicyRow } from './inspection.tables.ts';
 import { positionDefault, type SayableAction } from './policy-form.ts';
 
@@ -164,6 +168,42 @@ export class PolicyRuleInput {
   categories?: string[] | null;
 }
 
+const captureFields = {
+  directions: 'Which messages: REQUEST, RESPONSE or both.',
+  bytesMax: `Most bytes kept of one direction of an exchange, ${capturedBytesMin} to ${capturedBytesMax}; ${capturedBytesDefault} if never given. What does not fit is left out and counted.`,
+  retentionDays: `Days after which what was kept is deleted, 1 to ${retentionDaysMax}; ${retentionDaysDefault} if never given. A change holds for what is kept already too.`,
+} as const;
+
+@ObjectType({
+  description:
+    'Which messages of the exchanges that a policy is about are kept for auditors: sealed, and without the secrets in them.',
+})
+export class PolicyCapture {
+  @Field(() => [PolicyDirectionEnum], { description: captureFields.directions })
+  directions!: readonly PolicyDirection[];
+
+  @Field(() => Int, { description: captureFields.bytesMax })
+  bytesMax!: number;
+
+  @Field(() => Int, { description: captureFields.retentionDays })
+  retentionDays!: number;
+}
+
+@InputType({
+  description:
+    'Which messages of the exchanges that a policy is about are kept for auditors: sealed, and without the secrets in them.',
+})
+export class PolicyCaptureInput {
+  @Field(() => [PolicyDirectionEnum], { description: captureFields.directions })
+  directions!: PolicyDirection[];
+
+  @Field(() => Int, { nullable: true, description: captureFields.bytesMax })
+  bytesMax?: number | null;
+
+  @Field(() => Int, { nullable: true, description: captureFields.retentionDays })
+  retentionDays?: number | null;
+}
+
 const fields = {
   name: 'What administrators call it; need not be unique.',
   description: 'Why it exists.',
@@ -176,6 +216,8 @@ const fields = {
   webhookIds: 'Webhooks that are asked about what the rules let through, in order; at most 8.',
   webhookBudgetMs:
     'For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.',
+  capture:
+    'What it keeps of messages; null for nothing. Only in force: in SHADOW and OFF nothing is kept. Of several policies about an exchange the first decides. Needs a key to seal with.',
 } as const;
 
 @ObjectType({ description: 'What is inspected of the traffic, and what is done about what is found.' })
@@ -212,6 +254,9 @@ export class Policy {
 
   @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
   webhookBudgetMs!: number | null;
+
+  @Field(() => PolicyCapture, { nullable: true, description: fields.capture })
+  capture!: StoredCapture | null;
 
   @Field(() => Int, { description: 'Raised by each change; pass it as expectedRevision.' })
   revision!: number;
@@ -268,6 +313,9 @@ export class CreatePolicyInput extends CreateInput {
 
   @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
   webhookBudgetMs?: number | null;
+
+  @Field(() => PolicyCaptureInput, { nullable: true, description: fields.capture })
+  capture?: PolicyCaptureInput | null;
 }
 
 @InputType({
@@ -303,6 +351,9 @@ export class UpdatePolicyInput extends ChangeInput {
 
   @Field(() => Int, { nullable: true, description: fields.webhookBudgetMs })
   webhookBudgetMs?: number | null;
+
+  @Field(() => PolicyCaptureInput, { nullable: true, description: fields.capture })
+  capture?: PolicyCaptureInput | null;
 }
 
 @InputType({ description: 'A policy to delete.' })

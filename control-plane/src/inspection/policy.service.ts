@@ -1,10 +1,10 @@
-import { AppError, type PolicyRule, webhooksPerPolicyMax } from '@sallyport/schema';
+import { AppError, type PolicyRule, type Violation, webhooksPerPolicyMax } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
-import { and, asc, eq, inArray, isNull, type SQL, sql } from 'drizzle-orm';
+import { and, asc, eq, inArray, isNotNull, isNull, type SQL, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
-import { bumpConfigGeneration } from '../database/config-generation.ts';
+import { bumpConfigGeneration, type ConfigChange } from '../database/config-generation.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
@@ -28,6 +28,12 @@ export interface PolicyLookup {
   readonly serverExists: (reader: Reader, id: string) => Promise<boolean>;
   readonly groupExists: (reader: Reader, id: string) => Promise<boolean>;
   readonly principalKind: (reader: Reader, id: string) => Promise<'user' | 'serviceAccount' | undefined>;
+  readonly payloadKeys: {
+    /** Why nothing can be captured; undefined where it can. */
+    readonly problem: () => Promise<string | undefined>;
+    /** Sees to a key that nodes can seal to. */
+    readonly ensure: () => Promise<void>;
+  };
 }
 
 export interface CreatePolicy extends PolicyFieldsInput, MutationOptions {
@@ -48,6 +54,24 @@ export interface PolicyFilter {
   /** Those that name this server itself. */
   readonly serverId?: string | null | undefined;
   readonly search?: string | null | undefined;
+}
+
+/** Where captures begin or end, every server's document tells, or does not, which members are secret. */
+function changeOf(before: PolicyRow | undefined, after: PolicyRow): ConfigChange | undefined {
+  return captures(before) === captures(after) ? {} : undefined;
+}
+
+function captures(row: PolicyRow | undefined): boolean {
+  return row !== undefined && row.capture !== null && row.mode === 'enforce' && row.deletedAt === null;
+}
+
+/** How long payloads of policies are kept, in days, as they say now; deleted ones included, but none that keep nothing. */
+export async function captureRetentions(reader: Reader): Promise<ReadonlyMap<string, number>> {
+  const rows = await reader
+    .select({ id: policies.id, capture: policies.capture })
+    .from(policies)
+    .where(isNotNull(policies.capture));
+  return new Map(rows.flatMap(({ id, capture }) => (capture === null ? [] : [[id, capture.retentionDays] as const])));
 }
 
 /** Fields after every check: no action is left that only can be said. */
@@ -104,9 +128,11 @@ export class PolicyService {
   async create(ctx: Context, input: CreatePolicy): Promise<PolicyRow> {
     ctx.authorize('policy:write');
     const now = ctx.clock.now();
+    const capturing = await this.capturing(input);
     return mutate(this.database, input, async (tx) => {
       const found = new Violations();
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+      found.addAll(capturing);
       const fields = fieldsOf(input, { ...newPolicy, name: input.name, rules: [] });
       await this.check(tx, found, input, fields);
       found.assertNone();
@@ -122,13 +148,16 @@ export class PolicyService {
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'a policy was not stored' });
       await recordMutation(tx, ctx, { action: 'policy.create', object: { kind: 'policy', id }, after: row });
-      await bumpConfigGeneration(tx, {});
+      await bumpConfigGeneration(tx, changeOf(undefined, row));
       return row;
     });
   }
 
   async update(ctx: Context, input: UpdatePolicy): Promise<PolicyRow> {
+    ctx.authorize('policy:write');
+    const capturing = await this.capturing(input);
     return this.change(ctx, input, 'policy.update', async (tx, before, found) => {
+      found.addAll(capturing);
       const fields = fieldsOf(input, before);
       await this.check(tx, found, input, fields);
       return stored(fields);
@@ -167,6 +196,18 @@ export class PolicyService {
     }
   }
 
+  /**
+   * Whether what is to be captured can be sealed, told as a violation; and makes the key for it. Before the transaction:
+   * the key-encryption key may be asked for over the network. A key that is made and then not used harms nobody.
+   */
+  private async capturing({ capture, dryRun }: PolicyFieldsInput & MutationOptions): Promise<Violation[]> {
+    if (!capture) return [];
+    const problem = await this.lookup.payloadKeys.problem();
+    if (problem !== undefined) return [{ path: 'input.capture', message: problem }];
+    if (dryRun !== true) await this.lookup.payloadKeys.ensure();
+    return [];
+  }
+
   private async change(
     ctx: Context,
     input: Reference,
@@ -187,7 +228,7 @@ export class PolicyService {
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'a policy vanished under its lock' });
       await recordMutation(tx, ctx, { action, object: { kind: 'policy', id: row.id }, before, after: row });
-      await bumpConfigGeneration(tx, {});
+      await bumpConfigGeneration(tx, changeOf(before, row));
       return row;
     });
   }

@@ -17,6 +17,7 @@ import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { CallCredential, UpstreamCredential } from '../upstream/credentials.ts';
 import type { RpcRefusal } from '../upstream/legacy-channel.ts';
+import type { ExchangeCapture } from './capture-exchange.ts';
 import type { Credential } from './credential.ts';
 
 /** Bytes that arrive over time. The reader asks for each chunk, so a slow reader holds back the source. */
@@ -109,6 +110,8 @@ export interface Exchange {
   asks: number;
   /** What policies said of its messages; null where none said anything. */
   verdicts: readonly Verdict[] | null;
+  /** Keeps its messages; null where no policy wants that. */
+  capture: ExchangeCapture | null;
   /** Of the answer, known once it was read. */
   outcome: AuditOutcome | null;
   rpcErrorCode: number | null;

@@ -13,6 +13,8 @@ import { admit, type ExchangeSlots } from './admit.ts';
 import { answerBatch, checkBatchRevision } from './answer-batch.ts';
 import { authenticate } from './authenticate.ts';
 import { authorize, reauthorize } from './authorize.ts';
+import { captureOf } from './capture-exchange.ts';
+import type { PayloadCapture } from '../telemetry/payload-capture.ts';
 import type { Bridges } from './bridge.ts';
 import { presentsApiKey } from './credential.ts';
 import type { DecisionCache, DecisionContext } from './decisions.ts';
@@ -40,6 +42,7 @@ export interface PipelineOptions {
   readonly metrics: RecordContext['metrics'] & InspectorOptions['metrics'] & WebhookChainOptions['metrics'];
   readonly detectorPool: InspectorOptions['pool'];
   readonly webhookSender: WebhookChainOptions['sender'];
+  readonly captures: Pick<PayloadCapture, 'begin'>;
   readonly inputSchemas: { readonly fits: WebhookChainOptions['fits'] };
   readonly connections: Connections;
   readonly credentials: UpstreamCredentials;
@@ -182,8 +185,10 @@ export class Pipeline {
         entry.opened();
         return this.#readableFor(request, await entry.follow(this.#httpSse.open(authorized)));
       }
+      exchange.capture = captureOf(authorized, this.#options.captures);
       const inspection = inspectRequest(admitted, this.#inspecting);
       const inspected = inspection instanceof Promise ? await inspection : inspection;
+      exchange.capture?.goesOn(inspected.body);
       const forwarded = await forward(inspected, {
         connections: this.#upstreams,
         credentials: this.#options.credentials,

@@ -30,6 +30,8 @@ export interface RecordContext {
   readonly now: () => number;
 }
 
+type AuditRecordCapture = Extract<AuditRecord, { type: 'opened' }>['capture'];
+
 interface Ending {
   readonly status: number | null;
   readonly responseBytes: number;
@@ -68,6 +70,7 @@ export function openRecord(request: ProxyRequest, context: RecordContext): Entry
     upstreamRefusal: null,
     asks: 0,
     verdicts: null,
+    capture: null,
     outcome: null,
     rpcErrorCode: null,
     errorCode: null,
@@ -107,6 +110,7 @@ export class Entry implements Follower {
   /** The record that the call is made stands: from now on its end is recorded as such. */
   opened(): void {
     this.exchange.forwarded = true;
+    this.exchange.capture?.requestRecorded(this.exchange);
   }
 
   /** The response on its way; the record closes with its last byte, or when the client is gone. */
@@ -168,6 +172,7 @@ export class Entry implements Follower {
       }
       this.#count();
     }
+    if (this.exchange.forwarded) this.exchange.capture?.responseRecorded(this.exchange);
     for (const release of this.#releases.splice(0)) release();
   }
 
@@ -193,6 +198,7 @@ export class Entry implements Follower {
       ...this.#response({ status, responseBytes, firstByteAt: null }),
     };
     await this.#append(record);
+    this.exchange.capture?.requestRecorded(this.exchange);
   }
 
   #append(record: AuditRecord): Promise<void> {
@@ -235,7 +241,15 @@ export class Entry implements Follower {
       requestBytes: exchange.requestBytes,
       traceId: exchange.traceId,
       credential: credentialOf(exchange),
+      capture: this.#captured(),
     };
+  }
+
+  /** Of what was never forwarded nothing was delivered that could be kept. */
+  #captured(): AuditRecordCapture {
+    const policies = this.exchange.capture?.policies ?? null;
+    if (policies === null || !this.#closed) return policies;
+    return policies.request === null ? null : { ...policies, response: null };
   }
 
   #response({ status, responseBytes, firstByteAt }: Ending) {

@@ -53,7 +53,7 @@ export class ResponseScreen {
       reviewed = { ...reviewed, bytes: withoutContext(reviewed.bytes, reviewed.asks) };
     }
     const policies = policiesFor(authorized, 'response');
-    if (policies === null) return passing(reviewed);
+    if (policies === null) return delivered(reviewed, authorized);
     const message = { bytes: reviewed.bytes ?? bytes, carried: this.#carried };
     const result = this.#inspector.inspect(authorized, 'response', policies, message);
     return result instanceof Promise
@@ -63,11 +63,14 @@ export class ResponseScreen {
 
   /** A body that answers no request, such as an error to a notification. @throws AppError BLOCKED_BY_POLICY, … */
   async body(bytes: Buffer, authorized: Authorized): Promise<Buffer> {
+    const { capture } = authorized.routed.received.exchange;
     const policies = policiesFor(authorized, 'response');
-    if (policies === null) return bytes;
-    const result = await this.#inspector.inspect(authorized, 'response', policies, { bytes });
-    if (result.isBlocked) throw blockedError(result);
-    return result.changed === null ? bytes : Buffer.from(result.changed);
+    const result =
+      policies === null ? null : await this.#inspector.inspect(authorized, 'response', policies, { bytes });
+    const changed = result === null || result.changed === null ? bytes : Buffer.from(result.changed);
+    capture?.answered(changed);
+    if (result?.isBlocked === true) throw blockedError(result);
+    return changed;
   }
 
   #refused(reviewed: Reviewed, authorized: Authorized, reason: AskRefusal): Screened {
@@ -90,10 +93,21 @@ export class ResponseScreen {
   #inspected(reviewed: Reviewed, authorized: Authorized, result: InspectionResult): Screened {
     this.#carried = result.carried;
     if (result.isBlocked) return withheld(reviewed, authorized, blockedError(result));
-    if (result.changed === null && result.labels.length === 0) return passing(reviewed);
+    if (result.changed === null && result.labels.length === 0) return delivered(reviewed, authorized);
     const bytes = result.changed === null ? (reviewed.bytes ?? Buffer.alloc(0)) : Buffer.from(result.changed);
-    return passing({ ...reviewed, bytes: result.labels.length === 0 ? bytes : withLabels(bytes, result.labels) });
+    const labelled = result.labels.length === 0 ? bytes : withLabels(bytes, result.labels);
+    return delivered({ ...reviewed, bytes: labelled }, authorized);
   }
+}
+
+function delivered(reviewed: Reviewed, authorized: Authorized): Screened {
+  keep(reviewed, authorized);
+  return passing(reviewed);
+}
+
+/** What was held back is kept as it came. */
+function keep({ bytes }: Reviewed, { routed }: Authorized): void {
+  if (bytes !== null) routed.received.exchange.capture?.answered(bytes);
 }
 
 function passing(reviewed: Reviewed): Screened {
@@ -102,6 +116,7 @@ function passing(reviewed: Reviewed): Screened {
 
 /** An answer becomes an error; a question is answered in the client's place; a notification is dropped. */
 function withheld(reviewed: Reviewed, authorized: Authorized, error: AppError): Screened {
+  keep(reviewed, authorized);
   // Neither question nor notification has an answer's id; a notification has none of its own either.
   if (reviewed.answerId === undefined) return { ...reviewed, bytes: null, refusal: null, refusedId: reviewed.callId };
   const { message } = authorized.routed.received;

@@ -18,6 +18,7 @@ import {
   manifestHash,
   parseNetworks,
   type OAuthDocument,
+  type PayloadKeyDocument,
   type PoliciesDocument,
   policyProblems,
   PolicySet,
@@ -29,7 +30,7 @@ import {
   type ServerDocument,
   sha256,
 } from '@sallyport/schema';
-import type { Clock, SealingKey } from '@sallyport/schema/platform';
+import { type Clock, isLendingKey, type SealingKey } from '@sallyport/schema/platform';
 import { inSlices } from './in-slices.ts';
 import type { ApiKeyEntry, OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
 
@@ -78,6 +79,10 @@ interface WebhooksPart {
   readonly kind: 'webhooks';
   readonly webhooks: ReadonlyMap<string, WebhookEntry>;
 }
+interface PayloadKeyPart {
+  readonly kind: 'payloadKey';
+  readonly document: PayloadKeyDocument;
+}
 interface KeysPart {
   readonly kind: 'keys';
   readonly sealing: Runtime['sealing'];
@@ -90,6 +95,7 @@ type Part = (
   | GroupsPart
   | LimitsPart
   | KeysPart
+  | PayloadKeyPart
   | OAuthPart
   | PoliciesPart
   | WebhooksPart
@@ -181,6 +187,7 @@ function* buildSteps(
   const oauth = parts.get('oauth');
   const policies = parts.get('policies');
   const webhooks = parts.get('webhooks');
+  const payloadKey = parts.get('payloadKey');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
   const servers = yield* indexServers(parts, previous, problems);
@@ -197,6 +204,7 @@ function* buildSteps(
     limits: limits.document,
     policies: policies?.kind === 'policies' ? policies.policies : noPolicies,
     webhooks: webhooks?.kind === 'webhooks' ? webhooks.webhooks : new Map(),
+    payloadKey: payloadKey?.kind === 'payloadKey' ? payloadKey.document : undefined,
     oauth: oauth?.kind === 'oauth' ? oauth.oauth : undefined,
     sealing: keys.sealing,
   };
@@ -281,6 +289,9 @@ function compilePart(key: string, hash: string, document: ConfigDocument, proble
       return compilePolicies(key, hash, document, problems);
     case 'webhooks':
       return { kind: 'webhooks', hash, webhooks: new Map(document.webhooks.map((webhook) => [webhook.id, webhook])) };
+    case 'payloadKey':
+      if (!isLendingKey(document.publicKey)) problems.add(key, 'publicKey', 'is no X25519 key');
+      return { kind: 'payloadKey', hash, document };
     case 'keys':
       return compileKeys(key, hash, document, problems);
     default:

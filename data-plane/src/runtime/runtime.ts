@@ -5,6 +5,7 @@ import type {
   Era,
   LimitsDocument,
   OAuthDocument,
+  PayloadKeyDocument,
   PolicySet,
   PrincipalRecord,
   ServerDefinitions,
@@ -56,6 +57,8 @@ export interface Runtime {
   readonly limits: LimitsDocument;
   /** What is inspected; the same object while nothing of it changes. */
   readonly policies: PolicySet;
+  /** What captured messages are sealed to; undefined where none are to be captured. */
+  readonly payloadKey: PayloadKeyDocument | undefined;
   /** By id, those that are off too. */
   readonly webhooks: ReadonlyMap<string, WebhookEntry>;
   /** Undefined where nobody issues access tokens; the same object while nothing of it changes. */

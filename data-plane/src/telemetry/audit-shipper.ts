@@ -1,4 +1,4 @@
-import { type AuditBatch, batchSigningTextOf, sha256 } from '@sallyport/schema';
+import { type AuditBatch, type BatchContent, batchSigningTextOf, sha256 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import type { AuditSpool } from './audit-spool.ts';
 import type { SpoolEpoch, SpoolPiece, SpoolRange } from './spool-epoch.ts';
@@ -22,6 +22,8 @@ export interface EpochWatermark {
 export interface AuditShipperOptions {
   readonly spool: AuditSpool;
   readonly queue: QueueProducer;
+  /** What the spool holds; default the audit trail. */
+  readonly content?: BatchContent;
   /** Asked at each batch: the key is renewed while the node runs. */
   readonly signer: () => BatchSigner;
   readonly clock: Clock;
@@ -247,7 +249,7 @@ export class AuditShipper {
       publicKey: signer.publicKey,
     };
     const jobId = `${epoch.nodeId}.${epoch.epoch}.${first}-${last}${flight.ended ? '.end' : ''}`;
-    const signature = signer.sign(batchSigningTextOf(unsigned, sha256(text)));
+    const signature = signer.sign(batchSigningTextOf(unsigned, sha256(text), this.#options.content));
     return { jobId, batch: { ...unsigned, signature } };
   }
 }

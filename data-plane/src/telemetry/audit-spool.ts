@@ -12,14 +12,14 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { AppError, type AuditRecord, chainText, epochSeed } from '@sallyport/schema';
+import { AppError, type AuditRecord, chainText, epochSeed, type PayloadRecord } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
 import { type Segment, SpoolEpoch, syncDirectory } from './spool-epoch.ts';
 
 const syncData = promisify(fdatasync);
 const segmentBytesMax = 4 * 1024 * 1024;
 /** A line above this is written with its longest strings cut: what a client sends must not fill the spool. */
-const lineBytesMax = 64 * 1024;
+const lineBytesMaxDefault = 64 * 1024;
 const clippedCharacters = 1024;
 /** What a line has around its record, in bytes at most. */
 const lineFrameBytesMax = 160;
@@ -32,7 +32,16 @@ const syncIntervalMs = 200;
 /** The log says at most this often that records are shed or refused. */
 const logIntervalMs = 10_000;
 
+/** What a spool holds: records of the audit trail, or payloads, which have a spool of their own. */
+export type SpooledRecord = AuditRecord | PayloadRecord;
+
 export interface AuditSpoolOptions {
+  /** Begins the codes of its alarms, and names it in the log; default the audit trail's. */
+  readonly content?: 'AUDIT' | 'PAYLOAD';
+  /** Of this process's epoch; default a new id. */
+  readonly epoch?: string;
+  /** Longer lines are clipped, in bytes; default 64 KiB. */
+  readonly lineBytesMax?: number;
   /** Survives the process: the one place of a node that holds what cannot be lost. Created when missing. */
   readonly directory: string;
   readonly nodeId: string;
@@ -56,7 +65,7 @@ interface Waiter {
 /** Records of one turn of the event loop, which one write hands to the kernel. */
 interface Batch {
   /** Each with its JSON. */
-  readonly entries: { readonly record: AuditRecord; readonly text: string }[];
+  readonly entries: { readonly record: SpooledRecord; readonly text: string }[];
   characters: number;
   readonly written: Promise<void>;
   readonly resolve: () => void;
@@ -118,7 +127,7 @@ export class AuditSpool {
       if (recovered.cutBytes > 0) options.log.warn({ epoch: name, bytes: recovered.cutBytes }, 'cut a torn spool end');
       older.push(recovered.epoch);
     }
-    const epoch = uuidv7(Math.floor(options.clock.now()));
+    const epoch = options.epoch ?? uuidv7(Math.floor(options.clock.now()));
     const identity = { nodeId: options.nodeId, epoch, build: options.build };
     const live = SpoolEpoch.create(options.directory, identity);
     const spool = new AuditSpool(options, older, live, new ShedCount(join(options.directory, 'shed')));
@@ -136,6 +145,11 @@ export class AuditSpool {
     return this.epochs.reduce((sum, epoch) => sum + epoch.bytes, 0);
   }
 
+  /** Whether a line of so many bytes fits, and leaves the reserve. */
+  hasRoomFor(bytes: number): boolean {
+    return this.bytes + bytes + lineFrameBytesMax <= this.#options.auditSpoolBytesMax * (1 - closeReserveFraction);
+  }
+
   /** Records shed since the last one was written. */
   get shedCount(): number {
     return this.#shed.count;
@@ -147,7 +161,7 @@ export class AuditSpool {
    * is room, and an alarm is raised.
    * @throws AppError AUDIT_UNAVAILABLE, at once, when the spool is closed
    */
-  append(record: AuditRecord): Promise<void> {
+  append(record: SpooledRecord): Promise<void> {
     this.#assertOpen();
     const batch = (this.#batch ??= this.#newBatch());
     // As text, since what it is made of may change until it is written.
@@ -162,14 +176,14 @@ export class AuditSpool {
    * Writes the record and resolves when it survives power loss.
    * @throws AppError AUDIT_UNAVAILABLE when it cannot; then the exchange must not go on.
    */
-  async appendDurable(record: AuditRecord): Promise<void> {
+  async appendDurable(record: SpooledRecord): Promise<void> {
     this.#assertOpen();
     if (this.#syncFailed) throw new AppError('AUDIT_UNAVAILABLE', { internal: 'an fsync of the audit spool failed' });
     this.#flush();
     try {
       this.#write(record, JSON.stringify(record));
     } catch (error) {
-      this.#alarm('AUDIT_SPOOL_REFUSING', 'the audit spool is full or its disk refuses: strict servers refuse', error);
+      this.#alarm('SPOOL_REFUSING', 'is full or its disk refuses: strict servers refuse', error);
       throw new AppError('AUDIT_UNAVAILABLE', { internal: 'the audit spool does not take the record', cause: error });
     }
     try {
@@ -236,7 +250,7 @@ export class AuditSpool {
     // No character takes more than three bytes, and the rest of a line is short.
     const bytesAtMost = 3 * characters + entries.length * lineFrameBytesMax;
     if (this.#shed.count > 0 || this.bytes + bytesAtMost > limit * (1 - closeReserveFraction)) return false;
-    if (entries.some(({ text }) => text.length > lineBytesMax - lineFrameBytesMax)) return false;
+    if (entries.some(({ text }) => text.length > this.#lineBytesMax - lineFrameBytesMax)) return false;
     let sequence = this.#live.last;
     let previous = this.#previous;
     let lines = '';
@@ -253,27 +267,29 @@ export class AuditSpool {
     return true;
   }
 
-  #writeOrShed(record: AuditRecord, text: string): void {
+  get #lineBytesMax(): number {
+    return this.#options.lineBytesMax ?? lineBytesMaxDefault;
+  }
+
+  #writeOrShed(record: SpooledRecord, text: string): void {
     try {
       this.#write(record, text);
     } catch (error) {
       this.#shed.add(1);
-      this.#alarm(
-        'AUDIT_SPOOL_SHEDDING',
-        'the audit spool is full or its disk refuses: records are shed and counted',
-        error,
-      );
+      this.#alarm('SPOOL_SHEDDING', 'is full or its disk refuses: records are shed and counted', error);
     }
   }
 
   /** @param text the record's JSON */
-  #write(record: AuditRecord, text: string): void {
+  #write(record: SpooledRecord, text: string): void {
     if (record.type !== 'shed' && record.type !== 'epochOpened') this.#recordShed();
     const sequence = this.#live.last + 1;
     let chained = chainText(sequence, this.#previous, text);
-    if (chained.line.length > lineBytesMax) chained = chainText(sequence, this.#previous, clipped(record));
+    if (chained.line.length > this.#lineBytesMax) chained = chainText(sequence, this.#previous, clipped(record));
     const limit = this.#options.auditSpoolBytesMax;
-    const mayUseReserve = record.type === 'closed' || record.type === 'shed';
+    const isReserved = record.type === 'closed' || record.type === 'shed';
+    // That a payload is lost is told where there is no room for it.
+    const mayUseReserve = isReserved || (record.type === 'payload' && record.sealed === null);
     const bytes = Buffer.byteLength(chained.line) + 1;
     if (this.bytes + bytes > (mayUseReserve ? limit : limit * (1 - closeReserveFraction))) {
       throw new Error('the audit spool has reached its size');
@@ -328,7 +344,7 @@ export class AuditSpool {
   #startSync(): void {
     if (this.#syncing !== undefined || this.#closed || this.#syncFailed) return;
     this.#syncing = this.#sync()
-      .catch((error: unknown) => this.#alarm('AUDIT_SPOOL_SYNC_FAILED', 'fsync of the audit spool failed', error))
+      .catch((error: unknown) => this.#alarm('SPOOL_SYNC_FAILED', 'cannot be synced', error))
       .finally(() => {
         this.#syncing = undefined;
         // Lines that came while an fsync ran, which may take longer than the interval, have asked in vain.
@@ -358,8 +374,11 @@ export class AuditSpool {
     for (const listener of this.#syncListeners) listener();
   }
 
-  #alarm(code: string, message: string, error: unknown): void {
+  #alarm(problem: string, told: string, error: unknown): void {
     const now = this.#options.clock.monotonic();
+    const { content = 'AUDIT' } = this.#options;
+    const code = `${content}_${problem}`;
+    const message = `the ${content.toLowerCase()} spool ${told}`;
     // Not a line a record: the log may lie on the disk that is full.
     if (now - (this.#loggedAt.get(code) ?? Number.NEGATIVE_INFINITY) >= logIntervalMs) {
       this.#loggedAt.set(code, now);
@@ -386,7 +405,7 @@ function writeFully(descriptor: number, content: Buffer, position: number): void
 }
 
 /** The record's JSON with its long strings cut; digests and ids are short and stay whole. */
-function clipped(record: AuditRecord): string {
+function clipped(record: SpooledRecord): string {
   return JSON.stringify(record, (_, value: unknown) =>
     typeof value === 'string' && value.length > clippedCharacters ? `${value.slice(0, clippedCharacters)}…` : value,
   );

@@ -1,4 +1,4 @@
-import type { DetectorName, InspectionRow, Verdict, WebhookFailure } from '@sallyport/schema';
+import type { DetectorName, InspectionRow, PayloadOmission, Verdict, WebhookFailure } from '@sallyport/schema';
 import { Counter, Histogram, type Registry } from 'prom-client';
 import { DurationHistogram } from './duration-histogram.ts';
 
@@ -17,6 +17,7 @@ export class InspectionMetrics {
   readonly #verdicts: Counter<'server' | 'direction' | 'detector' | 'decision' | 'mode'>;
   readonly #duration: DurationHistogram;
   readonly #webhooks: Histogram<'webhook' | 'failure'>;
+  readonly #payloads: Counter<'omission'>;
   #rows = new Map<string, InspectionRow>();
 
   constructor(registry: Registry) {
@@ -34,6 +35,12 @@ export class InspectionMetrics {
       buckets: [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1],
       registry,
     });
+    this.#payloads = new Counter({
+      name: 'sallyport_payloads_captured_total',
+      help: 'Directions of exchanges captured, by why nothing but the size was kept; empty where something was.',
+      labelNames: ['omission'],
+      registers,
+    });
     this.#webhooks = new Histogram({
       name: 'sallyport_webhook_duration_seconds',
       help: 'Time that a webhook took for one message, by its id and why there was no verdict; empty where there was one.',
@@ -41,6 +48,10 @@ export class InspectionMetrics {
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     });
+  }
+
+  captured(omission: PayloadOmission | null): void {
+    this.#payloads.inc({ omission: omission ?? '' });
   }
 
   asked(webhook: string, durationMs: number, failure: WebhookFailure | null): void {

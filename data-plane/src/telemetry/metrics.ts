@@ -6,6 +6,7 @@ import {
   type MetricsWindow,
   metricsSigningText,
   metricsTargetCharactersMax,
+  type PayloadOmission,
   Sketch,
   type Verdict,
   type WebhookFailure,
@@ -112,6 +113,11 @@ export class Metrics {
   /** A webhook was asked. */
   asked(webhookId: string, durationMs: number, failure: WebhookFailure | null): void {
     this.#inspection.asked(webhookId, durationMs, failure);
+  }
+
+  /** A direction of an exchange was captured, or left out, and why. */
+  captured(omission: PayloadOmission | null): void {
+    this.#inspection.captured(omission);
   }
 
   judged(server: InspectedServer, verdict: Verdict): void {
@@ -256,6 +262,11 @@ export interface NodeState {
   readonly configRevision: number;
   /** Milliseconds since the control plane was heard; infinite where it never was. */
   readonly contactAgeMs: number;
+  readonly payloadSpoolBytes: number;
+  readonly payloadsShedCount: number;
+  readonly payloadsUnconfirmed: number;
+  /** Of messages in memory that wait to be sealed. */
+  readonly payloadBytesHeld: number;
 }
 
 export function registerNodeGauges(registry: Registry, state: () => NodeState): void {
@@ -279,6 +290,22 @@ export function registerNodeGauges(registry: Registry, state: () => NodeState): 
     'sallyport_audit_spool_unconfirmed_records',
     'Records the control plane has not confirmed.',
     ({ recordsUnconfirmed }) => recordsUnconfirmed,
+  );
+  gauge('sallyport_payload_spool_bytes', 'Size of the payload spool.', ({ payloadSpoolBytes }) => payloadSpoolBytes);
+  gauge(
+    'sallyport_payload_spool_shed_records',
+    'Payloads shed and not yet recorded as such.',
+    ({ payloadsShedCount }) => payloadsShedCount,
+  );
+  gauge(
+    'sallyport_payload_spool_unconfirmed_records',
+    'Payloads the control plane has not confirmed.',
+    ({ payloadsUnconfirmed }) => payloadsUnconfirmed,
+  );
+  gauge(
+    'sallyport_payload_held_bytes',
+    'Messages in memory that are to be sealed.',
+    ({ payloadBytesHeld }) => payloadBytesHeld,
   );
   gauge('sallyport_exchanges_open', 'Exchanges under way, streams included.', ({ exchangesOpen }) => exchangesOpen);
   gauge('sallyport_config_applied_revision', 'Revision that serves.', ({ configRevision }) => configRevision);

@@ -183,7 +183,10 @@ function changesOf(findings: readonly MessageFinding[], texts: readonly MessageT
 }
 
 /** Overlapping parts become one mark. Of a number nothing can be left that is one and tells nothing: it becomes 0. */
-function redacted(found: MessageText, parts: readonly (TextPlace & { readonly category: string })[]): string {
+export function redacted(
+  found: Pick<MessageText, 'text' | 'role'>,
+  parts: readonly (Pick<TextPlace, 'start' | 'end'> & { readonly category: string })[],
+): string {
   if (found.role === 'number') return '0';
   let result = '';
   let at = 0;

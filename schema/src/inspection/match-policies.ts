@@ -17,7 +17,10 @@ export interface CompiledPolicy {
 }
 
 /** The policies about one server, by direction, in their order. */
-export type ServerPolicies = Readonly<Record<PolicyDirection, readonly CompiledPolicy[]>>;
+export interface ServerPolicies extends Readonly<Record<PolicyDirection, readonly CompiledPolicy[]>> {
+  /** Those that keep messages of exchanges; null where none does. */
+  readonly capturing: readonly CompiledPolicy[] | null;
+}
 
 /** What an exchange is, as policies see it. */
 export interface InspectedExchange {
@@ -66,8 +69,16 @@ export class PolicySet {
     if (known !== undefined) return known;
     const about = this.#policies.filter(({ entry }) => isAbout(entry.match, server));
     const inDirection = (direction: PolicyDirection): CompiledPolicy[] =>
-      about.filter(({ entry: { match } }) => match.directions.length === 0 || match.directions.includes(direction));
-    const policies = about.length === 0 ? null : { request: inDirection('request'), response: inDirection('response') };
+      about.filter(({ entry }) => looks(entry) && isInDirection(entry.match, direction));
+    const capturing = about.filter(({ entry }) => entry.mode === 'enforce' && entry.capture !== undefined);
+    const policies =
+      about.length === 0
+        ? null
+        : {
+            request: inDirection('request'),
+            response: inDirection('response'),
+            capturing: capturing.length === 0 ? null : capturing,
+          };
     this.#ofServer.set(server, policies);
     return policies;
   }
@@ -76,6 +87,31 @@ export class PolicySet {
 function isAbout({ serverIds, serverLabels }: PolicyMatch, server: Pick<ServerDocument, 'id' | 'labels'>): boolean {
   if (serverIds.length === 0 && Object.keys(serverLabels).length === 0) return true;
   return serverIds.includes(server.id) || selectorMatches(serverLabels, server.labels);
+}
+
+/** One that only captures looks at nothing; one that does nothing at all counts among those that look, and blocks. */
+function looks({ rules, webhookIds, capture }: PolicyEntry): boolean {
+  return rules.length > 0 || webhookIds !== undefined || capture === undefined;
+}
+
+function isInDirection({ directions }: PolicyMatch, direction: PolicyDirection): boolean {
+  return directions.length === 0 || directions.includes(direction);
+}
+
+/** The policy that keeps an exchange's messages of a direction: the first that does and is about it. */
+export function capturingPolicy(
+  policies: readonly CompiledPolicy[],
+  direction: PolicyDirection,
+  exchange: InspectedExchange,
+): CompiledPolicy | null {
+  return (
+    policies.find(
+      (policy) =>
+        policy.entry.capture?.directions.includes(direction) === true &&
+        isInDirection(policy.entry.match, direction) &&
+        matches(policy, exchange),
+    ) ?? null
+  );
 }
 
 /** Those of a server's policies that are about an exchange, in their order. */

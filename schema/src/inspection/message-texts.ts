@@ -93,9 +93,29 @@ export class NotInspectable extends Error {}
  * @throws NotInspectable where it is nested too deeply
  */
 export function messageTexts(message: string): MessageText[] {
-  const walker = new Walker(message);
+  const walker = new Walker(message, false);
   walker.value(0, '', '');
   return walker.texts;
+}
+
+/** A JSON value of a message that holds no text, in UTF-16 units of the message; `end` is exclusive. */
+export interface BinaryValue {
+  readonly start: number;
+  readonly end: number;
+}
+
+/**
+ * The same without leaving anything out: ids, cursors, short numbers and all names are among the texts, and the binary
+ * bodies, which are none, are told apart. Together they are every value of the message but true, false and null.
+ * @throws NotInspectable where it is nested too deeply
+ */
+export function wholeMessage(message: string): {
+  readonly texts: readonly MessageText[];
+  readonly binaries: readonly BinaryValue[];
+} {
+  const walker = new Walker(message, true);
+  walker.value(0, '', '');
+  return walker;
 }
 
 /** A body in base64 that is no text by its bytes; what its object says of it decides. */
@@ -108,14 +128,17 @@ interface Unread {
 
 class Walker {
   readonly texts: MessageText[] = [];
+  readonly binaries: BinaryValue[] = [];
   readonly #json: string;
+  readonly #isWhole: boolean;
   #at = 0;
   /** Of the object being read. */
   #unread: Unread[] = [];
   #lastString = '';
 
-  constructor(json: string) {
+  constructor(json: string, isWhole: boolean) {
     this.#json = json;
+    this.#isWhole = isWhole;
   }
 
   value(depth: number, path: string, member: string): void {
@@ -145,7 +168,8 @@ class Walker {
       const name = this.#token();
       const at = memberPointer(path, name);
       const isOwn = depth === 0 || (depth === 1 && (path === '/params' || path === '/result'));
-      if (!isOwn) this.#add({ text: name, role: 'name', path: at, member: name, start, end: this.#at });
+      if (!isOwn || this.#isWhole)
+        this.#add({ text: name, role: 'name', path: at, member: name, start, end: this.#at });
       this.#skipSpace();
       this.#at += 1;
       this.#lastString = '';
@@ -162,14 +186,15 @@ class Walker {
 
   /** A picture or the like has no text; what is said to be text, and whatever else is mostly that, is read as it stands. */
   #addBody({ at, body, place }: Unread, type: string): void {
-    if (!textualType.test(type) && !untypedType.test(type)) return;
-    const text = brokenText(Buffer.from(body, 'base64'), textualType.test(type));
+    const isText = textualType.test(type);
+    const mayBeText = isText || untypedType.test(type);
+    const text = mayBeText ? brokenText(Buffer.from(body, 'base64'), isText) : undefined;
     const found = { ...place, role: 'text', isFixed: fixedPlace.test(place.path) } as const;
     if (text !== undefined) this.texts.splice(at, 0, { ...found, text, encoding: 'opaque' });
     // A word of a log may be in the letters of base64.
     else if (type === '' && place.member !== 'blob' && body.length <= plainDataLengthMax) {
       this.texts.splice(at, 0, { ...found, text: body, encoding: 'plain' });
-    }
+    } else if (this.#isWhole) this.binaries.push({ start: place.start, end: place.end });
   }
 
   #array(depth: number, path: string, member: string): void {
@@ -190,7 +215,7 @@ class Walker {
     const text = this.#token();
     const end = this.#at;
     this.#lastString = text;
-    if (text === '' || (opaqueMembers.has(member) && opaquePlace.test(path) && isToken(member, text))) return;
+    if (text === '' || (this.#isOpaque(path, member) && isToken(member, text))) return;
     const isBody = (member === 'blob' || member === 'data') && text.length >= 4 && base64.test(text);
     if (isBody) {
       const body = bodyText(text);
@@ -207,10 +232,14 @@ class Walker {
   #scalar(path: string, member: string): void {
     const start = this.#at;
     while (this.#at < this.#json.length && !/[\s,\]}]/.test(this.#json[this.#at] ?? '')) this.#at += 1;
-    if (this.#at - start < numberDigitsMin) return;
+    if (this.#at - start < numberDigitsMin && !this.#isWhole) return;
     const text = this.#json.slice(start, this.#at);
-    if (opaqueMembers.has(member) && opaquePlace.test(path)) return;
+    if (this.#isOpaque(path, member)) return;
     if (/^-?\d/.test(text)) this.#add({ text, role: 'number', path, member, start, end: this.#at });
+  }
+
+  #isOpaque(path: string, member: string): boolean {
+    return !this.#isWhole && opaqueMembers.has(member) && opaquePlace.test(path);
   }
 
   #add(found: Omit<MessageText, 'encoding' | 'isFixed'> & { readonly encoding?: MessageText['encoding'] }): void {

@@ -65,12 +65,28 @@ const policyRule = z.strictObject({
 });
 export type PolicyRule = z.infer<typeof policyRule>;
 
+/** Most bytes kept of one direction of an exchange: the default, and the most and least a policy may ask for. */
+export const capturedBytesDefault = 65_536;
+export const capturedBytesMax = 1_048_576;
+export const capturedBytesMin = 1_024;
+
+/** Which messages of an exchange are kept for auditors, secrets taken out. */
+const policyCapture = z.strictObject({
+  directions: z.array(z.enum(policyDirections)).min(1),
+  /** Of all messages of one direction together; what does not fit is left out. */
+  bytesMax: z.number().int().min(capturedBytesMin).max(capturedBytesMax),
+});
+export type PolicyCapture = z.infer<typeof policyCapture>;
+
 /** A policy as nodes receive it. */
 export const policyEntrySchema = z.strictObject({
   id,
   mode: z.enum(['enforce', 'shadow']),
   match: policyMatch,
-  /** The first that covers a finding decides it. Without any, and no webhooks, nothing that the policy is about passes. */
+  /**
+   * The first that covers a finding decides it. Without any, no webhooks and no capture, nothing that the policy is about
+   * passes.
+   */
   rules: z.array(policyRule).max(policyRulesMax),
   /** Who is asked about what the rules let through, in order; absent for nobody. */
   webhookIds: z.array(id).min(1).max(webhooksPerPolicyMax).optional(),
@@ -78,6 +94,8 @@ export const policyEntrySchema = z.strictObject({
   webhookBudgetMs: z.number().int().positive().max(webhookBudgetMsMax).optional(),
   inspectedLengthMax: z.number().int().min(inspectedLengthMin).max(inspectedLengthMax),
   onTooLarge: z.enum(tooLargeOutcomes),
+  /** Absent for nothing; a policy in shadow captures nothing. */
+  capture: policyCapture.optional(),
 });
 export type PolicyEntry = z.infer<typeof policyEntrySchema>;
 

@@ -9,6 +9,7 @@ export * from './identifiers.ts';
 export * from './lending.ts';
 export * from './log.ts';
 export * from './operations.ts';
+export * from './payload-sealing.ts';
 export * from './queues.ts';
 export * from './sealing.ts';
 export * from './webhook-sender.ts';

@@ -1,6 +1,7 @@
 import {
   createCipheriv,
   createDecipheriv,
+  createPrivateKey,
   createPublicKey,
   diffieHellman,
   generateKeyPairSync,
@@ -12,16 +13,21 @@ const ivBytes = 12;
 const tagBytes = 16;
 const keyBytes = 32;
 
-/** A key that lives as long as the process: what was sealed to it opens nowhere else, and never again after. */
+/**
+ * A key that texts are sealed to. One made without an argument lives as long as the process: what was sealed to it opens
+ * nowhere else, and never again after.
+ */
 export class LendingKey {
   readonly #privateKey: KeyObject;
   /** X25519, SPKI DER in base64. */
   readonly publicKey: string;
 
-  constructor() {
-    const pair = generateKeyPairSync('x25519');
-    this.#privateKey = pair.privateKey;
-    this.publicKey = pair.publicKey.export({ type: 'spki', format: 'der' }).toString('base64');
+  /** @param privateKey what `newPrivateKey` gave; absent for a key of this process alone */
+  constructor(privateKey: string = newPrivateKey()) {
+    const der = Buffer.from(privateKey, 'base64');
+    this.#privateKey = createPrivateKey({ key: der, format: 'der', type: 'pkcs8' });
+    der.fill(0);
+    this.publicKey = createPublicKey(this.#privateKey).export({ type: 'spki', format: 'der' }).toString('base64');
   }
 
   /** What `sealTo` made for this key and context; undefined for anything else. */
@@ -43,6 +49,11 @@ export class LendingKey {
       return undefined;
     }
   }
+}
+
+/** X25519, PKCS #8 DER in base64. */
+export function newPrivateKey(): string {
+  return generateKeyPairSync('x25519').privateKey.export({ type: 'pkcs8', format: 'der' }).toString('base64');
 }
 
 /** Whether a text is a public key that `sealTo` takes. */

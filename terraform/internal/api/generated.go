@@ -1335,6 +1335,8 @@ func (v *CreateOAuthClientResponse) GetCreateOAuthClient() CreateOAuthClientCrea
 
 // A policy to make.
 type CreatePolicyInput struct {
+	// What it keeps of messages; null for nothing. Only in force: in SHADOW and OFF nothing is kept. Of several policies about an exchange the first decides. Needs a key to seal with.
+	Capture optional.Value[PolicyCaptureInput] `json:"capture"`
 	// Why it exists.
 	Description optional.Value[string] `json:"description"`
 	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
@@ -1360,6 +1362,9 @@ type CreatePolicyInput struct {
 	// Webhooks that are asked about what the rules let through, in order; at most 8.
 	WebhookIds []string `json:"webhookIds"`
 }
+
+// GetCapture returns CreatePolicyInput.Capture, and is useful for accessing the field via an interface.
+func (v *CreatePolicyInput) GetCapture() optional.Value[PolicyCaptureInput] { return v.Capture }
 
 // GetDescription returns CreatePolicyInput.Description, and is useful for accessing the field via an interface.
 func (v *CreatePolicyInput) GetDescription() optional.Value[string] { return v.Description }
@@ -5771,6 +5776,25 @@ var AllPolicyAction = []PolicyAction{
 	PolicyActionRequireApproval,
 }
 
+// Which messages of the exchanges that a policy is about are kept for auditors: sealed, and without the secrets in them.
+type PolicyCaptureInput struct {
+	// Most bytes kept of one direction of an exchange, 1024 to 1048576; 65536 if never given. What does not fit is left out and counted.
+	BytesMax optional.Value[int] `json:"bytesMax"`
+	// Which messages: REQUEST, RESPONSE or both.
+	Directions []PolicyDirection `json:"directions"`
+	// Days after which what was kept is deleted, 1 to 366; 30 if never given. A change holds for what is kept already too.
+	RetentionDays optional.Value[int] `json:"retentionDays"`
+}
+
+// GetBytesMax returns PolicyCaptureInput.BytesMax, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureInput) GetBytesMax() optional.Value[int] { return v.BytesMax }
+
+// GetDirections returns PolicyCaptureInput.Directions, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureInput) GetDirections() []PolicyDirection { return v.Directions }
+
+// GetRetentionDays returns PolicyCaptureInput.RetentionDays, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureInput) GetRetentionDays() optional.Value[int] { return v.RetentionDays }
+
 // Which way a message goes.
 type PolicyDirection string
 
@@ -8230,6 +8254,8 @@ func (v *UpdateIdentityProviderResponse) GetUpdateIdentityProvider() IdentityPro
 
 // Changes to a policy; absent fields keep their value. Match and rules are replaced as a whole.
 type UpdatePolicyInput struct {
+	// What it keeps of messages; null for nothing. Only in force: in SHADOW and OFF nothing is kept. Of several policies about an exchange the first decides. Needs a key to seal with.
+	Capture optional.Value[PolicyCaptureInput] `json:"capture"`
 	// Why it exists.
 	Description optional.Value[string] `json:"description"`
 	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
@@ -8257,6 +8283,9 @@ type UpdatePolicyInput struct {
 	// Webhooks that are asked about what the rules let through, in order; at most 8.
 	WebhookIds []string `json:"webhookIds"`
 }
+
+// GetCapture returns UpdatePolicyInput.Capture, and is useful for accessing the field via an interface.
+func (v *UpdatePolicyInput) GetCapture() optional.Value[PolicyCaptureInput] { return v.Capture }
 
 // GetDescription returns UpdatePolicyInput.Description, and is useful for accessing the field via an interface.
 func (v *UpdatePolicyInput) GetDescription() optional.Value[string] { return v.Description }

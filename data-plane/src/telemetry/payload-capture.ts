@@ -1,0 +1,219 @@
+import { isUtf8 } from 'node:buffer';
+import {
+  type DetectionInput,
+  type DetectionResult,
+  NotInspectable,
+  payloadIdentity,
+  type PayloadKeyDocument,
+  type PayloadOmission,
+  type PayloadRecord,
+  type PolicyDirection,
+  redactSecrets,
+} from '@sallyport/schema';
+import { type Log, sealPayload } from '@sallyport/schema/platform';
+import type { AuditSpool } from './audit-spool.ts';
+
+/** Of messages with their secrets taken out, in UTF-16 units: sealed, they fit a line of the spool. */
+const contentLengthMax = 2_621_440;
+const methodLengthMax = 256;
+const targetLengthMax = 2_048;
+
+export interface PayloadCaptureOptions {
+  readonly nodeId: string;
+  readonly spool: Pick<AuditSpool, 'append' | 'hasRoomFor'>;
+  /** A thread: nothing of it is done on the event loop. */
+  readonly detect: (input: DetectionInput) => Promise<DetectionResult>;
+  /** Of all messages that wait to be sealed, streams that go on included. */
+  readonly heldBytesMax: number;
+  readonly metrics: {
+    /** One direction of an exchange was captured, or left out, and why. */
+    captured(omission: PayloadOmission | null): void;
+  };
+  readonly log: Pick<Log, 'warn'>;
+}
+
+/** Whose payload it is, once that is known. */
+export type CapturedExchange = Pick<
+  PayloadRecord,
+  'eventId' | 'time' | 'serverId' | 'principalId' | 'method' | 'target'
+>;
+
+/** What one policy keeps of one direction of an exchange. */
+export interface CapturePlan {
+  readonly direction: PolicyDirection;
+  readonly policyId: string;
+  readonly bytesMax: number;
+  /** Members that schemas of the tool say are secret. */
+  readonly secretMembers: readonly string[];
+  /** Undefined where the configuration has none: nothing is kept then. */
+  readonly key: PayloadKeyDocument | undefined;
+}
+
+/**
+ * Keeps messages of exchanges for auditors: holds them while the exchange runs, then takes secrets out, seals them and
+ * writes them to a spool of their own, one after the other. What cannot be inspected, sealed or held is left out and told
+ * so. Nothing here delays an exchange or its audit record, or makes either fail.
+ */
+export class PayloadCapture {
+  readonly #options: PayloadCaptureOptions;
+  #heldBytes = 0;
+  #working: Promise<void> = Promise.resolve();
+
+  constructor(options: PayloadCaptureOptions) {
+    this.#options = options;
+  }
+
+  begin(plan: CapturePlan): CapturedMessages {
+    return new CapturedMessages(plan, {
+      hold: (bytes) => {
+        if (this.#heldBytes + bytes > this.#options.heldBytesMax) return false;
+        this.#heldBytes += bytes;
+        return true;
+      },
+      done: (captured, exchange) => {
+        this.#working = this.#working
+          .then(() => this.#keep(captured, exchange))
+          .finally(() => (this.#heldBytes -= captured.heldBytes));
+      },
+    });
+  }
+
+  /** Bytes of messages in memory. */
+  get heldBytes(): number {
+    return this.#heldBytes;
+  }
+
+  /** Resolves when all that ended until now is in the spool, or the time is up, in milliseconds. */
+  async settled(timeoutMs: number): Promise<void> {
+    let timer: NodeJS.Timeout | undefined;
+    const overdue = new Promise<void>((resolve) => (timer = setTimeout(resolve, timeoutMs)));
+    await Promise.race([this.#working, overdue]);
+    clearTimeout(timer);
+  }
+
+  /** Never rejects: what fails is left out. */
+  async #keep(captured: CapturedMessages, exchange: CapturedExchange): Promise<void> {
+    const { metrics, log, spool } = this.#options;
+    let record = omittedRecord(captured, exchange, captured.omission ?? 'notInspected');
+    if (captured.omission === null) {
+      try {
+        record = await this.#sealed(captured, exchange);
+      } catch (error) {
+        const isForm = error instanceof NotInspectable;
+        if (!isForm) log.warn({ err: error, eventId: exchange.eventId }, 'a payload was not kept');
+        record = omittedRecord(captured, exchange, isForm ? 'notInspectable' : 'notInspected');
+      }
+    }
+    metrics.captured(record.omission);
+    try {
+      await spool.append(record);
+    } catch (error) {
+      // Closed: the node has stopped, and its record of the exchange says that there should be a payload.
+      log.warn({ err: error, eventId: exchange.eventId }, 'a payload was lost');
+    }
+  }
+
+  async #sealed(captured: CapturedMessages, exchange: CapturedExchange): Promise<PayloadRecord> {
+    const { nodeId, detect, spool } = this.#options;
+    const { plan, messages } = captured;
+    if (plan.key === undefined) return omittedRecord(captured, exchange, 'noKey');
+    if (messages.some((message) => !isUtf8(message))) return omittedRecord(captured, exchange, 'notInspectable');
+    const texts = messages.map((message) => message.toString('utf8'));
+    const redacted = await redactSecrets(texts, plan.secretMembers, detect);
+    const base = omittedRecord(captured, exchange, 'spoolFull');
+    const identity = payloadIdentity(nodeId, base, plan.key.id);
+    const content = JSON.stringify({ messages: redacted.messages });
+    if (content.length > contentLengthMax) return omittedRecord(captured, exchange, 'tooLarge');
+    const sealed = { keyId: plan.key.id, ...sealPayload(plan.key.publicKey, identity, content) };
+    const record: PayloadRecord = {
+      ...base,
+      messages: texts.length,
+      messagesOmitted: captured.messagesOmitted,
+      redactions: redacted.redactions,
+      omission: null,
+      sealed,
+    };
+    return spool.hasRoomFor(JSON.stringify(record).length) ? record : base;
+  }
+}
+
+interface CaptureHome {
+  /** Whether there is room for so many bytes more, which then are taken. */
+  readonly hold: (bytes: number) => boolean;
+  readonly done: (captured: CapturedMessages, exchange: CapturedExchange) => void;
+}
+
+/** Messages of one direction while their exchange runs. */
+export class CapturedMessages {
+  readonly plan: CapturePlan;
+  readonly messages: Buffer[] = [];
+  heldBytes = 0;
+  /** Of all that passed, kept or not. */
+  bytes = 0;
+  messagesOmitted = 0;
+  #overloaded = false;
+  #isDone = false;
+  readonly #home: CaptureHome;
+
+  constructor(plan: CapturePlan, home: CaptureHome) {
+    this.plan = plan;
+    this.#home = home;
+  }
+
+  /** Why nothing is kept; null where something is, or nothing came. */
+  get omission(): PayloadOmission | null {
+    if (this.plan.key === undefined) return 'noKey';
+    if (this.messages.length > 0 || this.messagesOmitted === 0) return null;
+    return this.#overloaded ? 'overloaded' : 'tooLarge';
+  }
+
+  /** Once a message was left out, so are all after it: what is kept is the beginning, without gaps. */
+  add(message: Buffer): void {
+    if (this.#isDone) return;
+    this.bytes += message.length;
+    const fits = this.messagesOmitted === 0 && this.plan.key !== undefined;
+    if (!fits || this.heldBytes + message.length > this.plan.bytesMax || !this.#hold(message.length)) {
+      this.messagesOmitted += 1;
+      return;
+    }
+    this.heldBytes += message.length;
+    // What it is part of may be larger, or used again.
+    this.messages.push(Buffer.from(message));
+  }
+
+  /** The exchange is on record; nothing is kept of one that is not. */
+  done(exchange: CapturedExchange): void {
+    if (this.#isDone) return;
+    this.#isDone = true;
+    this.#home.done(this, exchange);
+  }
+
+  #hold(bytes: number): boolean {
+    const isHeld = this.#home.hold(bytes);
+    this.#overloaded ||= !isHeld;
+    return isHeld;
+  }
+}
+
+function omittedRecord(
+  captured: CapturedMessages,
+  exchange: CapturedExchange,
+  omission: PayloadOmission,
+): PayloadRecord {
+  const { plan, messages, messagesOmitted, bytes } = captured;
+  const { target, method } = exchange;
+  return {
+    type: 'payload',
+    ...exchange,
+    method: method?.slice(0, methodLengthMax) ?? null,
+    target: target === null ? null : { kind: target.kind, name: target.name.slice(0, targetLengthMax) },
+    direction: plan.direction,
+    policyId: plan.policyId,
+    messages: 0,
+    messagesOmitted: messages.length + messagesOmitted,
+    bytes,
+    redactions: 0,
+    omission,
+    sealed: null,
+  };
+}

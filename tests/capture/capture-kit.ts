@@ -1,0 +1,102 @@
+import { randomSecret } from '@sallyport/schema/platform';
+import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
+import postgres from 'postgres';
+import { z } from 'zod';
+import { waitFor } from '../kit/condition.ts';
+import type { Harness } from '../kit/harness.ts';
+
+export const identified = z.object({ id: z.string() });
+const inDays = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString();
+
+export interface Actor {
+  readonly principalId: string;
+  readonly api: GraphqlClient;
+}
+
+/**
+ * A service account with one role, and its key for the API. The key comes first: nobody but an auditor makes one for an
+ * auditor.
+ */
+export async function actorWith({ administrator, controlPlane }: Harness, role: string): Promise<Actor> {
+  const account = { name: `the ${role}`, expiresAt: inDays(1) };
+  const { id } = await administrator.mutate('createServiceAccount', account, 'id', identified);
+  const input = { principalId: id, name: 'key', scopes: ['API'], expiresAt: inDays(1) };
+  const issued = await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }));
+  await administrator.mutate('assignRole', { principalId: id, role }, 'id', identified);
+  return { principalId: id, api: createGraphqlClient(controlPlane.graphqlUrl ?? '', issued.secret) };
+}
+
+/** A policy that only captures, in force on every node. */
+export async function capturing(harness: Harness, input: Readonly<Record<string, unknown>> = {}): Promise<string> {
+  const { administrator } = harness;
+  const capture = { directions: ['REQUEST', 'RESPONSE'] };
+  const made = { name: `capture ${randomSecret('c_').slice(0, 8)}`, rules: [], mode: 'ENFORCE', capture, ...input };
+  const { id } = await administrator.mutate('createPolicy', made, 'id', identified);
+  await administrator.converged();
+  return id;
+}
+
+const eventPayload = z.object({
+  direction: z.string(),
+  policyId: z.string(),
+  state: z.string(),
+  omission: z.string().nullable(),
+  messages: z.number().nullable(),
+  redactions: z.number().nullable(),
+  expiresAt: z.string().nullable(),
+});
+export type EventPayload = z.infer<typeof eventPayload>;
+const event = z.object({ id: z.string(), payloads: z.array(eventPayload) });
+
+/** Exchanges of a tool, the newest first, once all of them have their payloads in one of these states. */
+export function eventsWith(
+  api: GraphqlClient,
+  {
+    count,
+    states,
+    serverId,
+  }: { readonly count: number; readonly states: readonly string[]; readonly serverId: string },
+): Promise<readonly z.infer<typeof event>[]> {
+  const document = `query ($serverId: ID!) { auditEvents(first: 50, kind: EXCHANGE, serverId: $serverId, method: "tools/call") {
+    edges { node { id payloads { direction policyId state omission messages redactions expiresAt } } } } }`;
+  const answer = z.object({ auditEvents: z.object({ edges: z.array(z.object({ node: event })) }) });
+  return waitFor(`${count} events with payloads that are ${states.join(' or ')}`, async () => {
+    const { auditEvents } = await api.ask(document, { serverId }, answer);
+    const found = auditEvents.edges.map(({ node }) => node).filter(({ payloads }) => payloads.length > 0);
+    const isSettled = found.every(({ payloads }) => payloads.every(({ state }) => states.includes(state)));
+    return found.length >= count && isSettled ? found : undefined;
+  });
+}
+
+const content = z.object({
+  messages: z.array(z.string()),
+  hasNextPage: z.boolean(),
+  endCursor: z.string().nullable(),
+});
+
+export async function readPayload(
+  api: GraphqlClient,
+  id: string,
+  direction: 'REQUEST' | 'RESPONSE',
+  more: Readonly<Record<string, unknown>> = {},
+): Promise<z.infer<typeof content>> {
+  const document = `query ($id: ID!, $direction: PolicyDirection!, $purpose: String!, $first: Int, $after: String) {
+    readPayload(id: $id, direction: $direction, purpose: $purpose, first: $first, after: $after) {
+      messages hasNextPage endCursor payload { eventId state } } }`;
+  const variables = { id, direction, purpose: 'case 7', ...more };
+  return (await api.ask(document, variables, z.object({ readPayload: content }))).readPayload;
+}
+
+/** All rows of a database, in all of its schemas, as text. */
+export async function dump(url: string): Promise<string> {
+  const sql = postgres(url, { max: 1 });
+  const tables = await sql`
+    select table_schema as schema, table_name as name from information_schema.tables
+    where table_schema not in ('pg_catalog', 'information_schema') and table_type = 'BASE TABLE'`;
+  const rows: string[] = [];
+  for (const { schema, name } of tables) {
+    rows.push(JSON.stringify(await sql`select * from ${sql(String(schema))}.${sql(String(name))}`));
+  }
+  await sql.end();
+  return rows.join('\n');
+}
