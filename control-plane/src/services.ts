@@ -155,10 +155,14 @@ export function accessServices(database: Database, keyKnownTo: OwnerLookup['keyK
 
 function inspectionServices(
   { database, secretKey, metrics, clock, log }: ServicesOptions,
-  egress: Egress,
-  credentialVault: CredentialVault,
+  others: {
+    readonly egress: Egress;
+    readonly vault: CredentialVault;
+    readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  },
 ) {
-  const payloadKeys = new PayloadKeyService({ database, vault: credentialVault, clock, log });
+  const { egress, onAlarm } = others;
+  const payloadKeys = new PayloadKeyService({ database, vault: others.vault, clock, log });
   const payloads = new PayloadService(database, payloadKeys);
   const policies = new PolicyService(database, {
     ...principalLookup,
@@ -182,6 +186,7 @@ function inspectionServices(
     definitionHooks,
     payloadKeys,
     payloads,
+    payloadStore: new PayloadStore({ database, clock, log, onAlarm }),
     policies,
     policyTrials: new PolicyTrialService(database, policies),
     webhooks,
@@ -285,7 +290,11 @@ type Federation = () => Pick<ReturnType<typeof oauthServices>, 'identityProvider
 function credentialServices(
   options: ServicesOptions,
   servers: ServerService,
-  { egress, vault, federation }: { readonly egress: Egress; readonly vault: CredentialVault; readonly federation: Federation },
+  {
+    egress,
+    vault,
+    federation,
+  }: { readonly egress: Egress; readonly vault: CredentialVault; readonly federation: Federation },
 ) {
   const { database, secretKey, publicUrls, clock, log } = options;
   const authorizationServers = new AuthorizationServers(egress, clock);
@@ -427,27 +436,19 @@ export async function startServices(options: ServicesOptions) {
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
-  const told = { onDeleted, onUndiscovered, federation: () => oauth };
-  const vault = new CredentialVault(createKeyProvider(options.credentialKeys, clock));
-  const inspection = inspectionServices(options, egress, vault);
-  const { definitionHooks: webhooks } = inspection;
-  const { servers, credentials } = serverServices(options, {
-    egress,
-    vault,
-    grants,
-    health,
-    groupExists,
-    webhooks,
-    ...told,
-  });
+  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
+    alarm(fleet, options, code, nodeId, message);
+  const outside = { egress, vault: new CredentialVault(createKeyProvider(options.credentialKeys, clock)) };
+  const inspection = inspectionServices(options, { ...outside, onAlarm });
+  const { definitionHooks: webhooks, payloadStore } = inspection;
+  const federation: Federation = () => oauth;
+  const known = { ...outside, grants, health, groupExists, webhooks, onDeleted, onUndiscovered, federation };
+  const { servers, credentials } = serverServices(options, known);
   const principals = new PrincipalService(database, roles, grants);
   const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
   const groups = new GroupService({ database, grants, roles, serversOwned });
   const apiKeys: ApiKeyService = new ApiKeyService(database, roles, serverExists);
-  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
-    alarm(fleet, options, code, nodeId, message);
   const epochs = new EpochService({ database, log, onAlarm });
-  const payloadStore = new PayloadStore({ database, clock, log, onAlarm });
   const fleet: Fleet = await fleetOf(options, [epochs, payloadStore], health, {
     doubtServer: (serverId) => discovery.doubt(serverId),
     definitionsSighted: (nodeId, serverId, sightings) => discovery.sighted(nodeId, serverId, sightings),
@@ -462,8 +463,8 @@ export async function startServices(options: ServicesOptions) {
   const limits = new RequestLimits(clock, options.requestRates);
   const authentications = guardedAuthentication(options, roles, keyUses, scim.tokens);
   const { connections: userConnections, upstreamKeys, loginTokens } = credentials;
-  const known = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys, loginTokens };
-  const oauth: ReturnType<typeof oauthServices> = oauthServices(options, { ...known, limits, ...authentications });
+  const people = { apiKeys, groups, roles, fleet, egress, userConnections, upstreamKeys, loginTokens };
+  const oauth: ReturnType<typeof oauthServices> = oauthServices(options, { ...people, limits, ...authentications });
   return {
     ...auditServices(database, fleet, clock),
     nodeKeys: nodeKeysOf(fleet),
@@ -482,7 +483,6 @@ export async function startServices(options: ServicesOptions) {
     limits,
     ...policyServices(database, apiKeys),
     ...inspection,
-    payloadStore,
     bootstrap: new BootstrapService(database, roles, principals, apiKeys),
     ...authentications,
     ...oauth,

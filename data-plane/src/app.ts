@@ -78,7 +78,7 @@ export interface RunningNode {
 }
 
 export interface Stopped {
-  /** Records of the spool that nobody has confirmed; they are sent after the next start. */
+  /** Records of the spools, payloads included, that nobody has confirmed; they are sent after the next start. */
   readonly recordsUnconfirmed: number;
 }
 
@@ -364,7 +364,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   await parts.egress.close();
   await parts.operations.close();
   parts.load.close();
-  return { recordsUnconfirmed };
+  return { recordsUnconfirmed: recordsUnconfirmed + payloads.recordsUnconfirmed };
 }
 
 interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'detectorPool' | 'clock' | 'log'> {
