@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { scores } from './score.ts';
+import { scores, valueScores } from './score.ts';
 
 const rows = new Map(scores().map((row) => [row.set, row]));
 
@@ -29,4 +29,13 @@ test('of texts chosen to look like attacks, hardly any is flagged and none is bl
   expect(rows.get('content: benign')).toMatchObject({ severe: 0 });
   expect(rows.get('definition: benign')?.flagged).toBeLessThanOrEqual(0.1);
   expect(rows.get('content: benign')?.flagged).toBeLessThanOrEqual(0.1);
+});
+
+test('credentials are found, and what only looks like them hardly ever', () => {
+  const values = new Map(valueScores().map((row) => [row.set, row.flagged]));
+  expect(values.get('secrets')).toBeGreaterThanOrEqual(0.95);
+  expect(values.get('secrets: near misses')).toBeLessThanOrEqual(0.15);
+  expect(values.get('secrets: clean')).toBeLessThanOrEqual(0.03);
+  expect(values.get('personal data: recall')).toBeGreaterThanOrEqual(0.95);
+  expect(values.get('personal data: precision')).toBeGreaterThanOrEqual(0.97);
 });
