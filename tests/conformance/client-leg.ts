@@ -49,23 +49,24 @@ export function clientScenarios(revision: SuiteRevision): readonly string[] {
 /** What is not passed, by scenario; each with the reason. */
 export const expectedClientFailures: Readonly<Record<string, string>> = {};
 
-/** Why the others of the suite's client scenarios are not run. */
+/** Why the others of the suite's client scenarios are not run with a client before the nodes. */
 export const notInTheMidst =
-  'they judge how a client logs in to the server. Before a client of Sallyport stands Sallyport: it is the protected resource, names its own authorization server, and passes on neither a challenge of the server nor the tokens of the client. How clients log in is tested with real ones (`tests/oauth/real-clients.test.ts`), and by the scenarios that the suite has for authorization servers (`tests/oauth/conformance.test.ts`).';
+  'they judge how a client logs in to the server. Before a client of Sallyport stands Sallyport: it is the protected resource, names its own authorization server, and passes on neither a challenge of the server nor the tokens of the client. How clients log in is tested with real ones (`tests/oauth/real-clients.test.ts`), and by the scenarios that the suite has for authorization servers (`tests/oauth/conformance.test.ts`). What they want of a client, the gateway does itself; see below.';
 
 const handedOver = z.object({ serverUrl: z.string(), context: z.string() });
 
 /** Has the suite start a scenario's server, and does with it what is to be done. @returns what the server saw of it */
-async function onServer(
+export async function onServer(
   scenario: string,
   revision: SuiteRevision,
   label: string,
   use: (url: string, context: string) => Promise<void>,
+  host = '127.0.0.1',
 ): Promise<readonly Check[]> {
   const answer = async (incoming: IncomingMessage): Promise<void> => {
     const { serverUrl, context } = handedOver.parse(await json(incoming));
     const url = new URL(serverUrl);
-    url.hostname = '127.0.0.1';
+    url.hostname = host;
     await use(url.href, context);
   };
   const driver = createServer((incoming, outgoing) => {

@@ -1,9 +1,10 @@
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { repositoryRoot } from '../contract/generated-files.ts';
+import { AuthLeg, authRevisions } from './auth-leg.ts';
 import { clientCells, runClientCell } from './client-leg.ts';
 import { cells, runCell } from './matrix.ts';
-import { conformancePage, rowOfClientResult, rowOfResult } from './page.ts';
+import { conformancePage, rowOfAuthResult, rowOfClientResult, rowOfResult } from './page.ts';
 
 const rows: string[] = [];
 
@@ -24,4 +25,10 @@ for (const cell of clientCells) {
   print(rowOfClientResult(result), result.failed);
   if (cell.topology !== 'one node' && result.kills === 0) process.exitCode = 1;
 }
+const leg = await AuthLeg.start();
+for (const revision of authRevisions) {
+  const result = await leg.run(revision);
+  print(rowOfAuthResult(result), result.failed);
+}
+await leg.stop();
 writeFileSync(join(repositoryRoot(), 'docs/reference/conformance.md'), conformancePage(rows));

@@ -1,9 +1,10 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
+import { authRevisions, expectedAuthFailures } from './auth-leg.ts';
 import { type ClientCell, clientCells, expectedClientFailures, runClientCell } from './client-leg.ts';
 import { type Cell, cells, expectedFailures, isSameEra, runCell } from './matrix.ts';
-import { conformancePage, rowOfClientResult, rowOfResult, rowsOfPage } from './page.ts';
+import { conformancePage, rowOfAuthResult, rowOfClientResult, rowOfResult, rowsOfPage } from './page.ts';
 
 const page = readFileSync(join(import.meta.dirname, '../../docs/reference/conformance.md'), 'utf8');
 const suiteDeadlineMs = 150_000;
@@ -52,14 +53,19 @@ describe('where client and server share no era, over nodes of which one dies', (
 
 test('the page has a row for every combination, and a reason for every exception', () => {
   const rows = rowsOfPage(page);
-  expect(rows).toHaveLength(cells.length + clientCells.length);
+  expect(rows).toHaveLength(cells.length + clientCells.length + authRevisions.length);
   for (const cell of cells)
     expect(rows.filter((row) => row.startsWith(startOf(rowOfResult(empty(cell)))))).toHaveLength(1);
   for (const cell of clientCells) {
     expect(rows.filter((row) => row.startsWith(startOf(rowOfClientResult(empty(cell)))))).toHaveLength(1);
   }
-  const excepted = new Set(rows.flatMap((row) => [...row.matchAll(/`([\w-]+)`/g)].map(([, scenario]) => scenario)));
-  expect(excepted).toEqual(new Set(Object.keys({ ...expectedFailures, ...expectedClientFailures })));
+  for (const revision of authRevisions) {
+    expect(rows.filter((row) => row.startsWith(startOf(rowOfAuthResult({ ...empty({}), revision }))))).toHaveLength(1);
+  }
+  const excepted = new Set(rows.flatMap((row) => [...row.matchAll(/`([\w/-]+)`/g)].map(([, scenario]) => scenario)));
+  expect(excepted).toEqual(
+    new Set(Object.keys({ ...expectedFailures, ...expectedClientFailures, ...expectedAuthFailures })),
+  );
 });
 
 test('the page is what `pnpm conformance` writes', () => {

@@ -1,10 +1,11 @@
+import { type AuthResult, expectedAuthFailures } from './auth-leg.ts';
 import { type ClientCellResult, clientScenarios, expectedClientFailures, notInTheMidst } from './client-leg.ts';
 import { type Cell, type CellResult, expectedFailures, isSameEra } from './matrix.ts';
 import { scoredScenarios } from './run-suite.ts';
 
 const erasText = { dual: 'both eras', legacy: 'legacy only', modern: 'modern only' } as const;
 
-function scoreOf({ scenarios, failed }: CellResult | ClientCellResult): string {
+function scoreOf({ scenarios, failed }: CellResult | ClientCellResult | AuthResult): string {
   const exceptions = failed.size === 0 ? '–' : [...failed.keys()].map((scenario) => `\`${scenario}\``).join(', ');
   return `${scenarios - failed.size}/${scenarios} | ${exceptions}`;
 }
@@ -23,9 +24,14 @@ export function rowOfClientResult(result: ClientCellResult): string {
   return `| the suite's, ${server} | ${client} | ${topology} | ${way(server === client)} | ${scoreOf(result)} |`;
 }
 
-/** The rows of both tables as a page has them. */
+/** One line of the third table. */
+export function rowOfAuthResult(result: AuthResult): string {
+  return `| the gateway | the suite's, ${result.revision} | ${scoreOf(result)} |`;
+}
+
+/** The rows of all tables as a page has them. */
 export function rowsOfPage(page: string): readonly string[] {
-  return page.split('\n').filter((line) => /^\| (?:both|legacy|modern|the suite's, )/.test(line));
+  return page.split('\n').filter((line) => /^\| (?:both|legacy|modern|the suite's, |the gateway )/.test(line));
 }
 
 function reasons(exceptions: Readonly<Record<string, string>>): string {
@@ -47,6 +53,7 @@ function loginScenarios(): string {
 /** `docs/reference/conformance.md`, with these rows in its tables. */
 export function conformancePage(rows: readonly string[]): string {
   const isClientRow = (row: string): boolean => row.startsWith("| the suite's");
+  const isAuthRow = (row: string): boolean => row.startsWith('| the gateway');
   return `<!-- Written by \`pnpm conformance\`; do not edit. -->
 
 # Conformance
@@ -60,7 +67,7 @@ Against one reference server, as a client of each revision. The server speaks bo
 
 | server | client | nodes | messages pass | scored scenarios | not passed |
 |---|---|---|---|---|---|
-${rows.filter((row) => !isClientRow(row)).join('\n')}
+${rows.filter((row) => !isClientRow(row) && !isAuthRow(row)).join('\n')}
 
 What is not passed, and why the wire cannot carry it:
 
@@ -78,6 +85,22 @@ ${Object.keys(expectedClientFailures).length === 0 ? '' : `\nWhat is not passed,
 What nodes cannot stand in the midst of, and why:
 
 - ${loginScenarios()}: ${notInTheMidst}
+
+## The gateway as an OAuth client
+Servers of the suite want a token, and its authorization servers judge whoever asks for one. The control plane finds out who
+issues it and becomes a client there, a user connects his account on its page (a program does what his browser would), and a
+node calls with it. A warning of the suite counts as a failure here.
+
+| client | servers | scenarios | not passed |
+|---|---|---|---|
+${rows.filter(isAuthRow).join('\n')}
+${Object.keys(expectedAuthFailures).length === 0 ? '' : `\nWhat is not passed, and why:\n\n${reasons(expectedAuthFailures)}\n`}
+For \`auth/basic-cimd\` the gateway is told the id of the one document that the suite knows, as an administrator would register
+it; that it names its own, where that is served over https, is tested apart (\`tests/credentials/client-registration.test.ts\`).
+For \`auth/pre-registration\` it is told the client that the suite hands out. Not run are scenarios that count toward no
+revision: \`auth/dpop\`, \`auth/dpop-nonce\` and \`auth/wif-jwt-bearer\`, which the gateway does not do, and
+\`auth/client-credentials-jwt\`, \`auth/client-credentials-basic\` and \`auth/enterprise-managed-authorization\`, whose modes have
+tests of their own (\`tests/credentials\`): the last hands out an ID token, and the gateway takes one from a login alone.
 
 ## How it is kept
 \`pnpm conformance\` runs all of it, in some minutes, and writes this page; the tests run the translated half over three

@@ -134,6 +134,10 @@ export const requirements = {
   P54: { statement: 'the credential of a client reaches no server', section: '26 basic/authorization §Token Handling' },
   P55: { statement: 'who presents nothing is told where to log in', section: '26 basic/authorization' },
   P56: { statement: 'a challenge of the server is not passed on', section: '26 basic/authorization' },
+  P57: {
+    statement: 'a server that wants further scopes gets those that were given and these, and is not asked without end',
+    section: '26 basic/authorization',
+  },
   P58: { statement: 'metadata of the authorization server say what it can do and no more', section: 'RFC 8414 §2' },
   P59: { statement: 'an answer that names another issuer is refused', section: 'RFC 9207 §2.4' },
   P60: {
@@ -145,6 +149,10 @@ export const requirements = {
     section: '26 basic/security_best_practices §SSRF',
   },
   P62: { statement: 'a token for one endpoint opens no other', section: 'RFC 8707 §2' },
+  P63: {
+    statement: 'a token that rotates is refreshed once, whoever wants it at the same time',
+    section: 'RFC 9700 §4.14',
+  },
   P64: {
     statement: 'a requestState that was changed, or is for others, does not go on',
     section: '26 basic/patterns/mrtr',
@@ -189,8 +197,6 @@ export const notRequired: Readonly<Record<string, string>> = {
   P43: 'tools keep their names: an endpoint is one server',
   P48: 'nodes keep no results',
   P50: 'lists are not merged: an endpoint is one server',
-  P57: 'nodes hold no tokens for servers yet',
-  P63: 'nodes hold no tokens for servers yet',
   P73: 'servers over stdio are not hosted yet',
 };
 

@@ -2,7 +2,7 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 
 const suite = createRequire(import.meta.url).resolve('@modelcontextprotocol/conformance/dist/index.js');
@@ -99,7 +99,9 @@ export async function runClientScenario(options: {
   const folder = join(tmpdir(), 'sallyport-conformance', label, `${scenario}-${revision}`);
   rmSync(folder, { recursive: true, force: true });
   const selection = ['--scenario', scenario, '--spec-version', revision, '--timeout', String(clientTimeoutMs)];
-  return resultsOf(folder, await run(['client', '--command', command, ...selection, '-o', folder])).get(scenario) ?? [];
+  const output = await run(['client', '--command', command, ...selection, '-o', folder]);
+  // A scenario of a group lies in a folder of the group.
+  return resultsOf(join(folder, dirname(scenario)), output).get(basename(scenario)) ?? [];
 }
 
 function resultsOf(folder: string, output: string): SuiteResult {

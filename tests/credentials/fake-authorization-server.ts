@@ -15,6 +15,12 @@ interface Code {
   readonly resource: string;
 }
 
+/** What a client is told that registers itself: with a secret, where it wants to prove itself by one. */
+function registered(asked: Readonly<Record<string, unknown>>): object {
+  const isPublic = asked['token_endpoint_auth_method'] === 'none';
+  return { client_id: `dcr_${randomUUID()}`, ...asked, ...(isPublic ? {} : { client_secret: randomUUID() }) };
+}
+
 export class FakeAuthorizationServer {
   readonly requests: {
     readonly path: string;
@@ -97,7 +103,7 @@ export class FakeAuthorizationServer {
       case '/.well-known/oauth-authorization-server':
         return json(200, this.metadataNow());
       case '/register':
-        return json(201, { client_id: `dcr_${randomUUID()}`, ...(JSON.parse(body) as object) });
+        return json(201, registered(JSON.parse(body) as Readonly<Record<string, unknown>>));
       case '/authorize':
         return this.authorize(url, response);
       case '/token':

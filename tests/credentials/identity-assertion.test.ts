@@ -190,7 +190,7 @@ test('who is logged in and has nothing that is of use is sent to the provider, a
   expect((await logIn(browser, sent.location?.href ?? '')).text).toContain('The gateway can call');
 });
 
-test('a login whose ID token ends is renewed once for all who call, and its refresh token is used once', async () => {
+test('a login whose ID token ends is renewed once for all who call, and its refresh token is used once [P63]', async () => {
   idp.givesRefreshTokens = true;
   await harness.administrator.mutate('endSessions', { principalId: ada.id }, '__typename', z.unknown());
   idp.claims = { exp: Math.floor(Date.now() / 1000) + 20, sid: 'third' };

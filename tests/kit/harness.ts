@@ -29,6 +29,8 @@ export interface HarnessOptions {
   /** Default true. False: only the nodes may dial the upstreams. */
   readonly controlPlaneReaches?: boolean;
   readonly nodes?: number;
+  /** In place of `upstreams`, where their ports are not known beforehand: `SALLYPORT_EGRESS_ALLOW`. */
+  readonly egressAllow?: string;
   /** Further variables, for all processes. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Default: the queues live in PostgreSQL. */
@@ -160,7 +162,8 @@ async function partsOf(
       REDIS_URL: options.redisUrl,
       SALLYPORT_OPERATIONS_PORT: '0',
       SALLYPORT_LISTEN_PORT: '0',
-      SALLYPORT_EGRESS_ALLOW: options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
+      SALLYPORT_EGRESS_ALLOW:
+        options.egressAllow ?? options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
       SALLYPORT_DRAIN_TIMEOUT_MS: String(drainTimeoutMs),
     },
     log: createLog({ name: 'harness', level: testConfig.logLevel }),

@@ -15,12 +15,24 @@ export async function authenticationOf({ authentication, secret }: UpstreamClien
     case 'none':
       return oauth.None();
     case 'clientSecretBasic':
-      return oauth.ClientSecretBasic(secret ?? '');
+      return clientSecretBasic(secret ?? '');
     case 'clientSecretPost':
       return oauth.ClientSecretPost(secret ?? '');
     case 'privateKeyJwt':
       return oauth.PrivateKeyJwt(await signingKeyOf(secret ?? ''));
   }
+}
+
+/**
+ * RFC 6749 §2.3.1, encoded as a form is, and no more: the library escapes letters that need it not, such as hyphens, which
+ * servers that do not decode take for another client.
+ */
+function clientSecretBasic(secret: string): oauth.ClientAuth {
+  const encoded = (text: string): string => new URLSearchParams([['', text]]).toString().slice(1);
+  return (_server, { client_id: clientId }, _body, headers) => {
+    const pair = Buffer.from(`${encoded(clientId)}:${encoded(secret)}`).toString('base64');
+    headers.set('authorization', `Basic ${pair}`);
+  };
 }
 
 /** A private key as JWK (RFC 7517); its `kid` names it to the authorization server. */

@@ -5,3 +5,5 @@ export type { ConnectionRow } from './connection.service.ts';
 export { CredentialVault, type SecretIdentity } from './credential-vault.ts';
 export { RefreshService, sealTokens } from './refresh.service.ts';
 export { RewrapService } from './rewrap.service.ts';
+export { UpstreamClients } from './upstream-client.service.ts';
+export { UpstreamKeys } from './upstream-keys.service.ts';

@@ -7146,6 +7146,14 @@ type ServerCredentialFields struct {
 	Scopes []string `json:"scopes"`
 	// Hosts on which the authorization endpoint may be, besides the issuer’s own.
 	AuthorizationHosts []string `json:"authorizationHosts"`
+	// Whom tokens are for, where it was set.
+	Audience optional.Value[string] `json:"audience"`
+	// Whether the gateway names itself as the one who acts for the user (`actor_token`). Of the mode TOKEN_EXCHANGE.
+	NamesActor optional.Value[bool] `json:"namesActor"`
+	// How long a token is good, in seconds: 30 to 300; 120 if absent. Of the mode IDENTITY_TOKEN.
+	LifetimeSeconds optional.Value[int] `json:"lifetimeSeconds"`
+	// What a token says besides who calls. Of the mode IDENTITY_TOKEN.
+	Claims []IdentityClaim `json:"claims"`
 	// Whether everything that the mode needs is stored. Not so after the server moved to another origin, which destroys what was set for the old one: calls fail until it is set anew.
 	IsComplete bool `json:"isComplete"`
 }
@@ -7178,6 +7186,18 @@ func (v *ServerCredentialFields) GetScopes() []string { return v.Scopes }
 
 // GetAuthorizationHosts returns ServerCredentialFields.AuthorizationHosts, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetAuthorizationHosts() []string { return v.AuthorizationHosts }
+
+// GetAudience returns ServerCredentialFields.Audience, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetAudience() optional.Value[string] { return v.Audience }
+
+// GetNamesActor returns ServerCredentialFields.NamesActor, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetNamesActor() optional.Value[bool] { return v.NamesActor }
+
+// GetLifetimeSeconds returns ServerCredentialFields.LifetimeSeconds, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetLifetimeSeconds() optional.Value[int] { return v.LifetimeSeconds }
+
+// GetClaims returns ServerCredentialFields.Claims, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetClaims() []IdentityClaim { return v.Claims }
 
 // GetIsComplete returns ServerCredentialFields.IsComplete, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetIsComplete() bool { return v.IsComplete }
@@ -11732,6 +11752,10 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	audience
+	namesActor
+	lifetimeSeconds
+	claims
 	isComplete
 }
 `
@@ -14155,6 +14179,10 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	audience
+	namesActor
+	lifetimeSeconds
+	claims
 	isComplete
 }
 `
@@ -14734,6 +14762,10 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	audience
+	namesActor
+	lifetimeSeconds
+	claims
 	isComplete
 }
 `

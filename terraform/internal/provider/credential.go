@@ -5,9 +5,13 @@ import (
 	"fmt"
 
 	"github.com/hashicorp/terraform-plugin-framework-validators/mapvalidator"
+	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
@@ -23,6 +27,24 @@ type credentialModel struct {
 	HeaderNames       types.Set               `tfsdk:"header_names"`
 	ClientCredentials *clientCredentialsModel `tfsdk:"client_credentials"`
 	UserOAuth         *userOAuthModel         `tfsdk:"user_oauth"`
+	TokenExchange     *tokenExchangeModel     `tfsdk:"token_exchange"`
+	IdentityAssertion *clientCredentialsModel `tfsdk:"identity_assertion"`
+	IdentityToken     *identityTokenModel     `tfsdk:"identity_token"`
+}
+
+type tokenExchangeModel struct {
+	Issuer         types.String `tfsdk:"issuer"`
+	ClientID       types.String `tfsdk:"client_id"`
+	Authentication types.String `tfsdk:"authentication"`
+	Scopes         types.Set    `tfsdk:"scopes"`
+	Audience       types.String `tfsdk:"audience"`
+	NamesActor     types.Bool   `tfsdk:"names_actor"`
+}
+
+type identityTokenModel struct {
+	Audience        types.String `tfsdk:"audience"`
+	LifetimeSeconds types.Int64  `tfsdk:"lifetime_seconds"`
+	Claims          types.Set    `tfsdk:"claims"`
 }
 
 type clientCredentialsModel struct {
@@ -47,8 +69,8 @@ const authenticationText = "How the gateway proves itself there: `client_secret_
 	"(the secret is a private key as JWK; without one the gateway signs with its own)%s; by default with the secret in the header, where one is given."
 
 var credentialSchema = schema.Schema{
-	MarkdownDescription: "What a server is called with, of one of three modes: `static_headers_wo`, `client_credentials` or " +
-		"`user_oauth`. Secrets are write-only: they are in no state and no plan, the control plane seals them and never returns " +
+	MarkdownDescription: "What a server is called with, of one of six modes: `static_headers_wo`, `client_credentials`, " +
+		"`user_oauth`, `token_exchange`, `identity_assertion` or `identity_token`. Secrets are write-only: they are in no state and no plan, the control plane seals them and never returns " +
 		"them. Needs Terraform 1.11. A server without one is called without any credential. Destroying it destroys what is stored, " +
 		"and ends what users connected.",
 	Attributes: map[string]schema.Attribute{
@@ -62,7 +84,8 @@ var credentialSchema = schema.Schema{
 			Validators: []validator.Map{
 				mapvalidator.SizeAtLeast(1),
 				mapvalidator.ExactlyOneOf(path.MatchRoot("static_headers_wo"), path.MatchRoot("client_credentials"),
-					path.MatchRoot("user_oauth")),
+					path.MatchRoot("user_oauth"), path.MatchRoot("token_exchange"), path.MatchRoot("identity_assertion"),
+					path.MatchRoot("identity_token")),
 			},
 		},
 		"header_names": schema.SetAttribute{
@@ -104,8 +127,69 @@ var credentialSchema = schema.Schema{
 				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own."),
 			},
 		},
+		"token_exchange": schema.SingleNestedAttribute{
+			MarkdownDescription: "By access tokens for the user who calls, exchanged for a token that the control plane signs " +
+				"(RFC 8693). Needs `secret_wo`, but for `private_key_jwt` with the gateway's own key.",
+			Optional: true,
+			Attributes: map[string]schema.Attribute{
+				"issuer":    required("The authorization server."),
+				"client_id": required("Id of the client there."),
+				"authentication": schema.StringAttribute{
+					MarkdownDescription: fmt.Sprintf(authenticationText, ""),
+					Optional:            true,
+					Computed:            true,
+					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
+				},
+				"scopes":   texts("What to ask for."),
+				"audience": optionalText("Name of the server at the authorization server, where its URL (`resource`) does not tell."),
+				"names_actor": schema.BoolAttribute{
+					MarkdownDescription: "Whether the gateway names itself as the one who acts for the user; `false` if absent.",
+					Optional:            true,
+					Computed:            true,
+					Default:             booldefault.StaticBool(false),
+				},
+			},
+		},
+		"identity_assertion": schema.SingleNestedAttribute{
+			MarkdownDescription: "By access tokens for the user who calls, had by an assertion of the identity provider that he logged " +
+				"in with (ID-JAG, enterprise-managed authorization). `{}` for what the server names itself (RFC 9728), with the gateway " +
+				"known by its document.",
+			Optional: true,
+			Attributes: map[string]schema.Attribute{
+				"issuer":    optionalText("The authorization server; if absent, the one that the server names."),
+				"client_id": optionalText("Id of a client registered there; if absent, the gateway is known by its document."),
+				"authentication": schema.StringAttribute{
+					MarkdownDescription: fmt.Sprintf(authenticationText, " or `none`"),
+					Optional:            true,
+					Computed:            true,
+					Validators:          []validator.String{oneOf(lowered(api.AllUpstreamClientAuthentication)...)},
+				},
+				"scopes": texts("What to ask for; what the server names if absent."),
+			},
+		},
+		"identity_token": schema.SingleNestedAttribute{
+			MarkdownDescription: "By a short token that says who calls, signed by the control plane, for servers of one's own.",
+			Optional:            true,
+			Attributes: map[string]schema.Attribute{
+				"audience": optionalText("`aud` of the token; the server's URL if absent."),
+				"lifetime_seconds": schema.Int64Attribute{
+					MarkdownDescription: "How long a token is good, in seconds: 30 to 300; `120` if absent.",
+					Optional:            true,
+					Computed:            true,
+					Default:             int64default.StaticInt64(120),
+				},
+				"claims": schema.SetAttribute{
+					MarkdownDescription: "What a token says besides who calls: `name`, `email`, `groups`.",
+					ElementType:         types.StringType,
+					Optional:            true,
+					Computed:            true,
+					Default:             setdefault.StaticValue(setOf(nil)),
+					Validators:          []validator.Set{setvalidator.ValueStringsAre(oneOf(lowered(api.AllIdentityClaim)...))},
+				},
+			},
+		},
 		"secret_wo": schema.StringAttribute{
-			MarkdownDescription: "The client's secret, or its private key as JWK; for `client_credentials` and `user_oauth`.",
+			MarkdownDescription: "The client's secret, or its private key as JWK; for the modes with a client.",
 			Optional:            true,
 			WriteOnly:           true,
 			Sensitive:           true,
@@ -121,14 +205,30 @@ var credentialKind = kind[credentialModel]{
 	fixed:    []string{"server_id"},
 	standIns: []string{"server_id", "secret_wo", "static_headers_wo", "static_headers_wo.*"},
 	violations: map[string]string{
-		"staticHeaders.headers":        "static_headers_wo",
-		"clientCredentials.secret":     "secret_wo",
-		"userOAuth.secret":             "secret_wo",
-		"userOAuth.issuer":             "user_oauth.issuer",
-		"userOAuth.clientId":           "user_oauth.client_id",
-		"userOAuth.authentication":     "user_oauth.authentication",
-		"userOAuth.scopes":             "user_oauth.scopes",
-		"userOAuth.authorizationHosts": "user_oauth.authorization_hosts",
+		"staticHeaders.headers":            "static_headers_wo",
+		"clientCredentials.secret":         "secret_wo",
+		"tokenExchange.secret":             "secret_wo",
+		"tokenExchange":                    "token_exchange",
+		"tokenExchange.issuer":             "token_exchange.issuer",
+		"tokenExchange.clientId":           "token_exchange.client_id",
+		"tokenExchange.authentication":     "token_exchange.authentication",
+		"tokenExchange.scopes":             "token_exchange.scopes",
+		"tokenExchange.audience":           "token_exchange.audience",
+		"identityAssertion.secret":         "secret_wo",
+		"identityAssertion":                "identity_assertion",
+		"identityAssertion.issuer":         "identity_assertion.issuer",
+		"identityAssertion.clientId":       "identity_assertion.client_id",
+		"identityAssertion.authentication": "identity_assertion.authentication",
+		"identityAssertion.scopes":         "identity_assertion.scopes",
+		"identityToken":                    "identity_token",
+		"identityToken.audience":           "identity_token.audience",
+		"identityToken.lifetimeSeconds":    "identity_token.lifetime_seconds",
+		"userOAuth.secret":                 "secret_wo",
+		"userOAuth.issuer":                 "user_oauth.issuer",
+		"userOAuth.clientId":               "user_oauth.client_id",
+		"userOAuth.authentication":         "user_oauth.authentication",
+		"userOAuth.scopes":                 "user_oauth.scopes",
+		"userOAuth.authorizationHosts":     "user_oauth.authorization_hosts",
 	},
 	carry: func(config credentialModel, m *credentialModel) {
 		m.SecretWO, m.StaticHeadersWO = config.SecretWO, config.StaticHeadersWO
@@ -145,6 +245,12 @@ var credentialKind = kind[credentialModel]{
 		}
 		if m.UserOAuth != nil && config.UserOAuth.Authentication.IsNull() {
 			m.UserOAuth.Authentication = defaultAuthentication(config.SecretWO)
+		}
+		if m.TokenExchange != nil && config.TokenExchange.Authentication.IsNull() {
+			m.TokenExchange.Authentication = defaultAuthentication(config.SecretWO)
+		}
+		if m.IdentityAssertion != nil && config.IdentityAssertion.Authentication.IsNull() {
+			m.IdentityAssertion.Authentication = defaultAuthentication(config.SecretWO)
 		}
 	},
 	locate: serverKind.locate,
@@ -224,6 +330,30 @@ func (m *credentialModel) put(ctx context.Context, c *api.Client, by change) (ou
 			AuthorizationHosts: stringsOf(m.UserOAuth.AuthorizationHosts),
 			Secret:             optionalSecret(m.SecretWO),
 		})
+	case m.TokenExchange != nil:
+		input.TokenExchange = optional.Of(api.TokenExchangeInput{
+			Issuer:         m.TokenExchange.Issuer.ValueString(),
+			ClientId:       m.TokenExchange.ClientID.ValueString(),
+			Authentication: enumOrNull[api.UpstreamClientAuthentication](m.TokenExchange.Authentication),
+			Scopes:         stringsOf(m.TokenExchange.Scopes),
+			Audience:       nullable(m.TokenExchange.Audience),
+			NamesActor:     optional.Of(m.TokenExchange.NamesActor.ValueBool()),
+			Secret:         optionalSecret(m.SecretWO),
+		})
+	case m.IdentityAssertion != nil:
+		input.IdentityAssertion = optional.Of(api.IdentityAssertionInput{
+			Issuer:         nullable(m.IdentityAssertion.Issuer),
+			ClientId:       nullable(m.IdentityAssertion.ClientID),
+			Authentication: enumOrNull[api.UpstreamClientAuthentication](m.IdentityAssertion.Authentication),
+			Scopes:         stringsOf(m.IdentityAssertion.Scopes),
+			Secret:         optionalSecret(m.SecretWO),
+		})
+	case m.IdentityToken != nil:
+		input.IdentityToken = optional.Of(api.IdentityTokenInput{
+			Audience:        nullable(m.IdentityToken.Audience),
+			LifetimeSeconds: optional.Of(int(m.IdentityToken.LifetimeSeconds.ValueInt64())),
+			Claims:          uppers[api.IdentityClaim](m.IdentityToken.Claims),
+		})
 	default:
 		input.StaticHeaders = optional.Of(api.StaticHeadersInput{Headers: headersOf(m.StaticHeadersWO)})
 	}
@@ -262,6 +392,7 @@ func (m *credentialModel) fill(credential api.ServerCredentialFields) {
 	m.ID, m.ServerID = types.StringValue(credential.ServerId), types.StringValue(credential.ServerId)
 	m.HeaderNames = setOf(credential.HeaderNames)
 	m.ClientCredentials, m.UserOAuth = nil, nil
+	m.TokenExchange, m.IdentityAssertion, m.IdentityToken = nil, nil, nil
 	switch {
 	// What was destroyed when the server moved is shown as empty, so that the plan sets it anew.
 	case !credential.IsComplete:
@@ -280,6 +411,28 @@ func (m *credentialModel) fill(credential api.ServerCredentialFields) {
 			Authentication:     enumFrom(credential.Authentication),
 			Scopes:             setOf(credential.Scopes),
 			AuthorizationHosts: setOf(credential.AuthorizationHosts),
+		}
+	case credential.Mode == api.CredentialModeTokenExchange:
+		m.TokenExchange = &tokenExchangeModel{
+			Issuer:         stringFrom(credential.Issuer),
+			ClientID:       stringFrom(credential.ClientId),
+			Authentication: enumFrom(credential.Authentication),
+			Scopes:         setOf(credential.Scopes),
+			Audience:       stringFrom(credential.Audience),
+			NamesActor:     types.BoolPointerValue(credential.NamesActor.Pointer()),
+		}
+	case credential.Mode == api.CredentialModeIdentityAssertion:
+		m.IdentityAssertion = &clientCredentialsModel{
+			Issuer:         stringFrom(credential.Issuer),
+			ClientID:       stringFrom(credential.ClientId),
+			Authentication: enumFrom(credential.Authentication),
+			Scopes:         setOf(credential.Scopes),
+		}
+	case credential.Mode == api.CredentialModeIdentityToken:
+		m.IdentityToken = &identityTokenModel{
+			Audience:        stringFrom(credential.Audience),
+			LifetimeSeconds: intFrom(credential.LifetimeSeconds),
+			Claims:          setOf(lowered(credential.Claims)),
 		}
 	}
 	m.adopt()
