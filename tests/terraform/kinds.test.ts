@@ -49,6 +49,7 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
       upstreams: [upstream.url],
       nodes: 1,
       environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
+      authorizationServer: true,
     });
     serverId = (await harness.administrator.registerServer('shared', upstream.url)).id;
     provider = await buildProvider();
@@ -211,6 +212,38 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
       `;
       const byServer = { 'sallyport_credential.shared': serverId };
       expect(await lives([client('read'), client('write')], byServer)).toContain('1 destroyed');
+    },
+    timeoutMs,
+  );
+
+  test(
+    'the modes that speak for the caller are set, changed and imported, and refused in place',
+    async () => {
+      const mode = (text: string) => `
+        resource "sallyport_credential" "shared" {
+          server_id = "${serverId}"
+          ${text}
+        }
+      `;
+      const exchange = (namesActor: boolean) =>
+        mode(`
+          token_exchange = {
+            issuer      = "https://login.example.com"
+            client_id   = "gateway"
+            audience    = "the-server"
+            names_actor = ${namesActor}
+          }
+          secret_wo = "fourth-secret"
+        `);
+      const token = (text: string) => mode(`identity_token = { claims = ["groups"]${text} }`);
+      const byServer = { 'sallyport_credential.shared': serverId };
+      expect(await lives([exchange(false), exchange(true)], byServer)).toContain('1 destroyed');
+      expect(await lives([token(''), token(', lifetime_seconds = 60')], byServer)).toContain('1 destroyed');
+      const refused = await newWorkspace(token(', lifetime_seconds = 3600')).plan();
+      expect(refused.code).toBe(1);
+      expect(refused.output.replace(/\s+/g, ' ')).toContain('identity_token.lifetime_seconds must be 30 to 300');
+      const asserted = mode('identity_assertion = { client_id = "gateway" }');
+      expect((await newWorkspace(asserted).plan()).output).toContain('identity_assertion.issuer');
     },
     timeoutMs,
   );
