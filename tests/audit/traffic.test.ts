@@ -163,3 +163,41 @@ test('looks and verdicts of nodes add up by server, detector and decision, once 
     { serverId: 'inspected', serverSlug: 'i', detector: 'secret', ...blocked, count: 3, durationMsMean: 2 },
   ]);
 });
+
+test('a range of days comes to the same by sums of hours and days as by its minutes', async () => {
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
+    log,
+  });
+  const signer = nodeSigner();
+  const begin = Date.UTC(2026, 9, 1, 21, 40);
+  const starts = Array.from({ length: 40 }, (_, n) => begin + n * 97 * 60_000);
+  for (const [n, start] of starts.entries()) {
+    const rows: [string, string, number[]][] = [
+      [`tool_${n % 3}`, n % 5 === 0 ? 'error' : 'success', [n + 1, 2 * n + 1]],
+      ['', 'refused', [1]],
+    ];
+    await ingest.ingest(window(signer, start, rows));
+  }
+  const query = new TrafficQueryService(store.database);
+  const asked = async () => {
+    const found = [];
+    for (const [from, minutes] of [
+      [begin - 60_000, 5 * 1440],
+      [begin + 30 * 60_000, 2 * 1440 + 17],
+      [begin, 61],
+    ] as const) {
+      const range = { from: new Date(from), to: new Date(from + minutes * 60_000) };
+      found.push(await query.traffic(ctx, range, 'server', {}), await query.traffic(ctx, range, 'target', {}));
+      found.push(await query.traffic(ctx, range, 'server', { targetName: 'tool_1' }));
+    }
+    return found;
+  };
+  const summed = await asked();
+  await store.database.raw`update traffic_rollups_since set start = 'infinity'`;
+  const byMinutes = await asked();
+  await store.database.raw`update traffic_rollups_since set start = '-infinity'`;
+  expect(summed[0]?.[0]?.calls).toBe(120);
+  expect(summed).toEqual(byMinutes);
+});

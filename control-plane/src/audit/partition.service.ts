@@ -102,6 +102,7 @@ async function createPartition(sql: RawTransaction, table: string, column: strin
 async function forgetOld(sql: RawTransaction, retentionDays: number): Promise<void> {
   await sql`delete from traffic_windows where window_start < now() - interval '2 days'`;
   await sql`delete from inspection_minutes where minute < now() - make_interval(days => ${retentionDays})`;
+  await sql`delete from traffic_rollups where start < now() - make_interval(days => ${retentionDays})`;
   await sql`delete from traffic_minutes where minute < now() - make_interval(days => ${retentionDays})`;
   await sql`delete from audit_quarantine where stored_at < now() - make_interval(days => ${retentionDays})`;
   // A node that never came back: its open calls are shown as what they are. A close that comes later still wins.

@@ -8,7 +8,8 @@ import { storableText } from './storable-text.ts';
 type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 const minuteMs = 60_000;
-/** With the minute it makes the lock of one minute's rows. */
+const dayMs = 86_400_000;
+/** With the day it makes the lock of its rows: sketches are merged here, so that two must not read the same ones. */
 const trafficLock = 0x5350_0007;
 
 interface StoredRow {
@@ -51,9 +52,8 @@ export class TrafficIngestService {
       insert into traffic_windows (node_id, epoch, window_start)
       values (${window.nodeId}, ${storableText(window.epoch)}, ${windowStart}) on conflict do nothing`;
     if (first.count === 0) return;
-    const minuteNumber = Math.floor(window.windowStart / minuteMs);
-    const minute = new Date(minuteNumber * minuteMs).toISOString();
-    await sql`select pg_advisory_xact_lock(${trafficLock}, ${minuteNumber % 2 ** 31})`;
+    const minute = new Date(Math.floor(window.windowStart / minuteMs) * minuteMs).toISOString();
+    await sql`select pg_advisory_xact_lock(${trafficLock}, ${Math.floor(window.windowStart / dayMs)}::int)`;
     const keys = window.rows.map((row) => storableText(row.serverId));
     const stored = await sql<StoredRow[]>`
       select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
@@ -71,9 +71,56 @@ export class TrafficIngestService {
       on conflict (minute, server_id, target_kind, target_name, outcome) do update set
         server_slug = excluded.server_slug, calls = excluded.calls,
         duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
+    for (const unit of ['hour', 'day'] as const) {
+      await addRollups(sql, { unit, whole: false, minute }, added);
+      await addRollups(sql, { unit, whole: true, minute }, ofServers(added));
+    }
     await addInspections(sql, window, minute);
     await sql`select pg_notify('sallyport_signal', 'traffic')`;
   }
+}
+
+/** Rows of servers as a whole. */
+function ofServers(rows: ReadonlyMap<string, StoredRow>): ReadonlyMap<string, StoredRow> {
+  const servers = new Map<string, StoredRow>();
+  for (const row of rows.values()) {
+    const server = { ...row, target_kind: '', target_name: '' };
+    servers.set(keyOf(server), sumOf(server, servers.get(keyOf(server))));
+  }
+  return servers;
+}
+
+interface Rollup {
+  readonly unit: 'hour' | 'day';
+  readonly whole: boolean;
+  /** Within the hour or day. */
+  readonly minute: string;
+}
+
+async function addRollups(
+  sql: RawTransaction,
+  { unit, whole, minute }: Rollup,
+  added: ReadonlyMap<string, StoredRow>,
+): Promise<void> {
+  const serverIds = [...new Set([...added.values()].map((row) => row.server_id))];
+  const stored = await sql<StoredRow[]>`
+    select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
+      duration_ms_sum, sketch
+    from traffic_rollups
+    where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')
+      and server_id = any (${serverIds})`;
+  const before = new Map(stored.map((row) => [keyOf(row), row]));
+  const rows = [...added.values()].map((row) => sumOf(row, before.get(keyOf(row))));
+  await sql`
+    insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome, calls,
+      duration_ms_sum, sketch)
+    select ${unit}, ${whole}, date_trunc(${unit}, ${minute}::timestamptz, 'UTC'), server_id, server_slug, target_kind,
+      target_name, outcome, calls, duration_ms_sum, sketch
+    from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as x(server_id text, server_slug text,
+      target_kind text, target_name text, outcome text, calls bigint, duration_ms_sum double precision, sketch text)
+    on conflict (unit, whole, start, server_id, target_kind, target_name, outcome) do update set
+      server_slug = excluded.server_slug, calls = excluded.calls,
+      duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
 }
 
 /** Sums alone, so that nothing needs to be read before. */

@@ -1,8 +1,9 @@
 import { type AuditOutcome, Sketch, type Verdict } from '@sallyport/schema';
 import type { Context } from '../context.ts';
-import type { Database } from '../database/client.ts';
+import type { Database, RawSql } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
 import { storableText } from './storable-text.ts';
+import { type TrafficSpan, trafficSpans } from './traffic-spans.ts';
 
 export const trafficGroups = ['server', 'target'] as const;
 export type TrafficGroup = (typeof trafficGroups)[number];
@@ -45,7 +46,8 @@ const fetchRows = 2_000;
 /** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
 const notForwarded: ReadonlySet<AuditOutcome> = new Set(['refused', 'malformed']);
 
-interface Minute {
+/** Of a minute, an hour or a day. */
+interface TrafficCounts {
   readonly server_id: string;
   readonly server_slug: string;
   readonly target_kind: string;
@@ -57,7 +59,7 @@ interface Minute {
 }
 
 interface Sum {
-  readonly minute: Minute;
+  readonly of: TrafficCounts;
   calls: number;
   refused: number;
   succeeded: number;
@@ -82,21 +84,18 @@ export class TrafficQueryService {
     ctx.authorize('traffic:read');
     checkRange(range);
     const sums = new Map<string, Sum>();
-    const { raw } = this.database;
-    const minutes = raw<Minute[]>`
-      select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
-        duration_ms_sum, sketch
-      from traffic_minutes
-      where minute >= date_trunc('minute', ${range.from.toISOString()}::timestamptz)
-        and minute < ${range.to.toISOString()}::timestamptz
-        ${filter.serverId ? raw`and server_id = ${storableText(filter.serverId)}` : raw``}
-        ${filter.targetName ? raw`and target_name = ${storableText(filter.targetName)}` : raw``}
-      order by minute`;
-    for await (const rows of minutes.cursor(fetchRows)) {
-      for (const minute of rows) addMinute(sums, minute, groupBy);
-    }
+    // One snapshot for all pieces: a window that is counted meanwhile is in all of them or in none.
+    await this.database.raw.begin('isolation level repeatable read read only', async (sql) => {
+      const [since] = await sql<{ ms: number }[]>`
+        select extract(epoch from start)::double precision * 1000 as ms from traffic_rollups_since`;
+      for (const span of trafficSpans(range.from.getTime(), range.to.getTime(), since?.ms ?? Infinity)) {
+        for await (const rows of readSpan(sql, span, groupBy, filter).cursor(fetchRows)) {
+          for (const row of rows) addRow(sums, row, groupBy);
+        }
+      }
+    });
     return [...sums.values()]
-      .sort((a, b) => b.calls - a.calls || a.minute.server_slug.localeCompare(b.minute.server_slug))
+      .sort((a, b) => b.calls - a.calls || a.of.server_slug.localeCompare(b.of.server_slug))
       .slice(0, trafficRowsMax)
       .map((sum) => trafficOf(sum, groupBy));
   }
@@ -124,6 +123,28 @@ export class TrafficQueryService {
   }
 }
 
+type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+
+function readSpan(
+  sql: RawTransaction,
+  { unit, fromMs, toMs }: TrafficSpan,
+  groupBy: TrafficGroup,
+  filter: TrafficFilter,
+) {
+  const [from, to] = [new Date(fromMs).toISOString(), new Date(toMs).toISOString()];
+  const whole = groupBy === 'server' && !filter.targetName;
+  const rows =
+    unit === 'minute'
+      ? sql`traffic_minutes where minute >= ${from} and minute < ${to}`
+      : sql`traffic_rollups where unit = ${unit} and whole = ${whole} and start >= ${from} and start < ${to}`;
+  return sql<TrafficCounts[]>`
+    select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
+      duration_ms_sum, sketch
+    from ${rows}
+      ${filter.serverId ? sql`and server_id = ${storableText(filter.serverId)}` : sql``}
+      ${filter.targetName ? sql`and target_name = ${storableText(filter.targetName)}` : sql``}`;
+}
+
 /** @throws AppError INVALID_INPUT */
 function checkRange(range: { readonly from: Date; readonly to: Date }): void {
   const violations = new Violations();
@@ -133,34 +154,34 @@ function checkRange(range: { readonly from: Date; readonly to: Date }): void {
   violations.assertNone();
 }
 
-function addMinute(sums: Map<string, Sum>, minute: Minute, groupBy: TrafficGroup): void {
-  const target = groupBy === 'server' ? '' : `\n${minute.target_kind}\n${minute.target_name}`;
-  const key = `${minute.server_id}${target}`;
+function addRow(sums: Map<string, Sum>, row: TrafficCounts, groupBy: TrafficGroup): void {
+  const target = groupBy === 'server' ? '' : `\n${row.target_kind}\n${row.target_name}`;
+  const key = `${row.server_id}${target}`;
   let sum = sums.get(key);
   if (sum === undefined) {
-    sum = { minute, calls: 0, refused: 0, succeeded: 0, forwardedMsSum: 0, sketch: new Sketch() };
+    sum = { of: row, calls: 0, refused: 0, succeeded: 0, forwardedMsSum: 0, sketch: new Sketch() };
     sums.set(key, sum);
   }
-  sum.calls += minute.calls;
-  if (notForwarded.has(minute.outcome)) {
-    sum.refused += minute.calls;
+  sum.calls += row.calls;
+  if (notForwarded.has(row.outcome)) {
+    sum.refused += row.calls;
     return;
   }
-  if (minute.outcome === 'success') sum.succeeded += minute.calls;
-  sum.forwardedMsSum += minute.duration_ms_sum;
-  const sketch = Sketch.parse(minute.sketch);
+  if (row.outcome === 'success') sum.succeeded += row.calls;
+  sum.forwardedMsSum += row.duration_ms_sum;
+  const sketch = Sketch.parse(row.sketch);
   if (sketch !== undefined) sum.sketch.merge(sketch);
 }
 
 function trafficOf(sum: Sum, groupBy: TrafficGroup): Traffic {
   const forwarded = sum.calls - sum.refused;
-  const { minute, sketch } = sum;
-  const isTarget = groupBy === 'target' && minute.target_kind !== '';
+  const { of, sketch } = sum;
+  const isTarget = groupBy === 'target' && of.target_kind !== '';
   return {
-    serverId: minute.server_id,
-    serverSlug: minute.server_slug,
-    targetKind: isTarget ? minute.target_kind : null,
-    targetName: isTarget ? minute.target_name : null,
+    serverId: of.server_id,
+    serverSlug: of.server_slug,
+    targetKind: isTarget ? of.target_kind : null,
+    targetName: isTarget ? of.target_name : null,
     calls: sum.calls,
     refused: sum.refused,
     successRate: forwarded === 0 ? null : sum.succeeded / forwarded,
