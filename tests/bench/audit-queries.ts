@@ -35,8 +35,8 @@ async function seedEvents({ raw }: Database, events: number): Promise<void> {
          'tool_' || n * 31 % 50, '2026-07-28', case when n % 100 = 0 then 'deny' else 'allow' end, 'GRANTED', '{grant}',
          7, 200, case when n % 100 = 0 then 'refused' when n % 97 = 0 then 'error' else 'success' end, 200, 1000,
          5 + n % 50, t.time
-       from generate_series(1, $1::int) n,
-         lateral (select $2::timestamptz + n * interval '1 day' / ($1::int + 1) as time) t,
+       from generate_series(1, $1::bigint) n,
+         lateral (select $2::timestamptz + n * interval '1 day' / ($1::bigint + 1) as time) t,
          lateral (select floor(2000 * power((n * 7 % 1000) / 1000.0, 3))::int as number) s`,
       [Math.ceil(events / days), from ?? ''],
     );

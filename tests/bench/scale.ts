@@ -47,6 +47,8 @@ const coldMsMax = 5_000;
 const residentMebibytesMost = 400;
 const applyAddedMsMax = 15;
 const changeEveryMs = 250;
+/** In turn; not more than there are in the small configuration. */
+const grantsChanged = 500;
 /** As the guide to operating recommends for configurations of this size. */
 const nodeArguments = ['--max-semi-space-size=16'];
 /** Where nobody listens: the node is away from the control plane then. */
@@ -57,7 +59,7 @@ async function changeGrant(database: Database, at: number): Promise<void> {
   await database.db.transaction(async (tx) => {
     const [row] = (await tx.execute(
       `update grants set tools = array['tool_*', 'extra_${at}'], revision = revision + 1
-       where id = (select id from grants order by id offset ${at} limit 1) returning server_id`,
+       where id = (select id from grants order by id offset ${at % grantsChanged} limit 1) returning server_id`,
     )) as unknown as { server_id: string }[];
     await bumpConfigGeneration(tx, { serverIds: [row?.server_id ?? ''] });
   });
@@ -157,7 +159,7 @@ async function callFigures(
   node: NodeProcess,
   callers: Callers,
   { database, sql, administrator }: { database: Database; sql: postgres.Sql; administrator: Administrator },
-  { seconds }: ScaleOptions,
+  { changes, seconds }: ScaleOptions,
   figures: Figures,
 ): Promise<void> {
   const called = await callers.everyone();
@@ -170,7 +172,7 @@ async function callFigures(
   addLatency(figures, 'and no change', await callers.during(() => delay(seconds * 1000)));
   const oneByOne = await callers.during(async () => {
     const end = performance.now() + seconds * 1000;
-    for (let at = 1_000; performance.now() < end; at++) {
+    for (let at = changes; performance.now() < end; at++) {
       await changeGrant(database, at);
       await delay(changeEveryMs);
     }
