@@ -1,4 +1,4 @@
-import { mayHideText, withoutHiddenText } from './hidden-text.ts';
+import { isAscii, mayHideText, withoutHiddenText } from './hidden-text.ts';
 import { Readings } from './readings.ts';
 
 /**
@@ -115,7 +115,7 @@ function isSmallCapitals(word: string): boolean {
 
 /** The text without what is hidden, in compatibility form, lower case, look-alike letters made Latin. */
 export function foldText(text: string): string {
-  if (!notAscii.test(text)) return (mayHideText(text) ? withoutHiddenText(text) : text).toLowerCase();
+  if (isAscii(text)) return (mayHideText(text) ? withoutHiddenText(text) : text).toLowerCase();
   const visible = withoutHiddenText(text).normalize('NFKC');
   const plain = visible
     .normalize('NFD')

@@ -11,6 +11,9 @@ import type { Finding, FindingSeverity } from './finding.ts';
 const suspect =
   // oxlint-disable-next-line no-control-regex, no-misleading-character-class
   /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\u{1d173}-\u{1d17a}\u{e0000}-\u{e0fff}]/u;
+/** The same among ASCII characters. */
+// oxlint-disable-next-line no-control-regex
+const asciiSuspect = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]/;
 const suspects = new RegExp(suspect.source, 'gu');
 
 /** CSI, OSC (to BEL or ST), and two-character escapes, in 7 and 8 bit (ECMA-48). */
@@ -157,14 +160,19 @@ function directionAt(text: string, at: number, point: number, next: number): Hid
   return { category: 'bidirectional', severity: isOverride ? 'critical' : 'high', end: next };
 }
 
+/** Whether all characters are ASCII: asked of the runtime, which sees many at once. */
+export function isAscii(text: string): boolean {
+  return Buffer.byteLength(text) === text.length;
+}
+
 /** Whether a text has any character worth a look; one pass of a regular expression. */
 export function mayHideText(text: string): boolean {
-  return suspect.test(text);
+  return isAscii(text) ? asciiSuspect.test(text) : suspect.test(text);
 }
 
 /** Neighbours of one category are one finding. */
 export function findHiddenText(text: string): Finding[] {
-  if (!suspect.test(text)) return [];
+  if (!mayHideText(text)) return [];
   const findings: Finding[] = [];
   suspects.lastIndex = 0;
   for (let match = suspects.exec(text); match !== null; match = suspects.exec(text)) {

@@ -9,9 +9,12 @@ import {
   phrases,
   privateContext,
   sensitivePair,
+  type Shape,
   wordMeanings,
 } from './instruction-lexicon.ts';
 import { type Reading, Readings } from './readings.ts';
+import { TextSigns } from './text-signs.ts';
+import { begins, codeKinds, endOfWord, fullStop, lineFeed, stops } from './word-codes.ts';
 
 /** `content`: what a server returns. `definition`: what it says of its tools, where telling how to use them is normal. */
 export type TextKind = 'content' | 'definition';
@@ -41,46 +44,30 @@ const scoreMedium = { content: 0.58, definition: 0.48 } as const;
 const scoreLow = { content: 0.45, definition: 0.35 } as const;
 const signalsMax = 2_000;
 
-/** Of each code below 0x250: a word may begin with it, go on with it, or it ends a sentence. */
-const begins = 1;
-const goesOn = 2;
-const stops = 3;
-const codeKinds = new Uint8Array(0x250);
-codeKinds.fill(begins, 0xc0);
-for (const character of 'abcdefghijklmnopqrstuvwxyz0123456789_.') codeKinds[character.charCodeAt(0)] = begins;
-for (const character of "'-") codeKinds[character.charCodeAt(0)] = goesOn;
-for (const character of '!?;\n') codeKinds[character.charCodeAt(0)] = stops;
-const apostrophe = 0x2019;
-const fullStop = 0x2e;
-const lineFeed = 0x0a;
-
-/** Behind the word that begins before `at`. */
-function endOfWord(text: string, at: number): number {
-  let end = at;
-  for (; ; end++) {
-    const code = text.charCodeAt(end);
-    const kind = codeKinds[code];
-    if (kind !== begins && kind !== goesOn && code !== apostrophe) return end;
-  }
-}
-
 /** What is recognised by its shape, not by a word. */
-const shapes: readonly (readonly [RegExp, number])[] = [
+const shapes: readonly (readonly [Shape, number])[] = [
   [credentialPath, meaning.sensitive | meaning.credentialFile],
   [sensitivePair, meaning.sensitive],
   [privateContext, meaning.privateContext],
   [address, meaning.destination],
 ];
 
-interface Shape {
+interface ShapedPlace {
   readonly bits: number;
   readonly start: number;
   readonly end: number;
 }
 
-function shapesOf(text: string): Shape[] {
-  const found: Shape[] = [];
-  for (const [pattern, bits] of shapes) {
+/** Whether an expression can find anything: nearly all can be spared. */
+function mayFind({ signs: lists }: Shape, signs: TextSigns): boolean {
+  return lists.every((list) => signs.hasOneOf(list));
+}
+
+function shapesOf(text: string, signs: TextSigns): ShapedPlace[] {
+  const found: ShapedPlace[] = [];
+  for (const [shape, bits] of shapes) {
+    if (!mayFind(shape, signs)) continue;
+    const { pattern } = shape;
     pattern.lastIndex = 0;
     for (let match = pattern.exec(text); match !== null && found.length < signalsMax; match = pattern.exec(text)) {
       found.push({ bits, start: match.index, end: match.index + match[0].length });
@@ -90,9 +77,9 @@ function shapesOf(text: string): Shape[] {
 }
 
 /** Words and shapes with a meaning, in order; a full stop ends a sentence where a space follows. */
-function hitsOf(text: string): Hit[] {
+function hitsOf(text: string, signs: TextSigns): Hit[] {
   const hits: Hit[] = [];
-  const found = shapesOf(text);
+  const found = shapesOf(text, signs);
   let next = 0;
   let word = 0;
   let sentence = 0;
@@ -357,7 +344,9 @@ function signalsOf(text: string, kind: TextKind): Signal[] {
   const signals: Signal[] = [];
   const weightOf = (source: { inContent: number; inDefinition: number }): number =>
     kind === 'content' ? source.inContent : source.inDefinition;
+  const signs = new TextSigns(text);
   for (const phrase of phrases) {
+    if (!mayFind(phrase, signs)) continue;
     phrase.pattern.lastIndex = 0;
     for (
       let match = phrase.pattern.exec(text);
@@ -372,7 +361,7 @@ function signalsOf(text: string, kind: TextKind): Signal[] {
       });
     }
   }
-  const hits = hitsOf(text);
+  const hits = hitsOf(text, signs);
   for (let at = 0; at < hits.length && signals.length < signalsMax; at += 1) {
     const bits = hits[at]?.bits ?? 0;
     if ((bits & firstBits) === 0) continue;

@@ -1,4 +1,4 @@
-import { findHiddenText, mayHideText } from './hidden-text.ts';
+import { findHiddenText, isAscii, mayHideText } from './hidden-text.ts';
 import { pieceAt } from './piece-at.ts';
 import { TextSigns } from './text-signs.ts';
 
@@ -144,7 +144,7 @@ const entities = new Map(
 
 function isAsWritten(text: string): boolean {
   if (text.includes('%') || text.includes('&') || text.includes('\\')) return false;
-  if (notAscii.test(text) || mayHideText(text)) return false;
+  if (!isAscii(text) || mayHideText(text)) return false;
   return !(text.includes('=') && quotedPrintable.test(text)) && !codeList.test(text);
 }
 

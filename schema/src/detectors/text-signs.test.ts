@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { address, credentialPath, phrases, privateContext, sensitivePair } from './instruction-lexicon.ts';
 import { encodedRuns } from './readings.ts';
 import { TextSigns } from './text-signs.ts';
 
@@ -47,3 +48,41 @@ test('what may be encoded is found where an expression finds it', () => {
     { numRuns: 2_000 },
   );
 });
+
+/** Without what only looks around, which finds more and never less. */
+function withoutAssertions({ source }: RegExp): RegExp {
+  const plain = source
+    .replace('(?:^|\\n)', '\\n')
+    .replace(/\(\?<?[!=](?:[^()[]|\[(?:[^\]\\]|\\.)*\]|\((?:[^()])*\))*\)/g, '')
+    .replaceAll('\\b', '');
+  return new RegExp(plain);
+}
+
+const named = { address, credentialPath, privateContext, sensitivePair };
+const shapes = [...phrases.map((phrase) => [phrase.name, phrase] as const), ...Object.entries(named)];
+
+test.each(shapes)('whatever is found as %s has the signs by which it is looked for', (_name, { pattern, signs }) => {
+  // Each alternative by itself, so that each comes about often.
+  for (const alternative of alternativesOf(withoutAssertions(pattern).source)) {
+    fc.assert(
+      fc.property(fc.stringMatching(new RegExp(`^(?:${alternative})$`)), (found) => {
+        const has = new TextSigns(found);
+        for (const list of signs) expect([found, has.hasOneOf(list)]).toEqual([found, true]);
+      }),
+      { numRuns: 120 },
+    );
+  }
+});
+
+/** The parts of an expression between the bars that stand in no group. */
+function alternativesOf(source: string): string[] {
+  const parts = [''];
+  let depth = 0;
+  for (const [token] of source.matchAll(/\\.|\[(?:[^\]\\]|\\.)*\]|[^]/g)) {
+    if (token === '(') depth += 1;
+    else if (token === ')') depth -= 1;
+    if (token === '|' && depth === 0) parts.push('');
+    else parts.push((parts.pop() ?? '') + token);
+  }
+  return parts;
+}
