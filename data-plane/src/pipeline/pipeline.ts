@@ -76,6 +76,7 @@ export class Pipeline {
   readonly #now: () => number;
   readonly #tokens = new AccessTokens();
   readonly #receiving: ReceiveSettings;
+  readonly #recording: RecordContext;
 
   constructor(options: PipelineOptions) {
     this.#options = options;
@@ -93,6 +94,8 @@ export class Pipeline {
     const inspector = new Inspector({ ...options, pool: options.detectorPool, webhooks, monotonic });
     this.#inspecting = { inspector, reauthorize: this.#reauthorize };
     this.#now = () => options.runtimes.now();
+    const { audit, metrics, log } = options;
+    this.#recording = { audit, metrics, clock: options.clock, log, now: this.#now };
     this.streams = new OpenStreams({ runtimes: options.runtimes, reauthorize: this.#reauthorize });
     const { peers, runtimes, clock } = options;
     const { nodeId } = peers;
@@ -153,7 +156,7 @@ export class Pipeline {
     const { runtimes, peers, health, clock } = this.#options;
     const unrecorded = this.#preflight(request) ?? this.#metadata(request);
     if (unrecorded !== undefined) return unrecorded;
-    const entry = openRecord(request, { ...this.#options, now: this.#now });
+    const entry = openRecord(request, this.#recording);
     const { exchange } = entry;
     try {
       const runtime = runtimes.current;
@@ -245,7 +248,7 @@ export class Pipeline {
     const nothing = { method: '', path: '', query: '', headers: new Map<string, string>(), repeatedHeaders: [] };
     const { signal } = new AbortController();
     const request = { ...nothing, remoteAddress, signal, readBody: () => Promise.reject(error) };
-    const entry = openRecord(request, { ...this.#options, now: this.#now });
+    const entry = openRecord(request, this.#recording);
     entry.exchange.runtime = this.#options.runtimes.current ?? null;
     const response = await entry.fail(error);
     response.follower?.ended(true, 0, null);

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { AppError, type AuditRecord, chainText, epochSeed, type PayloadRecord } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
-import { type Segment, SpoolEpoch, syncDirectory } from './spool-epoch.ts';
+import { type Segment, SpoolEpoch, syncDirectory, syncDirectoryLater } from './spool-epoch.ts';
 
 const syncData = promisify(fdatasync);
 const segmentBytesMax = 4 * 1024 * 1024;
@@ -83,6 +83,8 @@ export class AuditSpool {
   readonly #live: SpoolEpoch;
   #segment: Segment;
   #descriptor: number;
+  /** The directory has a file that it may not have after power loss. */
+  #hasNewName = false;
   /** Full segments that await their last fsync. */
   readonly #retired: number[] = [];
   #previous: string;
@@ -327,7 +329,8 @@ export class AuditSpool {
 
   #rotate(first: number): void {
     const descriptor = openSync(join(this.#live.directory, `${String(first).padStart(16, '0')}.jsonl`), 'wx', 0o600);
-    syncDirectory(this.#live.directory);
+    // Its name must survive too before its lines count as synced; the calls that are under way need not wait for that.
+    this.#hasNewName = true;
     this.#retired.push(this.#descriptor);
     this.#descriptor = descriptor;
     this.#segment = this.#live.addSegment(first);
@@ -357,18 +360,23 @@ export class AuditSpool {
     clearTimeout(this.#syncTimer);
     this.#syncTimer = undefined;
     const upTo = this.#live.last;
-    const retired = [...this.#retired];
+    const retired = this.#retired.length;
+    // Before anything is waited for: what is written meanwhile may be in another file.
+    const descriptors = [...this.#retired, this.#descriptor];
     const waiters = this.#waiters;
     this.#waiters = [];
+    const hasNewName = this.#hasNewName;
+    this.#hasNewName = false;
     try {
-      for (const descriptor of [...retired, this.#descriptor]) await syncData(descriptor);
+      if (hasNewName) await syncDirectoryLater(this.#live.directory);
+      for (const descriptor of descriptors) await syncData(descriptor);
     } catch (error) {
       this.#syncFailed = true;
       const reason = error instanceof Error ? error : new Error(String(error));
       for (const waiter of waiters) waiter.reject(reason);
       throw error;
     }
-    for (const descriptor of this.#retired.splice(0, retired.length)) closeSync(descriptor);
+    for (const descriptor of this.#retired.splice(0, retired)) closeSync(descriptor);
     this.#live.synced = upTo;
     for (const waiter of waiters) waiter.resolve();
     for (const listener of this.#syncListeners) listener();

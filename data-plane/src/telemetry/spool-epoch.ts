@@ -205,6 +205,16 @@ export function syncDirectory(directory: string): void {
   }
 }
 
+/** The same without keeping the event loop from its work. */
+export async function syncDirectoryLater(directory: string): Promise<void> {
+  const handle = await open(directory, 'r');
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
 function countLines(content: Buffer): number {
   let lines = 0;
   for (let at = content.indexOf(newline); at >= 0; at = content.indexOf(newline, at + 1)) lines += 1;

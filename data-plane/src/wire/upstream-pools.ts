@@ -76,6 +76,9 @@ class UpstreamPool implements CallPool, ConnectionOwner {
   #dialling = 0;
   /** Answered just now, and free as soon as the event loop has come round. */
   #settling = 0;
+  /** Those of them from this turn of the event loop, and from the one before. */
+  #answered: UpstreamConnection[] = [];
+  #looked: UpstreamConnection[] = [];
   isClosed = false;
 
   constructor(url: URL, options: UpstreamPoolsOptions) {
@@ -109,15 +112,21 @@ class UpstreamPool implements CallPool, ConnectionOwner {
    */
   free(connection: UpstreamConnection): void {
     this.#settling++;
-    setImmediate(this.#settle, connection);
+    this.#answered.push(connection);
+    if (this.#answered.length === 1 && this.#looked.length === 0) setImmediate(this.#settle);
   }
 
-  readonly #settle = (connection: UpstreamConnection): void => void setImmediate(this.#settled, connection);
-
-  readonly #settled = (connection: UpstreamConnection): void => {
-    this.#settling--;
-    if (connection.isUsable) this.#give(connection);
-    else this.#dialForWaiting();
+  /** Once a turn for all: those of the turn before are free, those of this one are with the next. */
+  readonly #settle = (): void => {
+    const settled = this.#looked;
+    this.#looked = this.#answered;
+    this.#answered = [];
+    if (this.#looked.length > 0) setImmediate(this.#settle);
+    for (const connection of settled) {
+      this.#settling--;
+      if (connection.isUsable) this.#give(connection);
+      else this.#dialForWaiting();
+    }
   };
 
   #give(connection: UpstreamConnection): void {
