@@ -1,5 +1,5 @@
 import { AppError } from '@sallyport/schema';
-import type { Clock, Egress } from '@sallyport/schema/platform';
+import { type Clock, type Egress, withinBytes } from '@sallyport/schema/platform';
 import * as oauth from 'openid-client';
 import { z } from 'zod';
 import { authenticationOf, type UpstreamClient } from './client-authentication.ts';
@@ -332,8 +332,8 @@ export class AuthorizationServers {
     configuration.timeout = requestTimeoutSeconds;
     // Only the addresses on an operator's allow-list can be reached by http at all.
     if (issuer.startsWith('http:')) oauth.allowInsecureRequests(configuration);
-    configuration[oauth.customFetch] = (url, options) =>
-      this.#egress.fetch(url, bodyAsText(options as unknown as RequestInit));
+    configuration[oauth.customFetch] = async (url, options) =>
+      withinBytes(await this.#egress.fetch(url, bodyAsText(options as unknown as RequestInit)), documentBytesMax);
     return configuration;
   }
 

@@ -374,6 +374,22 @@ async function fetchOnce(url: URL, init: RequestInit, dispatcher: Pool): Promise
   return response;
 }
 
+/** The same response, whose body breaks off with UPSTREAM_PROTOCOL where it has more bytes. */
+export function withinBytes(response: Response, bytesMax: number): Response {
+  if (response.body === null) return response;
+  let left = bytesMax;
+  const limit = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      left -= chunk.byteLength;
+      if (left >= 0) controller.enqueue(chunk);
+      else
+        controller.error(new AppError('UPSTREAM_PROTOCOL', { internal: `the answer has more than ${bytesMax} bytes` }));
+    },
+  });
+  const { status, headers } = response;
+  return new Response(response.body.pipeThrough(limit), { status, headers });
+}
+
 function diallable(text: string): URL {
   const form = formProblem(text);
   if ('url' in form) return form.url;

@@ -1,5 +1,5 @@
 import { AppError } from '@sallyport/schema';
-import type { Clock, Egress } from '@sallyport/schema/platform';
+import { type Clock, type Egress, withinBytes } from '@sallyport/schema/platform';
 import {
   createRemoteJWKSet,
   customFetch as joseFetch,
@@ -18,6 +18,8 @@ const metadataLifetimeMs = 10 * 60_000;
 /** Keys are asked for at most this often whatever key ids tokens name, in milliseconds. */
 const keysCooldownMs = 30_000;
 const requestTimeoutSeconds = 10;
+/** Of metadata, keys, tokens, and of the groups of one user. */
+const answerBytesMax = 4 * 1024 * 1024;
 /** How far the clock of a provider may be off, in seconds. */
 export const clockToleranceSeconds = 60;
 
@@ -183,7 +185,7 @@ export class OidcConnections {
     const { configuration } = await this.#connection(provider);
     const parameters: Record<string, string> = groupsUrlScope === null ? {} : { scope: groupsUrlScope };
     const { access_token: token } = await oidc.clientCredentialsGrant(configuration, parameters);
-    const response = await this.#options.egress.fetch(groupsUrl.replaceAll('{subject}', encodeURIComponent(subject)), {
+    const response = await this.#fetch(groupsUrl.replaceAll('{subject}', encodeURIComponent(subject)), {
       method: 'POST',
       headers: { authorization: `Bearer ${token}`, 'content-type': 'application/json', accept: 'application/json' },
       body: JSON.stringify({ securityEnabledOnly: false }),
@@ -234,8 +236,8 @@ export class OidcConnections {
     return { configuration, keys };
   }
 
-  readonly #fetch = (url: string, init?: object): Promise<Response> =>
-    this.#options.egress.fetch(url, bodyOf(init ?? {}));
+  readonly #fetch = async (url: string, init?: object): Promise<Response> =>
+    withinBytes(await this.#options.egress.fetch(url, bodyOf(init ?? {})), answerBytesMax);
 
   /** The client that we are at a provider. */
   #configured(provider: IdentityProviderRow, metadata: oidc.ServerMetadata): oidc.Configuration {
