@@ -170,8 +170,11 @@ const contexts: Readonly<Record<string, (parties: Parties, url: string) => Promi
   'the groups of an identity provider': ({ idp }, url) =>
     idp.groups(providerOf(providerUrl, { groupsUrl: `${url}/groups` }), 'ada'),
   'a webhook': async ({ egress }, url) => {
-    const { now, monotonic } = systemClock;
-    const sender = new WebhookSender({ egress, now: () => now(), monotonic: () => monotonic() });
+    const sender = new WebhookSender({
+      egress,
+      now: () => systemClock.now(),
+      monotonic: () => systemClock.monotonic(),
+    });
     const key = { id: 'one', secret: Buffer.alloc(32, 1).toString('base64'), notAfter: null };
     const target = {
       id: 'w',
@@ -243,7 +246,7 @@ describe.each(Object.entries(contexts))('by %s', (context, dial) => {
       more();
     };
     const error = await refusalOf(dial, rimUrl);
-    if (!takesStatusAlone.has(context)) expect(error).toBeInstanceOf(Error);
+    expect(error instanceof Error || takesStatusAlone.has(context)).toBe(true);
     expect(sent).toBeLessThan(32 * 1024 * 1024);
   });
 

@@ -67,8 +67,7 @@ test('what definitions name, schemas and icons, is fetched by nobody', async () 
   };
   const create = 'mutation ($url: String!) { createServer(input: { slug: "named", url: $url }) { id } }';
   const { id } = (await asked(plane, create, { url: upstream.url })).createServer;
-  const query =
-    'query ($id: ID!) { server(id: $id) { discoveredAt definitions { edges { node { name } } } } }';
+  const query = 'query ($id: ID!) { server(id: $id) { discoveredAt definitions { edges { node { name } } } } }';
   const found = await waitFor('the server is discovered', async () => {
     const { server } = await asked(plane, query, { id });
     return server.discoveredAt === null ? undefined : server.definitions.edges;
