@@ -78,6 +78,28 @@ const rows: Readonly<Record<string, Row>> = {
     ],
     shown: /"theirs\.example\.com"/,
   },
+  'sallyport_credential.exchange': {
+    key: 'exchange',
+    drift: (serverId) => [
+      'setServerCredential',
+      {
+        serverId,
+        tokenExchange: { issuer: 'https://login.example.com', clientId: 'gateway', secret: 'theirs', namesActor: true },
+      },
+      'revision',
+    ],
+    shown: /names_actor +=? *true -> false/,
+  },
+  'sallyport_credential.asserted': {
+    key: 'asserted',
+    drift: (serverId) => ['setServerCredential', { serverId, identityAssertion: { scopes: ['theirs'] } }, 'revision'],
+    shown: /"theirs"/,
+  },
+  'sallyport_credential.signed': {
+    key: 'signed',
+    drift: (serverId) => ['setServerCredential', { serverId, identityToken: { lifetimeSeconds: 60 } }, 'revision'],
+    shown: /lifetime_seconds +=? *60 -> 120/,
+  },
   'sallyport_grant.read': {
     key: 'read',
     drift: (id) => ['updateGrant', { id, tools: ['*'], mode: 'SHADOW' }],
@@ -204,7 +226,7 @@ const organization = `
       read_only = true
     }
     resource "sallyport_server" "others" {
-      for_each = toset(["headers", "client", "users"])
+      for_each = toset(["headers", "client", "users", "exchange", "asserted", "signed"])
       slug     = each.key
       url      = var.url
     }
@@ -220,6 +242,19 @@ const organization = `
     resource "sallyport_credential" "users" {
       server_id  = sallyport_server.others["users"].id
       user_oauth = { authorization_hosts = ["login.example.com"], scopes = ["read"] }
+    }
+    resource "sallyport_credential" "exchange" {
+      server_id      = sallyport_server.others["exchange"].id
+      token_exchange = { issuer = "https://login.example.com", client_id = "gateway", audience = "tickets" }
+      secret_wo      = var.secrets["upstream"]
+    }
+    resource "sallyport_credential" "asserted" {
+      server_id          = sallyport_server.others["asserted"].id
+      identity_assertion = { scopes = ["read"] }
+    }
+    resource "sallyport_credential" "signed" {
+      server_id      = sallyport_server.others["signed"].id
+      identity_token = { claims = ["email", "groups"] }
     }
     resource "sallyport_user" "ada" {
       name  = "Ada"
@@ -358,6 +393,7 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
     harness = await startHarness({
       upstreams: [upstream.url],
       nodes: 1,
+      authorizationServer: true,
       environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
     });
     provider = await buildProvider();
@@ -398,7 +434,9 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
       const addresses = Object.entries(rows);
       const blocks = [
         ...addresses.map(([address, { key }]) => [address, by === 'id' ? ids.get(address) : key] as const),
-        ...['headers', 'client', 'users'].map((slug) => [`sallyport_server.others["${slug}"]`, slug] as const),
+        ...['headers', 'client', 'users', 'exchange', 'asserted', 'signed'].map(
+          (slug) => [`sallyport_server.others["${slug}"]`, slug] as const,
+        ),
         ['sallyport_group.analysts', 'analysts'] as const,
       ];
       const imports = blocks.map(([to, id]) => `import {\n  to = ${to}\n  id = ${JSON.stringify(id)}\n}\n`).join('');

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { findBinary, hasBinary } from '../kit/binaries.ts';
 import { run, terraformFolder } from '../kit/terraform.ts';
@@ -39,4 +41,41 @@ describe.skipIf(!hasBinary('go', 'golang-go', "the Terraform provider's own test
     },
     timeoutMs,
   );
+});
+
+describe('a release of the provider', () => {
+  const read = (name: string): string => readFileSync(join(terraformFolder, name), 'utf8');
+
+  // https://developer.hashicorp.com/terraform/registry/providers/publishing
+  test('is named, packed and signed as the registry wants it', () => {
+    const config = read('.goreleaser.yml');
+    for (const line of [
+      "binary: '{{ .ProjectName }}_v{{ .Version }}'",
+      "name_template: '{{ .ProjectName }}_{{ .Version }}_{{ .Os }}_{{ .Arch }}'",
+      "name_template: '{{ .ProjectName }}_{{ .Version }}_SHA256SUMS'",
+      "name_template: '{{ .ProjectName }}_{{ .Version }}_manifest.json'",
+      'project_name: terraform-provider-sallyport',
+      'formats: [zip]',
+      'algorithm: sha256',
+      'artifacts: checksum',
+      'CGO_ENABLED=0',
+    ]) {
+      expect(config).toContain(line);
+    }
+    const packages = /^goos: \[(.*)\]$/m.exec(config.replace(/^ +/gm, ''))?.[1];
+    expect(packages?.split(', ').toSorted((a, b) => a.localeCompare(b))).toEqual([
+      'darwin',
+      'freebsd',
+      'linux',
+      'windows',
+    ]);
+  });
+
+  test('says which protocol it speaks, and is told its version', () => {
+    const manifest = JSON.parse(read('terraform-registry-manifest.json')) as unknown;
+    expect(manifest).toEqual({ version: 1, metadata: { protocol_versions: ['6.0'] } });
+    expect(read('main.go')).toMatch(/providerserver\.Serve/);
+    expect(read('main.go')).toMatch(/\bversion\b/);
+    expect(read('.goreleaser.yml')).toContain('-X main.version={{ .Version }}');
+  });
 });

@@ -9349,6 +9349,8 @@ type WebhookFields struct {
 	MutablePaths []string `json:"mutablePaths"`
 	// How what is sent is signed; permanent.
 	Algorithm WebhookAlgorithm `json:"algorithm"`
+	// Of an MCP server of interceptors (SEP-2624) at the URL, the name of the one that is invoked. Absent: the URL takes the events of this gateway. Whether it is one or the other is permanent.
+	Interceptor optional.Value[string] `json:"interceptor"`
 	// The keys that sign what is sent, the newest first.
 	SigningKeys []SigningKeyFields `json:"signingKeys"`
 }
@@ -9391,6 +9393,9 @@ func (v *WebhookFields) GetMutablePaths() []string { return v.MutablePaths }
 
 // GetAlgorithm returns WebhookFields.Algorithm, and is useful for accessing the field via an interface.
 func (v *WebhookFields) GetAlgorithm() WebhookAlgorithm { return v.Algorithm }
+
+// GetInterceptor returns WebhookFields.Interceptor, and is useful for accessing the field via an interface.
+func (v *WebhookFields) GetInterceptor() optional.Value[string] { return v.Interceptor }
 
 // GetSigningKeys returns WebhookFields.SigningKeys, and is useful for accessing the field via an interface.
 func (v *WebhookFields) GetSigningKeys() []SigningKeyFields { return v.SigningKeys }
@@ -11203,6 +11208,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter
@@ -11947,6 +11953,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter
@@ -13491,6 +13498,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter
@@ -14320,6 +14328,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter
@@ -14713,6 +14722,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter
@@ -15518,6 +15528,7 @@ fragment WebhookFields on Webhook {
 	payloadBytesMax
 	mutablePaths
 	algorithm
+	interceptor
 	signingKeys {
 		publicKey
 		notAfter

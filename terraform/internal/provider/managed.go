@@ -80,6 +80,8 @@ type kind[M any] struct {
 	schema schema.Schema
 	// fixed are the attributes that need another object when they change.
 	fixed []string
+	// permanent are the attributes that need another object when they come or go.
+	permanent []string
 	// natural is the attribute that no two objects share, if there is one.
 	natural string
 	// standIns are the attributes, as dotted paths, whose value need not be known when a change is tried.

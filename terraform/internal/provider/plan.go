@@ -132,9 +132,10 @@ func (r *managed[M, P]) planReplacement(
 		return false
 	}
 	isReplaced := false
-	for _, name := range r.fixed {
+	for _, name := range slices.Concat(r.fixed, r.permanent) {
 		was, is := attributeAt(ctx, req.State, name), attributeAt(ctx, stateOf(resp.Plan), name)
-		if was != nil && is != nil && !was.Equal(is) {
+		comesOrGoes := was != nil && is != nil && was.IsNull() != is.IsNull()
+		if was != nil && is != nil && !was.Equal(is) && (comesOrGoes || slices.Contains(r.fixed, name)) {
 			resp.RequiresReplace.Append(path.Root(name))
 			isReplaced = true
 		}

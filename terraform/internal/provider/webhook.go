@@ -31,6 +31,7 @@ type webhookModel struct {
 	PayloadBytesMax   types.Int64  `tfsdk:"payload_bytes_max"`
 	MutablePaths      types.Set    `tfsdk:"mutable_paths"`
 	Algorithm         types.String `tfsdk:"algorithm"`
+	Interceptor       types.String `tfsdk:"interceptor"`
 	KeyOverlapSeconds types.Int64  `tfsdk:"key_overlap_seconds"`
 	SigningPublicKeys types.Set    `tfsdk:"signing_public_keys"`
 }
@@ -79,6 +80,8 @@ var webhookSchema = schema.Schema{
 		"algorithm": defaulted("How what is sent is signed: `hmac`, HMAC-SHA256 by `secret_wo`, or `ed25519`, by a private key that "+
 			"nobody else has. Another one makes another webhook. `hmac` if absent.", "hmac",
 			oneOf(lowered(api.AllWebhookAlgorithm)...)),
+		"interceptor": optionalText("Of an MCP server of interceptors (SEP-2624) at the URL, the name of the one that is invoked; if " +
+			"absent, the URL takes the events of this gateway. What was the one becomes the other only as another webhook."),
 		"secret_wo": schema.StringAttribute{
 			MarkdownDescription: "The shared secret, needed for `hmac`: `whsec_` and 24 to 64 random bytes in base64, such as of " +
 				"`base64encode` of an ephemeral `random_password`. Kept in no state and no plan.",
@@ -113,6 +116,7 @@ var webhookKind = kind[webhookModel]{
 	name:       "webhook",
 	schema:     webhookSchema,
 	fixed:      []string{"algorithm"},
+	permanent:  []string{"interceptor"},
 	standIns:   []string{"secret_wo"},
 	violations: map[string]string{"secret": "secret_wo", "overlapSeconds": "key_overlap_seconds"},
 	carry:      func(config webhookModel, m *webhookModel) { m.SecretWO = config.SecretWO },
@@ -162,6 +166,7 @@ func createWebhook(ctx context.Context, c *api.Client, m *webhookModel, by chang
 		PayloadBytesMax: nullableInt(m.PayloadBytesMax),
 		MutablePaths:    stringsOf(m.MutablePaths),
 		Algorithm:       optional.Of(upper[api.WebhookAlgorithm](m.Algorithm)),
+		Interceptor:     nullable(m.Interceptor),
 		Secret:          secret,
 		DryRun:          by.dryRun,
 		IdempotencyKey:  api.IdempotencyKey(),
@@ -208,7 +213,7 @@ func (m *webhookModel) outcomeNow(ctx context.Context, c *api.Client, told outco
 }
 
 func (m *webhookModel) changes(by change) api.UpdateWebhookInput {
-	return api.UpdateWebhookInput{
+	input := api.UpdateWebhookInput{
 		Id:               m.ID.ValueString(),
 		ExpectedRevision: atRevision(by),
 		Name:             optional.Of(m.Name.ValueString()),
@@ -223,6 +228,10 @@ func (m *webhookModel) changes(by change) api.UpdateWebhookInput {
 		MutablePaths:     stringsOf(m.MutablePaths),
 		DryRun:           by.dryRun,
 	}
+	if !m.Interceptor.IsNull() {
+		input.Interceptor = optional.Of(m.Interceptor.ValueString())
+	}
+	return input
 }
 
 // signingSecret is the secret for HMAC; a private key is made by the gateway, and given to nobody.
@@ -253,6 +262,7 @@ func (m *webhookModel) fill(webhook api.WebhookFields) {
 	m.DeadlineMs = types.Int64Value(int64(webhook.DeadlineMs))
 	m.PayloadBytesMax = types.Int64Value(int64(webhook.PayloadBytesMax))
 	m.MutablePaths = setOf(webhook.MutablePaths)
+	m.Interceptor = stringFrom(webhook.Interceptor)
 	if m.KeyOverlapSeconds.IsNull() {
 		m.KeyOverlapSeconds = types.Int64Value(keyOverlapDefault)
 	}
