@@ -176,57 +176,6 @@ describe.skipIf(!hasTerraform('the habits of the Terraform provider'))('the Terr
   );
 
   test(
-    'applies two configurations at once, each whole',
-    async () => {
-      const { administrator } = harness;
-      const shared = await administrator.mutate('createGroup', { name: 'shared by two' }, 'id', identified);
-      const team = (name: string) => `
-        resource "sallyport_service_account" "agent" {
-          for_each   = toset([for number in range(5) : "${name} \${number}"])
-          name       = each.key
-          expires_at = "2027-11-01T00:00:00Z"
-        }
-        resource "sallyport_group_membership" "agent" {
-          for_each     = sallyport_service_account.agent
-          group_id     = "${shared.id}"
-          principal_id = each.value.id
-        }
-        resource "sallyport_grant" "agent" {
-          for_each  = sallyport_service_account.agent
-          name      = each.key
-          subject   = { kind = "service_account", id = each.value.id }
-          server_id = "${serverId}"
-          effect    = "allow"
-          tools     = ["test_*"]
-        }
-      `;
-      const both = [newWorkspace(team('red')), newWorkspace(team('blue'))];
-      await Promise.all(both.map((one) => one.apply()));
-      for (const one of both) expect(await one.plan()).toMatchObject({ code: 0 });
-      const members = z.object({ group: z.object({ members: z.object({ edges: z.array(z.unknown()) }) }) });
-      const document = `{ group(id: "${shared.id}") { members { edges { node { id } } } } }`;
-      const { group } = await administrator.api.ask(document, {}, members);
-      expect(group.members.edges).toHaveLength(10);
-      await Promise.all(both.map((one) => one.destroy()));
-    },
-    timeoutMs,
-  );
-
-  test(
-    'makes one object of a name that two configurations make at once, and says so to the other',
-    async () => {
-      const both = [1, 2].map(() => newWorkspace('resource "sallyport_group" "same" { name = "raced for" }'));
-      for (const one of both) await one.succeed('plan', ['-out=saved']);
-      const ran = await Promise.all(both.map((one) => one.terraform('apply', ['-input=false', 'saved'])));
-      expect(ran.map(({ code }) => code).sort((a, b) => a - b)).toEqual([0, 1]);
-      const { output } = ran.find(({ code }) => code === 1) ?? { output: '' };
-      expect(output).toMatch(/Conflict: someone else|name is the name of another group/);
-      await Promise.all(both.map((one) => one.destroy()));
-    },
-    timeoutMs,
-  );
-
-  test(
     'makes no fuss of a name that another managed object is about to give up',
     async () => {
       const workspace = newWorkspace('resource "sallyport_group" "old" { name = "moving" }');
