@@ -18,6 +18,8 @@ import type { Services } from './services.ts';
 const housekeepingIntervalMs = 10 * 60_000;
 /** How long an event of the control plane waits for its place in the chain. */
 const chainIntervalMs = 5_000;
+/** How soon audit events are sent to webhooks. */
+const deliveryIntervalMs = 1_000;
 const checkpointIntervalMs = 60_000;
 const revocationIntervalMs = 5_000;
 /** How soon a new key-encryption key wraps what older ones did. */
@@ -35,6 +37,7 @@ export interface JobsOptions {
   readonly database: Database;
   readonly services: Pick<
     Services,
+    | 'auditDelivery'
     | 'checkpoints'
     | 'keyUses'
     | 'nodeKeys'
@@ -110,6 +113,7 @@ export function startJobs(options: JobsOptions): Jobs {
       await services.payloadStore.expire();
       await services.payloadKeys.rotate();
     }),
+    every('audit delivery', deliveryIntervalMs, log, () => services.auditDelivery.run()),
     every('partitions', partitionIntervalMs, log, () => partitions.maintain()),
     every('audit chain', chainIntervalMs, log, async () => void (await checkpoints.chainControlEvents())),
     every('checkpoint', checkpointIntervalMs, log, async () => void (await checkpoints.checkpoint())),

@@ -1,6 +1,16 @@
 import { sql } from 'drizzle-orm';
 import type { AuditOutcome, CredentialMode, OpenedRecord, ShadowDecision, Verdict } from '@sallyport/schema';
-import { bigint, doublePrecision, integer, jsonb, pgTable, primaryKey, text, timestamp } from 'drizzle-orm/pg-core';
+import {
+  bigint,
+  doublePrecision,
+  integer,
+  jsonb,
+  pgTable,
+  primaryKey,
+  text,
+  timestamp,
+  uuid,
+} from 'drizzle-orm/pg-core';
 
 export const auditEvents = pgTable(
   'audit_events',
@@ -64,3 +74,49 @@ export const auditUnchained = pgTable('audit_unchained', {
   id: bigint({ mode: 'number' }).primaryKey().generatedAlwaysAsIdentity(),
   record: text().notNull(),
 });
+
+/** What is sent to a webhook until it is taken: stretches of chains, under one id. */
+export interface DeliveryBatch {
+  readonly id: string;
+  /** Milliseconds since the epoch. */
+  readonly at: number;
+  readonly parts: readonly {
+    readonly nodeId: string;
+    readonly epoch: string;
+    readonly after: number;
+    readonly upTo: number;
+  }[];
+}
+
+export const auditDeliveries = pgTable('audit_deliveries', {
+  webhookId: uuid('webhook_id').primaryKey(),
+  /** Whose right to read the audit trail counts. */
+  readerId: uuid('reader_id').notNull(),
+  state: text({ enum: ['active', 'stopped'] })
+    .notNull()
+    .default('active'),
+  batch: jsonb().$type<DeliveryBatch>(),
+  eventsDelivered: bigint('events_delivered', { mode: 'number' }).notNull().default(0),
+  deliveredAt: timestamp('delivered_at', { withTimezone: true }),
+  /** Of the failures since the last success. */
+  attempts: integer().notNull().default(0),
+  failingSince: timestamp('failing_since', { withTimezone: true }),
+  failure: text(),
+  nextAttemptAt: timestamp('next_attempt_at', { withTimezone: true }).notNull().defaultNow(),
+  lease: uuid(),
+  leaseUntil: timestamp('lease_until', { withTimezone: true }),
+});
+export type AuditDeliveryRow = typeof auditDeliveries.$inferSelect;
+
+/** The last line of each chain that was taken. */
+export const auditDeliveryCursors = pgTable(
+  'audit_delivery_cursors',
+  {
+    webhookId: uuid('webhook_id').notNull(),
+    nodeId: text('node_id').notNull(),
+    epoch: text().notNull(),
+    sequence: bigint({ mode: 'number' }).notNull(),
+    movedAt: timestamp('moved_at', { withTimezone: true }).notNull().defaultNow(),
+  },
+  (table) => [primaryKey({ columns: [table.webhookId, table.nodeId, table.epoch] })],
+);

@@ -4,6 +4,7 @@ import type { Context } from '../context.ts';
 import type { Database, RawSql } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
 import { recordAccess } from './audit.service.ts';
+import { chainLines } from './chain-lines.ts';
 import type { CheckpointService } from './checkpoint.service.ts';
 
 type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
@@ -162,30 +163,16 @@ async function checkpointsOf(
   }));
 }
 
-/** The lines of a stretch; those that are no text come from quarantine. */
 async function* linesOf(sql: RawTransaction | RawSql, stretch: Stretch): AsyncGenerator<AuditExportEntry[], void> {
-  const rows = sql<{ sequence: number; line: string | null; bytes: string | null }[]>`
-    select sequence::double precision as sequence, line, null as bytes from audit_lines
-    where node_id = ${stretch.node_id} and epoch = ${stretch.epoch}
-      and sequence > ${stretch.after} and sequence <= ${stretch.up_to}
-    union all
-    select sequence::double precision, null, encode(line, 'base64') from audit_quarantine
-    where node_id = ${stretch.node_id} and epoch = ${stretch.epoch} and reason = 'notStorable'
-      and sequence > ${stretch.after} and sequence <= ${stretch.up_to}
-      and not exists (
-        select from audit_lines l
-        where l.node_id = audit_quarantine.node_id and l.epoch = audit_quarantine.epoch
-          and l.sequence = audit_quarantine.sequence
-      )
-    order by sequence`;
-  for await (const chunk of rows.cursor(fetchLines)) {
-    yield chunk.map((row) => ({
+  const { node_id: nodeId, epoch, after, up_to: upTo } = stretch;
+  for await (const chunk of chainLines(sql, { nodeId, epoch, after, upTo }).cursor(fetchLines)) {
+    yield chunk.map(({ sequence, line, bytes }) => ({
       type: 'line',
-      nodeId: stretch.node_id,
-      epoch: stretch.epoch,
-      sequence: row.sequence,
-      line: row.line ?? '',
-      ...(row.bytes === null ? {} : { bytes: row.bytes.replaceAll('\n', '') }),
+      nodeId,
+      epoch,
+      sequence,
+      line: line ?? '',
+      ...(bytes === null ? {} : { bytes }),
     }));
   }
 }

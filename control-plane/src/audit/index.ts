@@ -1,6 +1,15 @@
 export { type Database, openDatabase } from '../database/client.ts';
 export { recordMutation } from './audit.service.ts';
 export { type AuditSigner, CheckpointService } from './checkpoint.service.ts';
+export {
+  AuditDeliveryService,
+  deliveryCursors,
+  deliveryFailingMsMax,
+  deliveryOf,
+  type DeliveryTarget,
+  openDelivery,
+  restartDelivery,
+} from './delivery.service.ts';
 export { EpochService } from './epoch.service.ts';
 export { EventQueryService, TailPosition } from './event-query.service.ts';
 export { ExportService } from './export.service.ts';

@@ -17,7 +17,8 @@ export type AuditAlarm =
   | 'PAYLOAD_BATCH_REFUSED'
   | 'PAYLOADS_SHED'
   | 'PAYLOADS_UNREADABLE'
-  | 'PAYLOADS_LOST';
+  | 'PAYLOADS_LOST'
+  | 'AUDIT_DELIVERY_STOPPED';
 
 export interface IngestOptions {
   readonly database: Database;

@@ -16,6 +16,7 @@ import {
   graphqlEnum,
   SearchArguments,
 } from '../graphql-connection.ts';
+import type { AuditDeliveryRow } from '../audit/delivery.service.ts';
 import type { StoredSigningKey } from './inspection.tables.ts';
 
 export const WebhookModeEnum = graphqlEnum<WebhookMode>('WebhookMode', 'Whether what a webhook says counts.', {
@@ -29,7 +30,7 @@ export const WebhookEventEnum = graphqlEnum<WebhookEvent>('WebhookEvent', 'What 
   response: 'Messages from servers to clients, of the policies that name it.',
   definition:
     'Definitions of servers, when they are new or changed, of the policies that name it: asked before any may be approved.',
-  auditBatch: 'Audit events, in batches. Not sent yet: refused, but for trials.',
+  auditBatch: 'Told of all audit events, in batches, unless it is off; whoever sets it up needs audit:read.',
 });
 
 export const WebhookFailModeEnum = graphqlEnum<WebhookFailMode>(
@@ -87,6 +88,66 @@ export class WebhookSigningKey {
   static of({ id, publicKey, createdAt, notAfter }: StoredSigningKey): WebhookSigningKey {
     return { id, publicKey, createdAt: new Date(createdAt), notAfter: notAfter === null ? null : new Date(notAfter) };
   }
+}
+
+export const AuditDeliveryStateEnum = graphqlEnum<AuditDeliveryRow['state']>(
+  'AuditDeliveryState',
+  'Whether audit events are sent.',
+  { active: 'They are, or are tried again.', stopped: 'Nothing was taken for 72 hours: restartAuditDelivery goes on.' },
+);
+
+@ObjectType({ description: 'How far the events of one chain of the audit trail were taken.' })
+export class AuditCursor {
+  @Field(() => String, { description: 'Whose chain it is: id of a node, or control-plane.' })
+  nodeId!: string;
+
+  @Field(() => String, { description: 'Which start of that process.' })
+  epoch!: string;
+
+  @Field(() => Float, { description: 'The last line that was taken.' })
+  sequence!: number;
+
+  @Field(() => DateTime, { description: 'When it moved last.' })
+  movedAt!: Date;
+}
+
+@ObjectType({ description: 'How the delivery of audit events to a webhook stands.' })
+export class AuditDelivery {
+  @Field(() => AuditDeliveryStateEnum, { description: 'Whether they are sent.' })
+  state!: AuditDeliveryRow['state'];
+
+  @Field(() => ID, { description: 'Who set it up last; nothing is sent while this one may not read the audit trail.' })
+  readerId!: string;
+
+  @Field(() => Float, { description: 'Lines of the audit trail that were taken, with those that were sent again.' })
+  eventsDelivered!: number;
+
+  @Field(() => DateTime, { nullable: true, description: 'When a batch was taken last.' })
+  deliveredAt!: Date | null;
+
+  @Field(() => Int, { description: 'Failures since then.' })
+  attempts!: number;
+
+  @Field(() => DateTime, { nullable: true, description: 'Since when nothing is taken; null where all is well.' })
+  failingSince!: Date | null;
+
+  @Field(() => String, {
+    nullable: true,
+    description: 'Why the last attempt failed, such as timeout, status or readerNotPermitted.',
+  })
+  failure!: string | null;
+
+  @Field(() => DateTime, { description: 'Nothing is tried before.' })
+  nextAttemptAt!: Date;
+}
+
+@InputType({ description: 'A webhook whose audit events are to be sent again, or further. A dry run sends nothing.' })
+export class RestartAuditDeliveryInput extends ChangeInput {
+  @Field(() => DateTime, {
+    nullable: true,
+    description: 'Send again what was written from then on. Absent: go on where it stands.',
+  })
+  from?: Date | null;
 }
 
 @ObjectType({ description: 'Who is asked about messages outside of the gateway.' })

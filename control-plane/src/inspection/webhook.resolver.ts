@@ -3,9 +3,12 @@ import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
 import type { WebhookRow } from './inspection.tables.ts';
 import {
+  AuditCursor,
+  AuditDelivery,
   CreateWebhookInput,
   DeleteWebhookInput,
   IssuedWebhookPayload,
+  RestartAuditDeliveryInput,
   RotateWebhookKeyInput,
   TestWebhookInput,
   UpdateWebhookInput,
@@ -90,6 +93,32 @@ export class WebhookResolver {
     @Arg('input', () => TestWebhookInput, { description: 'The webhook and the sample.' }) input: TestWebhookInput,
   ): Promise<Trial> {
     return this.services.webhookTrials.test(ctx, input);
+  }
+
+  @Mutation(() => Webhook, {
+    description: 'Has audit events sent again from an instant on, or, without one, goes on where it was given up.',
+  })
+  restartAuditDelivery(
+    @Ctx() ctx: Context,
+    @Arg('input', () => RestartAuditDeliveryInput, { description: 'The webhook and the instant.' })
+    input: RestartAuditDeliveryInput,
+  ): Promise<WebhookRow> {
+    return this.services.webhooks.restartDelivery(ctx, input);
+  }
+
+  @FieldResolver(() => AuditDelivery, {
+    nullable: true,
+    description: 'How the delivery of audit events stands; null where it is told of none.',
+  })
+  auditDelivery(@Ctx() ctx: Context, @Root() { id }: WebhookRow): Promise<AuditDelivery | undefined> {
+    return this.services.webhooks.delivery(ctx, id);
+  }
+
+  @FieldResolver(() => [AuditCursor], {
+    description: 'How far audit events were taken, the chain that moved last first; at most 100.',
+  })
+  auditCursors(@Ctx() ctx: Context, @Root() { id }: WebhookRow): Promise<AuditCursor[]> {
+    return this.services.webhooks.deliveryCursors(ctx, id);
   }
 
   @FieldResolver(() => [WebhookSigningKey], { description: 'The keys that sign what is sent, the newest first.' })

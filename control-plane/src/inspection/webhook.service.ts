@@ -1,4 +1,4 @@
-import { AppError } from '@sallyport/schema';
+import { AppError, type WebhookEntry } from '@sallyport/schema';
 import {
   type Egress,
   newWebhookKey,
@@ -9,6 +9,15 @@ import {
 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { recordAccess, recordMutation } from '../audit/audit.service.ts';
+import {
+  type AuditDeliveryRow,
+  closeDelivery,
+  deliveryCursors,
+  deliveryOf,
+  openDelivery,
+  restartDelivery,
+  type ShownCursor,
+} from '../audit/delivery.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
@@ -16,8 +25,9 @@ import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idemp
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
+import type { FleetVault } from '../fleet/fleet-keys.ts';
 import { policies, type StoredSigningKey, type WebhookRow, webhooks, webhookText } from './inspection.tables.ts';
-import { signingKeyPurpose } from './webhook-entry.ts';
+import { compileWebhookRow, signingKeyOpener, signingKeyPurpose } from './webhook-entry.ts';
 import {
   checkSecret,
   checkWebhook,
@@ -51,6 +61,10 @@ export type DeleteWebhook = Reference;
 export interface RotateWebhookKey extends Reference {
   readonly secret?: string | null | undefined;
   readonly overlapSeconds?: number | null | undefined;
+}
+
+export interface RestartDelivery extends Reference {
+  readonly from?: Date | null | undefined;
 }
 
 /** The only moment at which a secret exists outside of its receiver and nodes. */
@@ -131,6 +145,7 @@ export class WebhookService {
       const { name, url, events } = input;
       const fields = webhookFieldsOf(input, { ...newWebhook, name, url, events: [...events] });
       const algorithm = input.algorithm ?? 'hmac';
+      assertMayTell(ctx, events);
       checkWebhook(found, fields);
       if (problem !== undefined) found.add('input.url', problem);
       checkSecret(found, algorithm, input.secret);
@@ -153,6 +168,7 @@ export class WebhookService {
         .values({ id, ...fields, algorithm, signingKeys: [key.stored], createdAt: at, updatedAt: at })
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'a webhook was not stored' });
+      await this.tell(tx, ctx, row);
       await recordMutation(tx, ctx, { action: 'webhook.create', object: { kind: 'webhook', id }, after: visible(row) });
       await bumpConfigGeneration(tx);
       return { webhook: row, secret: input.dryRun === true ? null : key.shown };
@@ -214,6 +230,49 @@ export class WebhookService {
     });
   }
 
+  /** Sends audit events from an instant on again, or, without one, goes on where it was given up. */
+  async restartDelivery(ctx: Context, input: RestartDelivery): Promise<WebhookRow> {
+    ctx.authorize('policy:write');
+    ctx.authorize('audit:read');
+    return mutate(this.options.database, input, async (tx) => {
+      const row = await this.find(tx, input.id, true);
+      assertRevision(row, input.expectedRevision);
+      const from = input.from ?? null;
+      const found = new Violations();
+      if (from !== null && from.getTime() > ctx.clock.now()) found.add('input.from', 'must not be in the future');
+      found.assertNone();
+      if (!(await restartDelivery(tx, row.id, ctx.actor.principalId, from))) {
+        found.add('input.id', 'is not told of audit events: it needs the event AUDIT_BATCH');
+      }
+      found.assertNone();
+      const object = { kind: 'webhook', id: row.id } as const;
+      await recordMutation(tx, ctx, { action: 'webhook.restartDelivery', object, after: { from } });
+      return row;
+    });
+  }
+
+  async delivery(ctx: Context, id: string): Promise<AuditDeliveryRow | undefined> {
+    ctx.authorize('policy:read');
+    return deliveryOf(this.options.database.db, id);
+  }
+
+  async deliveryCursors(ctx: Context, id: string): Promise<ShownCursor[]> {
+    ctx.authorize('policy:read');
+    return deliveryCursors(this.options.database.db, id);
+  }
+
+  /** What a node or the control plane sends by; undefined where nothing is sent. */
+  async entryOf(id: string): Promise<WebhookEntry | undefined> {
+    const row = await findWebhook(this.options.database.db, id);
+    if (row === undefined || row.mode === 'off' || !row.events.includes('auditBatch')) return undefined;
+    return compileWebhookRow(row, signingKeyOpener(this.options.vault)).entry;
+  }
+
+  private async tell(tx: Transaction, ctx: Context, row: WebhookRow): Promise<void> {
+    const isTold = row.deletedAt === null && row.events.includes('auditBatch');
+    await (isTold ? openDelivery(tx, row.id, ctx.actor.principalId) : closeDelivery(tx, row.id));
+  }
+
   /** That somebody had a sample sent is on record before it is. */
   async noteTrial(ctx: Context, row: WebhookRow, event: string): Promise<void> {
     const object = { kind: 'webhook', id: row.id } as const;
@@ -257,6 +316,8 @@ export class WebhookService {
       assertRevision(before, input.expectedRevision);
       const found = new Violations();
       const changed = await values(tx, before, found);
+      // Whoever may say where events go, or by which key they are signed, has them sent.
+      if (changed.deletedAt === undefined) assertMayTell(ctx, [...before.events, ...(changed.events ?? [])]);
       found.assertNone();
       const [row] = await tx
         .update(webhooks)
@@ -264,6 +325,7 @@ export class WebhookService {
         .where(eq(webhooks.id, before.id))
         .returning();
       if (row === undefined) throw new AppError('INTERNAL', { internal: 'a webhook vanished under its lock' });
+      await this.tell(tx, ctx, row);
       const object = { kind: 'webhook', id: row.id } as const;
       await recordMutation(tx, ctx, { action, object, before: visible(before), after: visible(row) });
       await bumpConfigGeneration(tx);
@@ -288,8 +350,13 @@ export class WebhookService {
 
 export interface WebhookServiceOptions {
   readonly database: Database;
-  readonly vault: { seal(purpose: string, text: string): string };
+  readonly vault: Pick<FleetVault, 'seal' | 'open'>;
   readonly egress: Pick<Egress, 'check'>;
+}
+
+/** Nobody has audit events sent that he may not read. */
+function assertMayTell(ctx: Context, events: readonly WebhookRow['events'][number][]): void {
+  if (events.includes('auditBatch')) ctx.authorize('audit:read');
 }
 
 function endOf({ notAfter }: Pick<StoredSigningKey, 'notAfter'>): number {

@@ -9286,7 +9286,7 @@ var AllWebhookContent = []WebhookContent{
 type WebhookEvent string
 
 const (
-	// Audit events, in batches. Not sent yet: refused, but for trials.
+	// Told of all audit events, in batches, unless it is off; whoever sets it up needs audit:read.
 	WebhookEventAuditBatch WebhookEvent = "AUDIT_BATCH"
 	// Definitions of servers, when they are new or changed, of the policies that name it: asked before any may be approved.
 	WebhookEventDefinition WebhookEvent = "DEFINITION"
