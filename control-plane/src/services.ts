@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Permission } from '@sallyport/schema';
 import {
@@ -457,7 +458,7 @@ function auditDeliveryOf(options: ServicesOptions, roles: RoleService, webhooks:
     systemContext: systemContext('audit delivery', [], { clock, log }),
     clock,
     log,
-    random: Math.random,
+    random: () => randomInt(1_000_000) / 1_000_000,
   });
 }
 

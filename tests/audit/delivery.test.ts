@@ -246,26 +246,36 @@ describe('audit events', () => {
   });
 });
 
-test('a real control plane sends its own events signed, to whom may be told alone, and says how far', async () => {
-  const plane = await startTestControlPlane({ environment: { SALLYPORT_EGRESS_ALLOW: '127.0.0.0/8:1-65535' } });
-  const secret = `whsec_${Buffer.from('0123456789abcdef0123456789abcdef').toString('base64')}`;
-  const verified: {
-    readonly type: string;
-    readonly data: { readonly events: readonly { line: { record: { action?: string } } }[] };
-  }[] = [];
+interface Told {
+  readonly type: string;
+  readonly data: { readonly events: readonly { readonly line: { readonly record: { readonly action?: string } } }[] };
+}
+
+/** A receiver that takes what is signed, and nothing else. */
+async function startVerifying(secret: string) {
+  const verified: Told[] = [];
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
     request.on('end', () => {
       const headers = request.headers as Record<string, string>;
-      verified.push(
-        new Webhook(secret).verify(Buffer.concat(chunks).toString('utf8'), headers) as (typeof verified)[number],
-      );
+      verified.push(new Webhook(secret).verify(Buffer.concat(chunks).toString('utf8'), headers) as Told);
       response.writeHead(202).end();
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/`;
+  const stop = (): Promise<void> =>
+    new Promise((resolve) => {
+      server.closeAllConnections();
+      server.close(() => resolve());
+    });
+  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/`, verified, stop };
+}
+
+test('a real control plane sends its own events signed, to whom may be told alone, and says how far', async () => {
+  const plane = await startTestControlPlane({ environment: { SALLYPORT_EGRESS_ALLOW: '127.0.0.0/8:1-65535' } });
+  const secret = `whsec_${Buffer.from('0123456789abcdef0123456789abcdef').toString('base64')}`;
+  const { url, verified, stop } = await startVerifying(secret);
   try {
     const document = `mutation ($input: CreateWebhookInput!) { result: createWebhook(input: $input) { webhook { id } } }`;
     const input = { name: 'told', url, events: ['AUDIT_BATCH'], secret };
@@ -314,8 +324,7 @@ test('a real control plane sends its own events signed, to whom may be told alon
         : undefined,
     );
   } finally {
-    server.closeAllConnections();
-    await new Promise((resolve) => server.close(resolve));
+    await stop();
     await plane.stop();
   }
 });
