@@ -1,4 +1,3 @@
-import { randomInt } from 'node:crypto';
 import type { IncomingMessage } from 'node:http';
 import type { Permission } from '@sallyport/schema';
 import {
@@ -17,12 +16,11 @@ import { PayloadService } from './capture/payload.service.ts';
 import { PayloadStore } from './capture/payload-store.service.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
 import { type OwnerLookup, OwnerService } from './access/owner.service.ts';
-import { isPermitted } from './access/rights.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
 import { RoleService } from './access/role.service.ts';
+import { auditDeliveryOf } from './audit-delivery.ts';
 import { CheckpointService } from './audit/checkpoint.service.ts';
 import { EpochService } from './audit/epoch.service.ts';
-import { AuditDeliveryService } from './audit/delivery.service.ts';
 import { EventQueryService } from './audit/event-query.service.ts';
 import { ExportService } from './audit/export.service.ts';
 import type { NodeKeys } from './audit/accept-batch.ts';
@@ -63,12 +61,7 @@ import { BootstrapService } from './identity/bootstrap.service.ts';
 import { GuardedAuthentication } from './identity/guarded-authentication.ts';
 import { groupExists, GroupService } from './identity/group.service.ts';
 import { KeyUses } from './identity/key-uses.service.ts';
-import {
-  principalLookup,
-  PrincipalService,
-  unusablePrincipals,
-  usablePrincipal,
-} from './identity/principal.service.ts';
+import { principalLookup, PrincipalService, unusablePrincipals } from './identity/principal.service.ts';
 import { BackChannelLogoutService, endLogins } from './identity/idp/back-channel-logout.service.ts';
 import { FederatedLoginService } from './identity/idp/federated-login.service.ts';
 import { IdentityProviderService } from './identity/idp/identity-provider.service.ts';
@@ -116,8 +109,6 @@ export interface ServicesOptions {
 
 export type Services = Awaited<ReturnType<typeof startServices>>;
 
-/** A receiver of audit events may take its time: nobody waits for it. */
-const deliveryDeadlineMs = 10_000;
 const discoveryPermissions: readonly Permission[] = ['server:read', 'server:write'];
 
 /** What an operator must know of a node's trail: in the log, and on the node's page where the node is known. */
@@ -433,33 +424,6 @@ function auditServices(database: Database, { fleetKey }: Fleet, clock: Clock) {
     exports: new ExportService(database, checkpoints),
     traffic: new TrafficQueryService(database),
   };
-}
-
-/** Sends audit events to webhooks, by the rights of who set that up. */
-function auditDeliveryOf(options: ServicesOptions, roles: RoleService, webhooks: WebhookService, egress: Egress) {
-  const { database, metrics, clock, log } = options;
-  return new AuditDeliveryService({
-    database,
-    targetOf: async (webhookId) => {
-      const entry = await webhooks.entryOf(webhookId);
-      if (entry === undefined) return undefined;
-      const sender = new WebhookSender({ egress, now: () => clock.now(), monotonic: () => clock.monotonic() });
-      const target = { ...entry, deadlineMs: deliveryDeadlineMs };
-      return { bytesMax: entry.payloadBytesMax, send: (event) => sender.deliver(target, event) };
-    },
-    mayRead: async (principalId) => {
-      if ((await usablePrincipal(database.db, principalId, clock.now())) === undefined) return false;
-      return isPermitted(await roles.rightsOf(database.db, principalId), 'audit:read');
-    },
-    onStopped: (webhookId, message) => {
-      metrics.auditAlarm('AUDIT_DELIVERY_STOPPED');
-      log.error({ webhookId, code: 'AUDIT_DELIVERY_STOPPED' }, message);
-    },
-    systemContext: systemContext('audit delivery', [], { clock, log }),
-    clock,
-    log,
-    random: () => randomInt(1_000_000) / 1_000_000,
-  });
 }
 
 /** Every service, made by hand in the order of what needs what. Starts the configuration push; `stop` ends it. */
