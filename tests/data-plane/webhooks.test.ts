@@ -272,6 +272,13 @@ describe('a verdict', () => {
     expect(await verdicts()).toMatchObject([{ decision: 'block', mode: 'shadow' }]);
   });
 
+  test('cannot be given as if there were none', async () => {
+    use([hook({ events: ['request'] })]);
+    receiver.answer(saying({ decision: 'deny', reasonCode: 'timeout' }));
+    expect((await ask()).json).toMatchObject({ error: { code: 1023 } });
+    expect(await verdicts()).toMatchObject([{ decision: 'block', reason: 'receiver.timeout' }]);
+  });
+
   test('to allow is in the record too', async () => {
     use([hook({ events: ['request'] })]);
     receiver.answer(saying({ decision: 'allow', reasonCode: 'fine' }));
@@ -322,6 +329,7 @@ describe('a change', () => {
 
   test.each([
     ['of what it may not change', 'patchForbidden', replacing('/params/name', 'other'), {}],
+    ['that brings a _meta along', 'patchForbidden', replacing('/params/arguments', { note: { _meta: {} } }), {}],
     ['of _meta', 'patchForbidden', replacing('/params/arguments/_meta', {}), {}],
     [
       'above what it may change',
@@ -388,6 +396,13 @@ describe('a change', () => {
     use([hook({ mutablePaths: ['/result/content'], events: ['response'] })]);
     receiver.answer(patching(replacing('/result/content/0/text', 'another answer')));
     expect((await ask()).json).toMatchObject({ result: { content: [{ type: 'text', text: 'another answer' }] } });
+  });
+
+  test('of an answer leaves lists lists and texts texts', async () => {
+    use([hook({ mutablePaths: ['/result/content'], events: ['response'] })]);
+    receiver.answer(patching(replacing('/result/content', 'no list any more')));
+    expect((await ask()).json).toMatchObject({ error: { code: 1024 } });
+    expect(await verdicts()).toMatchObject([{ reason: 'patchInvalid' }]);
   });
 
   test('is not made in shadow', async () => {

@@ -80,7 +80,9 @@ export function checkWebhook(found: Violations, fields: WebhookFields): void {
   found.between('input.deadlineMs', fields.deadlineMs, webhookDeadlineMsMin, webhookDeadlineMsMax);
   found.between('input.payloadBytesMax', fields.payloadBytesMax, webhookPayloadBytesMin, webhookPayloadBytesMax);
   found.text('input.interceptor', fields.interceptor, 1, interceptorNameLengthMax);
-  if (fields.interceptor !== null) found.add('input.interceptor', 'interceptors are not invoked yet');
+  if (fields.interceptor !== null && content === 'digest') {
+    found.add('input.content', 'must be FULL or REDACTED for interceptors, which judge what they see');
+  }
   if (events.length === 0) found.add('input.events', 'must name at least one event');
   if (fields.interceptor !== null && events.includes('auditBatch')) {
     found.add('input.events', 'interceptors are asked, not told: AUDIT_BATCH needs a webhook of its own');

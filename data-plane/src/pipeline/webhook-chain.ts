@@ -164,10 +164,12 @@ export class WebhookChain {
   ): { readonly message: string } | WebhookFailure {
     let bytes: Buffer = Buffer.from(message);
     for (const { path, value } of patch) {
-      if (!mayMutate(mutablePaths, path)) return 'patchForbidden';
+      if (!mayMutate(mutablePaths, path) || hasMeta(value)) return 'patchForbidden';
       const scan = scanJson(bytes);
       const range = scan.ok ? rangeAt(bytes, scan.root, pointerParts(path)) : undefined;
       if (range === undefined) return 'patchInvalid';
+      // Of answers no schema is at hand: what was a list stays one, and a text a text.
+      if (direction === 'response' && typeOf(parseRange(bytes, range)) !== typeOf(value)) return 'patchInvalid';
       bytes = applyEdits(bytes, [{ ...range, replacement: JSON.stringify(value) }]);
     }
     const scan = scanJson(bytes);
@@ -186,6 +188,17 @@ export class WebhookChain {
     const schemas = routed.server.definitions.get('tool', target.name)?.inputSchemas;
     return schemas !== undefined && this.#options.fits(schemas, values);
   }
+}
+
+/** Whether there is a `_meta` anywhere in a value: it speaks to clients, apart from what was asked. */
+function hasMeta(value: unknown): boolean {
+  if (Array.isArray(value)) return value.some(hasMeta);
+  if (!isObject(value)) return false;
+  return Object.hasOwn(value, '_meta') || Object.values(value).some(hasMeta);
+}
+
+function typeOf(value: unknown): string {
+  return Array.isArray(value) ? 'array' : value === null ? 'null' : typeof value;
 }
 
 interface Answered {

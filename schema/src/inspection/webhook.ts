@@ -144,6 +144,7 @@ export const webhookFailures = [
   'breakerOpen',
   'budgetSpent',
   'unknownWebhook',
+  'unknownInterceptor',
   'noSigningKey',
 ] as const;
 export type WebhookFailure = (typeof webhookFailures)[number];

@@ -7,6 +7,7 @@ import {
 } from '../inspection/webhook.ts';
 import { eventText, type InspectionEvent } from '../inspection/webhook-event.ts';
 import type { Egress } from './guarded-egress.ts';
+import { InterceptorClient, type RpcAnswer } from './interceptor-client.ts';
 import { signWebhook } from './webhook-signing.ts';
 
 /** Requests to one webhook at once, and those that wait for their turn. */
@@ -65,9 +66,11 @@ export interface WebhookSenderOptions {
 export class WebhookSender {
   readonly #options: WebhookSenderOptions;
   readonly #lines = new Map<string, Line>();
+  readonly #interceptors: InterceptorClient;
 
   constructor(options: WebhookSenderOptions) {
     this.#options = options;
+    this.#interceptors = new InterceptorClient(options.monotonic);
   }
 
   /**
@@ -76,7 +79,9 @@ export class WebhookSender {
    */
   async ask(webhook: WebhookTarget, event: InspectionEvent, leftMs = webhook.deadlineMs): Promise<VerdictAnswer> {
     const body = Buffer.from(eventText(event));
-    const { said, ...answer } = await this.#timed(webhook, leftMs, async (signal) => {
+    const { said, ...answer } = await this.#timed(webhook, leftMs, async (signal): Promise<Outcome<WebhookVerdict>> => {
+      const { interceptor } = webhook;
+      if (interceptor !== undefined) return this.#intercepted({ ...webhook, interceptor }, event, signal);
       const outcome = await this.#post(webhook, { id: event.id, body }, signal);
       if (outcome.failure !== null) return outcome;
       const verdict = readVerdict(outcome.said, event);
@@ -148,6 +153,27 @@ export class WebhookSender {
     return line;
   }
 
+  async #intercepted(
+    webhook: WebhookTarget & { readonly interceptor: string },
+    event: InspectionEvent,
+    signal: AbortSignal,
+  ): Promise<Outcome<WebhookVerdict>> {
+    let status: number | null = null;
+    const verdict = await this.#interceptors.invoke(webhook, event, async (id, text, headers) => {
+      const sent = { id: id === '' ? event.id : id, body: Buffer.from(text) };
+      const outcome = await this.#exchange(
+        webhook,
+        sent,
+        signal,
+        (answer) => (id === '' ? takenOf(answer) : rpcAnswerOf(answer, id)),
+        headers,
+      );
+      status = outcome.status;
+      return outcome.failure ?? outcome.said;
+    });
+    return typeof verdict === 'string' ? failed(verdict, status) : { failure: null, said: verdict, status };
+  }
+
   #post(webhook: WebhookTarget, event: SentEvent, signal: AbortSignal): Promise<Outcome<Buffer>> {
     return this.#exchange(webhook, event, signal, async ({ statusCode: status, headers, body }) => {
       if (status !== 200) {
@@ -168,12 +194,13 @@ export class WebhookSender {
     { id, body }: SentEvent,
     signal: AbortSignal,
     read: (answer: HttpAnswer) => Promise<Outcome<Said>>,
+    more: Readonly<Record<string, string>> = {},
   ): Promise<Outcome<Said>> {
     const signed = signWebhook(webhook.algorithm, webhook.signingKeys, id, this.#options.now(), body);
     if (signed === undefined) return failed('noSigningKey');
     try {
       const url = new URL(webhook.url);
-      const headers = { 'content-type': 'application/json', accept: 'application/json', ...signed };
+      const headers = { 'content-type': 'application/json', accept: 'application/json', ...more, ...signed };
       const path = `${url.pathname}${url.search}`;
       const answer = await this.#options.egress.pool(url).request({ path, method: 'POST', headers, body, signal });
       // A body that is given up says so by an error, which nobody else would take.
@@ -191,9 +218,62 @@ function failed(failure: WebhookFailure, status: number | null = null): Outcome<
   return { failure, said: null, status };
 }
 
-function isJson(contentType: string | string[] | undefined): boolean {
+/** Of a notification, nothing but that it was taken is told. */
+async function takenOf({ statusCode, body }: HttpAnswer): Promise<Outcome<RpcAnswer>> {
+  body.destroy();
+  if (statusCode >= 300) return failed('status', statusCode);
+  return { failure: null, said: { sessionId: null }, status: statusCode };
+}
+
+/** The JSON-RPC answer to a request, alone or as an event of a stream; an error is none. */
+async function rpcAnswerOf({ statusCode, headers, body }: HttpAnswer, id: string): Promise<Outcome<RpcAnswer>> {
+  if (statusCode !== 200) {
+    body.destroy();
+    return failed(statusCode >= 300 && statusCode < 400 ? 'redirect' : 'status', statusCode);
+  }
+  const isStream = mediaType(headers['content-type']) === 'text/event-stream';
+  if (!isStream && !isJson(headers['content-type'])) {
+    body.destroy();
+    return failed('contentType', statusCode);
+  }
+  const read = await readBounded(body);
+  if (read === undefined) return failed('answerTooLarge', statusCode);
+  const text = read.toString('utf8');
+  const messages = (isStream ? dataOf(text) : [text]).map(parsedObject).filter((each) => each !== undefined);
+  const answer = messages.find((message) => message['id'] === id);
+  if (answer === undefined) return failed(messages.length === 0 ? 'answerInvalid' : 'foreignVerdict', statusCode);
+  if (answer['jsonrpc'] !== '2.0' || !('result' in answer)) return failed('answerInvalid', statusCode);
+  const session = headers['mcp-session-id'];
+  const sessionId = typeof session === 'string' ? session : null;
+  return { failure: null, said: { result: answer['result'], sessionId }, status: statusCode };
+}
+
+/** The data of each event of a stream (HTML, server-sent events), its lines joined. */
+function dataOf(text: string): string[] {
+  return text.split(/(?:\r\n|\r|\n){2}/).map((event) =>
+    event
+      .split(/\r\n|\r|\n/)
+      .flatMap((line) => (line.startsWith('data:') ? [line.slice(5).replace(/^ /, '')] : []))
+      .join('\n'),
+  );
+}
+
+function parsedObject(text: string): Readonly<Record<string, unknown>> | undefined {
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === 'object' && value !== null ? { ...value } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function mediaType(contentType: string | string[] | undefined): string {
   const [type = ''] = (typeof contentType === 'string' ? contentType : '').split(';');
-  return type.trim().toLowerCase() === 'application/json';
+  return type.trim().toLowerCase();
+}
+
+function isJson(contentType: string | string[] | undefined): boolean {
+  return mediaType(contentType) === 'application/json';
 }
 
 async function readBounded(body: AsyncIterable<Buffer>): Promise<Buffer | undefined> {
