@@ -446,8 +446,7 @@ export async function startServices(options: ServicesOptions) {
   const known = { ...outside, grants, health, groupExists, webhooks, onDeleted, onUndiscovered, federation };
   const { servers, credentials } = serverServices(options, known);
   const principals = new PrincipalService(database, roles, grants);
-  const serversOwned = (reader: Reader, groupId: string) => servers.countOwnedBy(reader, groupId);
-  const groups = new GroupService({ database, grants, roles, serversOwned });
+  const groups = new GroupService({ database, grants, roles, serversOwned: (...of) => servers.countOwnedBy(...of) });
   const apiKeys: ApiKeyService = new ApiKeyService(database, roles, serverExists);
   const epochs = new EpochService({ database, log, onAlarm });
   const fleet: Fleet = await fleetOf(options, [epochs, payloadStore], health, {
