@@ -73,6 +73,33 @@ test('members with secret names lose their values at any depth, and keep their t
   });
 });
 
+test('members lose their secret values also where the text of an item is JSON, plain or in base64', async () => {
+  const inner = { user: 'jane', password: 'hunter2', answers: [{ seal: 'blue', pin: 1234 }] };
+  const kept = {
+    user: 'jane',
+    password: '[redacted secret member]',
+    answers: [{ seal: '[redacted secret member]', pin: 0 }],
+  };
+  const blob = (value: unknown): string => Buffer.from(JSON.stringify(value)).toString('base64');
+  const answer = (value: typeof inner) => ({
+    result: {
+      structuredContent: value,
+      content: [
+        { type: 'text', text: ` ${JSON.stringify(value)}` },
+        { type: 'text', text: JSON.stringify([{ quoted: JSON.stringify(value) }]) },
+        { type: 'resource', resource: { blob: blob(value) } },
+        { type: 'text', text: '{ no JSON, only a brace' },
+      ],
+    },
+  });
+  expect(await first(answer(inner), ['seal'])).toEqual(answer(kept as unknown as typeof inner));
+  const { redactions } = await redact([answer(inner)], ['seal']);
+  expect(redactions).toBe(12);
+  let nested = JSON.stringify(inner);
+  for (let depth = 0; depth < 6; depth += 1) nested = JSON.stringify({ nested });
+  await expect(redact([{ nested }])).rejects.toThrow('too often');
+});
+
 test('members that a schema calls secret lose their values', async () => {
   const message = { params: { arguments: { answer: 'blue', hint: 'sky' } } };
   expect(await first(message, ['answer'])).toEqual({
@@ -93,6 +120,10 @@ test('bodies that are no text are not kept', async () => {
 test('what cannot be read or inspected is not kept', async () => {
   const deep = `${'['.repeat(300)}1${']'.repeat(300)}`;
   await expect(redactSecrets([deep], [], () => ({ findings: [], durations: {} }))).rejects.toThrow('nested');
+  // A body that a server calls JSON, with a secret where nobody would look.
+  for (const text of [`token ${token}`, `{"a":1} ${token}`, `<p>${token}</p>`, `[1,${token}]`]) {
+    await expect(redactSecrets([text], [], () => ({ findings: [], durations: {} }))).rejects.toThrow('no JSON');
+  }
   const broken = () => Promise.reject(new Error('no thread'));
   await expect(redactSecrets(['{"a":"b"}'], [], broken)).rejects.toThrow('no thread');
 });
