@@ -274,6 +274,26 @@ describe('nothing but the size is kept', () => {
   });
 });
 
+test('a flood of small messages is kept within the bound of memory, and told where it was not', async () => {
+  let answer = (): void => undefined;
+  const free = new Promise<void>((resolve) => (answer = resolve));
+  const detect = () => free.then(() => ({ findings: [], durations: {} }));
+  const flooded = await startPipelineNode(
+    configuration([capture()], { detectorPool: { detect }, capture: { heldBytesMax: 16_384 } }),
+  );
+  for (let sent = 0; sent < 12; sent += 1) await send(flooded.url('both'), call({ id: 'a' }));
+  expect(flooded.captures.heldBytes).toBeLessThanOrEqual(16_384);
+  answer();
+  await waitFor('all payloads', () => flooded.payloads.length === 24 || undefined);
+  const kept = flooded.payloads.filter(({ omission }) => omission === null);
+  expect(kept.length).toBeGreaterThan(2);
+  // What is kept of one takes more than its few bytes.
+  expect(kept.length).toBeLessThan(10);
+  expect(flooded.payloads.filter(({ omission }) => omission === 'overloaded')).toHaveLength(24 - kept.length);
+  expect(await waitFor('nothing is held', () => flooded.captures.heldBytes === 0 || undefined)).toBe(true);
+  await flooded.stop();
+});
+
 test('what a policy blocks is captured as it came, and what it redacts as it went on', async () => {
   const rules = (action: 'block' | 'redact'): Partial<PolicyEntry> => ({
     rules: [{ detector: 'personalData', action, severityMin: null, categories: [] }],

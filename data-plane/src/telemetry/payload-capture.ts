@@ -17,13 +17,16 @@ import type { AuditSpool } from './audit-spool.ts';
 const contentLengthMax = 2_621_440;
 const methodLengthMax = 256;
 const targetLengthMax = 2_048;
+/** What a message and a direction take in memory beside the bytes of messages: else a flood of small ones had no bound. */
+const messageCostBytes = 256;
+const directionCostBytes = 2_048;
 
 export interface PayloadCaptureOptions {
   readonly nodeId: string;
   readonly spool: Pick<AuditSpool, 'append' | 'hasRoomFor'>;
   /** A thread: nothing of it is done on the event loop. */
   readonly detect: (input: DetectionInput) => Promise<DetectionResult>;
-  /** Of all messages that wait to be sealed, streams that go on included. */
+  /** Of all messages that wait to be sealed, streams that go on and what keeping each takes included. */
   readonly heldBytesMax: number;
   readonly metrics: {
     /** One direction of an exchange was captured, or left out, and why. */
@@ -78,7 +81,7 @@ export class PayloadCapture {
     });
   }
 
-  /** Bytes of messages in memory. */
+  /** Bytes of messages in memory, with what keeping them takes. */
   get heldBytes(): number {
     return this.#heldBytes;
   }
@@ -147,7 +150,9 @@ interface CaptureHome {
 export class CapturedMessages {
   readonly plan: CapturePlan;
   readonly messages: Buffer[] = [];
+  /** Taken of the bound of all. */
   heldBytes = 0;
+  #keptBytes = 0;
   /** Of all that passed, kept or not. */
   bytes = 0;
   messagesOmitted = 0;
@@ -172,11 +177,11 @@ export class CapturedMessages {
     if (this.#isDone) return;
     this.bytes += message.length;
     const fits = this.messagesOmitted === 0 && this.plan.key !== undefined;
-    if (!fits || this.heldBytes + message.length > this.plan.bytesMax || !this.#hold(message.length)) {
+    if (!fits || this.#keptBytes + message.length > this.plan.bytesMax || !this.#hold(message.length)) {
       this.messagesOmitted += 1;
       return;
     }
-    this.heldBytes += message.length;
+    this.#keptBytes += message.length;
     // What it is part of may be larger, or used again.
     this.messages.push(Buffer.from(message));
   }
@@ -188,9 +193,11 @@ export class CapturedMessages {
     this.#home.done(this, exchange);
   }
 
-  #hold(bytes: number): boolean {
+  #hold(length: number): boolean {
+    const bytes = length + messageCostBytes + (this.messages.length === 0 ? directionCostBytes : 0);
     const isHeld = this.#home.hold(bytes);
-    this.#overloaded ||= !isHeld;
+    if (isHeld) this.heldBytes += bytes;
+    else this.#overloaded = true;
     return isHeld;
   }
 }
