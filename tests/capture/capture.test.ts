@@ -238,7 +238,10 @@ describe('erasure', () => {
     const [row] = await sql`select * from payloads where event_id = ${event?.id ?? ''} and direction = 'request'`;
     const { id, count } = await erase({ eventIds: [event?.id] });
     expect(count).toBe(2);
+    const before = (await accesses()).length;
     expect(await readPayload(auditor.api, event?.id ?? '', 'REQUEST')).toMatchObject({ messages: [] });
+    // Each read, also one of nothing.
+    expect(await accesses()).toHaveLength(before + 1);
     const [left] = await sql`select state, content, wrapped_key from payloads where event_id = ${event?.id ?? ''}`;
     expect(left).toEqual({ state: 'erased', content: null, wrapped_key: null });
     const isLeft = (await dump(harness.databaseUrl)).includes(String(row?.['content']).slice(0, 60));
@@ -247,9 +250,27 @@ describe('erasure', () => {
     expect(recorded).toMatchObject({ action: 'payload.erase', after_json: expect.stringContaining('asked for') });
   });
 
-  test('of a principal counts for what comes late, too', async () => {
-    const { count } = await erase({ principalId: callerId });
-    expect(count).toBeGreaterThan(4);
+  test('of a principal counts for what is being stored meanwhile and for what comes late, too', async () => {
+    const holder = postgres(harness.databaseUrl, { max: 1, onnotice: () => undefined });
+    await holder.unsafe(`
+      create function hold_back() returns trigger language plpgsql as $$
+        begin perform pg_advisory_xact_lock(4711); return new; end $$;
+      create trigger hold_back before update on payload_epochs for each row execute function hold_back();
+      select pg_advisory_lock(4711);`);
+    const waiting = (type: string) => async (): Promise<true | undefined> => {
+      const rows = await sql`select 1 from pg_locks where locktype = ${type} and not granted`;
+      return rows.length > 0 || undefined;
+    };
+    await call({ id: 'slipping' });
+    await waitFor('its payload is about to be stored', waiting('advisory'));
+    const erasing = erase({ principalId: callerId });
+    await Promise.race([erasing, waitFor('the erasure waits for it', waiting('relation'))]);
+    await holder`select pg_advisory_unlock(4711)`;
+    expect((await erasing).count).toBeGreaterThan(4);
+    const [event] = await eventsWith(auditor.api, { count: 1, states: ['ERASED', 'STORED'], serverId });
+    expect(event?.payloads.map(({ state }) => state)).toEqual(['ERASED', 'ERASED']);
+    await holder`drop function hold_back cascade`;
+    await holder.end();
     const [left] = await sql`select count(*)::int as n from payloads where content is not null`;
     expect(left).toEqual({ n: 0 });
   });

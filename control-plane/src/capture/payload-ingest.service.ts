@@ -98,6 +98,8 @@ export class PayloadIngestService {
   async #insert(tx: Transaction, nodeId: string, records: readonly PayloadRecord[]): Promise<void> {
     if (records.length === 0) return;
     const retentions = await captureRetentions(tx);
+    // An erasure waits for what is being stored, and what comes after it waits for the erasure: none slips between.
+    await tx.execute(sql`lock table ${payloadErasures} in row share mode`);
     const erased = await tx.select().from(payloadErasures);
     const now = this.#options.now();
     const rows = records.flatMap((record): (typeof payloads.$inferInsert)[] => {

@@ -113,22 +113,11 @@ export class PayloadService {
   /** See `read`; for a row at hand. */
   async open(ctx: Context, row: PayloadRow, purpose: string): Promise<OpenedPayload> {
     ctx.authorize('payload:read');
-    const { payloadKeyId, wrappedKey, content } = row;
-    if (payloadKeyId === null || wrappedKey === null || content === null) return { row, messages: [] };
-    // Outside of the transaction: it may be asked for over the network.
-    const key = await this.keys.open(payloadKeyId).catch((cause: unknown) => {
-      throw new AppError('PAYLOAD_UNAVAILABLE', { internal: `payload key ${payloadKeyId} cannot be had`, cause });
-    });
-    const identity = payloadIdentity(row.nodeId, { ...row, time: row.time.getTime() }, payloadKeyId);
-    const opened = openPayload(key, identity, { wrappedKey, content });
-    if (opened === undefined) {
-      throw new AppError('PAYLOAD_UNAVAILABLE', { internal: `payload ${row.eventId} ${row.direction} does not open` });
-    }
-    const { messages } = payloadContentSchema.parse(JSON.parse(opened));
+    const messages = await this.opened(row);
     await this.database.db.transaction(async (tx) => {
       // One that was erased meanwhile is not read.
       const [still] = await tx.select({ state: payloads.state }).from(payloads).where(isRow(row)).for('share');
-      if (still?.state !== 'stored') throw new AppError('NOT_FOUND');
+      if (still?.state !== row.state) throw new AppError('NOT_FOUND');
       await recordAccess(tx, ctx, {
         action: 'payload.read',
         object: { kind: 'payload', id: row.eventId },
@@ -157,6 +146,7 @@ export class PayloadService {
       const claim = { actorId: ctx.actor.principalId, operation: 'erasePayloads', key: input.idempotencyKey, input };
       const earlier = await claimIdempotencyKey(tx, claim, id, now.getTime());
       if (earlier !== undefined) return { id: earlier, count: 0 };
+      await tx.execute(sql`lock table ${payloadErasures} in exclusive mode`);
       await tx.insert(payloadErasures).values({
         id,
         eventIds: eventIds?.map(storableText) ?? null,
@@ -172,6 +162,22 @@ export class PayloadService {
       await recordMutation(tx, ctx, { action: 'payload.erase', object, after: { ...criteria, reason, count } });
       return { id, count };
     });
+  }
+
+  /** None where nothing is kept. */
+  private async opened(row: PayloadRow): Promise<readonly string[]> {
+    const { payloadKeyId, wrappedKey, content } = row;
+    if (payloadKeyId === null || wrappedKey === null || content === null) return [];
+    // Outside of the transaction: it may be asked for over the network.
+    const key = await this.keys.open(payloadKeyId).catch((cause: unknown) => {
+      throw new AppError('PAYLOAD_UNAVAILABLE', { internal: `payload key ${payloadKeyId} cannot be had`, cause });
+    });
+    const identity = payloadIdentity(row.nodeId, { ...row, time: row.time.getTime() }, payloadKeyId);
+    const opened = openPayload(key, identity, { wrappedKey, content });
+    if (opened === undefined) {
+      throw new AppError('PAYLOAD_UNAVAILABLE', { internal: `payload ${row.eventId} ${row.direction} does not open` });
+    }
+    return payloadContentSchema.parse(JSON.parse(opened)).messages;
   }
 
   private async find(ctx: Context, eventId: string, direction: PolicyDirection): Promise<PayloadRow> {
