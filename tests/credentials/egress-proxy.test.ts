@@ -102,6 +102,27 @@ describe('the egress proxy', () => {
     ]);
   });
 
+  test('that is spoken to over TLS is asked for its own certificate, wherever the connection leads', async () => {
+    const names: string[] = [];
+    const server = createTlsServer({
+      SNICallback: (name, callback) => {
+        names.push(name);
+        callback(new Error('no certificate'));
+      },
+    });
+    server.on('tlsClientError', (_error, socket) => socket.destroy());
+    await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+    const { port } = server.address() as AddressInfo;
+    for (const SALLYPORT_EGRESS_PROXY_RESOLVES of [true, false]) {
+      const SALLYPORT_EGRESS_PROXY = `https://localhost:${port}`;
+      const parsed = parseEgressProxy({ SALLYPORT_EGRESS_PROXY, SALLYPORT_EGRESS_PROXY_RESOLVES });
+      const refused = await through(parsed, refusalOf(`http://mcp.example.com:${targetPort}/`));
+      expect(refused).toMatchObject({ code: 'UPSTREAM_UNREACHABLE' });
+    }
+    await new Promise((resolve) => server.close(resolve));
+    expect(names).toEqual(['localhost', 'localhost']);
+  });
+
   test.each([
     ['a private address', 'http://10.0.0.1/', []],
     ['loopback', 'http://127.0.0.1:9999/', []],
@@ -187,6 +208,7 @@ describe('the egress proxy', () => {
     [{ SALLYPORT_EGRESS_PROXY: 'proxy:3128' }, 'SALLYPORT_EGRESS_PROXY: must be a URL'],
     [{ SALLYPORT_EGRESS_PROXY: 'socks5://user:hidden@proxy:1080' }, 'SALLYPORT_EGRESS_PROXY: must be a URL'],
     [{ SALLYPORT_EGRESS_PROXY: 'http://proxy:3128/path' }, 'SALLYPORT_EGRESS_PROXY: must be a URL'],
+    [{ SALLYPORT_EGRESS_PROXY: 'http://user:hidden%zz@proxy:3128' }, 'must be written as %25'],
     [{ SALLYPORT_EGRESS_PROXY_RESOLVES: true }, 'is of no use without SALLYPORT_EGRESS_PROXY'],
     [{ SALLYPORT_EGRESS_PROXY_BYPASS: 'a.example' }, 'is of no use without SALLYPORT_EGRESS_PROXY'],
     [{ SALLYPORT_EGRESS_PROXY: 'http://proxy:1', SALLYPORT_EGRESS_PROXY_BYPASS: 'a b' }, 'must be hosts'],

@@ -60,6 +60,10 @@ export function parseEgressProxy(env: ProxyVariables): {
     problems.push('SALLYPORT_EGRESS_PROXY: must be a URL without a path, such as http://proxy.example.com:3128');
     return { proxy: undefined, problems };
   }
+  if (authorizationOf(url) === undefined) {
+    problems.push('SALLYPORT_EGRESS_PROXY: a % in the user name or password must be written as %25');
+    return { proxy: undefined, problems };
+  }
   return { proxy: { url, resolves: env.SALLYPORT_EGRESS_PROXY_RESOLVES === true, bypass: hosts }, problems };
 }
 
@@ -94,8 +98,11 @@ export function openTunnel(
 ): Promise<Socket> {
   const authority = `${isIP(to.host) === 6 ? `[${to.host}]` : to.host}:${to.port}`;
   const { url } = proxy;
+  const proxyHost = url.hostname.replace(/^\[(.*)\]$/, '$1');
   const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)({
-    host: url.hostname.replace(/^\[(.*)\]$/, '$1'),
+    host: proxyHost,
+    // Of the proxy's own certificate: the library would take the name from the header, which is that of whoever is behind it.
+    servername: isIP(proxyHost) === 0 ? proxyHost : '',
     port: url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port),
     method: 'CONNECT',
     path: authority,
@@ -125,8 +132,13 @@ export function openTunnel(
   });
 }
 
-function authorizationOf({ username, password }: URL): Readonly<Record<string, string>> {
+/** Undefined where the credentials of the URL cannot be read. */
+function authorizationOf({ username, password }: URL): Readonly<Record<string, string>> | undefined {
   if (username === '' && password === '') return {};
-  const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
-  return { 'proxy-authorization': `Basic ${Buffer.from(pair).toString('base64')}` };
+  try {
+    const pair = `${decodeURIComponent(username)}:${decodeURIComponent(password)}`;
+    return { 'proxy-authorization': `Basic ${Buffer.from(pair).toString('base64')}` };
+  } catch {
+    return undefined;
+  }
 }
