@@ -1,12 +1,13 @@
 import { createRemoteJWKSet, decodeJwt, decodeProtectedHeader, jwtVerify } from 'jose';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
-import type { ClientAccount } from '../kit/administrator.ts';
+import { Administrator, type ClientAccount } from '../kit/administrator.ts';
 import { startTestControlPlane } from '../kit/control-plane.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { askModern } from '../kit/raw-mcp.ts';
-import { credential, identified, keyFile, registerWith } from './credential-kit.ts';
+import { somebody } from './connecting-kit.ts';
+import { credential, credentialFields, identified, keyFile, registerWith } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
 const exchangeGrant = 'urn:ietf:params:oauth:grant-type:token-exchange';
@@ -204,6 +205,37 @@ test('a client without a key of its own proves itself with the gateway’s, for 
   const keys = createRemoteJWKSet(new URL(`${publicUrl}/oauth/upstream/jwks`));
   const { payload } = await jwtVerify(assertion, keys, { issuer: 'by-signature', audience: as.url });
   expect(payload.sub).toBe('by-signature');
+});
+
+test('who administers some servers alone cannot have signed for them what is good for others', async () => {
+  const { administrator } = harness;
+  const lee = await somebody(harness, 'Lee');
+  const labels = [{ key: 'team', value: 'one' }];
+  const role = { principalId: lee.id, role: 'ADMIN', serverLabels: labels };
+  await administrator.mutate('assignRole', role, '__typename', z.unknown());
+  const server = { slug: 'of-one-team', url: own.url, labels };
+  const { id } = await administrator.mutate('createServer', server, 'id', identified);
+  const set = (by: Administrator, mode: object) =>
+    by.mutate('setServerCredential', { serverId: id, ...mode }, credentialFields, credential);
+  const asLee = new Administrator(lee.api, 2);
+  const client = { issuer: as.url, clientId: 'by-signature', authentication: 'PRIVATE_KEY_JWT' };
+  for (const mode of [
+    { identityToken: { audience: exchanging.url } },
+    { tokenExchange: { ...client, audience: 'another' } },
+    { clientCredentials: client },
+    { identityAssertion: client },
+    { userOAuth: client },
+  ]) {
+    await expect(set(asLee, mode)).rejects.toThrow('credential:write on all servers');
+    expect((await set(administrator, mode)).isComplete).toBe(true);
+  }
+  for (const mode of [
+    { identityToken: {} },
+    { identityToken: { audience: own.url } },
+    { clientCredentials: { issuer: as.url, clientId: 'his', secret: 'his own' } },
+  ]) {
+    expect((await set(asLee, mode)).isComplete).toBe(true);
+  }
 });
 
 test('a new key is published before it signs, the old one stays for what it signed, and two rotations do not mix', async () => {

@@ -9,6 +9,7 @@ import type { Database, Reader, Transaction } from '../database/client.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
 import { assertRevision, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
+import { canonicalResource } from './authorization-servers.ts';
 import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
 import type { ConnectionService } from './connection.service.ts';
 import { retiredCredentials, type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
@@ -94,7 +95,7 @@ export class ServerCredentialService {
   }
 
   private async put(ctx: Context, input: PutCredential, verb: 'set' | 'rotate'): Promise<ServerCredential> {
-    ctx.serverScope('credential:write');
+    const scope = ctx.serverScope('credential:write');
     const looked = await this.deps.servers.get(ctx, input.serverId);
     ctx.authorize('credential:write', looked);
     const found = new Violations();
@@ -111,6 +112,7 @@ export class ServerCredentialService {
     const now = new Date(ctx.clock.now());
     const { settings } = checked;
     this.assertPossible(settings, checked.secret);
+    if (scope !== 'all' && speaksBeyond(settings, checked.secret, looked.url)) throw beyondServer();
     const row = { id: uuidv7(now.getTime()), serverId: looked.id, settings, origin: new URL(looked.url).origin };
     // Outside of the transaction: the key may be asked for over the network.
     const secret = await this.sealed(row, checked.secret);
@@ -139,7 +141,7 @@ export class ServerCredentialService {
       settings.mode === 'identityToken' ||
       settings.mode === 'tokenExchange' ||
       (settings.mode === 'identityAssertion' && settings.clientId === null) ||
-      ('authentication' in settings && settings.authentication === 'privateKeyJwt' && secret === null);
+      signsByGateway(settings, secret);
     if (!isSigned) return;
     if (this.deps.vault.keys === undefined) throw new AppError('CREDENTIAL_KEY_MISSING');
     if (this.deps.isPublic) return;
@@ -282,6 +284,30 @@ function shown(server: ServerRow, row: ServerCredentialRow | undefined): ServerC
     createdAt: row?.createdAt ?? null,
     rotatedAt: row?.rotatedAt ?? null,
   };
+}
+
+/**
+ * Whether what comes of a credential may be good for more than its server: a token that the gateway signed for somebody
+ * else, or one that was had in the name by which the gateway is known to an authorization server for all of them. Whoever
+ * administers that one server could send it on.
+ */
+function speaksBeyond(settings: CredentialSettings, secret: string | null, url: string): boolean {
+  if (settings.mode === 'identityToken') {
+    return settings.audience !== null && settings.audience !== url && settings.audience !== canonicalResource(url);
+  }
+  return 'clientId' in settings && settings.clientId !== null && signsByGateway(settings, secret);
+}
+
+function signsByGateway(settings: CredentialSettings, secret: string | null): boolean {
+  return 'authentication' in settings && settings.authentication === 'privateKeyJwt' && secret === null;
+}
+
+function beyondServer(): AppError {
+  return new AppError('FORBIDDEN', {
+    publicMessage:
+      'An audience other than the server’s URL, and a client that signs with the gateway’s own key, take credential:write ' +
+      'on all servers: what is had by them may be good elsewhere too. Leave the audience out, or give the client a secret.',
+  });
 }
 
 /** Whether what users connected stays of use: their tokens belong to one client at one authorization server. */
