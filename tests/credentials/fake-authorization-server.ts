@@ -34,8 +34,9 @@ export class FakeAuthorizationServer {
   metadata: Record<string, unknown> = {};
   /** `iss` of answers; null leaves it out. */
   iss: string | null | undefined;
-  /** Seconds. */
-  expiresIn = 3_600;
+  /** Seconds; undefined: it does not say. */
+  expiresIn: number | undefined = 3_600;
+  givesRefreshTokens = true;
   /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
   onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
   /** Answers to requests for tokens wait for it, which are worked off before. */
@@ -98,6 +99,8 @@ export class FakeAuthorizationServer {
     const json = (status: number, value: unknown): void =>
       void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
     switch (url.pathname) {
+      case '/.well-known/oauth-authorization-server/cut':
+        return void response.destroy();
       case '/prm':
         return json(200, { resource: this.resource, authorization_servers: [this.url], scopes_supported: ['tools'] });
       case '/.well-known/oauth-authorization-server':
@@ -159,7 +162,7 @@ export class FakeAuthorizationServer {
       access_token: accessToken,
       token_type: 'Bearer',
       expires_in: this.expiresIn,
-      ...(refreshToken === undefined ? {} : { refresh_token: refreshToken }),
+      ...(refreshToken === undefined || !this.givesRefreshTokens ? {} : { refresh_token: refreshToken }),
     });
   }
 

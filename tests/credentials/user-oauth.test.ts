@@ -8,7 +8,7 @@ import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { Browser } from '../oauth/browser.ts';
-import { answerFor, connect, linkOf, open, somebody, type Somebody } from './connecting-kit.ts';
+import { answerFor, connect, linkOf, open, press, somebody, type Somebody } from './connecting-kit.ts';
 import { credential, credentialFields, dump, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
@@ -188,6 +188,33 @@ test('a server without PKCE, and one whose metadata is another’s, is not used'
   as.metadata = {};
 });
 
+test('an authorization server that breaks off, or has no page, is a refusal on the page, and on record', async () => {
+  const egress = createEgress({ allow: parseEgressAllowList('127.0.0.0/8:1-65535').allow });
+  as.metadata = { authorization_endpoint: undefined };
+  const request = {
+    redirectUri: 'http://127.0.0.1/cb',
+    scopes: [],
+    resource: '',
+    state: 's',
+    verifier: 'v',
+    hosts: [],
+  };
+  const client = { clientId: 'x', secret: null, authentication: 'none' } as const;
+  const url = new AuthorizationServers(egress, systemClock).authorizationUrl(as.url, client, request);
+  await expect(url).rejects.toMatchObject({ code: 'UPSTREAM_PROTOCOL' });
+  as.metadata = {};
+  await egress.close();
+  const asAda = new Administrator(ada.api, 2);
+  const { id } = await asAda.mutate('createServer', { slug: 'cut', url: elsewhere.url }, 'id', identified);
+  const set = { serverId: id, userOAuth: { issuer: `${as.url}/cut` } };
+  await asAda.mutate('setServerCredential', set, credentialFields, credential);
+  const before = await events('connection.fail');
+  const browser = new Browser();
+  const shown = await press(browser, await open(harness, browser, await linkOf(ada, id), ada), { connect: 'yes' });
+  expect([shown.status, shown.text]).toEqual([403, expect.stringContaining('cannot be used just now')]);
+  expect(await events('connection.fail')).toBe(before + 1);
+});
+
 test('each calls with his own token, and with nobody else’s', async () => {
   expect((await connect(harness, bob, serverId)).status).toBe(200);
   const tokenOf = async (who: Somebody): Promise<Set<string | undefined>> => {
@@ -223,6 +250,34 @@ test('a token that the upstream does not take any more is renewed once, and the 
   expect((await call(bob)).map(ok)).toEqual([true, true]);
   expect(as.asked('/token', 'refresh_token') - before).toBe(1);
   expect(as.familiesRevoked).toBe(0);
+});
+
+test('a token that cannot be renewed is used to its end, and until it is refused where none is said', async () => {
+  as.givesRefreshTokens = false;
+  const [carol, dora] = [await somebody(harness, 'Carol'), await somebody(harness, 'Dora')];
+  await harness.administrator.converged();
+  expect((await connect(harness, carol, serverId)).status).toBe(200);
+  as.expiresIn = undefined;
+  expect((await connect(harness, dora, serverId)).status).toBe(200);
+  as.givesRefreshTokens = true;
+  as.expiresIn = 3_600;
+  const sql = postgres(harness.databaseUrl);
+  await sql`update connections set access_issued_at = now() - interval '55 minutes',
+    access_expires_at = now() + interval '5 minutes' where principal_id = ${carol.id}`;
+  expect((await call(carol)).map(ok)).toEqual([true, true]);
+  const [kept] = await sql`select access_expires_at > now() + interval '90 days' as kept from connections
+    where principal_id = ${dora.id}`;
+  expect(kept?.['kept']).toBe(true);
+  expect((await call(dora)).map(ok)).toEqual([true, true]);
+  for (const token of [...as.live]) as.live.delete(token);
+  expect((await call(dora)).map(ok)).toEqual([false, false]);
+  const rows = await sql`select status, reason from connections where principal_id in ${sql([carol.id, dora.id])}
+    order by status`;
+  expect([...rows]).toEqual([
+    { status: 'active', reason: null },
+    { status: 'reauthRequired', reason: 'accessTokenEnded' },
+  ]);
+  await sql.end();
 });
 
 test('no token is in a row, a file of a node, or an answer of the API', async () => {

@@ -70,7 +70,8 @@ export function discoveryProblem(internal: string, publicMessage?: string): AppE
 
 /** What has to be true of an address that an upstream named, before anything is sent there. */
 function checkEndpoint(text: string, issuer: URL, what: string): URL {
-  const url = new URL(text);
+  const url = URL.parse(text);
+  if (url === null) throw discoveryProblem(`${what} is no address`);
   const isSafe = url.protocol === 'https:' || (url.protocol === 'http:' && issuer.protocol === 'http:');
   if (!isSafe || url.username !== '' || url.password !== '' || url.hash !== '' || /["'`\\$();|<>\s]/.test(text)) {
     throw discoveryProblem(`${what} is no address to send anything to`);
@@ -280,7 +281,7 @@ export class AuthorizationServers {
     if (endpoint === undefined) throw discoveryProblem('no registration endpoint');
     // A server that names none takes any; one that takes no public client gets one with a secret.
     const method = registeredMethods.find((one) => methods?.includes(one) ?? true) ?? 'none';
-    const response = await this.#egress.fetch(checkEndpoint(endpoint, new URL(issuer), 'registration_endpoint'), {
+    const response = await this.#ask(checkEndpoint(endpoint, new URL(issuer), 'registration_endpoint'), {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json' },
       body: JSON.stringify({
@@ -291,7 +292,6 @@ export class AuthorizationServers {
         token_endpoint_auth_method: method,
         application_type: 'web',
       }),
-      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
     });
     if (!response.ok) {
       await response.body?.cancel();
@@ -338,11 +338,10 @@ export class AuthorizationServers {
   }
 
   async #challenge(url: URL): Promise<{ readonly metadata: string | undefined; readonly scopes: readonly string[] }> {
-    const response = await this.#egress.fetch(url, {
+    const response = await this.#ask(url, {
       method: 'POST',
       headers: { 'content-type': 'application/json', accept: 'application/json, text/event-stream' },
       body: '{"jsonrpc":"2.0","id":0,"method":"ping"}',
-      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
     });
     await response.body?.cancel();
     const challenge = response.status === 401 ? response.headers.get('www-authenticate') : null;
@@ -370,12 +369,18 @@ export class AuthorizationServers {
     );
   }
 
+  /** For what is not a request for tokens. @throws AppError of the upstream, whatever went wrong */
+  async #ask(url: string | URL, init: RequestInit): Promise<Response> {
+    try {
+      return await this.#egress.fetch(url, { ...init, signal: AbortSignal.timeout(requestTimeoutSeconds * 1000) });
+    } catch (error) {
+      throw ofUpstream(error);
+    }
+  }
+
   /** A JSON document; undefined where there is none. What is there and is not valid is an error, not a reason to go on. */
   async #document<T>(url: string, schema: z.ZodType<T>): Promise<T | undefined> {
-    const response = await this.#egress.fetch(url, {
-      headers: { accept: 'application/json' },
-      signal: AbortSignal.timeout(requestTimeoutSeconds * 1000),
-    });
+    const response = await this.#ask(url, { headers: { accept: 'application/json' } });
     if (!response.ok) {
       await response.body?.cancel();
       if (response.status >= 500) throw discoveryProblem(`metadata answered ${response.status}`);
@@ -402,12 +407,24 @@ function isWithin(path: string, under: string): boolean {
 async function bounded(response: Response): Promise<string> {
   const chunks: Uint8Array[] = [];
   let bytes = 0;
-  for await (const chunk of response.body ?? []) {
-    bytes += chunk.byteLength;
-    if (bytes > documentBytesMax) throw discoveryProblem('a document is too large');
-    chunks.push(chunk);
+  try {
+    for await (const chunk of response.body ?? []) {
+      bytes += chunk.byteLength;
+      if (bytes > documentBytesMax) throw discoveryProblem('a document is too large');
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    throw ofUpstream(error);
   }
   return Buffer.concat(chunks).toString('utf8');
+}
+
+/** That an upstream does not answer, breaks off, or names what may not be dialled, is its failure and none of ours. */
+function ofUpstream(error: unknown): AppError {
+  if (error instanceof AppError && error.entry.owner === 'upstream') return error;
+  if (error instanceof AppError) return discoveryProblem(error.message);
+  const isLate = error instanceof Error && error.name === 'TimeoutError';
+  return new AppError(isLate ? 'UPSTREAM_TIMEOUT' : 'UPSTREAM_UNREACHABLE', { cause: error });
 }
 
 function parseJson(text: string): unknown {

@@ -16,7 +16,7 @@ import { connectAttempts, type ConnectionRow, connections } from './credential.t
 import type { CredentialVault } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
 import type { LoginTokens } from './login-tokens.service.ts';
-import { expiryOf, sealTokens } from './refresh.service.ts';
+import { expiryOf, lifeSecondsMax, sealTokens } from './refresh.service.ts';
 import { requiredAtLogin, requiredAtLoginMax } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
@@ -221,7 +221,9 @@ export class ConnectionService {
     try {
       return await this.attempt(ctx, server, browser, interactionId);
     } catch (error) {
-      if (!(error instanceof AppError) || !['upstream', 'config'].includes(error.entry.owner)) throw error;
+      if (!(error instanceof AppError)) throw error;
+      const isPassing = error.code === 'CREDENTIAL_UNAVAILABLE';
+      if (!isPassing && !['upstream', 'config'].includes(error.entry.owner)) throw error;
       this.deps.log.warn({ err: error, serverId: server.id }, 'an account could not be connected');
       await this.record(ctx, 'connection.fail', server.id, { reason: 'notBegun' });
       throw new ConnectRefused('The authorization server of the MCP server cannot be used just now.', interactionId);
@@ -334,7 +336,8 @@ export class ConnectionService {
           // Asked for and not given: asking again would give no more.
           scopes: [...new Set([...attempt.scopes, ...(tokens.scopes ?? [])])],
           status: 'active',
-          accessExpiresAt: expiryOf(tokens, now.getTime()),
+          // Without a refresh token nothing but the user could bring another: it is used until it is refused.
+          accessExpiresAt: expiryOf(tokens, now.getTime(), tokens.refreshToken === null ? lifeSecondsMax : undefined),
           accessIssuedAt: now,
           canRefresh: tokens.refreshToken !== null,
           createdAt: now,

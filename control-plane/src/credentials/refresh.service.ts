@@ -52,11 +52,12 @@ export function sealTokens(
   return vault.seal(connectionIdentity(row), JSON.stringify({ accessToken, refreshToken } satisfies StoredTokens));
 }
 
-/** When an access token ends; servers that do not say are asked again after an hour. */
-export function expiryOf(tokens: Tokens, nowMs: number): Date {
-  return new Date(nowMs + (tokens.expiresIn ?? unknownLifeSeconds) * 1_000);
+/** When an access token ends, by our clock; what a server says beyond a year, or any date, is a year. */
+export function expiryOf({ expiresIn }: Tokens, nowMs: number, unknownLifeSeconds = 3_600): Date {
+  return new Date(nowMs + Math.min(expiresIn ?? unknownLifeSeconds, lifeSecondsMax) * 1_000);
 }
-const unknownLifeSeconds = 3_600;
+/** Of a token that cannot be renewed, and whose server does not say how long it is good: until it is refused. */
+export const lifeSecondsMax = 365 * 24 * 3_600;
 
 /**
  * Renews the tokens of connections, once for the whole fleet at a time. A refresh token may be good for one use, and using

@@ -77,7 +77,9 @@ export class TokenLending {
     const now = this.deps.clock.now();
     const ends = row.accessExpiresAt?.getTime() ?? 0;
     const isRefused = refused?.status === 401 && refused.expiresAt === ends;
-    if (!isRefused && now < ends - (ends - row.accessIssuedAt.getTime()) * renewWhenLeft) return refreshes.open(row);
+    // One that cannot be renewed is good to its end.
+    const aheadMs = row.canRefresh ? (ends - row.accessIssuedAt.getTime()) * renewWhenLeft : usableMs;
+    if (!isRefused && now < ends - aheadMs) return refreshes.open(row);
     try {
       return await refreshes.renew(row.id, row.tokenRevision);
     } catch (error) {
