@@ -28,9 +28,9 @@ const streamedEvents = 6;
 /** How long the upstream takes to answer where latency is measured, in milliseconds. */
 const upstreamMs = 20;
 const streamed = 'events';
-/** Two, since one server may only have so many exchanges open. */
-const streamServers = ['reference-a', 'reference-b'];
-const streamsPerClient = 200;
+/** Three, and many clients, since streams take half of the room of a server and of a principal at most. */
+const streamServers = ['reference-a', 'reference-b', 'reference-c'];
+const streamsPerClient = 100;
 const streamsOpenedAtOnce = 100;
 
 export interface ThroughputOptions {

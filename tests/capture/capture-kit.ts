@@ -45,7 +45,6 @@ const eventPayload = z.object({
   redactions: z.number().nullable(),
   expiresAt: z.string().nullable(),
 });
-export type EventPayload = z.infer<typeof eventPayload>;
 const event = z.object({ id: z.string(), payloads: z.array(eventPayload) });
 
 /** Exchanges of a tool, the newest first, once all of them have their payloads in one of these states. */
