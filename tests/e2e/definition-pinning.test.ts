@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
@@ -6,11 +7,13 @@ import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ListingUpstream, startListingUpstream, toolNamed } from '../kit/listing-upstream.ts';
 import type { Endpoint } from '../kit/mcp-clients.ts';
 import { askModern, openLegacySession, type RawRequest } from '../kit/raw-mcp.ts';
+import { saying, startWebhookReceiver, type WebhookReceiver } from '../kit/webhook-receiver.ts';
 
 /** Within it a change is live on every node. */
 const revocationBoundMs = 5_000;
 
 let upstream: ListingUpstream;
+let receiver: WebhookReceiver;
 let harness: Harness;
 let serverId: string;
 let endpoint: Endpoint;
@@ -19,7 +22,8 @@ let legacy: (request: RawRequest) => Promise<{ readonly body: string }>;
 beforeAll(async () => {
   upstream = await startListingUpstream([toolNamed('echo'), toolNamed('steady'), toolNamed('flips')]);
   upstream.instructions = 'Hi.';
-  harness = await startHarness({ upstreams: [upstream.url], nodes: 2 });
+  receiver = await startWebhookReceiver();
+  harness = await startHarness({ upstreams: [upstream.url, receiver.url], nodes: 2 });
   const { administrator } = harness;
   serverId = (await administrator.registerServer('pinned', upstream.url)).id;
   const { key, principalId } = await administrator.createClient('caller');
@@ -36,6 +40,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await harness.stop();
   await upstream.stop();
+  await receiver.stop();
 });
 
 function toolsIn(body: string): string[] {
@@ -195,4 +200,40 @@ test('what was seen otherwise stays out of service when it flips back, until som
   await harness.administrator.converged();
   expect(await isCalled('flips')).toEqual([false, false]);
   expect(await listed()).not.toContain('flips');
+});
+
+test('a webhook that does not answer keeps no node from refusing what drifted, and what it says later counts', async () => {
+  const { administrator } = harness;
+  upstream.lists = { ...upstream.lists, tools: [toolNamed('waits')] };
+  await administrator.mutate('discoverServer', { id: serverId }, 'id', z.unknown());
+  const { id, digests } = await definitionOf('waits');
+  const approve = { id: serverId, definitionIds: [id], digests };
+  await administrator.mutate('approveDefinitions', approve, 'state', z.unknown());
+  const held: ServerResponse[] = [];
+  receiver.answer((_delivery, response) => void held.push(response));
+  const hook = { name: 'slow', url: receiver.url, events: ['DEFINITION'], mode: 'ENFORCE', deadlineMs: 10_000 };
+  const made = z.object({ webhook: z.object({ id: z.string() }) });
+  const { webhook } = await administrator.mutate('createWebhook', hook, 'webhook { id }', made);
+  const policy = { name: 'asks', mode: 'ENFORCE', rules: [], webhookIds: [webhook.id] };
+  await administrator.mutate('createPolicy', policy, 'id', z.unknown());
+  await administrator.converged();
+  expect(await isCalled('waits')).toEqual([true, true]);
+  upstream.lists = { ...upstream.lists, tools: [toolNamed('waits', 'Another tool.')] };
+  expect(await listed()).toEqual([]);
+  await waitFor('every node refuses it', async () => (await isCalled('waits')).every((called) => !called), {
+    deadlineMs: revocationBoundMs * 2,
+  });
+  await waitFor('the receiver is asked', () => held.length > 0);
+  receiver.answer(saying({ decision: 'deny' }));
+  for (const response of held) response.destroy();
+  await waitFor('it is quarantined', async () => (await definitionOf('waits')).state === 'QUARANTINED');
+  const sql = postgres(harness.databaseUrl, { max: 1 });
+  const rows = await sql`select action from audit_events where object_id = ${serverId}
+    and action in ('server.reportDefinitions', 'definition.askWebhooks') order by time desc, id desc limit 3`;
+  expect(rows.map(({ action }) => String(action).split('.')[1])).toEqual([
+    'reportDefinitions',
+    'askWebhooks',
+    'reportDefinitions',
+  ]);
+  await sql.end();
 });

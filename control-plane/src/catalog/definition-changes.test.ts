@@ -130,6 +130,18 @@ describe('what a node saw', () => {
     expect(planSightings([held('t', ['a'], 'approved', ['a'])], [seen('t', 'a')], harmless).changed).toEqual([]);
   });
 
+  test('is looked at again once webhooks have said something of it, and not otherwise', () => {
+    const row = { ...held('t', ['a'], 'approved', ['a']), reportedDigests: ['b'] };
+    const drifted = { ...row, state: 'drifted' as const, driftClass: 'review' as const };
+    const denying: Judge = { ...harmless, webhooksOn: () => 'denied' };
+    const judged = new Set(['b']);
+    expect(planSightings([drifted], [seen('t', 'b')], denying).changed).toEqual([]);
+    expect(planSightings([drifted], [seen('t', 'b')], harmless, judged).changed).toEqual([]);
+    expect(planSightings([drifted], [seen('t', 'b')], denying, judged).changed).toMatchObject([
+      { state: 'quarantined', reportedDigests: ['b'] },
+    ]);
+  });
+
   test('of a definition that no discovery ever saw stays, though discoveries do not see it', () => {
     const row = { ...held('t', ['a'], 'approved', ['a']), discovered: false };
     expect(planDefinitionChanges([row], [], harmless).removed).toEqual([]);

@@ -160,11 +160,13 @@ export const reportedDigestsMax = 8;
  * What changes by what nodes saw in lists: a list may vary by who asks, so it adds to what discovery sees, and only a
  * person takes it away again.
  * @param held those that are seen
+ * @param judged digests of which webhooks said something new: known ones are looked at again
  */
 export function planSightings(
   held: readonly DefinitionRow[],
   seen: readonly SeenDefinition[],
   judge: Judge,
+  judged: ReadonlySet<string> = new Set(),
 ): DefinitionChanges {
   const heldByKey = new Map(held.map((row) => [keyOf(row), row]));
   const changed = seen.flatMap(({ digests, ...definition }) => {
@@ -175,10 +177,13 @@ export function planSightings(
     const fresh = digests.filter((digest) => !known.includes(digest));
     const room = Math.max(0, reportedDigestsMax - row.reportedDigests.length);
     const told = fresh.slice(0, room);
-    if (told.length === 0 && !isBack) return [];
+    const isJudged = digests.some((digest) => judged.has(digest));
+    if (told.length === 0 && !isBack && !isJudged) return [];
     const reportedDigests = isBack ? [] : [...row.reportedDigests, ...told];
     const now = isBack ? digests.slice(0, reportedDigestsMax) : row.digests;
-    return [{ row, digests: now, reportedDigests, ...standingOf(row, [...now, ...reportedDigests], judge) }];
+    const standing = standingOf(row, [...now, ...reportedDigests], judge);
+    const isSame = row.state === standing.state && row.driftClass === standing.driftClass;
+    return told.length === 0 && !isBack && isSame ? [] : [{ row, digests: now, reportedDigests, ...standing }];
   });
   const added = seen.flatMap((definition) => {
     if (heldByKey.has(keyOf(definition))) return [];

@@ -153,10 +153,22 @@ function wordingsOf(found: Found, scanned: Scans): { readonly fresh: SeenWording
   return { fresh: new Map(fresh), scanned };
 }
 
+/** What a node saw, with what is known of it. */
+interface Sighted {
+  readonly found: Found;
+  readonly scans: Scans;
+  readonly verdicts: readonly DefinitionVerdict[];
+}
+
 /** What sightings change, as far as there is room for what nobody approved. */
-function keptSightings(held: readonly DefinitionRow[], seen: readonly SeenDefinition[], judge: Judge) {
+function keptSightings(
+  held: readonly DefinitionRow[],
+  seen: readonly SeenDefinition[],
+  judge: Judge,
+  verdicts: readonly DefinitionVerdict[] = [],
+) {
   const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
-  const planned = planSightings(held, seen, judge);
+  const planned = planSightings(held, seen, judge, new Set(verdicts.map(({ digest }) => digest)));
   return { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
 }
 
@@ -231,7 +243,18 @@ export class DiscoveryService {
     });
     if (found.length === 0) return;
     const scans = await this.scan(serverId, found, false);
+    // What drifted is out of service at once, however long webhooks take; what they say may change what becomes of it.
+    await this.keepSightings(ctx, nodeId, serverId, { found, scans, verdicts: [] });
     const verdicts = await this.askWebhooks(serverId, found, sightedDigests);
+    if (verdicts.length > 0) await this.keepSightings(ctx, nodeId, serverId, { found, scans, verdicts });
+  }
+
+  private async keepSightings(
+    ctx: Context,
+    nodeId: string,
+    serverId: string,
+    { found, scans, verdicts }: Sighted,
+  ): Promise<void> {
     await this.database.db.transaction(async (tx) => {
       const server = await lockServer(tx, serverId);
       const now = new Date(ctx.clock.now());
@@ -241,7 +264,7 @@ export class DiscoveryService {
       await this.webhooks.store(tx, ctx, serverId, verdicts);
       const standing = await this.webhooks.standing(tx, server);
       const judge = await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans), standing });
-      const changes = keptSightings(held, seen, judge);
+      const changes = keptSightings(held, seen, judge, verdicts);
       if (changes.added.length + changes.changed.length === 0) return this.dropUnreferenced(tx, serverId);
       await this.storeDefinitions(tx, server, { changes, discovered: false, now });
       const row = await this.updateServer(tx, server, { revision: server.revision + 1, updatedAt: now });
