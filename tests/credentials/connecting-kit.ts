@@ -1,8 +1,16 @@
 import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
+import type { ControlPlane } from '@sallyport/control-plane';
 import { z } from 'zod';
-import type { Harness } from '../kit/harness.ts';
+import type { Administrator } from '../kit/administrator.ts';
 import { Browser, type Shown } from '../oauth/browser.ts';
-import { identified } from './credential-kit.ts';
+
+/** Where people connect their accounts. */
+export interface ConnectingPlane {
+  readonly administrator: Administrator;
+  readonly controlPlane: Pick<ControlPlane, 'graphqlUrl'>;
+}
+
+const identified = z.object({ id: z.string() });
 
 export interface Somebody {
   readonly id: string;
@@ -11,7 +19,7 @@ export interface Somebody {
   readonly api: GraphqlClient;
 }
 
-export async function somebody({ administrator, controlPlane }: Harness, name: string): Promise<Somebody> {
+export async function somebody({ administrator, controlPlane }: ConnectingPlane, name: string): Promise<Somebody> {
   const { id } = await administrator.mutate('createUser', { name }, 'id', identified);
   const keyOf = async (scope: string): Promise<string> => {
     const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
@@ -37,7 +45,12 @@ export function press(browser: Browser, shown: Shown, button: Readonly<Record<st
 }
 
 /** Opens a page, logging in as somebody where asked. */
-export async function open(harness: Harness, browser: Browser, url: string | URL, who: Somebody): Promise<Shown> {
+export async function open(
+  harness: ConnectingPlane,
+  browser: Browser,
+  url: string | URL,
+  who: Somebody,
+): Promise<Shown> {
   const shown = await browser.follow(url);
   if (!shown.text.includes('name="code"')) return shown;
   const login = z.object({ code: z.string() });
@@ -52,12 +65,12 @@ export async function answerAt(authorizationUrl: string | URL | null): Promise<U
 }
 
 /** The same from a link on. */
-export async function answerFor(harness: Harness, browser: Browser, link: string, who: Somebody): Promise<URL> {
+export async function answerFor(harness: ConnectingPlane, browser: Browser, link: string, who: Somebody): Promise<URL> {
   const shown = await open(harness, browser, link, who);
   return answerAt((await press(browser, shown, { connect: 'yes' })).location);
 }
 
-export async function connect(harness: Harness, who: Somebody, serverId: string): Promise<Shown> {
+export async function connect(harness: ConnectingPlane, who: Somebody, serverId: string): Promise<Shown> {
   const browser = new Browser();
   return browser.request(await answerFor(harness, browser, await linkOf(who, serverId), who));
 }

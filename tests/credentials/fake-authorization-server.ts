@@ -39,6 +39,8 @@ export class FakeAuthorizationServer {
   givesRefreshTokens = true;
   /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
   onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
+  /** Requests for tokens wait for it before they are worked off. */
+  beforeWork: Promise<void> | undefined;
   /** Answers to requests for tokens wait for it, which are worked off before. */
   beforeAnswer: Promise<void> | undefined;
   resource = '';
@@ -150,6 +152,7 @@ export class FakeAuthorizationServer {
     response: ServerResponse,
     json: (status: number, value: unknown) => void,
   ): Promise<void> {
+    await this.beforeWork;
     const instead = this.onToken?.(response);
     if (instead === 'answered') return;
     if (form.get('grant_type')?.endsWith(':token-exchange') === true) return this.exchange(form, json);

@@ -4,7 +4,7 @@ import { and, eq, gt, isNull, lt, or, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { recordAccess } from '../audit/audit.service.ts';
 import { systemContext } from '../context.ts';
-import type { Database } from '../database/client.ts';
+import type { Database, Transaction } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { TokenOutcome, Tokens } from './token-outcome.ts';
 import type { UpstreamClient } from './client-authentication.ts';
@@ -23,7 +23,7 @@ export type StoredTokens = z.infer<typeof stored>;
 export interface RefreshDependencies {
   readonly database: Database;
   readonly vault: CredentialVault;
-  readonly servers: Pick<AuthorizationServers, 'refresh'>;
+  readonly servers: Pick<AuthorizationServers, 'metadata' | 'refresh'>;
   readonly clientOf: (connection: ConnectionRow) => Promise<UpstreamClient>;
   readonly clock: Clock;
   readonly log: Log;
@@ -65,7 +65,7 @@ export const lifeSecondsMax = 365 * 24 * 3_600;
  *
  * 1. Who renews takes a lease in the row (`refresh_id`, until a time), by one update that only one can win.
  * 2. Right before the request leaves, it marks the row (`refresh_sent_at`) by an update that fails without the lease.
- * 3. What came of it is written by an update that fails where the row is another's by then.
+ * 3. What came of it is written, with its audit event, by an update that fails where the row is another's by then.
  *
  * A holder that died before 2 costs the others the rest of the lease. One that died after it may have used the token:
  * nobody sends it again, and the user is asked to connect anew. Nothing else is touched by that.
@@ -149,6 +149,10 @@ export class RefreshService {
     try {
       ({ refreshToken } = (await this.open(leased)).tokens);
       client = await clientOf(leased);
+      // All that can be asked for before is: whoever dies over it has sent nothing yet.
+      await servers.metadata(leased.issuer).catch((error: unknown) => {
+        throw later(String(error));
+      });
     } catch (error) {
       await this.release(leased, { refreshNotBefore: new Date(clock.now() + retryAfterMs) });
       throw error;
@@ -159,10 +163,11 @@ export class RefreshService {
   }
 
   private async markSent(leased: ConnectionRow): Promise<boolean> {
-    const now = new Date(this.deps.clock.now());
+    const nowMs = this.deps.clock.now();
+    const now = new Date(nowMs);
     const marked = await this.deps.database.db
       .update(connections)
-      .set({ refreshSentAt: now })
+      .set({ refreshSentAt: now, refreshLeaseUntil: new Date(nowMs + leaseMs) })
       .where(and(this.held(leased), gt(connections.refreshLeaseUntil, now)))
       .returning({ id: connections.id });
     return marked.length === 1;
@@ -193,25 +198,28 @@ export class RefreshService {
     const now = clock.now();
     const kept = { accessToken: tokens.accessToken, refreshToken: tokens.refreshToken ?? sent };
     const secret = await sealTokens(vault, leased, kept);
-    const [row] = await database.db
-      .update(connections)
-      .set({
-        ...secret,
-        ...released,
-        tokenRevision: leased.tokenRevision + 1,
-        accessExpiresAt: expiryOf(tokens, now),
-        accessIssuedAt: new Date(now),
-        refreshNotBefore: null,
-        updatedAt: new Date(now),
-        ...(tokens.scopes === null ? {} : { scopes: [...tokens.scopes] }),
-      })
-      .where(this.held(leased))
-      .returning();
+    const row = await database.db.transaction(async (tx) => {
+      const [renewed] = await tx
+        .update(connections)
+        .set({
+          ...secret,
+          ...released,
+          tokenRevision: leased.tokenRevision + 1,
+          accessExpiresAt: expiryOf(tokens, now),
+          accessIssuedAt: new Date(now),
+          refreshNotBefore: null,
+          updatedAt: new Date(now),
+          ...(tokens.scopes === null ? {} : { scopes: [...tokens.scopes] }),
+        })
+        .where(this.held(leased))
+        .returning();
+      if (renewed !== undefined) await this.record(tx, 'connection.refresh', renewed, {});
+      return renewed;
+    });
     if (row === undefined) {
       await this.keepForRevocation(leased, secret);
       throw needsConnection(leased);
     }
-    await this.record('connection.refresh', row, {});
     return { row, tokens: kept };
   }
 
@@ -238,36 +246,36 @@ export class RefreshService {
 
   /** This connection alone; that it ended is an event. */
   private async giveUp(row: ConnectionRow, reason: string): Promise<void> {
-    const ended = await this.deps.database.db
-      .update(connections)
-      .set({ ...released, status: 'reauthRequired', reason })
-      .where(
-        and(
-          eq(connections.id, row.id),
-          eq(connections.status, 'active'),
-          eq(connections.tokenRevision, row.tokenRevision),
-          row.refreshId === null ? isNull(connections.refreshId) : eq(connections.refreshId, row.refreshId),
-        ),
-      )
-      .returning({ id: connections.id });
-    if (ended.length === 0) return;
-    this.deps.log.warn({ connectionId: row.id, reason }, 'a connection needs its user');
-    await this.record('connection.fail', row, { reason });
+    const isEnded = await this.deps.database.db.transaction(async (tx) => {
+      const ended = await tx
+        .update(connections)
+        .set({ ...released, status: 'reauthRequired', reason })
+        .where(
+          and(
+            eq(connections.id, row.id),
+            eq(connections.status, 'active'),
+            eq(connections.tokenRevision, row.tokenRevision),
+            row.refreshId === null ? isNull(connections.refreshId) : eq(connections.refreshId, row.refreshId),
+          ),
+        )
+        .returning({ id: connections.id });
+      if (ended.length > 0) await this.record(tx, 'connection.fail', row, { reason });
+      return ended.length > 0;
+    });
+    if (isEnded) this.deps.log.warn({ connectionId: row.id, reason }, 'a connection needs its user');
   }
 
   private held(leased: ConnectionRow) {
     return and(eq(connections.id, leased.id), sql`${connections.refreshId} = ${leased.refreshId}::uuid`);
   }
 
-  private async record(action: string, row: ConnectionRow, more: object): Promise<void> {
+  private record(tx: Transaction, action: string, row: ConnectionRow, more: object): Promise<void> {
     const { id, principalId, serverId, issuer } = row;
-    await this.deps.database.db.transaction((tx) =>
-      recordAccess(tx, systemContext('refresh', [], this.deps), {
-        action,
-        object: { kind: 'connection', id },
-        after: { principalId, serverId, issuer, ...more },
-      }),
-    );
+    return recordAccess(tx, systemContext('refresh', [], this.deps), {
+      action,
+      object: { kind: 'connection', id },
+      after: { principalId, serverId, issuer, ...more },
+    });
   }
 }
 

@@ -10,7 +10,7 @@ import {
 } from '@sallyport/schema';
 import { LendingKey, randomSecret } from '@sallyport/schema/platform';
 
-/** Longer than the control plane may take to have a token made. */
+/** Longer than the control plane may take to have a token made; lost connections are in it. */
 const answerTimeoutMs = 25_000;
 /** Needs that wait for an answer; a further one is told that there is none now. */
 const pendingMax = 2_048;
@@ -73,8 +73,17 @@ export class CredentialRequests {
     pending.settle(outcome.ok ? this.#opened(requestId, pending.need, outcome.sealed) : outcome);
   }
 
-  /** Nothing that was asked on this connection is answered any more. */
-  disconnected(): void {
+  /**
+   * There is a connection again: what was asked on one that broke is asked once more, so that the end of a process of the
+   * control plane costs the calls that wait for it time, and no error.
+   */
+  connected(): void {
+    this.#unsent = [...this.#pending].map(([requestId, { need }]) => ({ requestId, need }));
+    if (this.#unsent.length > 0) this.#flush();
+  }
+
+  /** Nothing is asked or answered any more. */
+  close(): void {
     for (const { settle } of [...this.#pending.values()]) settle(unavailable);
   }
 

@@ -191,6 +191,7 @@ export class SyncClient {
         socket.close(1001, 'leaving');
       });
     }
+    this.#credentials.close();
     const contact = this.#options.store.save();
     if (contact !== undefined) await this.#lastKnownGood.saveContact(contact);
   }
@@ -265,7 +266,6 @@ export class SyncClient {
     this.#connection = undefined;
     this.#options.store.detach();
     this.#applier.disconnected();
-    this.#credentials.disconnected();
     if (this.#stopped) return;
     this.#failures = connection.welcomed ? 0 : this.#failures + 1;
     const ceilingMs = Math.min(reconnectDelayMsMax, reconnectDelayMsMin * 2 ** Math.min(this.#failures, 10));
@@ -423,6 +423,7 @@ export class SyncClient {
     this.#options.store.contact(message.time);
     // What was to be forgotten while this node was away, nobody tells it any more.
     this.#options.onReturned();
+    this.#credentials.connected();
     this.#options.log.info({ nodeId: message.nodeId }, 'connected to the control plane');
     this.#joined.resolve(message.nodeId);
     for (const alarm of this.#alarms.splice(0)) this.#send({ type: 'alarm', ...alarm });
