@@ -322,6 +322,17 @@ test('the tokens of a user who may not act any more are revoked and destroyed, a
   expect((await call(ada)).map(ok)).toEqual([true, true]);
 });
 
+test('a server that moves to where a token is not for gets none, at the same origin either', async () => {
+  expect((await call(ada)).map(ok)).toEqual([true, true]);
+  const before = upstream.requests.length;
+  const asAda = new Administrator(ada.api, 2);
+  await asAda.mutate('updateServer', { id: serverId, url: `${upstream.url}-of-another-tenant` }, 'id', identified);
+  await harness.administrator.converged();
+  expect((await call(ada)).map(ok)).toEqual([false, false]);
+  const sent = JSON.stringify(upstream.requests.slice(before).map(({ rawHeaders }) => rawHeaders));
+  for (const token of as.live) expect(sent).not.toContain(token);
+});
+
 test('a server that moves to another origin asks everybody anew, and no token goes there', async () => {
   const asAda = new Administrator(ada.api, 2);
   await asAda.mutate('updateServer', { id: serverId, url: elsewhere.url }, 'id', identified);

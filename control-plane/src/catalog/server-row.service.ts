@@ -108,7 +108,8 @@ export async function leaveOrigin(
   before: ServerRow,
   url: string,
 ): Promise<Partial<typeof servers.$inferInsert>> {
-  if (URL.parse(url)?.origin === new URL(before.url).origin) return {};
-  await secrets.destroyFor(tx, ctx, before);
+  if (url === before.url) return {};
+  if (URL.parse(url)?.origin !== new URL(before.url).origin) await secrets.destroyFor(tx, ctx, before);
+  // What nodes were lent is for the resource that was, even where the secret stays.
   return { credentialRevision: before.credentialRevision + 1 };
 }

@@ -113,8 +113,7 @@ export class AuthorizationServers {
     for (const candidate of new Set(candidates)) {
       const found = candidate === undefined ? undefined : await this.#document(candidate, protectedResource);
       if (found === undefined) continue;
-      const resource = new URL(found.resource);
-      if (resource.origin !== url.origin || !isWithin(url.pathname, resource.pathname)) {
+      if (!isResourceOf(found.resource, serverUrl)) {
         throw discoveryProblem('the protected resource metadata is of another resource');
       }
       const [issuer = ''] = found.authorization_servers;
@@ -396,6 +395,12 @@ export class AuthorizationServers {
 export function challengedScopes(challenge: string | null): readonly string[] {
   const text = /scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '';
   return text.split(' ').filter((one) => one !== '');
+}
+
+/** Whether a server is, or is part of, a protected resource; both by their URLs. */
+export function isResourceOf(resourceUrl: string, serverUrl: string): boolean {
+  const [resource, server] = [new URL(resourceUrl), new URL(serverUrl)];
+  return resource.origin === server.origin && isWithin(server.pathname, resource.pathname);
 }
 
 /** Whether a path lies under another, segment by segment. */

@@ -4,7 +4,12 @@ import { and, eq, ne } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database } from '../database/client.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
-import { type AuthorizationServers, challengedScopes } from './authorization-servers.ts';
+import {
+  type AuthorizationServers,
+  canonicalResource,
+  challengedScopes,
+  isResourceOf,
+} from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
 import { type HeldToken, heldToken, renewWhenLeft, TokenCache, usableMs } from './token-cache.ts';
@@ -32,7 +37,7 @@ export class TokenLending {
 
   /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
   async ofService(server: ServerRow, { refused }: CredentialNeed): Promise<LentCredential> {
-    const key = `${server.id}|${server.credentialRevision}`;
+    const key = JSON.stringify([server.id, server.credentialRevision, canonicalResource(server.url)]);
     const token = await this.ofServices.get(key, refused, () => this.getService(server));
     return lent(server, { ...token, principalId: null });
   }
@@ -41,7 +46,7 @@ export class TokenLending {
     const { clients, servers, clock } = this.deps;
     const { id, settings, client } = await clients.serviceClient(server);
     const { issuer, scopes } = settings;
-    const resource = new URL(server.url).href;
+    const resource = canonicalResource(server.url);
     const outcome = await servers.clientCredentials(issuer, client, { resource, scopes });
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, { id, issuer, resource, scopes }, clock.now());
     const internal = outcome.kind === 'refused' ? outcome.error : outcome.reason;
@@ -64,7 +69,9 @@ export class TokenLending {
           ne(connections.status, 'ended'),
         ),
       );
-    if (row?.status !== 'active' || row.origin !== new URL(server.url).origin) throw new AppError('CONNECTION_NEEDED');
+    // A server may have moved since, to where the token is not for.
+    const isFor = row?.origin === new URL(server.url).origin && isResourceOf(row.resource, server.url);
+    if (row?.status !== 'active' || !isFor) throw new AppError('CONNECTION_NEEDED');
     if (refused?.status === 403) await this.stepUp(row, refused.challenge);
     return lentToUser(server, await this.fresh(refreshes, row, refused));
   }

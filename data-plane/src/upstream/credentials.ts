@@ -166,7 +166,8 @@ export class UpstreamCredentials {
     const held = this.#entries.get(key);
     // Another call was refused before and has already brought another one.
     if (held !== undefined && held !== sent) return held;
-    this.#entries.delete(key);
+    // One that lacks scopes for this request is good for others.
+    if (status === 401) this.#entries.delete(key);
     if (!sent.renewable) return undefined;
     const refused = { status, challenge: challenge?.slice(0, challengeLengthMax) ?? null, expiresAt: sent.expiresAt };
     return await this.#ask(key, server, principal, refused);
