@@ -53,6 +53,15 @@ export const receiverFailures: readonly (readonly [name: string, reason: string,
   ['answers 500', 'status', answering(500, '{}')],
   ['answers with a redirect', 'redirect', answering(302, '', { location: 'https://elsewhere.example/' })],
   ['answers with no JSON', 'answerInvalid', answering(200, 'yes, go on')],
+  [
+    'answers with a value nested without end',
+    'answerInvalid',
+    (delivery, response) => {
+      const patch = [{ op: 'replace', path: '/params/arguments/id', value: '@' }];
+      const deep = `${'['.repeat(100_000)}${']'.repeat(100_000)}`;
+      answering(200, verdictOn(delivery, { decision: 'modify', patch }).replace('"@"', deep))(delivery, response);
+    },
+  ],
   ['answers what is no verdict', 'answerInvalid', saying({ decision: 'require_approval' })],
   [
     'answers with another content type',

@@ -189,13 +189,13 @@ export function readVerdict(
   body: Buffer,
   asked: { readonly id: string; readonly digest: string },
 ): WebhookVerdict | Extract<WebhookFailure, 'answerInvalid' | 'foreignVerdict'> {
-  let json: unknown;
+  let parsed: ReturnType<typeof webhookVerdictSchema.safeParse>;
   try {
-    json = JSON.parse(body.toString('utf8'));
+    parsed = webhookVerdictSchema.safeParse(JSON.parse(body.toString('utf8')));
   } catch {
+    // No JSON, or a value that is nested deeper than anybody can walk.
     return 'answerInvalid';
   }
-  const parsed = webhookVerdictSchema.safeParse(json);
   if (!parsed.success) return 'answerInvalid';
   if (parsed.data.id !== asked.id || parsed.data.digest !== asked.digest) return 'foreignVerdict';
   return { ...parsed.data, ...ownReason(parsed.data.reasonCode) };
