@@ -31,7 +31,7 @@ export class ControlPlaneMetrics {
   readonly #graphql: Histogram<'operation' | 'code'>;
   readonly #failures: Counter<'answer'>;
   readonly #compiles: Histogram<'outcome'>;
-  readonly #definitions: Histogram<'failure'>;
+  readonly #definitions: Histogram<'webhook' | 'failure'>;
   readonly #records: Counter;
   readonly #lag: Histogram;
   readonly #alarms: Counter<'code'>;
@@ -63,8 +63,8 @@ export class ControlPlaneMetrics {
     });
     this.#definitions = new Histogram({
       name: 'sallyport_definition_webhook_duration_seconds',
-      help: 'Webhooks asked about definitions, by why there was no verdict; empty where there was one.',
-      labelNames: ['failure'],
+      help: 'Webhooks asked about definitions, by their id and why there was no verdict; empty where there was one.',
+      labelNames: ['webhook', 'failure'],
       buckets: [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10],
       registers,
     });
@@ -99,8 +99,8 @@ export class ControlPlaneMetrics {
     this.#compiles.observe({ outcome }, durationMs / 1_000);
   }
 
-  definitionAsked(durationMs: number, failure: WebhookFailure | null): void {
-    this.#definitions.observe({ failure: failure ?? '' }, durationMs / 1_000);
+  definitionAsked(webhook: string, durationMs: number, failure: WebhookFailure | null): void {
+    this.#definitions.observe({ webhook, failure: failure ?? '' }, durationMs / 1_000);
   }
 
   batchStored(records: number, lagMs: number): void {

@@ -179,7 +179,7 @@ function inspectionServices(
     database,
     vault,
     sender: newSender(),
-    onAsked: (durationMs, failure) => metrics.definitionAsked(durationMs, failure),
+    onAsked: (webhookId, durationMs, failure) => metrics.definitionAsked(webhookId, durationMs, failure),
     now: () => clock.now(),
     monotonic: () => clock.monotonic(),
   });

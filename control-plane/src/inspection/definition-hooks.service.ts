@@ -89,7 +89,7 @@ export interface DefinitionHookOptions {
   readonly database: Database;
   readonly vault: Pick<FleetVault, 'open'>;
   readonly sender: Pick<WebhookSender, 'ask'>;
-  readonly onAsked: (durationMs: number, failure: WebhookFailure | null) => void;
+  readonly onAsked: (webhookId: string, durationMs: number, failure: WebhookFailure | null) => void;
   readonly now: () => number;
   readonly monotonic: () => number;
 }
@@ -208,7 +208,7 @@ export class DefinitionHookService {
     const said = await this.verdict(server, mode, entry, definition);
     const durationMs = monotonic() - startedAt;
     const failure = typeof said === 'string' ? said : null;
-    onAsked(durationMs, failure);
+    onAsked(hook.row.id, durationMs, failure);
     const { kind, name, digest } = definition;
     const decision = typeof said === 'string' ? ('failure' as const) : said.decision;
     const reason = typeof said === 'string' ? said : said.reason;
