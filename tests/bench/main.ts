@@ -1,4 +1,4 @@
-/** `pnpm bench [throughput | calls | bridges | revocation | isolation | api | terraform | scale | workers | audit | propagation | endurance]`: measures, and prints what it found. */
+/** `pnpm bench [throughput | calls | bridges | revocation | refresh | isolation | api | terraform | scale | workers | audit | propagation | endurance]`: measures, and prints what it found. */
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +11,7 @@ import { measureCalls } from './calls.ts';
 import { measureEndurance } from './endurance.ts';
 import { type Figures, writeFigures } from './figures.ts';
 import { measurePropagation } from './propagation.ts';
+import { measureRefreshes } from './refresh.ts';
 import { measureRevocations } from './revocation.ts';
 import { measureScale } from './scale.ts';
 import { measureTerraform } from './terraform.ts';
@@ -40,6 +41,12 @@ pnpm bench revocation [--trials N] [--load N] [--large]
   --trials N      revocations of each kind (default 20)
   --load N        calls of others on each node, per second (default 100)
   --large         among 2,000 servers, 100,000 tools, 10,000 grants and 20,000 principals
+
+pnpm bench refresh [--cycles N]
+  A user's token at its end, wanted by 50 calls in each of 3 control-plane processes at once, of an
+  authorization server that revokes all when a refresh token is used twice: errors, families
+  revoked, refreshes per second.
+  --cycles N      how often it ends (default 10000)
 
 pnpm bench isolation [--responses N]
   Sends calls of 200 principals with the same request ids through two nodes to one upstream,
@@ -86,7 +93,7 @@ pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
 
-scale, propagation, audit, endurance and workers print the target beside each figure that has one,
+scale, propagation, audit, endurance, workers and refresh print the target beside each figure that has one,
 and write all of them as JSON with --out FILE.
 `;
 
@@ -102,6 +109,7 @@ const { values, positionals } = parseArgs({
     large: { type: 'boolean', default: false },
     small: { type: 'boolean', default: false },
     changes: { type: 'string', default: '50' },
+    cycles: { type: 'string', default: '10000' },
     minutes: { type: 'string', default: '30' },
     shipped: { type: 'string', default: '60000' },
     events: { type: 'string', default: '10000000' },
@@ -155,6 +163,7 @@ const benchmarks: Readonly<Record<string, (place: Place) => Promise<Figures | vo
     const options = { trials: wholeNumber('trials', 1), load: wholeNumber('load', 0), large: values.large };
     return measureRevocations(options, directory, print, atEnd);
   },
+  refresh: ({ directory, atEnd }) => measureRefreshes({ cycles: wholeNumber('cycles', 1) }, directory, print, atEnd),
   isolation,
   api: ({ directory, atEnd }) =>
     measureApi({ rounds: rounds(50), askers: wholeNumber('askers', 1) }, directory, print, atEnd),

@@ -5,24 +5,15 @@ import {
   CredentialVault,
   openDatabase,
   RefreshService,
-  sealTokens,
 } from '@sallyport/control-plane/credentials';
 import { AppError } from '@sallyport/schema';
-import {
-  type Clock,
-  createEgress,
-  createLog,
-  parseEgressAllowList,
-  systemClock,
-  uuidv7,
-} from '@sallyport/schema/platform';
+import { type Clock, createEgress, parseEgressAllowList, systemClock, uuidv7 } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { createMigratedDatabase } from '../kit/postgres.ts';
 import { keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
+import { log, replica, resource, storeConnection } from './refresh-kit.ts';
 
-const log = createLog({ name: 'refresh', level: 'silent' });
-const resource = 'https://mcp.example/mcp';
 const replicasMax = 3;
 const callsPerReplica = 50;
 const cycles = 200;
@@ -54,27 +45,13 @@ afterAll(async () => {
 beforeEach(() => {
   as.onToken = undefined;
   as.requests.length = 0;
-  replicas = databases.map((database) => replica(database));
+  replicas = databases.map((database) => replica(database, egress, { vault, clock }));
 });
 
-/** A control-plane process, as far as this goes. */
-function replica(database: ReturnType<typeof openDatabase>, servers = new AuthorizationServers(egress, clock)) {
-  const clientOf = () => Promise.resolve({ clientId: 'gateway', secret: null, authentication: 'none' as const });
-  return new RefreshService({ database, vault, servers, clientOf, clock, log });
-}
-
-async function connect(issuer = as.url): Promise<string> {
-  const [id, principalId, serverId] = [uuidv7(clock.now()), uuidv7(clock.now()), uuidv7(clock.now())];
-  await sql`insert into principals (id, kind, name, status, issuer, subject) values (${principalId}, 'user', 'u', 'active', 'i', ${principalId})`;
-  await sql`insert into servers (id, slug, slug_key, title, url) values (${serverId}, ${serverId}, ${serverId}, 't', ${resource})`;
-  const { accessToken, refreshToken } = as.issue();
-  const row = { id, principalId, serverId, issuer, resource, clientId: 'gateway', origin: 'https://mcp.example' };
-  const { sealed, wrappedKey, keyId } = await sealTokens(vault, row, { accessToken, refreshToken });
-  await sql`insert into connections (id, principal_id, server_id, issuer, resource, client_id, origin, scopes, status,
-      access_expires_at, access_issued_at, can_refresh, sealed, wrapped_key, key_id, created_at, updated_at)
-    values (${id}, ${principalId}, ${serverId}, ${issuer}, ${resource}, 'gateway', ${row.origin}, '{}', 'active',
-      now(), now(), true, ${sealed}, ${wrappedKey}, ${keyId}, now(), now())`;
-  return id;
+function connect(): Promise<string> {
+  const [database] = databases;
+  if (database === undefined) throw new Error('no database');
+  return storeConnection(database, as, { vault, clock });
 }
 
 async function stateOf(id: string): Promise<Pick<ConnectionRow, 'status' | 'reason' | 'tokenRevision'>> {
