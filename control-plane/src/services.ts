@@ -11,9 +11,7 @@ import {
   WebhookSender,
 } from '@sallyport/schema/platform';
 import { GrantService } from './access/grant.service.ts';
-import { PayloadKeyService } from './capture/payload-key.service.ts';
-import { PayloadService } from './capture/payload.service.ts';
-import { PayloadStore } from './capture/payload-store.service.ts';
+import { captureServices } from './capture/capture-services.ts';
 import { CustomRoleService } from './access/custom-role.service.ts';
 import { type OwnerLookup, OwnerService } from './access/owner.service.ts';
 import { RoleProposalService } from './access/role-proposal.service.ts';
@@ -163,8 +161,8 @@ function inspectionServices(
   },
 ) {
   const { egress, onAlarm } = others;
-  const payloadKeys = new PayloadKeyService({ database, vault: others.vault, clock, log });
-  const payloads = new PayloadService(database, payloadKeys);
+  const captures = captureServices({ database, vault: others.vault, onAlarm, clock, log });
+  const { payloadKeys } = captures;
   const policies = new PolicyService(database, {
     ...principalLookup,
     groupExists,
@@ -185,11 +183,9 @@ function inspectionServices(
   });
   return {
     definitionHooks,
-    payloadKeys,
-    payloads,
-    payloadStore: new PayloadStore({ database, clock, log, onAlarm }),
+    ...captures,
     policies,
-    policyTrials: new PolicyTrialService(database, policies),
+    policyTrials: new PolicyTrialService(database, policies, captures.payloadSamples),
     webhooks,
     webhookTrials: new WebhookTrialService(webhooks, vault, newSender),
   };

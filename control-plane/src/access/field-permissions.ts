@@ -92,6 +92,7 @@ export const fieldPermissions: Readonly<Record<string, FieldAccess>> = {
   PolicyRule: 'policy:read',
   PolicyCapture: 'policy:read',
   PolicyTrial: 'policy:read',
+  TrialPayload: 'payload:read',
   InspectionDetector: 'policy:read',
   ...connection('Policy', 'policy:read'),
   'Query.webhook': 'policy:read',

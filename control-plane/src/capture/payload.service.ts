@@ -92,27 +92,25 @@ export class PayloadService {
     return this.open(ctx, row, input.purpose);
   }
 
-  /** For trials of policies: the kept payloads of these events, or the newest that fit. Nothing is opened. */
-  async candidates(ctx: Context, eventIds: readonly string[] | null, limit: number): Promise<PayloadRow[]> {
+  /**
+   * Opens a payload to try a policy on it: what it says does not leave the control plane. An event like any read.
+   * @param nodeId the node that recorded the event
+   * @param bytesMax larger ones are not opened
+   * @returns undefined where it is larger
+   * @throws AppError as `read` does
+   */
+  async openForTrial(
+    ctx: Context,
+    { id, direction, purpose, nodeId, bytesMax }: ReadPayload & { readonly nodeId: string; readonly bytesMax: number },
+  ): Promise<OpenedPayload | undefined> {
     ctx.authorize('payload:read');
-    return this.database.db
-      .select()
-      .from(payloads)
-      .where(
-        and(
-          eventIds === null ? undefined : inArray(payloads.eventId, eventIds.map(storableText)),
-          eq(payloads.state, 'stored'),
-          isKept(ctx),
-          isOfItsNode,
-        ),
-      )
-      .orderBy(desc(payloads.time), desc(payloads.eventId), desc(payloads.direction))
-      .limit(limit);
+    const row = await this.find(ctx, id, direction);
+    if (row.nodeId !== nodeId) throw new AppError('NOT_FOUND');
+    if (keptBytes(row) > bytesMax) return undefined;
+    return this.open(ctx, row, purpose, { use: 'testPolicy' });
   }
 
-  /** See `read`; for a row at hand. */
-  async open(ctx: Context, row: PayloadRow, purpose: string): Promise<OpenedPayload> {
-    ctx.authorize('payload:read');
+  private async open(ctx: Context, row: PayloadRow, purpose: string, more: object = {}): Promise<OpenedPayload> {
     const messages = await this.opened(row);
     await this.database.db.transaction(async (tx) => {
       // One that was erased meanwhile is not read.
@@ -121,7 +119,7 @@ export class PayloadService {
       await recordAccess(tx, ctx, {
         action: 'payload.read',
         object: { kind: 'payload', id: row.eventId },
-        after: { direction: row.direction, policyId: row.policyId, purpose },
+        after: { direction: row.direction, policyId: row.policyId, purpose, ...more },
       });
     });
     return { row, messages };
@@ -204,6 +202,11 @@ function isKept(ctx: Context): SQL {
 
 function isRow({ eventId, direction, nodeId }: PayloadRow): SQL | undefined {
   return and(eq(payloads.eventId, eventId), eq(payloads.direction, direction), eq(payloads.nodeId, nodeId));
+}
+
+/** At most so many; what is kept is base64. */
+function keptBytes({ content }: Pick<PayloadRow, 'content'>): number {
+  return Math.ceil(((content?.length ?? 0) * 3) / 4);
 }
 
 export function checkPurpose(found: Violations, path: string, purpose: string): void {

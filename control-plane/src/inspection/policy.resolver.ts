@@ -60,7 +60,9 @@ export class InspectionPolicyResolver {
   }
 
   @Query(() => [PolicyTrial], {
-    description: 'What a policy would do to samples, in their order. Nothing is kept of them.',
+    description:
+      'What a policy would do to samples, in their order, or to captured payloads, which it does not show. Nothing is kept ' +
+      'of them.',
   })
   testPolicy(@Ctx() ctx: Context, @Args(() => TestPolicyArguments) { input }: TestPolicyArguments): Promise<Trial[]> {
     return this.services.policyTrials.test(ctx, input);

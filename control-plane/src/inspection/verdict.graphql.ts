@@ -1,8 +1,16 @@
 import type { FindingSeverity, PolicyDirection, PolicyEntry, PolicyMode, Verdict } from '@sallyport/schema';
 import { ArgsType, Field, Float, ID, InputType, Int, ObjectType } from 'type-graphql';
+import { AuditEventPayload } from '../capture/capture.graphql.ts';
+import type { UntriedReason } from '../capture/payload-sample.service.ts';
 import { FindingSeverityEnum } from '../catalog/definition-body.graphql.ts';
 import { graphqlEnum, Json } from '../graphql-connection.ts';
-import { PolicyDirectionEnum, PolicyModeEnum, PolicyRuleInput, TooLargeOutcomeEnum } from './policy.graphql.ts';
+import {
+  PolicyDirectionEnum,
+  PolicyMatchInput,
+  PolicyModeEnum,
+  PolicyRuleInput,
+  TooLargeOutcomeEnum,
+} from './policy.graphql.ts';
 
 export const VerdictDecisionEnum = graphqlEnum<Verdict['decision']>('VerdictDecision', 'What came of a look.', {
   block: 'The message did not go on.',
@@ -87,13 +95,44 @@ export class PolicySampleInput {
   text?: string | null;
 }
 
+@InputType({
+  description:
+    'Captured payloads to try a policy on: of events that are named, or of the last exchanges. Needs payload:read; each ' +
+    'payload that is opened is a read in the audit trail.',
+})
+export class CapturedSamplesInput {
+  @Field(() => [ID], { nullable: true, description: 'Ids of audit events, at most 16; the match is left aside.' })
+  eventIds?: string[] | null;
+
+  @Field(() => Int, {
+    nullable: true,
+    description:
+      'The last so many captured exchanges, 1 to 16, that the match fits as servers, risks and groups are now; looked for ' +
+      'among the newest 2000.',
+  })
+  last?: number | null;
+
+  @Field(() => [PolicyDirectionEnum], { nullable: true, description: 'Which messages; those captured if never given.' })
+  directions?: PolicyDirection[] | null;
+
+  @Field(() => String, { description: 'Why they are read, such as the number of a case; the audit trail keeps it.' })
+  purpose!: string;
+}
+
 @InputType({ description: 'A draft of a policy, or one that exists, and samples to try it on.' })
 export class TestPolicyInput {
   @Field(() => ID, {
     nullable: true,
-    description: 'A policy that exists; its match is left aside. Absent: rules are given.',
+    description: 'A policy that exists. Absent: rules are given.',
   })
   policyId?: string | null;
+
+  @Field(() => PolicyMatchInput, {
+    nullable: true,
+    description:
+      'What the draft is about, or in the place of the match of the policy; chooses among captured exchanges, and nothing else.',
+  })
+  match?: PolicyMatchInput | null;
 
   @Field(() => [PolicyRuleInput], {
     nullable: true,
@@ -107,8 +146,14 @@ export class TestPolicyInput {
   @Field(() => TooLargeOutcomeEnum, { nullable: true, description: 'What becomes of a sample with more text.' })
   onTooLarge?: PolicyEntry['onTooLarge'] | null;
 
-  @Field(() => [PolicySampleInput], { description: 'At most 32, of 131072 characters together.' })
-  samples!: PolicySampleInput[];
+  @Field(() => [PolicySampleInput], {
+    nullable: true,
+    description: 'At most 32, of 131072 characters together. Absent: captured is given.',
+  })
+  samples?: PolicySampleInput[] | null;
+
+  @Field(() => CapturedSamplesInput, { nullable: true, description: 'Captured payloads, in the place of samples.' })
+  captured?: CapturedSamplesInput | null;
 }
 
 @ArgsType()
@@ -117,23 +162,49 @@ export class TestPolicyArguments {
   input!: TestPolicyInput;
 }
 
+export const UntriedReasonEnum = graphqlEnum<UntriedReason>(
+  'UntriedReason',
+  'Why a policy was not tried on a captured payload.',
+  {
+    notKept: 'There is none any more, or not yet: its state tells.',
+    tooLarge: 'It has more than 131072 bytes, or with those before it more than 1048576.',
+    unavailable: 'It does not open: the key-encryption key cannot be had, it was changed, or is gone meanwhile.',
+  },
+);
+
+@ObjectType({ description: 'The captured payload that a policy was tried on, or was to be; not what it says.' })
+export class TrialPayload extends AuditEventPayload {
+  @Field(() => ID, { description: 'Id of the audit event.' })
+  eventId!: string;
+}
+
 @ObjectType({ description: 'What a policy in force would do to a sample.' })
 export class PolicyTrial {
-  @Field(() => Boolean, { description: 'Whether it would not go on.' })
-  isBlocked!: boolean;
+  @Field(() => Boolean, {
+    nullable: true,
+    description:
+      'Whether it would not go on; of a captured payload, whether one of its messages would not. Null where untried.',
+  })
+  isBlocked!: boolean | null;
+
+  @Field(() => TrialPayload, { nullable: true, description: 'What it was tried on; null for a sample that was given.' })
+  payload!: TrialPayload | null;
+
+  @Field(() => UntriedReasonEnum, { nullable: true, description: 'Why it was not tried; null where it was.' })
+  untried!: UntriedReason | null;
 
   @Field(() => [InspectionVerdict], { description: 'What the policy says of it.' })
   verdicts!: readonly Verdict[];
 
   @Field(() => Json, {
     nullable: true,
-    description: 'The message as it would go on; null where it would not, and for a text.',
+    description: 'The message as it would go on; null where it would not, for a text, and for what was captured.',
   })
   message!: unknown;
 
   @Field(() => String, {
     nullable: true,
-    description: 'The text as it would go on; null where it would not, and for a message.',
+    description: 'The text as it would go on; null where it would not, for a message, and for what was captured.',
   })
   text!: string | null;
 

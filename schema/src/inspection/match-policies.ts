@@ -1,9 +1,9 @@
 import type { AccessTarget } from '../decide.ts';
 import { type DetectorName, detectorNames } from '../detectors/finding.ts';
 import { compileGlob, type Matcher } from '../glob.ts';
+import type { ServerDefinitions } from '../server-definitions.ts';
 import type { DefinitionKind, PrincipalRecord, ServerDocument } from '../snapshot.ts';
 import { selectorMatches, toolRisks } from '../snapshot.ts';
-import type { ServerDefinitions } from '../server-definitions.ts';
 import type { PolicyDirection, PolicyEntry, PolicyMatch } from './policy.ts';
 
 /** A policy with what matching needs, compiled once. */
@@ -112,6 +112,17 @@ export function capturingPolicy(
         matches(policy, exchange),
     ) ?? null
   );
+}
+
+/** Whether a policy is about what goes one way in an exchange with a server. */
+export function isAboutExchange(
+  policy: CompiledPolicy,
+  server: Pick<ServerDocument, 'id' | 'labels'>,
+  direction: PolicyDirection,
+  exchange: InspectedExchange,
+): boolean {
+  const { match } = policy.entry;
+  return isAbout(match, server) && isInDirection(match, direction) && matches(policy, exchange);
 }
 
 /** Those of a server's policies that are about an exchange, in their order. */
