@@ -41,8 +41,10 @@ export async function measureTerraform(
   const endpoint = controlPlane.graphqlUrl ?? '';
   const steps = await measureGrants({ provider, endpoint, apiKey: issued.secret, serverId }, grants);
   print(`${grants} grants with for_each, at Terraform's parallelism of 10`);
-  for (const { name, seconds, requests } of steps) {
-    print(`${name.padEnd(12)} ${seconds.toFixed(1).padStart(6)} s ${String(requests).padStart(6)} requests`);
+  for (const { name, seconds, requests, operations } of steps) {
+    print(
+      `${name.padEnd(12)} ${seconds.toFixed(1).padStart(6)} s ${String(requests).padStart(6)} requests: ${operations}`,
+    );
   }
   const late = steps.filter(({ name, seconds }) => seconds > (secondsMax[name] ?? Number.POSITIVE_INFINITY));
   if (late.length > 0) throw new Error(`too slow: ${late.map(({ name }) => name).join(', ')}`);

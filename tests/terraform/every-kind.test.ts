@@ -151,6 +151,17 @@ const rows: Readonly<Record<string, Row>> = {
     drift: (id) => ['disableServer', { id }],
     shown: /lifecycle_state +=? *"disabled" -> "approved"/,
   },
+  'sallyport_server.asking': {
+    key: 'asking',
+    drift: (id) => ['updateServerAsks', { id, sampling: true, elicitation: false }],
+    shown: /sampling +=? *true -> false/,
+  },
+  // What nobody lets it ask, it may not.
+  'sallyport_server.quiet': {
+    key: 'quiet',
+    drift: (id) => ['updateServerAsks', { id, roots: true }],
+    shown: /asks +=? *\{[^}]*roots +=? *true -> null[^}]*\} -> null/,
+  },
   'sallyport_service_account.agent': {
     key: 'agent',
     drift: by('updateServiceAccount', described),
@@ -224,6 +235,15 @@ const organization = `
       name      = "test_simple_text"
       risk      = "low"
       read_only = true
+    }
+    resource "sallyport_server" "asking" {
+      slug = "asking"
+      url  = var.url
+      asks = { elicitation = true, elicitation_hosts = ["login.example.com"], bytes_max = 4096 }
+    }
+    resource "sallyport_server" "quiet" {
+      slug = "quiet"
+      url  = var.url
     }
     resource "sallyport_server" "others" {
       for_each = toset(["headers", "client", "users", "exchange", "asserted", "signed"])

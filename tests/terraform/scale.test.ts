@@ -35,10 +35,11 @@ describe.skipIf(!hasTerraform('many grants by Terraform'))('many grants with for
       expect(apply?.output).toContain(`Resources: ${grants} added`);
       expect(again?.output).toContain('No changes.');
       expect(destroy?.output).toContain(`Destroy complete! Resources: ${grants + 4} destroyed.`);
-      // Alone, each grant would be one request in the plan, two in the apply and one in the plan after it.
-      expect(plan?.requests).toBeLessThan(grants * 0.7);
-      expect(apply?.requests).toBeLessThan(2 * grants * 0.7);
-      expect(again?.requests).toBeLessThan(grants * 0.7);
+      // Alone, each grant would be one request in the plan, three in the apply, one in the plan after it and three in the end.
+      expect(plan?.requests).toBeLessThan(grants * 0.5);
+      expect(apply?.requests).toBeLessThan(3 * grants * 0.5);
+      expect(again?.requests).toBeLessThan(grants * 0.5);
+      expect(destroy?.requests).toBeLessThan(3 * grants * 0.5);
     },
     timeoutMs,
   );

@@ -1,12 +1,15 @@
 /** Many grants by Terraform: how long each step takes, and how many requests it sends. */
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
+import { z } from 'zod';
 import { type Provider, Workspace } from '../kit/terraform.ts';
 
 export interface Step {
   readonly name: 'plan' | 'apply' | 'plan again' | 'destroy';
   readonly seconds: number;
   readonly requests: number;
+  /** Requests by operation, the most first. */
+  readonly operations: string;
   readonly output: string;
 }
 
@@ -20,15 +23,17 @@ export interface Settings {
 
 interface Counting {
   readonly url: string;
-  readonly requests: number;
+  /** How often each operation was asked since the last time. */
+  take(): ReadonlyMap<string, number>;
   stop(): Promise<void>;
 }
 
-/** Passes requests on and counts them. */
+const asked = z.object({ operationName: z.string() });
+
+/** Passes requests on, and counts them by operation. */
 async function startCounting(target: string): Promise<Counting> {
-  let requests = 0;
+  let counts = new Map<string, number>();
   const server = createServer((incoming, response) => {
-    requests += 1;
     const chunks: Buffer[] = [];
     incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
     incoming.on('end', () => {
@@ -36,7 +41,10 @@ async function startCounting(target: string): Promise<Counting> {
         'content-type': 'application/json',
         authorization: incoming.headers.authorization ?? '',
       };
-      fetch(target, { method: 'POST', headers, body: Buffer.concat(chunks) })
+      const body = Buffer.concat(chunks);
+      const { operationName } = asked.parse(JSON.parse(body.toString()));
+      counts.set(operationName, (counts.get(operationName) ?? 0) + 1);
+      fetch(target, { method: 'POST', headers, body })
         .then(async (answer) => {
           response.writeHead(answer.status, { 'content-type': 'application/json' });
           response.end(await answer.text());
@@ -47,8 +55,10 @@ async function startCounting(target: string): Promise<Counting> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/graphql`,
-    get requests() {
-      return requests;
+    take() {
+      const taken = counts;
+      counts = new Map();
+      return taken;
     },
     stop: () => new Promise((resolve) => server.close(() => resolve())),
   };
@@ -84,12 +94,15 @@ export async function measureGrants(
     });
     const steps: Step[] = [];
     const step = async (name: Step['name'], work: () => Promise<string>): Promise<void> => {
-      const [startedMs, before] = [performance.now(), counting.requests];
+      counting.take();
+      const startedMs = performance.now();
       const output = await work();
+      const counts = [...counting.take()].toSorted(([, one], [, other]) => other - one);
       steps.push({
         name,
         seconds: (performance.now() - startedMs) / 1000,
-        requests: counting.requests - before,
+        requests: counts.reduce((sum, [, count]) => sum + count, 0),
+        operations: counts.map(([operation, count]) => `${count} ${operation}`).join(', '),
         output,
       });
     };

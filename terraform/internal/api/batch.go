@@ -8,11 +8,16 @@ import (
 	"time"
 )
 
-// batchWindow is how long the first call waits for others, where no request of its kind is under way.
-const batchWindow = 10 * time.Millisecond
+const (
+	// batchWindow is how long a request waits for one more call to share it.
+	batchWindow = 10 * time.Millisecond
+	// batchWindowsMax bounds the waiting while calls keep coming.
+	batchWindowsMax = 20
+)
 
 // batch joins calls that come close together into one request, of which one at a time is under way: what comes
-// meanwhile goes into the next. Where the API refuses the whole of a request, each call is made alone, so that an error
+// meanwhile goes into the next, and so do the calls that its callers make once they have their answers. Terraform has only
+// as many calls open as its -parallelism says, so a request that did not wait for those would hold half of them. Where the API refuses the whole of a request, each call is made alone, so that an error
 // reaches the call that it is about and no other.
 type batch[In, Out any] struct {
 	window   time.Duration
@@ -66,7 +71,7 @@ func (b *batch[In, Out]) join(ctx context.Context, item In) (*round[In, Out], in
 	}
 	if !b.isBusy {
 		b.isBusy = true
-		time.AfterFunc(b.window, b.work)
+		go b.work()
 	}
 	current := b.waiting[len(b.waiting)-1]
 	current.items = append(current.items, item)
@@ -86,6 +91,7 @@ func (b *batch[In, Out]) leave(current *round[In, Out]) {
 // work sends one round after the other until none waits.
 func (b *batch[In, Out]) work() {
 	for {
+		b.gather()
 		b.mutex.Lock()
 		if len(b.waiting) == 0 {
 			b.isBusy = false
@@ -97,6 +103,28 @@ func (b *batch[In, Out]) work() {
 		b.mutex.Unlock()
 		b.finish(current)
 	}
+}
+
+// gather returns when a round is full, or no call came for a while.
+func (b *batch[In, Out]) gather() {
+	for before, windows := -1, 0; windows < batchWindowsMax; windows++ {
+		now := b.firstItems()
+		if now == before || now == b.itemsMax {
+			return
+		}
+		before = now
+		time.Sleep(b.window)
+	}
+}
+
+// firstItems is how many items the next round holds.
+func (b *batch[In, Out]) firstItems() int {
+	b.mutex.Lock()
+	defer b.mutex.Unlock()
+	if len(b.waiting) == 0 {
+		return 0
+	}
+	return len(b.waiting[0].items)
 }
 
 func (b *batch[In, Out]) finish(current *round[In, Out]) {

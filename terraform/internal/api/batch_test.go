@@ -90,3 +90,28 @@ func TestARequestIsGivenUpWhenAllItsCallersHave(t *testing.T) {
 		t.Errorf("the request ended with %v", err)
 	}
 }
+
+func TestCallsThatFollowOneAnotherKeepSharingRequests(t *testing.T) {
+	const callers, each = 10, 20
+	var requests atomic.Int32
+	b := newBatch(500, func(_ context.Context, items []int) ([]string, error) {
+		requests.Add(1)
+		return mapped(items, func(item int) string { return fmt.Sprint(item) }), nil
+	})
+	// As Terraform works: so many at once, each of which goes on when it has its answer.
+	var group sync.WaitGroup
+	for range callers {
+		group.Go(func() {
+			for item := range each {
+				if text, err := b.do(context.Background(), item); err != nil || text != fmt.Sprint(item) {
+					t.Errorf("call %d got %q, %v", item, text, err)
+				}
+			}
+		})
+	}
+	group.Wait()
+	// A machine that is held up may part some of them.
+	if sent := requests.Load(); sent > callers*each/4 {
+		t.Errorf("%d calls, %d at once, made %d requests", callers*each, callers, sent)
+	}
+}

@@ -16,6 +16,7 @@ type Client struct {
 	graphql.Client
 
 	readGrants   *batch[string, *GrantFields]
+	snapshot     grantSnapshot
 	createGrants [2]*batch[NewGrantInput, Grant]
 	updateGrants [2]*batch[GrantChangeInput, Grant]
 	deleteGrants [2]*batch[GrantReferenceInput, Grant]
@@ -104,13 +105,27 @@ func (c *Client) ReadGrant(ctx context.Context, id string) (GrantFields, error) 
 }
 
 func (c *Client) findGrants(ctx context.Context, ids []string) ([]*GrantFields, error) {
-	answer, err := ReadGrants(ctx, c, ids)
+	known, err := c.snapshot.of(ctx, c, len(ids))
 	if err != nil {
 		return nil, err
 	}
 	byID := map[string]*GrantFields{}
-	for _, edge := range answer.Grants.Edges {
-		byID[edge.Node.Id] = &edge.Node
+	var missing []string
+	for _, id := range ids {
+		if grant, ok := known[id]; ok {
+			byID[id] = &grant
+		} else {
+			missing = append(missing, id)
+		}
+	}
+	if len(missing) > 0 {
+		answer, err := ReadGrants(ctx, c, missing)
+		if err != nil {
+			return nil, err
+		}
+		for _, edge := range answer.Grants.Edges {
+			byID[edge.Node.Id] = &edge.Node
+		}
 	}
 	return mapped(ids, func(id string) *GrantFields { return byID[id] }), nil
 }
@@ -122,11 +137,13 @@ func (c *Client) CreateGrant(ctx context.Context, input NewGrantInput, dryRun bo
 
 // UpdateGrant changes a grant, or tries to, together with others that are changed at the same time.
 func (c *Client) UpdateGrant(ctx context.Context, input GrantChangeInput, dryRun bool) (Grant, error) {
+	c.snapshot.forgetUnless(dryRun)
 	return either(c.updateGrants, dryRun).do(ctx, input)
 }
 
 // DeleteGrant deletes a grant, or tries to, together with others that are deleted at the same time.
 func (c *Client) DeleteGrant(ctx context.Context, input GrantReferenceInput, dryRun bool) (Grant, error) {
+	c.snapshot.forgetUnless(dryRun)
 	return either(c.deleteGrants, dryRun).do(ctx, input)
 }
 

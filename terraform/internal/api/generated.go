@@ -537,6 +537,9 @@ func (v *ApproveServerApproveServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns ApproveServerApproveServer.Asks, and is useful for accessing the field via an interface.
+func (v *ApproveServerApproveServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *ApproveServerApproveServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -600,6 +603,8 @@ type __premarshalApproveServerApproveServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *ApproveServerApproveServer) MarshalJSON() ([]byte, error) {
@@ -632,6 +637,7 @@ func (v *ApproveServerApproveServer) __premarshalJSON() (*__premarshalApproveSer
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -643,6 +649,48 @@ type ApproveServerResponse struct {
 
 // GetApproveServer returns ApproveServerResponse.ApproveServer, and is useful for accessing the field via an interface.
 func (v *ApproveServerResponse) GetApproveServer() ApproveServerApproveServer { return v.ApproveServer }
+
+// AskFields includes the requested fields of the GraphQL type ServerAsks.
+// The GraphQL type's documentation follows.
+//
+// What a server may ask of clients. What is not allowed is refused, and the server is not told that clients offer it.
+type AskFields struct {
+	// Whether it may have the client’s model answer (sampling/createMessage).
+	Sampling bool `json:"sampling"`
+	// Whether it may ask for the client’s folders (roots/list).
+	Roots bool `json:"roots"`
+	// Whether it may ask the client’s user (elicitation/create).
+	Elicitation bool `json:"elicitation"`
+	// Hosts to which it may send people, besides its own; by https alone.
+	ElicitationHosts []string `json:"elicitationHosts"`
+	// Most questions of one exchange; 8 if never given.
+	PerExchangeMax int `json:"perExchangeMax"`
+	// Most maxTokens of one sampling request; 4096 if never given.
+	SamplingTokensMax int `json:"samplingTokensMax"`
+	// Size of one question in bytes; 65536 if never given.
+	BytesMax int `json:"bytesMax"`
+}
+
+// GetSampling returns AskFields.Sampling, and is useful for accessing the field via an interface.
+func (v *AskFields) GetSampling() bool { return v.Sampling }
+
+// GetRoots returns AskFields.Roots, and is useful for accessing the field via an interface.
+func (v *AskFields) GetRoots() bool { return v.Roots }
+
+// GetElicitation returns AskFields.Elicitation, and is useful for accessing the field via an interface.
+func (v *AskFields) GetElicitation() bool { return v.Elicitation }
+
+// GetElicitationHosts returns AskFields.ElicitationHosts, and is useful for accessing the field via an interface.
+func (v *AskFields) GetElicitationHosts() []string { return v.ElicitationHosts }
+
+// GetPerExchangeMax returns AskFields.PerExchangeMax, and is useful for accessing the field via an interface.
+func (v *AskFields) GetPerExchangeMax() int { return v.PerExchangeMax }
+
+// GetSamplingTokensMax returns AskFields.SamplingTokensMax, and is useful for accessing the field via an interface.
+func (v *AskFields) GetSamplingTokensMax() int { return v.SamplingTokensMax }
+
+// GetBytesMax returns AskFields.BytesMax, and is useful for accessing the field via an interface.
+func (v *AskFields) GetBytesMax() int { return v.BytesMax }
 
 // AssignRoleResponse is returned by AssignRole on success.
 type AssignRoleResponse struct {
@@ -2558,6 +2606,9 @@ func (v *DeleteServerDeleteServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns DeleteServerDeleteServer.Asks, and is useful for accessing the field via an interface.
+func (v *DeleteServerDeleteServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *DeleteServerDeleteServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -2621,6 +2672,8 @@ type __premarshalDeleteServerDeleteServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *DeleteServerDeleteServer) MarshalJSON() ([]byte, error) {
@@ -2653,6 +2706,7 @@ func (v *DeleteServerDeleteServer) __premarshalJSON() (*__premarshalDeleteServer
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -3056,6 +3110,9 @@ func (v *DeprecateServerDeprecateServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns DeprecateServerDeprecateServer.Asks, and is useful for accessing the field via an interface.
+func (v *DeprecateServerDeprecateServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *DeprecateServerDeprecateServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -3119,6 +3176,8 @@ type __premarshalDeprecateServerDeprecateServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *DeprecateServerDeprecateServer) MarshalJSON() ([]byte, error) {
@@ -3151,6 +3210,7 @@ func (v *DeprecateServerDeprecateServer) __premarshalJSON() (*__premarshalDeprec
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -3282,6 +3342,9 @@ func (v *DisableServerDisableServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns DisableServerDisableServer.Asks, and is useful for accessing the field via an interface.
+func (v *DisableServerDisableServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *DisableServerDisableServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -3345,6 +3408,8 @@ type __premarshalDisableServerDisableServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *DisableServerDisableServer) MarshalJSON() ([]byte, error) {
@@ -3377,6 +3442,7 @@ func (v *DisableServerDisableServer) __premarshalJSON() (*__premarshalDisableSer
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -3538,6 +3604,9 @@ func (v *FindDefinitionServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns FindDefinitionServer.Asks, and is useful for accessing the field via an interface.
+func (v *FindDefinitionServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *FindDefinitionServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -3601,6 +3670,8 @@ type __premarshalFindDefinitionServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *FindDefinitionServer) MarshalJSON() ([]byte, error) {
@@ -3633,6 +3704,7 @@ func (v *FindDefinitionServer) __premarshalJSON() (*__premarshalFindDefinitionSe
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -5439,6 +5511,48 @@ func (v *ListServiceAccountsServiceAccountsServiceAccountConnectionEdgesServiceA
 	return v.Node
 }
 
+// ListTerraformGrantsGrantsGrantConnection includes the requested fields of the GraphQL type GrantConnection.
+// The GraphQL type's documentation follows.
+//
+// A page of grants.
+type ListTerraformGrantsGrantsGrantConnection struct {
+	// Where the page lies in the list.
+	PageInfo PageFields `json:"pageInfo"`
+	// The entries of this page, in order.
+	Edges []ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge `json:"edges"`
+}
+
+// GetPageInfo returns ListTerraformGrantsGrantsGrantConnection.PageInfo, and is useful for accessing the field via an interface.
+func (v *ListTerraformGrantsGrantsGrantConnection) GetPageInfo() PageFields { return v.PageInfo }
+
+// GetEdges returns ListTerraformGrantsGrantsGrantConnection.Edges, and is useful for accessing the field via an interface.
+func (v *ListTerraformGrantsGrantsGrantConnection) GetEdges() []ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge {
+	return v.Edges
+}
+
+// ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge includes the requested fields of the GraphQL type GrantEdge.
+// The GraphQL type's documentation follows.
+//
+// One entry of a page of grants.
+type ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge struct {
+	// The object itself.
+	Node GrantFields `json:"node"`
+}
+
+// GetNode returns ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge.Node, and is useful for accessing the field via an interface.
+func (v *ListTerraformGrantsGrantsGrantConnectionEdgesGrantEdge) GetNode() GrantFields { return v.Node }
+
+// ListTerraformGrantsResponse is returned by ListTerraformGrants on success.
+type ListTerraformGrantsResponse struct {
+	// Grants, oldest first.
+	Grants ListTerraformGrantsGrantsGrantConnection `json:"grants"`
+}
+
+// GetGrants returns ListTerraformGrantsResponse.Grants, and is useful for accessing the field via an interface.
+func (v *ListTerraformGrantsResponse) GetGrants() ListTerraformGrantsGrantsGrantConnection {
+	return v.Grants
+}
+
 // ListUsersResponse is returned by ListUsers on success.
 type ListUsersResponse struct {
 	// Users, oldest first.
@@ -6693,6 +6807,11 @@ func (v *ReturnServerToDraftReturnServerToDraftServer) GetProtocolRevisions() []
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns ReturnServerToDraftReturnServerToDraftServer.Asks, and is useful for accessing the field via an interface.
+func (v *ReturnServerToDraftReturnServerToDraftServer) GetAsks() AskFields {
+	return v.ServerFields.Asks
+}
+
 func (v *ReturnServerToDraftReturnServerToDraftServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -6756,6 +6875,8 @@ type __premarshalReturnServerToDraftReturnServerToDraftServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *ReturnServerToDraftReturnServerToDraftServer) MarshalJSON() ([]byte, error) {
@@ -6788,6 +6909,7 @@ func (v *ReturnServerToDraftReturnServerToDraftServer) __premarshalJSON() (*__pr
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -7243,6 +7365,8 @@ type ServerFields struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 	// Protocol revisions it was observed to speak, newest first.
 	ProtocolRevisions []string `json:"protocolRevisions"`
+	// What it may ask of clients.
+	Asks AskFields `json:"asks"`
 }
 
 // GetId returns ServerFields.Id, and is useful for accessing the field via an interface.
@@ -7302,6 +7426,9 @@ func (v *ServerFields) GetDiscoveryProblem() optional.Value[DiscoveryProblemFiel
 
 // GetProtocolRevisions returns ServerFields.ProtocolRevisions, and is useful for accessing the field via an interface.
 func (v *ServerFields) GetProtocolRevisions() []string { return v.ProtocolRevisions }
+
+// GetAsks returns ServerFields.Asks, and is useful for accessing the field via an interface.
+func (v *ServerFields) GetAsks() AskFields { return v.Asks }
 
 // A server to do something with.
 type ServerInput struct {
@@ -7636,6 +7763,9 @@ func (v *SubmitServerSubmitServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns SubmitServerSubmitServer.Asks, and is useful for accessing the field via an interface.
+func (v *SubmitServerSubmitServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *SubmitServerSubmitServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -7699,6 +7829,8 @@ type __premarshalSubmitServerSubmitServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *SubmitServerSubmitServer) MarshalJSON() ([]byte, error) {
@@ -7731,6 +7863,7 @@ func (v *SubmitServerSubmitServer) __premarshalJSON() (*__premarshalSubmitServer
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -8435,6 +8568,71 @@ func (v *UpdateScimDirectoryResponse) GetUpdateScimDirectory() ScimDirectoryFiel
 	return v.UpdateScimDirectory
 }
 
+// What a server may ask of clients from now on; absent fields keep their value.
+type UpdateServerAsksInput struct {
+	// Size of one question in bytes; 65536 if never given.
+	BytesMax optional.Value[int] `json:"bytesMax"`
+	// Check everything and answer as if done, but change nothing: no row, no audit event, no new revision.
+	DryRun bool `json:"dryRun"`
+	// Whether it may ask the client’s user (elicitation/create).
+	Elicitation optional.Value[bool] `json:"elicitation"`
+	// Hosts to which it may send people, besides its own; by https alone.
+	ElicitationHosts []string `json:"elicitationHosts"`
+	// Refuse with CONFLICT unless the object still has this revision.
+	ExpectedRevision optional.Value[int] `json:"expectedRevision"`
+	// Id of the object to change.
+	Id string `json:"id"`
+	// Most questions of one exchange; 8 if never given.
+	PerExchangeMax optional.Value[int] `json:"perExchangeMax"`
+	// Whether it may ask for the client’s folders (roots/list).
+	Roots optional.Value[bool] `json:"roots"`
+	// Whether it may have the client’s model answer (sampling/createMessage).
+	Sampling optional.Value[bool] `json:"sampling"`
+	// Most maxTokens of one sampling request; 4096 if never given.
+	SamplingTokensMax optional.Value[int] `json:"samplingTokensMax"`
+}
+
+// GetBytesMax returns UpdateServerAsksInput.BytesMax, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetBytesMax() optional.Value[int] { return v.BytesMax }
+
+// GetDryRun returns UpdateServerAsksInput.DryRun, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetDryRun() bool { return v.DryRun }
+
+// GetElicitation returns UpdateServerAsksInput.Elicitation, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetElicitation() optional.Value[bool] { return v.Elicitation }
+
+// GetElicitationHosts returns UpdateServerAsksInput.ElicitationHosts, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetElicitationHosts() []string { return v.ElicitationHosts }
+
+// GetExpectedRevision returns UpdateServerAsksInput.ExpectedRevision, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetExpectedRevision() optional.Value[int] { return v.ExpectedRevision }
+
+// GetId returns UpdateServerAsksInput.Id, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetId() string { return v.Id }
+
+// GetPerExchangeMax returns UpdateServerAsksInput.PerExchangeMax, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetPerExchangeMax() optional.Value[int] { return v.PerExchangeMax }
+
+// GetRoots returns UpdateServerAsksInput.Roots, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetRoots() optional.Value[bool] { return v.Roots }
+
+// GetSampling returns UpdateServerAsksInput.Sampling, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetSampling() optional.Value[bool] { return v.Sampling }
+
+// GetSamplingTokensMax returns UpdateServerAsksInput.SamplingTokensMax, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksInput) GetSamplingTokensMax() optional.Value[int] {
+	return v.SamplingTokensMax
+}
+
+// UpdateServerAsksResponse is returned by UpdateServerAsks on success.
+type UpdateServerAsksResponse struct {
+	// Changes what a server may ask of clients.
+	UpdateServerAsks ServerFields `json:"updateServerAsks"`
+}
+
+// GetUpdateServerAsks returns UpdateServerAsksResponse.UpdateServerAsks, and is useful for accessing the field via an interface.
+func (v *UpdateServerAsksResponse) GetUpdateServerAsks() ServerFields { return v.UpdateServerAsks }
+
 // Changes to a server: absent fields keep their value. The slug is fixed.
 type UpdateServerInput struct {
 	// How surely its calls are on record. BUFFERED after STRICT needs server:approve for a server in service.
@@ -8594,6 +8792,9 @@ func (v *UpdateServerUpdateServer) GetProtocolRevisions() []string {
 	return v.ServerFields.ProtocolRevisions
 }
 
+// GetAsks returns UpdateServerUpdateServer.Asks, and is useful for accessing the field via an interface.
+func (v *UpdateServerUpdateServer) GetAsks() AskFields { return v.ServerFields.Asks }
+
 func (v *UpdateServerUpdateServer) UnmarshalJSON(b []byte) error {
 
 	if string(b) == "null" {
@@ -8657,6 +8858,8 @@ type __premarshalUpdateServerUpdateServer struct {
 	DiscoveryProblem optional.Value[DiscoveryProblemFields] `json:"discoveryProblem"`
 
 	ProtocolRevisions []string `json:"protocolRevisions"`
+
+	Asks AskFields `json:"asks"`
 }
 
 func (v *UpdateServerUpdateServer) MarshalJSON() ([]byte, error) {
@@ -8689,6 +8892,7 @@ func (v *UpdateServerUpdateServer) __premarshalJSON() (*__premarshalUpdateServer
 	retval.DiscoveryAttemptedAt = v.ServerFields.DiscoveryAttemptedAt
 	retval.DiscoveryProblem = v.ServerFields.DiscoveryProblem
 	retval.ProtocolRevisions = v.ServerFields.ProtocolRevisions
+	retval.Asks = v.ServerFields.Asks
 	return &retval, nil
 }
 
@@ -9929,6 +10133,14 @@ type __ListServiceAccountsInput struct {
 // GetAfter returns __ListServiceAccountsInput.After, and is useful for accessing the field via an interface.
 func (v *__ListServiceAccountsInput) GetAfter() optional.Value[string] { return v.After }
 
+// __ListTerraformGrantsInput is used internally by genqlient
+type __ListTerraformGrantsInput struct {
+	After optional.Value[string] `json:"after"`
+}
+
+// GetAfter returns __ListTerraformGrantsInput.After, and is useful for accessing the field via an interface.
+func (v *__ListTerraformGrantsInput) GetAfter() optional.Value[string] { return v.After }
+
 // __ListUsersInput is used internally by genqlient
 type __ListUsersInput struct {
 	After optional.Value[string] `json:"after"`
@@ -10193,6 +10405,14 @@ type __UpdateScimDirectoryInput struct {
 // GetInput returns __UpdateScimDirectoryInput.Input, and is useful for accessing the field via an interface.
 func (v *__UpdateScimDirectoryInput) GetInput() UpdateScimDirectoryInput { return v.Input }
 
+// __UpdateServerAsksInput is used internally by genqlient
+type __UpdateServerAsksInput struct {
+	Input UpdateServerAsksInput `json:"input"`
+}
+
+// GetInput returns __UpdateServerAsksInput.Input, and is useful for accessing the field via an interface.
+func (v *__UpdateServerAsksInput) GetInput() UpdateServerAsksInput { return v.Input }
+
 // __UpdateServerInput is used internally by genqlient
 type __UpdateServerInput struct {
 	Input UpdateServerInput `json:"input"`
@@ -10406,6 +10626,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -11070,6 +11299,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 `
 
@@ -11689,6 +11927,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -12021,6 +12268,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -12108,6 +12364,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -12192,6 +12457,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 `
 
@@ -12259,6 +12533,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment DefinitionFields on Definition {
 	id
@@ -13334,6 +13617,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 `
 
@@ -13406,6 +13698,82 @@ func ListServiceAccounts(
 	}
 
 	data_ = &ListServiceAccountsResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ListTerraformGrants.
+const ListTerraformGrants_Operation = `
+query ListTerraformGrants ($after: String) {
+	grants(first: 200, after: $after, source: TERRAFORM) {
+		pageInfo {
+			hasNextPage
+			endCursor
+		}
+		edges {
+			node {
+				... GrantFields
+			}
+		}
+	}
+}
+fragment GrantFields on Grant {
+	id
+	revision
+	name
+	subject {
+		kind
+		id
+	}
+	serverId
+	serverLabels {
+		key
+		value
+	}
+	effect
+	mode
+	tools
+	prompts
+	resources
+	limits {
+		riskMin
+		riskMax
+		readOnly
+		destructive
+		idempotent
+		openWorld
+	}
+	when
+	whenArguments
+	notBefore
+	notAfter
+	configStalenessMaxMs
+	reason
+	source
+}
+`
+
+func ListTerraformGrants(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	after optional.Value[string],
+) (data_ *ListTerraformGrantsResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ListTerraformGrants",
+		Query:  ListTerraformGrants_Operation,
+		Variables: &__ListTerraformGrantsInput{
+			After: after,
+		},
+	}
+
+	data_ = &ListTerraformGrantsResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -14142,6 +14510,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 `
 
@@ -14507,6 +14884,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -14840,6 +15226,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -15314,6 +15709,15 @@ fragment ServerFields on Server {
 		message
 	}
 	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
 }
 fragment AccessDifference on AccessChange {
 	subject {
@@ -15355,6 +15759,75 @@ func UpdateServer(
 	}
 
 	data_ = &UpdateServerResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UpdateServerAsks.
+const UpdateServerAsks_Operation = `
+mutation UpdateServerAsks ($input: UpdateServerAsksInput!) {
+	updateServerAsks(input: $input) {
+		... ServerFields
+	}
+}
+fragment ServerFields on Server {
+	id
+	revision
+	slug
+	title
+	description
+	url
+	labels {
+		key
+		value
+	}
+	auditMode
+	autoApproval
+	configStalenessMaxMs
+	discoveredBy
+	lifecycle
+	ownerGroupId
+	extensions
+	discoveredAt
+	discoveryAttemptedAt
+	discoveryProblem {
+		code
+		message
+	}
+	protocolRevisions
+	asks {
+		sampling
+		roots
+		elicitation
+		elicitationHosts
+		perExchangeMax
+		samplingTokensMax
+		bytesMax
+	}
+}
+`
+
+func UpdateServerAsks(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	input UpdateServerAsksInput,
+) (data_ *UpdateServerAsksResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UpdateServerAsks",
+		Query:  UpdateServerAsks_Operation,
+		Variables: &__UpdateServerAsksInput{
+			Input: input,
+		},
+	}
+
+	data_ = &UpdateServerAsksResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

@@ -108,8 +108,11 @@ func (t *transport) MakeRequest(ctx context.Context, request *graphql.Request, r
 		if err != nil || refused == nil {
 			return err
 		}
-		if !refused.mayRetry() || attempt >= t.config.RetriesMax {
+		if !refused.mayRetry() {
 			return refused
+		}
+		if attempt >= t.config.RetriesMax {
+			return fmt.Errorf("%w\nIt was asked %d times: try later, or raise retries_max of the provider", refused, attempt+1)
 		}
 		if err := t.sleep(ctx, delayBefore(attempt, retryAfter)); err != nil {
 			return fmt.Errorf("%w; the last answer was: %w", err, refused)
@@ -167,13 +170,24 @@ func (t *transport) send(ctx context.Context, body []byte, into *graphql.Respons
 		Errors []wireError     `json:"errors"`
 	}
 	if err := json.Unmarshal(text, &parsed); err != nil || (len(parsed.Errors) == 0 && len(parsed.Data) == 0) {
-		message := fmt.Sprintf("%s did not answer as the API of Sallyport does", t.url)
-		return &Error{Message: message, HTTPStatus: answer.StatusCode}, retryAfter(answer), nil
+		return &Error{Message: t.url + " " + strangeAnswer(answer.StatusCode), HTTPStatus: answer.StatusCode}, retryAfter(answer), nil
 	}
 	if len(parsed.Errors) > 0 {
 		return refusal(parsed.Errors, answer.StatusCode), retryAfter(answer), nil
 	}
 	return nil, 0, json.Unmarshal(parsed.Data, into.Data)
+}
+
+// strangeAnswer says what an answer means that is not the API's own, as of a proxy before it.
+func strangeAnswer(status int) string {
+	switch status {
+	case http.StatusServiceUnavailable:
+		return "is not available at the moment"
+	case http.StatusTooManyRequests:
+		return "takes no more requests at the moment"
+	default:
+		return "did not answer as the API of Sallyport does: is the endpoint right, and what is before it?"
+	}
 }
 
 // refusal joins what the answer says; the code is that of the first error.

@@ -100,8 +100,13 @@ func TestARepeatedCreateHasTheSameIdempotencyKey(t *testing.T) {
 func TestRetriesEnd(t *testing.T) {
 	client, bodies, _ := answering(t, status(429, ""))
 	_, err := ReadGroup(context.Background(), newClient(client), "1")
-	if len(*bodies) != 4 || err == nil || !strings.Contains(err.Error(), "429") {
-		t.Errorf("%d requests, %v", len(*bodies), err)
+	if len(*bodies) != 4 || err == nil {
+		t.Fatalf("%d requests, %v", len(*bodies), err)
+	}
+	for _, part := range []string{"takes no more requests at the moment (HTTP 429)", "asked 4 times", "retries_max"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in %v", part, err)
+		}
 	}
 }
 

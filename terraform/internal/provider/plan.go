@@ -300,20 +300,31 @@ func (r *managed[M, P]) report(
 		diags.AddError(
 			fmt.Sprintf("Conflict: the %s was changed by someone else since the plan was made", r.words()),
 			strings.Join(conflicting.changed, "\n")+
-				"\nNothing was changed. Plan again to see the difference, and apply that.",
+				fmt.Sprintf("\nThis %s was not changed. Plan again to see the difference, and apply that.", r.words()),
 		)
 	case api.IsConflict(err):
 		diags.AddError(
 			fmt.Sprintf("Conflict: someone else changed the %s, or took its name, at the same moment", r.words()),
-			"Nothing was changed. Plan again, and apply that. The API says: "+err.Error(),
+			fmt.Sprintf("This %s was not changed. Plan again, and apply that. The API says: %s", r.words(), err),
 		)
 	case len(violations) > 0:
 		for _, violation := range violations {
 			r.reportViolation(ctx, diags, violation, values)
 		}
+	case errors.Is(err, context.DeadlineExceeded):
+		diags.AddError(fmt.Sprintf("Cannot %s the %s in time", doing, r.words()), late(doing, err))
 	default:
 		diags.AddError(fmt.Sprintf("Cannot %s the %s", doing, r.words()), err.Error())
 	}
+}
+
+// late says what is known after a time ran out: a request that was given up may have been carried out all the same.
+func late(doing string, err error) string {
+	text := err.Error() + "\nOne request has a minute, and the whole operation as long as the timeouts of the resource say."
+	if doing == "create" || doing == "update" || doing == "delete" {
+		text += " Whether the change was made is not known: plan again to see."
+	}
+	return text
 }
 
 func (r *managed[M, P]) words() string { return strings.ReplaceAll(r.name, "_", " ") }

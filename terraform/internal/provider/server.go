@@ -33,6 +33,7 @@ type serverModel struct {
 	LifecycleState       types.String `tfsdk:"lifecycle_state"`
 	OwnerGroupID         types.String `tfsdk:"owner_group_id"`
 	Extensions           types.Set    `tfsdk:"extensions"`
+	Asks                 *asksModel   `tfsdk:"asks"`
 }
 
 var serverSchema = schema.Schema{
@@ -71,6 +72,7 @@ var serverSchema = schema.Schema{
 			Computed:      true,
 			PlanModifiers: []planmodifier.Set{setplanmodifier.UseStateForUnknown()},
 		},
+		"asks": asksAttribute,
 		"lifecycle_state": defaulted("`draft`, `pending` (waiting for an approval), `approved` (in service), `deprecated` (in "+
 			"service, on its way out) or `disabled`. `draft` if absent. Approving a server from `draft` or `pending` waits until it "+
 			"is discovered, for at most the timeout, and approves the definitions found with it; pin them with "+
@@ -84,6 +86,12 @@ var serverKind = kind[serverModel]{
 	fixed:    []string{"slug"},
 	natural:  "slug",
 	standIns: []string{"owner_group_id"},
+	// The API takes these by a mutation of their own.
+	violations: map[string]string{
+		"sampling": "asks.sampling", "roots": "asks.roots", "elicitation": "asks.elicitation",
+		"perExchangeMax": "asks.perExchangeMax", "samplingTokensMax": "asks.samplingTokensMax", "bytesMax": "asks.bytesMax",
+		"elicitationHosts": "asks.elicitationHosts",
+	},
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
 		return locateOne(key, func() ([]api.ServerFields, error) {
 			return c.AllServers(ctx, optional.Of(key), optional.Value[api.Lifecycle]{})
@@ -127,6 +135,7 @@ func (m *serverModel) fill(server api.ServerFields) {
 	m.LifecycleState = types.StringValue(lower(server.Lifecycle))
 	m.OwnerGroupID = stringFrom(server.OwnerGroupId)
 	m.Extensions = setOf(server.Extensions)
+	m.Asks = asksFrom(m.Asks, server.Asks)
 }
 
 func createServer(ctx context.Context, c *api.Client, m *serverModel, by change) (outcome, error) {
@@ -157,8 +166,15 @@ func createServer(ctx context.Context, c *api.Client, m *serverModel, by change)
 	if err != nil || by.dryRun {
 		return outcome{}, err
 	}
+	asks := m.Asks
 	m.fill(answer.CreateServer)
-	return m.bringTo(ctx, c, answer.CreateServer, wanted)
+	// Before it is in service, so that it never asks what it may not.
+	server, err := asks.change(ctx, c, answer.CreateServer, false)
+	m.fill(server)
+	if err != nil {
+		return outcome{revision: server.Revision}, err
+	}
+	return m.bringTo(ctx, c, server, wanted)
 }
 
 func updateServer(ctx context.Context, c *api.Client, before serverModel, m *serverModel, by change) (outcome, error) {
@@ -191,13 +207,17 @@ func updateServer(ctx context.Context, c *api.Client, before serverModel, m *ser
 	if err != nil {
 		return outcome{}, err
 	}
+	server, err := m.Asks.change(ctx, c, answer.UpdateServer.ServerFields, by.dryRun)
+	if err != nil {
+		return outcome{}, err
+	}
 	if by.dryRun {
 		tried, err := tryMove(ctx, c, m.ID.ValueString(), steps)
 		tried.access = append(answer.UpdateServer.AccessChanges, tried.access...)
 		return tried, err
 	}
-	m.fill(answer.UpdateServer.ServerFields)
-	return m.bringTo(ctx, c, answer.UpdateServer.ServerFields, wanted)
+	m.fill(server)
+	return m.bringTo(ctx, c, server, wanted)
 }
 
 // bringTo leads the server to a state of its lifecycle, step by step.
