@@ -162,9 +162,11 @@ export class GrantResolver {
     alone: boolean,
   ): readonly DescribedChange[] | null {
     if (row.comparison === undefined || row.comparison === null) return null;
-    const subject = JSON.stringify(subjectOf(row));
-    const differences = alone ? row.comparison.ofGrant(row.id) : row.comparison.all();
-    return described(differences.filter((change) => JSON.stringify(change.subject) === subject));
+    const subject = subjectOf(row);
+    if (subject === undefined) return [];
+    if (alone) return described(row.comparison.ofGrant(row.id, subject));
+    const wanted = JSON.stringify(subject);
+    return described(row.comparison.all().filter((change) => JSON.stringify(change.subject) === wanted));
   }
 
   /** Subject and target are fixed, and a grant that a dry run deletes still tells whom that concerns. */

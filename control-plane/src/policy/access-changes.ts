@@ -146,15 +146,17 @@ export class AccessComparison {
     });
   }
 
-  /** What one of the grants that were changed together would change by itself. */
-  ofGrant(id: string): AccessDifference[] {
+  /** What one of the grants that were changed together would change by itself, for its own subject. */
+  ofGrant(id: string, subject: GrantSubject): AccessDifference[] {
+    const wanted = JSON.stringify(subject);
     const [others, own] = [
       (grant: CompiledGrant): boolean => grant.entry.id !== id,
       (grant: CompiledGrant): boolean => grant.entry.id === id,
     ];
     return this.#keys().flatMap((key) => {
       const [was, is] = [this.#before.get(key), this.#after.get(key)];
-      if (was === undefined || is === undefined) return [];
+      // Of many grants for many subjects, each pair would otherwise be worked out to be thrown away.
+      if (was === undefined || is === undefined || JSON.stringify(is.subject) !== wanted) return [];
       const grants = [...was.view.grants.filter(others), ...is.view.grants.filter(own)];
       return difference(was, is, was.items, is.itemsWith(grants));
     });
