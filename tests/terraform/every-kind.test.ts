@@ -120,8 +120,11 @@ const rows: Readonly<Record<string, Row>> = {
   'sallyport_oauth_client.app': { key: 'app', drift: revokes('deleteOAuthClient'), shown: isMadeAnew },
   'sallyport_policy.looks': {
     key: 'looks',
-    drift: (id) => ['updatePolicy', { id, webhookIds: [], webhookBudgetMs: 900, match: { tools: ['theirs'] } }],
-    shown: /webhook_budget_ms +=? *900 -> 1500/,
+    drift: (id) => [
+      'updatePolicy',
+      { id, webhookIds: [], webhookBudgetMs: 900, match: { tools: ['theirs'] }, capture: { directions: ['REQUEST'] } },
+    ],
+    shown: /retention_days +=? *30 -> 7[^]*webhook_budget_ms +=? *900 -> 1500/,
   },
   'sallyport_role.registrar': {
     key: 'registrar',
@@ -336,6 +339,7 @@ const organization = `
       rules             = [{ detector = "secret", action = "redact" }, { detector = "hidden_text", action = "block" }]
       webhook_ids       = [sallyport_webhook.signed.id, sallyport_webhook.looks.id]
       webhook_budget_ms = 1500
+      capture           = { directions = ["request", "response"], bytes_max = 2048, retention_days = 7 }
     }
     resource "sallyport_scim_directory" "corp" {
       name   = "corp"

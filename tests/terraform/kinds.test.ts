@@ -94,6 +94,29 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
   );
 
   test(
+    'what policies capture is as the configuration says, also where it is all they do, and ends where it is taken out',
+    async () => {
+      const policies = (capture: string) => `
+        resource "sallyport_policy" "keeps" {
+          name    = "keeps"
+          mode    = "enforce"
+          rules   = []
+          capture = { directions = ["request"] }
+        }
+        resource "sallyport_policy" "both" {
+          name  = "both"
+          rules = [{ detector = "secret", action = "label" }]
+          ${capture}
+        }
+      `;
+      const imports = { 'sallyport_policy.keeps': 'keeps', 'sallyport_policy.both': 'both' };
+      const capture = 'capture = { directions = ["request", "response"], bytes_max = 2048, retention_days = 7 }';
+      expect(await lives([policies(capture), policies('')], imports)).toContain('2 destroyed');
+    },
+    timeoutMs,
+  );
+
+  test(
     'all that the API refuses is told, each on the element of the nested block or list that is wrong',
     async () => {
       const { code, output } = await newWorkspace(`

@@ -16,12 +16,12 @@ import { checkPurpose, type PayloadService } from './payload.service.ts';
 import type { CapturedEvent, EventPayload, PayloadStore } from './payload-store.service.ts';
 
 /** Most exchanges of one trial. */
-export const trialExchangesMax = 16;
+const trialExchangesMax = 16;
 /** Of one payload, and of all that one trial opens, in bytes: they are looked at while others wait. */
 const payloadBytesMax = 131_072;
 const trialBytesMax = 1_048_576;
 /** The newest captured exchanges among which a trial looks for those that its policy would be about, and in what steps. */
-export const exchangesLookedAtMax = 2_000;
+const exchangesLookedAtMax = 2_000;
 const exchangesPerStep = 200;
 
 /** Which payloads a policy is tried on: of `eventIds`, or of the `last` exchanges that the policy would be about. */

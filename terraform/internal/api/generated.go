@@ -5890,6 +5890,28 @@ var AllPolicyAction = []PolicyAction{
 	PolicyActionRequireApproval,
 }
 
+// PolicyCaptureFields includes the requested fields of the GraphQL type PolicyCapture.
+// The GraphQL type's documentation follows.
+//
+// Which messages of the exchanges that a policy is about are kept for auditors: sealed, and without the secrets in them.
+type PolicyCaptureFields struct {
+	// Which messages: REQUEST, RESPONSE or both.
+	Directions []PolicyDirection `json:"directions"`
+	// Most bytes kept of one direction of an exchange, 1024 to 1048576; 65536 if never given. What does not fit is left out and counted.
+	BytesMax int `json:"bytesMax"`
+	// Days after which what was kept is deleted, 1 to 366; 30 if never given. A change holds for what is kept already too.
+	RetentionDays int `json:"retentionDays"`
+}
+
+// GetDirections returns PolicyCaptureFields.Directions, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureFields) GetDirections() []PolicyDirection { return v.Directions }
+
+// GetBytesMax returns PolicyCaptureFields.BytesMax, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureFields) GetBytesMax() int { return v.BytesMax }
+
+// GetRetentionDays returns PolicyCaptureFields.RetentionDays, and is useful for accessing the field via an interface.
+func (v *PolicyCaptureFields) GetRetentionDays() int { return v.RetentionDays }
+
 // Which messages of the exchanges that a policy is about are kept for auditors: sealed, and without the secrets in them.
 type PolicyCaptureInput struct {
 	// Most bytes kept of one direction of an exchange, 1024 to 1048576; 65536 if never given. What does not fit is left out and counted.
@@ -5953,6 +5975,8 @@ type PolicyFields struct {
 	WebhookIds []string `json:"webhookIds"`
 	// For all webhooks asked about one message together, milliseconds; null for 2000. Of several policies the longest holds.
 	WebhookBudgetMs optional.Value[int] `json:"webhookBudgetMs"`
+	// What it keeps of messages; null for nothing. Only in force: in SHADOW and OFF nothing is kept. Of several policies about an exchange the first decides. Needs a key to seal with.
+	Capture optional.Value[PolicyCaptureFields] `json:"capture"`
 }
 
 // GetId returns PolicyFields.Id, and is useful for accessing the field via an interface.
@@ -5990,6 +6014,9 @@ func (v *PolicyFields) GetWebhookIds() []string { return v.WebhookIds }
 
 // GetWebhookBudgetMs returns PolicyFields.WebhookBudgetMs, and is useful for accessing the field via an interface.
 func (v *PolicyFields) GetWebhookBudgetMs() optional.Value[int] { return v.WebhookBudgetMs }
+
+// GetCapture returns PolicyFields.Capture, and is useful for accessing the field via an interface.
+func (v *PolicyFields) GetCapture() optional.Value[PolicyCaptureFields] { return v.Capture }
 
 // PolicyMatchFields includes the requested fields of the GraphQL type PolicyMatch.
 // The GraphQL type's documentation follows.
@@ -11113,6 +11140,11 @@ fragment PolicyFields on Policy {
 	}
 	webhookIds
 	webhookBudgetMs
+	capture {
+		directions
+		bytesMax
+		retentionDays
+	}
 }
 `
 
@@ -11782,6 +11814,11 @@ fragment PolicyFields on Policy {
 	}
 	webhookIds
 	webhookBudgetMs
+	capture {
+		directions
+		bytesMax
+		retentionDays
+	}
 }
 `
 
@@ -13353,6 +13390,11 @@ fragment PolicyFields on Policy {
 	}
 	webhookIds
 	webhookBudgetMs
+	capture {
+		directions
+		bytesMax
+		retentionDays
+	}
 }
 `
 
@@ -14368,6 +14410,11 @@ fragment PolicyFields on Policy {
 	}
 	webhookIds
 	webhookBudgetMs
+	capture {
+		directions
+		bytesMax
+		retentionDays
+	}
 }
 `
 
@@ -15564,6 +15611,11 @@ fragment PolicyFields on Policy {
 	}
 	webhookIds
 	webhookBudgetMs
+	capture {
+		directions
+		bytesMax
+		retentionDays
+	}
 }
 `
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"strings"
 
-	"github.com/hashicorp/terraform-plugin-framework-validators/listvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/listdefault"
@@ -27,6 +26,13 @@ type policyModel struct {
 	Rules              []policyRuleModel `tfsdk:"rules"`
 	WebhookIDs         types.List        `tfsdk:"webhook_ids"`
 	WebhookBudgetMs    types.Int64       `tfsdk:"webhook_budget_ms"`
+	Capture            *captureModel     `tfsdk:"capture"`
+}
+
+type captureModel struct {
+	Directions    types.Set   `tfsdk:"directions"`
+	BytesMax      types.Int64 `tfsdk:"bytes_max"`
+	RetentionDays types.Int64 `tfsdk:"retention_days"`
 }
 
 type policyMatchModel struct {
@@ -52,6 +58,8 @@ type policyRuleModel struct {
 const (
 	policyPositionDefault  = 1000
 	inspectedLengthDefault = 1048576
+	capturedBytesDefault   = 65536
+	retentionDaysDefault   = 30
 )
 
 var policyMatchAttributes = map[string]schema.Attribute{
@@ -93,6 +101,21 @@ var policyRuleAttributes = map[string]schema.Attribute{
 	"categories": texts("Kinds of findings it is about, as the API's `inspectionDetectors` lists them; all if absent."),
 }
 
+var captureAttributes = map[string]schema.Attribute{
+	"directions": schema.SetAttribute{
+		MarkdownDescription: "Which messages are kept: `request`, `response` or both.",
+		ElementType:         types.StringType,
+		Required:            true,
+		Validators: []validator.Set{
+			setvalidator.SizeAtLeast(1), setvalidator.ValueStringsAre(oneOf(lowered(api.AllPolicyDirection)...)),
+		},
+	},
+	"bytes_max": defaultedNumber("Most bytes kept of one direction of an exchange, 1024 to 1048576; `65536` if absent. What does "+
+		"not fit is left out and counted.", capturedBytesDefault),
+	"retention_days": defaultedNumber("Days after which what was kept is deleted, 1 to 366; `30` if absent. A change holds for "+
+		"what is kept already too.", retentionDaysDefault),
+}
+
 var policySchema = schema.Schema{
 	MarkdownDescription: "What is looked for in messages between clients and servers, and what is done about it. Policies " +
 		"open nothing: grants do that. Begin with the mode `shadow`, and look in the audit at what it would have stopped.",
@@ -115,10 +138,10 @@ var policySchema = schema.Schema{
 			Attributes:          policyMatchAttributes,
 		},
 		"rules": schema.ListNestedAttribute{
-			MarkdownDescription: "What it does; the first rule that covers a finding decides.",
-			Required:            true,
-			Validators:          []validator.List{listvalidator.SizeAtLeast(1)},
-			NestedObject:        schema.NestedAttributeObject{Attributes: policyRuleAttributes},
+			MarkdownDescription: "What it does; the first rule that covers a finding decides. Empty where it only asks webhooks " +
+				"or captures.",
+			Required:     true,
+			NestedObject: schema.NestedAttributeObject{Attributes: policyRuleAttributes},
 		},
 		"webhook_ids": schema.ListAttribute{
 			MarkdownDescription: "Ids of webhooks that are asked about what the rules let through, in order, at most 8.",
@@ -131,6 +154,12 @@ var policySchema = schema.Schema{
 			MarkdownDescription: "For all webhooks asked about one message together, in milliseconds; 2000 if absent. Of several " +
 				"policies the longest holds.",
 			Optional: true,
+		},
+		"capture": schema.SingleNestedAttribute{
+			MarkdownDescription: "Which messages of the exchanges it is about are kept for auditors: sealed, and without the secrets " +
+				"in them. Nothing if absent, and while the mode is not `enforce`. Needs a key-encryption key at the control plane.",
+			Optional:   true,
+			Attributes: captureAttributes,
 		},
 	},
 }
@@ -167,6 +196,7 @@ var policyKind = kind[policyModel]{
 			Rules:              m.rules(),
 			WebhookIds:         idsOf(m.WebhookIDs),
 			WebhookBudgetMs:    nullableInt(m.WebhookBudgetMs),
+			Capture:            m.Capture.input(),
 			DryRun:             by.dryRun,
 			IdempotencyKey:     api.IdempotencyKey(),
 		})
@@ -186,6 +216,7 @@ var policyKind = kind[policyModel]{
 			Rules:              m.rules(),
 			WebhookIds:         idsOf(m.WebhookIDs),
 			WebhookBudgetMs:    nullableInt(m.WebhookBudgetMs),
+			Capture:            m.Capture.input(),
 			DryRun:             by.dryRun,
 		})
 		return m.outcome(answer.UpdatePolicy, by, err)
@@ -228,7 +259,8 @@ func (m *policyModel) fill(policy api.PolicyFields) {
 		}
 	}
 	m.WebhookIDs, m.WebhookBudgetMs = listOf(policy.WebhookIds), intFrom(policy.WebhookBudgetMs)
-	m.Rules = nil
+	m.Capture = captureOf(policy)
+	m.Rules = []policyRuleModel{}
 	for _, rule := range policy.Rules {
 		m.Rules = append(m.Rules, policyRuleModel{
 			Detector:    types.StringValue(lower(rule.Detector)),
@@ -237,6 +269,29 @@ func (m *policyModel) fill(policy api.PolicyFields) {
 			Categories:  setOf(rule.Categories),
 		})
 	}
+}
+
+func captureOf(policy api.PolicyFields) *captureModel {
+	capture, captures := policy.Capture.Get()
+	if !captures {
+		return nil
+	}
+	return &captureModel{
+		Directions:    setOf(lowered(capture.Directions)),
+		BytesMax:      types.Int64Value(int64(capture.BytesMax)),
+		RetentionDays: types.Int64Value(int64(capture.RetentionDays)),
+	}
+}
+
+func (m *captureModel) input() optional.Value[api.PolicyCaptureInput] {
+	if m == nil {
+		return optional.Null[api.PolicyCaptureInput]()
+	}
+	return optional.Of(api.PolicyCaptureInput{
+		Directions:    uppers[api.PolicyDirection](m.Directions),
+		BytesMax:      nullableInt(m.BytesMax),
+		RetentionDays: nullableInt(m.RetentionDays),
+	})
 }
 
 func saysAnything(match api.PolicyMatchFields) bool {

@@ -24,3 +24,12 @@ resource "sallyport_policy" "personal_data" {
     { detector = "injection", action = "label" },
   ]
 }
+
+# Only keeps messages for auditors, who alone may read them.
+resource "sallyport_policy" "payments" {
+  name    = "payments are kept"
+  mode    = "enforce"
+  match   = { server_ids = [sallyport_server.jira.id], tools = ["pay_*"] }
+  rules   = []
+  capture = { directions = ["request", "response"], bytes_max = 131072, retention_days = 90 }
+}
