@@ -196,6 +196,20 @@ test('secrets are taken out before anything is sealed: found ones, named ones, a
   expect((await captured('request')).redactions).toBe(3);
 });
 
+test('a secret in the URI of a resource does not stand in clear beside what is sealed', async () => {
+  use(capture());
+  for (const [uri, name] of [
+    [`test://r?key=${token}`, '[redacted]'],
+    ['test://r', 'test://r'],
+  ] as const) {
+    node.payloads.length = 0;
+    await send(node.url('both'), modern('resources/read', { uri }));
+    expect((await captured('request')).target).toEqual({ kind: 'resource', name });
+    await node.captures.settled(10_000);
+    expect(JSON.stringify(node.payloads)).not.toContain(token);
+  }
+});
+
 test('a secret that a stream cuts over two events is taken out of what is kept of it', async () => {
   use(capture());
   const progress = (message: string) => ({ method: 'notifications/progress', params: { progressToken: 1, message } });

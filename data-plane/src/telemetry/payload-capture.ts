@@ -95,8 +95,9 @@ export class PayloadCapture {
   }
 
   /** Never rejects: what fails is left out. */
-  async #keep(captured: CapturedMessages, exchange: CapturedExchange): Promise<void> {
+  async #keep(captured: CapturedMessages, ended: CapturedExchange): Promise<void> {
     const { metrics, log, spool } = this.#options;
+    const exchange = { ...ended, target: await this.#safeTarget(ended.target) };
     let record = omittedRecord(captured, exchange, captured.omission ?? 'notInspected');
     if (captured.omission === null) {
       try {
@@ -113,6 +114,17 @@ export class PayloadCapture {
     } catch (error) {
       // Closed: the node has stopped, and its record of the exchange says that there should be a payload.
       log.warn({ err: error, eventId: exchange.eventId }, 'a payload was lost');
+    }
+  }
+
+  /** It stands in clear beside what is sealed, and a URI may carry a secret. */
+  async #safeTarget(target: CapturedExchange['target']): Promise<CapturedExchange['target']> {
+    if (target === null) return null;
+    try {
+      const { redactions } = await redactSecrets([JSON.stringify(target.name)], [], this.#options.detect);
+      return redactions === 0 ? target : { ...target, name: '[redacted]' };
+    } catch {
+      return { ...target, name: '[not inspected]' };
     }
   }
 
