@@ -201,15 +201,6 @@ function typeOf(value: unknown): string {
   return Array.isArray(value) ? 'array' : value === null ? 'null' : typeof value;
 }
 
-/** Undefined where it is nested deeper than the engine writes. */
-function textOf(value: unknown): string | undefined {
-  try {
-    return JSON.stringify(value);
-  } catch {
-    return undefined;
-  }
-}
-
 interface Answered {
   readonly verdict: WebhookVerdict;
   readonly changed: string | null;
