@@ -7295,6 +7295,8 @@ type ServerCredentialFields struct {
 	Scopes []string `json:"scopes"`
 	// Hosts on which the authorization endpoint may be, besides the issuer’s own.
 	AuthorizationHosts []string `json:"authorizationHosts"`
+	// Whether users are asked to connect their account when they log in.
+	RequiredAtLogin bool `json:"requiredAtLogin"`
 	// Whom tokens are for, where it was set.
 	Audience optional.Value[string] `json:"audience"`
 	// Whether the gateway names itself as the one who acts for the user (`actor_token`). Of the mode TOKEN_EXCHANGE.
@@ -7335,6 +7337,9 @@ func (v *ServerCredentialFields) GetScopes() []string { return v.Scopes }
 
 // GetAuthorizationHosts returns ServerCredentialFields.AuthorizationHosts, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetAuthorizationHosts() []string { return v.AuthorizationHosts }
+
+// GetRequiredAtLogin returns ServerCredentialFields.RequiredAtLogin, and is useful for accessing the field via an interface.
+func (v *ServerCredentialFields) GetRequiredAtLogin() bool { return v.RequiredAtLogin }
 
 // GetAudience returns ServerCredentialFields.Audience, and is useful for accessing the field via an interface.
 func (v *ServerCredentialFields) GetAudience() optional.Value[string] { return v.Audience }
@@ -12042,6 +12047,7 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	requiredAtLogin
 	audience
 	namesActor
 	lifetimeSeconds
@@ -14611,6 +14617,7 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	requiredAtLogin
 	audience
 	namesActor
 	lifetimeSeconds
@@ -15205,6 +15212,7 @@ fragment ServerCredentialFields on ServerCredential {
 	authentication
 	scopes
 	authorizationHosts
+	requiredAtLogin
 	audience
 	namesActor
 	lifetimeSeconds

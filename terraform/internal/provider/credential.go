@@ -60,6 +60,7 @@ type userOAuthModel struct {
 	Authentication     types.String `tfsdk:"authentication"`
 	Scopes             types.Set    `tfsdk:"scopes"`
 	AuthorizationHosts types.Set    `tfsdk:"authorization_hosts"`
+	RequiredAtLogin    types.Bool   `tfsdk:"required_at_login"`
 }
 
 // standInSecret takes the place of a secret that is not known before the apply.
@@ -125,6 +126,12 @@ var credentialSchema = schema.Schema{
 				},
 				"scopes":              texts("What to ask for; what the server names if absent."),
 				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own."),
+				"required_at_login": schema.BoolAttribute{
+					MarkdownDescription: "Whether users are asked to connect their account when they log in; `false` if absent.",
+					Optional:            true,
+					Computed:            true,
+					Default:             booldefault.StaticBool(false),
+				},
 			},
 		},
 		"token_exchange": schema.SingleNestedAttribute{
@@ -328,6 +335,7 @@ func (m *credentialModel) put(ctx context.Context, c *api.Client, by change) (ou
 			Authentication:     enumOrNull[api.UpstreamClientAuthentication](m.UserOAuth.Authentication),
 			Scopes:             stringsOf(m.UserOAuth.Scopes),
 			AuthorizationHosts: stringsOf(m.UserOAuth.AuthorizationHosts),
+			RequiredAtLogin:    optional.Of(m.UserOAuth.RequiredAtLogin.ValueBool()),
 			Secret:             optionalSecret(m.SecretWO),
 		})
 	case m.TokenExchange != nil:
@@ -411,6 +419,7 @@ func (m *credentialModel) fill(credential api.ServerCredentialFields) {
 			Authentication:     enumFrom(credential.Authentication),
 			Scopes:             setOf(credential.Scopes),
 			AuthorizationHosts: setOf(credential.AuthorizationHosts),
+			RequiredAtLogin:    types.BoolValue(credential.RequiredAtLogin),
 		}
 	case credential.Mode == api.CredentialModeTokenExchange:
 		m.TokenExchange = &tokenExchangeModel{
