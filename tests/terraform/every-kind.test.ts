@@ -264,7 +264,7 @@ const organization = `
     }
     resource "sallyport_credential" "users" {
       server_id  = sallyport_server.others["users"].id
-      user_oauth = { authorization_hosts = ["login.example.com"], scopes = ["read"] }
+      user_oauth = { authorization_hosts = ["login.example.com"], scopes = ["read"], required_at_login = true }
     }
     resource "sallyport_credential" "exchange" {
       server_id      = sallyport_server.others["exchange"].id
