@@ -414,15 +414,26 @@ function clusterOf(group: readonly Signal[], text: string): Cluster {
 }
 
 const discussionReach = 260;
+const quotationReach = 170;
 const opening = /(?:^|[\s(:,])["'`“‘«「][^"'`”’»」\n]{0,160}$/;
 
-/** A text that speaks about instructions to models quotes them, and says what they are. */
+/** Words that say of a quotation that it is words: `strings like "…"`. */
+const introduction =
+  /\b(?:phrases?|strings?|words?|texts?|inputs?|prompts?|messages?|comments?|sentences?|patterns?|examples?|things?|lines?)\s+(?:like|such as|that (?:say|read)s?)\s+["'`“‘«「][^"'`”’»」\n]{0,60}(?:["'`”’»」]\s*(?:,|or|and|\s)+\s*["'`“‘«「][^"'`”’»」\n]{0,60}){0,3}$/;
+/** Tells of what somebody made a model do. Who asks the reader says `you`. */
+const narration =
+  /\b(?:told|tells|ask(?:s|ed)?|trick(?:s|ed)|instruct(?:s|ed)|convince[sd]|persuade[sd]|ma(?:de|kes)|g(?:ot|ets))\s+(?:the|an?|its|their|our)\s+(?:\w+\s+){0,2}(?:agent|model|assistant|bot|chatbot|llm|copilot)s?\b(?:[^.!?\n]|[.!?](?!\s)){0,100}$/;
+
+/** A text that speaks about instructions to models quotes them or tells of them, and says what they are. */
 function discountOf(signal: Signal, text: string): number {
+  const before = text.slice(Math.max(0, signal.start - quotationReach), signal.start);
+  // What is demanded may stand in a quotation whose introduction holds a word of the signal.
+  const until = text.slice(Math.max(0, signal.end - quotationReach), signal.end);
+  if (introduction.test(before) || introduction.test(until)) return 0.25;
   const around = text.slice(Math.max(0, signal.start - discussionReach), signal.end + discussionReach);
   const mentions = around.match(discussion)?.length ?? 0;
   if (mentions === 0) return 1;
-  const isQuoted = opening.test(text.slice(Math.max(0, signal.start - 170), signal.start));
-  if (isQuoted) return mentions > 1 ? 0.25 : 0.45;
+  if (opening.test(before) || narration.test(before)) return mentions > 1 ? 0.25 : 0.45;
   return mentions > 2 ? 0.5 : mentions > 1 ? 0.7 : 0.9;
 }
 

@@ -367,4 +367,4 @@ export const sensitivePair: Shape = {
 
 /** What a text that speaks about such attacks says, and an attack seldom does. */
 export const discussion =
-  /\b(?:attack(?:s|er|ers)?|injection|injections|jailbreaks?|phishing|malicious|adversar(?:y|ies|ial)|vulnerabilit(?:y|ies)|exploit(?:s|ed)?|red[- ]team(?:ing)?|detect(?:s|ed|ion|or|ing)?|mitigat(?:e|es|ion)|defen[cs]es?|defend|research(?:ers)?|e\.g|for example|such as|phrases? like|owasp|threat|blocklist|classifier|payload|suspicious|awareness|beware|scams?|fraud)\b/g;
+  /\b(?:attack(?:s|er|ers)?|injection|injections|jailbreaks?|phishing|malware|malicious|adversar(?:y|ies|ial)|vulnerabilit(?:y|ies)|exploit(?:s|ed)?|red[- ]team(?:ing)?|detect(?:s|ed|ion|or|ing)?|mitigat(?:e|es|ion)|defen[cs]es?|defend|research(?:ers)?|e\.g|for example|such as|phrases? like|owasp|threat|blocklist|classifier|payload|suspicious|awareness|beware|scams?|fraud)\b/g;
