@@ -300,7 +300,8 @@ function credentialServices(
   const keys = new UpstreamKeys({ database, vault, clock });
   const clients = new UpstreamClients({ ...base, keys, issuer });
   const clientOf = (row: ConnectionRow) => clients.clientOf(row);
-  const refreshes = new RefreshService({ ...base, clientOf });
+  const forgetClient = (row: ConnectionRow) => clients.forget(row);
+  const refreshes = new RefreshService({ ...base, clientOf, forgetClient });
   const loginTokens = new LoginTokens({
     ...base,
     providers: { usableById: (id) => federation().identityProviders.usableById(id) },

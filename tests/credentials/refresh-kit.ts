@@ -22,7 +22,8 @@ interface Parts {
 export function replica(database: Database, egress: Egress, { vault, clock }: Parts): RefreshService {
   const servers = new AuthorizationServers(egress, clock);
   const clientOf = () => Promise.resolve({ clientId: 'gateway', secret: null, authentication: 'none' as const });
-  return new RefreshService({ database, vault, servers, clientOf, clock, log });
+  const forgetClient = () => Promise.resolve(false);
+  return new RefreshService({ database, vault, servers, clientOf, forgetClient, clock, log });
 }
 
 /** @returns id of a connection whose access token is at its end */

@@ -134,7 +134,9 @@ test('a holder that was held up past its lease does not send any more', async ()
   const [database] = databases;
   if (database === undefined) throw new Error('no database');
   const servers = new AuthorizationServers(egress, clock);
-  const late = new RefreshService({ database, vault, servers, clientOf: () => held.promise, clock, log }).renew(id, 1);
+  const forgetClient = () => Promise.resolve(false);
+  const parts = { database, vault, servers, clientOf: () => held.promise, forgetClient, clock, log };
+  const late = new RefreshService(parts).renew(id, 1);
   const isLeased = async () =>
     (await sql`select 1 from connections where id = ${id} and refresh_id is not null`).length;
   await expect.poll(isLeased, { timeout: 10_000 }).toBe(1);

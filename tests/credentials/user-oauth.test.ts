@@ -308,6 +308,34 @@ test('a user sees his connections alone, and what he ends is revoked, destroyed 
   expect((await call(ada)).map(ok)).toEqual([true, true]);
 });
 
+test('where the authorization server forgot the client that the gateway registered, users connect by another one', async () => {
+  const erin = await somebody(harness, 'Erin');
+  await harness.administrator.converged();
+  expect((await connect(harness, erin, serverId)).status).toBe(200);
+  const told = as.familiesRevoked;
+  const sql = postgres(harness.databaseUrl);
+  const clients = () => sql`select client_id from upstream_clients where issuer = ${as.url}`;
+  const [before] = await clients();
+  await sql`update connections set access_issued_at = now() - interval '2 hours',
+    access_expires_at = now() - interval '1 hour' where principal_id = ${erin.id}`;
+  as.onToken = (response) => {
+    response.writeHead(401, { 'content-type': 'application/json', 'www-authenticate': 'Basic realm="as"' });
+    response.end(JSON.stringify({ error: 'invalid_client' }));
+    return 'answered';
+  };
+  expect((await call(erin)).map(ok)).toEqual([false, false]);
+  as.onToken = undefined;
+  expect([...(await sql`select status, reason from connections where principal_id = ${erin.id}`)]).toEqual([
+    { status: 'reauthRequired', reason: 'clientForgotten' },
+  ]);
+  expect((await connect(harness, erin, serverId)).status).toBe(200);
+  const [after] = await clients();
+  expect(after?.['client_id']).not.toBe(before?.['client_id']);
+  expect((await call(erin)).map(ok)).toEqual([true, true]);
+  await waitFor('what the old client was given is revoked', () => (as.familiesRevoked > told ? true : undefined));
+  await sql.end();
+});
+
 test('the tokens of a user who may not act any more are revoked and destroyed, and those of others stay', async () => {
   expect((await connect(harness, bob, serverId)).status).toBe(200);
   const told = as.familiesRevoked;

@@ -11,7 +11,7 @@ import type { FleetVault } from '../fleet/fleet-keys.ts';
 import type { Page } from '../graphql-connection.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
-import type { Tokens } from './token-outcome.ts';
+import { isUnknownClient, type Tokens } from './token-outcome.ts';
 import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
@@ -300,6 +300,7 @@ export class ConnectionService {
       tokens = await servers.redeem(attempt.issuer, client, answer, { state, verifier, resource: attempt.resource });
     } catch (error) {
       this.deps.log.warn({ err: error, serverId: server.id }, 'an account was not connected');
+      if (isUnknownClient(error)) await clients.forget(attempt);
       await this.record(ctx, 'connection.fail', server.id, { reason: 'notConnected' });
       throw new ConnectRefused('The authorization server of the MCP server did not give access.', interactionId);
     }

@@ -6,7 +6,7 @@ import { recordAccess } from '../audit/audit.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
-import type { TokenOutcome, Tokens } from './token-outcome.ts';
+import { type TokenOutcome, type Tokens, unknownClient } from './token-outcome.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
@@ -25,6 +25,8 @@ export interface RefreshDependencies {
   readonly vault: CredentialVault;
   readonly servers: Pick<AuthorizationServers, 'metadata' | 'refresh'>;
   readonly clientOf: (connection: ConnectionRow) => Promise<UpstreamClient>;
+  /** What to do where the authorization server does not know the client; false where a human has to mend that. */
+  readonly forgetClient: (connection: ConnectionRow) => Promise<boolean>;
   readonly clock: Clock;
   readonly log: Log;
 }
@@ -180,6 +182,10 @@ export class RefreshService {
       case 'tokens':
         return this.store(leased, outcome.tokens, sent);
       case 'notSent':
+        if (outcome.reason === unknownClient && (await this.deps.forgetClient(leased))) {
+          await this.giveUp(leased, 'clientForgotten');
+          throw needsConnection(leased);
+        }
         log.warn({ connectionId: leased.id, reason: outcome.reason }, 'a refresh did not come about');
         await this.release(leased, { refreshSentAt: null, refreshNotBefore: new Date(now + retryAfterMs) });
         throw later(outcome.reason);

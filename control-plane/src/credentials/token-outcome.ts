@@ -68,14 +68,20 @@ export function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
   };
 }
 
+/** RFC 6749 §5.2: the client is not known, or did not prove itself. */
+export const unknownClient = 'invalid_client';
+
+export function isUnknownClient(error: unknown): boolean {
+  // With the header that a 401 has to have, the library shows the challenge alone.
+  if (error instanceof oauth.WWWAuthenticateChallengeError) return error.status === 401;
+  return error instanceof oauth.ResponseBodyError && error.error === unknownClient;
+}
+
 /** Errors by which an authorization server says that it did nothing with the token itself. */
-const clientProblems: ReadonlySet<string> = new Set([
-  'invalid_client',
-  'unauthorized_client',
-  'temporarily_unavailable',
-]);
+const clientProblems: ReadonlySet<string> = new Set(['unauthorized_client', 'temporarily_unavailable']);
 
 function failureOf(error: unknown, sent: { readonly status: number; readonly isSent: boolean }): TokenOutcome {
+  if (isUnknownClient(error)) return { kind: 'notSent', reason: unknownClient };
   if (error instanceof oauth.ResponseBodyError) {
     if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
     return { kind: 'refused', error: error.error };

@@ -1,6 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import { type Clock, uuidv7 } from '@sallyport/schema/platform';
-import { desc, eq } from 'drizzle-orm';
+import { and, desc, eq } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
@@ -33,6 +33,9 @@ export interface UpstreamClientsDependencies {
   readonly issuer: string | undefined;
   readonly clock: Clock;
 }
+
+/** Which client something was asked for with, and for what. */
+type ClientUse = Pick<ConnectionRow, 'serverId' | 'issuer' | 'clientId'>;
 
 /** Where the document lies that describes the gateway as a client (Client ID Metadata Documents). */
 export const clientDocumentPath = '/oauth/upstream-client';
@@ -120,20 +123,42 @@ export class UpstreamClients {
    * The client that the tokens of a connection were given to, be it the server's still or not. What an administrator
    * registered is told to its own issuer alone; where that is gone, only what a public client may do is left.
    */
-  async clientOf({ serverId, issuer, clientId }: ConnectionRow): Promise<UpstreamClient> {
-    const { db } = this.deps.database;
-    const rows = [await findCredential(db, serverId), ...(await retiredOf(db, serverId))];
-    for (const row of rows) {
-      const settings = row?.settings;
-      if (settings?.mode !== 'userOAuth' || settings.clientId !== clientId || settings.issuer !== issuer) continue;
-      if (row !== undefined) return this.registered(row, settings, clientId);
-    }
+  async clientOf({ serverId, issuer, clientId }: ClientUse): Promise<UpstreamClient> {
+    const byHand = await this.registeredByHand({ serverId, issuer, clientId });
+    if (byHand !== undefined) return this.registered(byHand.row, byHand.settings, clientId);
     const { issuer: publicUrl } = this.deps;
     if (publicUrl !== undefined && clientId === `${publicUrl}${signedClientDocumentPath}`) {
       return this.byDocument(publicUrl, signedClientDocumentPath);
     }
     const known = await this.known(issuer);
     return known?.clientId === clientId ? known : { clientId, secret: null, authentication: 'none' };
+  }
+
+  /**
+   * The authorization server says that it does not know the client (any more): the gateway registers itself anew when it is
+   * needed next, and what the old client was given is of no use.
+   * @returns false where the gateway did not register it, and nothing is forgotten
+   */
+  async forget(use: ClientUse): Promise<boolean> {
+    const { database, issuer: publicUrl } = this.deps;
+    const isDocument = publicUrl !== undefined && use.clientId.startsWith(`${publicUrl}${clientDocumentPath}`);
+    if (isDocument || (await this.registeredByHand(use)) !== undefined) return false;
+    await database.db
+      .delete(upstreamClients)
+      .where(and(eq(upstreamClients.issuer, use.issuer), eq(upstreamClients.clientId, use.clientId)));
+    return true;
+  }
+
+  /** As an administrator registered it for the server, now or before. */
+  private async registeredByHand({ serverId, issuer, clientId }: ClientUse) {
+    const { db } = this.deps.database;
+    const rows = [await findCredential(db, serverId), ...(await retiredOf(db, serverId))];
+    for (const row of rows) {
+      const settings = row?.settings;
+      if (row === undefined || settings?.mode !== 'userOAuth') continue;
+      if (settings.clientId === clientId && settings.issuer === issuer) return { row, settings };
+    }
+    return undefined;
   }
 
   /** The client of the mode clientCredentials. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
