@@ -419,10 +419,16 @@ const opening = /(?:^|[\s(:,])["'`“‘«「][^"'`”’»」\n]{0,160}$/;
 
 /** Words that say of a quotation that it is words: `strings like "…"`. */
 const introduction =
-  /\b(?:phrases?|strings?|words?|texts?|inputs?|prompts?|messages?|comments?|sentences?|patterns?|examples?|things?|lines?)\s+(?:like|such as|that (?:say|read)s?)\s+["'`“‘«「][^"'`”’»」\n]{0,60}(?:["'`”’»」]\s*(?:,|or|and|\s)+\s*["'`“‘«「][^"'`”’»」\n]{0,60}){0,3}$/;
+  /\b(?:phrases?|strings?|words?|texts?|inputs?|prompts?|messages?|comments?|sentences?|patterns?|examples?|things?|lines?)\s+(?:like|such as|that (?:say|read|contain|match)(?:e?s)?)\s+["'`“‘«「][^"'`”’»」\n]{0,60}(?:["'`”’»」]\s*(?:,|or|and|\s)+\s*["'`“‘«「][^"'`”’»」\n]{0,60}){0,3}$/;
 /** Tells of what somebody made a model do. Who asks the reader says `you`. */
 const narration =
   /\b(?:told|tells|ask(?:s|ed)?|trick(?:s|ed)|instruct(?:s|ed)|convince[sd]|persuade[sd]|ma(?:de|kes)|g(?:ot|ets))\s+(?:the|an?|its|their|our)\s+(?:\w+\s+){0,2}(?:agent|model|assistant|bot|chatbot|llm|copilot)s?\b(?:[^.!?\n]|[.!?](?!\s)){0,100}$/;
+/** Whoever attacks is the one who does it. */
+const attacker =
+  /\b(?:attackers?|adversar(?:y|ies)|hackers?|intruders?|malware|worms?|trojans?|exploits?)\s+(?:\w+\s+){0,2}$/;
+/** Explains what could be done. */
+const explanation =
+  /\b(?:show|explain|describe|demonstrate)(?:s|ed|ing)?\s+(?:how|that|why)\b[^.!?\n]{0,80}\b(?:can|could|may|might)\b[^.!?\n]{0,60}$/;
 
 /** A text that speaks about instructions to models quotes them or tells of them, and says what they are. */
 function discountOf(signal: Signal, text: string): number {
@@ -430,6 +436,7 @@ function discountOf(signal: Signal, text: string): number {
   // What is demanded may stand in a quotation whose introduction holds a word of the signal.
   const until = text.slice(Math.max(0, signal.end - quotationReach), signal.end);
   if (introduction.test(before) || introduction.test(until)) return 0.25;
+  if (attacker.test(before) || explanation.test(before)) return 0.45;
   const around = text.slice(Math.max(0, signal.start - discussionReach), signal.end + discussionReach);
   const mentions = around.match(discussion)?.length ?? 0;
   if (mentions === 0) return 1;
