@@ -1,8 +1,10 @@
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { findBinary, hasBinary } from '../kit/binaries.ts';
-import { run, terraformFolder } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, run, terraformFolder, Workspace } from '../kit/terraform.ts';
 
 const timeoutMs = 300_000;
 
@@ -38,6 +40,41 @@ describe.skipIf(!hasBinary('go', 'golang-go', "the Terraform provider's own test
       const { code, output } = await go('test', './...');
       expect(output).not.toContain('FAIL');
       expect(code).toBe(0);
+    },
+    timeoutMs,
+  );
+});
+
+describe.skipIf(!hasTerraform('the timeouts of the Terraform provider'))('an operation', () => {
+  test(
+    'ends when its timeout says, and tells that the change may have been made',
+    async () => {
+      const silent = createServer(() => undefined);
+      await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve));
+      const provider = await buildProvider();
+      try {
+        const endpoint = `http://127.0.0.1:${(silent.address() as AddressInfo).port}/graphql`;
+        const workspace = new Workspace(provider, { endpoint, apiKey: 'sp_nobody' });
+        workspace.write({
+          'main.tf': `
+            provider "sallyport" { plan_dry_run = false }
+            resource "sallyport_group" "late" {
+              name     = "late"
+              timeouts = { create = "2s" }
+            }
+          `,
+        });
+        const { code, output } = await workspace.terraform('apply', ['-auto-approve', '-input=false']);
+        expect(code).toBe(1);
+        expect(output).toContain('Cannot create the group in time');
+        expect(output.replaceAll(/[\s│]+/g, ' ')).toContain(
+          'Whether the change was made is not known: plan again to see.',
+        );
+      } finally {
+        provider.remove();
+        silent.closeAllConnections();
+        silent.close();
+      }
     },
     timeoutMs,
   );
