@@ -3,8 +3,10 @@ package provider
 import (
 	"context"
 
+	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
+	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/mapdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
@@ -43,6 +45,20 @@ func defaultedNumber(description string, value int64) schema.Int64Attribute {
 	}
 }
 
+// boundedNumber is one whose bounds are checked before the API is asked.
+func boundedNumber(description string, value, least, most int64) schema.Int64Attribute {
+	attribute := defaultedNumber(description, value)
+	attribute.Validators = []validator.Int64{int64validator.Between(least, most)}
+	return attribute
+}
+
+// flag is optional; the description says what holds if it is absent.
+func flag(description string, value bool) schema.BoolAttribute {
+	return schema.BoolAttribute{
+		MarkdownDescription: description, Optional: true, Computed: true, Default: booldefault.StaticBool(value),
+	}
+}
+
 // told is set by the API and does not change while the object lives.
 func told(description string) schema.StringAttribute {
 	return schema.StringAttribute{
@@ -71,11 +87,7 @@ func optionalInstant(description string) schema.StringAttribute {
 }
 
 // raised is the version of a write-only value, of which Terraform cannot see that it changed.
-func raised(description string) schema.Int64Attribute {
-	return schema.Int64Attribute{
-		MarkdownDescription: description, Optional: true, Computed: true, Default: int64default.StaticInt64(1),
-	}
-}
+func raised(description string) schema.Int64Attribute { return defaultedNumber(description, 1) }
 
 func texts(description string) schema.SetAttribute {
 	return schema.SetAttribute{

@@ -8,8 +8,6 @@ import (
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/path"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/planmodifier"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setplanmodifier"
@@ -126,12 +124,8 @@ var credentialSchema = schema.Schema{
 				},
 				"scopes":              texts("What to ask for; what the server names if absent."),
 				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own."),
-				"required_at_login": schema.BoolAttribute{
-					MarkdownDescription: "Whether users are asked to connect their account when they log in; `false` if absent.",
-					Optional:            true,
-					Computed:            true,
-					Default:             booldefault.StaticBool(false),
-				},
+				"required_at_login": flag("Whether users are asked to connect their account when they log in; `false` if absent.",
+					false),
 			},
 		},
 		"token_exchange": schema.SingleNestedAttribute{
@@ -147,14 +141,9 @@ var credentialSchema = schema.Schema{
 					Computed:            true,
 					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
 				},
-				"scopes":   texts("What to ask for."),
-				"audience": optionalText("Name of the server at the authorization server, where its URL (`resource`) does not tell."),
-				"names_actor": schema.BoolAttribute{
-					MarkdownDescription: "Whether the gateway names itself as the one who acts for the user; `false` if absent.",
-					Optional:            true,
-					Computed:            true,
-					Default:             booldefault.StaticBool(false),
-				},
+				"scopes":      texts("What to ask for."),
+				"audience":    optionalText("Name of the server at the authorization server, where its URL (`resource`) does not tell."),
+				"names_actor": flag("Whether the gateway names itself as the one who acts for the user; `false` if absent.", false),
 			},
 		},
 		"identity_assertion": schema.SingleNestedAttribute{
@@ -178,13 +167,8 @@ var credentialSchema = schema.Schema{
 			MarkdownDescription: "By a short token that says who calls, signed by the control plane, for servers of one's own.",
 			Optional:            true,
 			Attributes: map[string]schema.Attribute{
-				"audience": optionalText("`aud` of the token; the server's URL if absent."),
-				"lifetime_seconds": schema.Int64Attribute{
-					MarkdownDescription: "How long a token is good, in seconds: 30 to 300; `120` if absent.",
-					Optional:            true,
-					Computed:            true,
-					Default:             int64default.StaticInt64(120),
-				},
+				"audience":         optionalText("`aud` of the token; the server's URL if absent."),
+				"lifetime_seconds": defaultedNumber("How long a token is good, in seconds: 30 to 300; `120` if absent.", 120),
 				"claims": schema.SetAttribute{
 					MarkdownDescription: "What a token says besides who calls: `name`, `email`, `groups`.",
 					ElementType:         types.StringType,

@@ -5,7 +5,6 @@ import (
 
 	"github.com/hashicorp/terraform-plugin-framework/attr"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema/setdefault"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/api"
@@ -37,12 +36,6 @@ type identityProviderModel struct {
 type groupRuleModel struct {
 	Value   types.String `tfsdk:"value"`
 	GroupID types.String `tfsdk:"group_id"`
-}
-
-func flag(description string, value bool) schema.BoolAttribute {
-	return schema.BoolAttribute{
-		MarkdownDescription: description, Optional: true, Computed: true, Default: booldefault.StaticBool(value),
-	}
 }
 
 var identityProviderSchema = schema.Schema{

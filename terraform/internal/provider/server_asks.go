@@ -5,11 +5,9 @@ import (
 	"regexp"
 	"slices"
 
-	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/booldefault"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/api"
@@ -37,22 +35,6 @@ const (
 	askBytesDefault       = 65_536
 )
 
-func refused(description string) schema.BoolAttribute {
-	return schema.BoolAttribute{
-		MarkdownDescription: description + " `false` if absent.",
-		Optional:            true,
-		Computed:            true,
-		Default:             booldefault.StaticBool(false),
-	}
-}
-
-// boundedNumber is checked here, as the API can try no asks of a server that is yet to be made.
-func boundedNumber(description string, value, most int64) schema.Int64Attribute {
-	attribute := defaultedNumber(description, value)
-	attribute.Validators = []validator.Int64{int64validator.Between(1, most)}
-	return attribute
-}
-
 func elicitationHosts() schema.SetAttribute {
 	attribute := texts("Hosts to which it may send people, besides its own, by https alone: at most 64, in lower case and " +
 		"without a port.")
@@ -63,19 +45,20 @@ func elicitationHosts() schema.SetAttribute {
 	return attribute
 }
 
+// The numbers are checked here, as the API can try no asks of a server that is yet to be made.
 var asksAttribute = schema.SingleNestedAttribute{
 	MarkdownDescription: "What it may ask of clients and of the people who use them. Absent, it may ask nothing: what is not " +
 		"allowed is refused, and the server is not told that clients offer it. Needs the permission to approve servers.",
 	Optional: true,
 	Attributes: map[string]schema.Attribute{
-		"sampling":          refused("Whether it may have the client's model answer (`sampling/createMessage`)."),
-		"roots":             refused("Whether it may ask for the client's folders (`roots/list`)."),
-		"elicitation":       refused("Whether it may ask the client's user (`elicitation/create`)."),
+		"sampling":          flag("Whether it may have the client's model answer (`sampling/createMessage`). `false` if absent.", false),
+		"roots":             flag("Whether it may ask for the client's folders (`roots/list`). `false` if absent.", false),
+		"elicitation":       flag("Whether it may ask the client's user (`elicitation/create`). `false` if absent.", false),
 		"elicitation_hosts": elicitationHosts(),
-		"per_exchange_max":  boundedNumber("Most questions of one exchange, 1 to 64; 8 if absent.", perExchangeDefault, 64),
+		"per_exchange_max":  boundedNumber("Most questions of one exchange, 1 to 64; 8 if absent.", perExchangeDefault, 1, 64),
 		"sampling_tokens_max": boundedNumber("Most `maxTokens` of one sampling request, 1 to 1000000; 4096 if absent.",
-			samplingTokensDefault, 1_000_000),
-		"bytes_max": boundedNumber("Size of one question in bytes, 1 to 1048576; 65536 if absent.", askBytesDefault, 1_048_576),
+			samplingTokensDefault, 1, 1_000_000),
+		"bytes_max": boundedNumber("Size of one question in bytes, 1 to 1048576; 65536 if absent.", askBytesDefault, 1, 1_048_576),
 	},
 }
 

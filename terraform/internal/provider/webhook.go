@@ -6,11 +6,9 @@ import (
 	"regexp"
 	"time"
 
-	"github.com/hashicorp/terraform-plugin-framework-validators/int64validator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/setvalidator"
 	"github.com/hashicorp/terraform-plugin-framework-validators/stringvalidator"
 	"github.com/hashicorp/terraform-plugin-framework/resource/schema"
-	"github.com/hashicorp/terraform-plugin-framework/resource/schema/int64default"
 	"github.com/hashicorp/terraform-plugin-framework/schema/validator"
 	"github.com/hashicorp/terraform-plugin-framework/types"
 	"github.com/sallyport/terraform-provider-sallyport/internal/api"
@@ -90,20 +88,10 @@ var webhookSchema = schema.Schema{
 			Sensitive:  true,
 			Validators: []validator.String{stringvalidator.RegexMatches(webhookSecret, "must be whsec_ and 24 to 64 random bytes in base64")},
 		},
-		"secret_wo_version": schema.Int64Attribute{
-			MarkdownDescription: "Raise it to sign by another key, `secret_wo` as it is then, or for `ed25519` one that is made; those " +
-				"before sign beside it for `key_overlap_seconds`. `1` if absent.",
-			Optional: true,
-			Computed: true,
-			Default:  int64default.StaticInt64(1),
-		},
-		"key_overlap_seconds": schema.Int64Attribute{
-			MarkdownDescription: "How long keys that are replaced sign beside the new one: 0 to 2592000; `86400` if absent.",
-			Optional:            true,
-			Computed:            true,
-			Default:             int64default.StaticInt64(keyOverlapDefault),
-			Validators:          []validator.Int64{int64validator.Between(0, keyOverlapMax)},
-		},
+		"secret_wo_version": raised("Raise it to sign by another key, `secret_wo` as it is then, or for `ed25519` one that is made; " +
+			"those before sign beside it for `key_overlap_seconds`. `1` if absent."),
+		"key_overlap_seconds": boundedNumber("How long keys that are replaced sign beside the new one: 0 to 2592000; `86400` if "+
+			"absent.", keyOverlapDefault, 0, keyOverlapMax),
 		"signing_public_keys": schema.SetAttribute{
 			MarkdownDescription: "The public keys, `whpk_…`, that a receiver verifies by while they sign; none for `hmac`.",
 			ElementType:         types.StringType,
@@ -121,14 +109,8 @@ var webhookKind = kind[webhookModel]{
 	violations: map[string]string{"secret": "secret_wo", "overlapSeconds": "key_overlap_seconds"},
 	carry:      func(config webhookModel, m *webhookModel) { m.SecretWO = config.SecretWO },
 	locate: func(ctx context.Context, c *api.Client, key string) (map[string]string, error) {
-		if isID(key) {
-			return byID(key), nil
-		}
-		found, err := c.AllWebhooks(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return theOne(key, found, func(webhook api.WebhookFields) bool { return webhook.Name == key },
+		return locateOne(key, func() ([]api.WebhookFields, error) { return c.AllWebhooks(ctx) },
+			func(webhook api.WebhookFields) bool { return webhook.Name == key },
 			func(webhook api.WebhookFields) string { return webhook.Id })
 	},
 	read: func(ctx context.Context, c *api.Client, m *webhookModel) (int, error) {
@@ -136,8 +118,8 @@ var webhookKind = kind[webhookModel]{
 		if err != nil {
 			return 0, err
 		}
-		made, _ := m.outcome(answer.Webhook, change{}, nil)
-		return made.revision, nil
+		m.fill(answer.Webhook)
+		return answer.Webhook.Revision, nil
 	},
 	create: createWebhook,
 	update: updateWebhook,
