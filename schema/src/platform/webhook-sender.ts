@@ -18,6 +18,8 @@ const failuresInRowMax = 5;
 const windowMs = 10_000;
 const windowCallsMin = 20;
 const openMs = 5_000;
+const jsonType = 'application/json';
+const streamType = 'text/event-stream';
 
 /** What came of one event, and how long it took. */
 export interface WebhookAnswer {
@@ -78,15 +80,7 @@ export class WebhookSender {
    * @param leftMs where less than the webhook's own deadline is left
    */
   async ask(webhook: WebhookTarget, event: InspectionEvent, leftMs = webhook.deadlineMs): Promise<VerdictAnswer> {
-    const body = Buffer.from(eventText(event));
-    const { said, ...answer } = await this.#timed(webhook, leftMs, async (signal): Promise<Outcome<WebhookVerdict>> => {
-      const { interceptor } = webhook;
-      if (interceptor !== undefined) return this.#intercepted({ ...webhook, interceptor }, event, signal);
-      const outcome = await this.#post(webhook, { id: event.id, body }, signal);
-      if (outcome.failure !== null) return outcome;
-      const verdict = readVerdict(outcome.said, event);
-      return typeof verdict === 'string' ? failed(verdict, outcome.status) : { ...outcome, said: verdict };
-    });
+    const { said, ...answer } = await this.#timed(webhook, leftMs, this.#asking(webhook, event));
     // The compiler does not see that the two go together.
     return { ...answer, verdict: said } as VerdictAnswer;
   }
@@ -101,10 +95,24 @@ export class WebhookSender {
       this.#exchange(webhook, event, signal, async ({ statusCode, body }) => {
         body.destroy();
         if (statusCode >= 200 && statusCode < 300) return { failure: null, said: null, status: statusCode };
-        return failed(statusCode >= 300 && statusCode < 400 ? 'redirect' : 'status', statusCode);
+        return failed(statusFailure(statusCode), statusCode);
       }),
     );
     return { failure, status, durationMs };
+  }
+
+  #asking(webhook: WebhookTarget, event: InspectionEvent): (signal: AbortSignal) => Promise<Outcome<WebhookVerdict>> {
+    const { interceptor } = webhook;
+    if (interceptor !== undefined) {
+      return (signal) => this.#intercepted({ ...webhook, interceptor }, event, signal);
+    }
+    const sent = { id: event.id, body: Buffer.from(eventText(event)) };
+    return async (signal) => {
+      const outcome = await this.#exchange(webhook, sent, signal, (answer) => bodyOf(answer, [jsonType]));
+      if (outcome.failure !== null) return outcome;
+      const verdict = readVerdict(outcome.said, event);
+      return typeof verdict === 'string' ? failed(verdict, outcome.status) : { ...outcome, said: verdict };
+    };
   }
 
   async #timed<Said>(
@@ -174,21 +182,6 @@ export class WebhookSender {
     return typeof verdict === 'string' ? failed(verdict, status) : { failure: null, said: verdict, status };
   }
 
-  #post(webhook: WebhookTarget, event: SentEvent, signal: AbortSignal): Promise<Outcome<Buffer>> {
-    return this.#exchange(webhook, event, signal, async ({ statusCode: status, headers, body }) => {
-      if (status !== 200) {
-        body.destroy();
-        return failed(status >= 300 && status < 400 ? 'redirect' : 'status', status);
-      }
-      if (!isJson(headers['content-type'])) {
-        body.destroy();
-        return failed('contentType', status);
-      }
-      const read = await readBounded(body);
-      return read === undefined ? failed('answerTooLarge', status) : { failure: null, said: read, status };
-    });
-  }
-
   async #exchange<Said>(
     webhook: WebhookTarget,
     { id, body }: SentEvent,
@@ -200,7 +193,7 @@ export class WebhookSender {
     if (signed === undefined) return failed('noSigningKey');
     try {
       const url = new URL(webhook.url);
-      const headers = { 'content-type': 'application/json', accept: 'application/json', ...more, ...signed };
+      const headers = { 'content-type': jsonType, accept: jsonType, ...more, ...signed };
       const path = `${url.pathname}${url.search}`;
       const answer = await this.#options.egress.pool(url).request({ path, method: 'POST', headers, body, signal });
       // A body that is given up says so by an error, which nobody else would take.
@@ -226,26 +219,19 @@ async function takenOf({ statusCode, body }: HttpAnswer): Promise<Outcome<RpcAns
 }
 
 /** The JSON-RPC answer to a request, alone or as an event of a stream; an error is none. */
-async function rpcAnswerOf({ statusCode, headers, body }: HttpAnswer, id: string): Promise<Outcome<RpcAnswer>> {
-  if (statusCode !== 200) {
-    body.destroy();
-    return failed(statusCode >= 300 && statusCode < 400 ? 'redirect' : 'status', statusCode);
-  }
-  const isStream = mediaType(headers['content-type']) === 'text/event-stream';
-  if (!isStream && !isJson(headers['content-type'])) {
-    body.destroy();
-    return failed('contentType', statusCode);
-  }
-  const read = await readBounded(body);
-  if (read === undefined) return failed('answerTooLarge', statusCode);
-  const text = read.toString('utf8');
+async function rpcAnswerOf(answer: HttpAnswer, id: string): Promise<Outcome<RpcAnswer>> {
+  const outcome = await bodyOf(answer, [jsonType, streamType]);
+  if (outcome.failure !== null) return outcome;
+  const { status } = outcome;
+  const text = outcome.said.toString('utf8');
+  const isStream = mediaType(answer) === streamType;
   const messages = (isStream ? dataOf(text) : [text]).map(parsedObject).filter((each) => each !== undefined);
-  const answer = messages.find((message) => message['id'] === id);
-  if (answer === undefined) return failed(messages.length === 0 ? 'answerInvalid' : 'foreignVerdict', statusCode);
-  if (answer['jsonrpc'] !== '2.0' || !('result' in answer)) return failed('answerInvalid', statusCode);
-  const session = headers['mcp-session-id'];
+  const message = messages.find((each) => each['id'] === id);
+  if (message === undefined) return failed(messages.length === 0 ? 'answerInvalid' : 'foreignVerdict', status);
+  if (message['jsonrpc'] !== '2.0' || !('result' in message)) return failed('answerInvalid', status);
+  const session = answer.headers['mcp-session-id'];
   const sessionId = typeof session === 'string' ? session : null;
-  return { failure: null, said: { result: answer['result'], sessionId }, status: statusCode };
+  return { failure: null, said: { result: message['result'], sessionId }, status };
 }
 
 /** The data of each event of a stream (HTML, server-sent events), its lines joined. */
@@ -267,13 +253,25 @@ function parsedObject(text: string): Readonly<Record<string, unknown>> | undefin
   }
 }
 
-function mediaType(contentType: string | string[] | undefined): string {
-  const [type = ''] = (typeof contentType === 'string' ? contentType : '').split(';');
-  return type.trim().toLowerCase();
+/** The body of a 200 in one of these media types. */
+async function bodyOf(answer: HttpAnswer, types: readonly string[]): Promise<Outcome<Buffer>> {
+  const { statusCode: status, body } = answer;
+  if (status !== 200 || !types.includes(mediaType(answer))) {
+    body.destroy();
+    return failed(status === 200 ? 'contentType' : statusFailure(status), status);
+  }
+  const read = await readBounded(body);
+  return read === undefined ? failed('answerTooLarge', status) : { failure: null, said: read, status };
 }
 
-function isJson(contentType: string | string[] | undefined): boolean {
-  return mediaType(contentType) === 'application/json';
+function statusFailure(status: number): WebhookFailure {
+  return status >= 300 && status < 400 ? 'redirect' : 'status';
+}
+
+function mediaType({ headers }: HttpAnswer): string {
+  const contentType = headers['content-type'];
+  const [type = ''] = (typeof contentType === 'string' ? contentType : '').split(';');
+  return type.trim().toLowerCase();
 }
 
 async function readBounded(body: AsyncIterable<Buffer>): Promise<Buffer | undefined> {
