@@ -1,4 +1,4 @@
-import { capturingPolicy, type CompiledPolicy, type PolicyDirection } from '@sallyport/schema';
+import { capturingPolicy, type PolicyDirection } from '@sallyport/schema';
 import type { CapturedExchange, CapturedMessages, PayloadCapture } from '../telemetry/payload-capture.ts';
 import type { Authorized, Exchange } from './exchange.ts';
 
@@ -12,15 +12,15 @@ export function captureOf(authorized: Authorized, captures: Pick<PayloadCapture,
   const capturing = runtime.policies.of(server.document)?.capturing ?? null;
   if (capturing === null || received.kind === 'endSession') return null;
   const exchange = { principal: authenticated.principal, target, definitions: server.definitions };
-  const wanted = (direction: PolicyDirection): CompiledPolicy | null => capturingPolicy(capturing, direction, exchange);
-  const begin = (direction: PolicyDirection, policy: CompiledPolicy | null): CapturedMessages | null => {
+  const begin = (direction: PolicyDirection): CapturedMessages | null => {
+    const policy = capturingPolicy(capturing, direction, exchange);
     const bytesMax = policy?.entry.capture?.bytesMax;
     if (policy === null || bytesMax === undefined) return null;
     const secretMembers = secretMembersFor(authorized);
     return captures.begin({ direction, policyId: policy.entry.id, bytesMax, secretMembers, key: runtime.payloadKey });
   };
-  const request = received.kind === 'message' ? begin('request', wanted('request')) : null;
-  const response = begin('response', wanted('response'));
+  const request = received.kind === 'message' ? begin('request') : null;
+  const response = begin('response');
   return request === null && response === null ? null : new ExchangeCapture(received.body, request, response);
 }
 
