@@ -1,4 +1,4 @@
-import { canonicalJson, sha256 } from '@sallyport/schema';
+import { canonicalJson, type DefinitionKind, sha256 } from '@sallyport/schema';
 import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 
 /** The lists of a server, by the capability that tells of changes, with the methods that read them. */
@@ -12,6 +12,16 @@ export const watchedLists = {
 } as const satisfies Record<string, readonly (readonly [method: string, member: string])[]>;
 export type WatchedList = keyof typeof watchedLists;
 export const watchedListNames = Object.keys(watchedLists) as WatchedList[];
+
+/** The list that definitions of a kind are in; null where in none. */
+export const listOfKind: Readonly<Record<DefinitionKind, WatchedList | null>> = {
+  tool: 'tools',
+  prompt: 'prompts',
+  resource: 'resources',
+  resourceTemplate: 'resources',
+  view: 'resources',
+  instructions: null,
+};
 
 /** The notification that a list is another now. */
 export function listChangedMethod(list: WatchedList): string {

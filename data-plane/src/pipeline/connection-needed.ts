@@ -1,5 +1,6 @@
-import { AppError, type DefinitionEntry, modernRevisions } from '@sallyport/schema';
+import { AppError, modernRevisions } from '@sallyport/schema';
 import { canAnswer, profileOf } from '../bridge/client-profile.ts';
+import { listOfKind } from '../bridge/list-changes.ts';
 import { modernResult, urlElicitationRequired } from '../bridge/translate.ts';
 import { objectMember, type JsonObject, type Message } from '../mcp/envelope.ts';
 import { type ErrorAnswer, errorResponse } from '../mcp/error-response.ts';
@@ -38,18 +39,9 @@ export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnsw
   return errorResponse(new AppError('CONNECTION_NEEDED', { publicMessage: text }), era, message);
 }
 
-const capabilityOf: Readonly<Record<DefinitionEntry['kind'], string | null>> = {
-  tool: 'tools',
-  prompt: 'prompts',
-  resource: 'resources',
-  resourceTemplate: 'resources',
-  view: 'resources',
-  instructions: null,
-};
-
 function discovered(message: Message, { server }: Exchange): ErrorAnswer {
   const { definitions = [], protocolRevisions = [], slug = '' } = server?.document ?? {};
-  const names = definitions.flatMap(({ kind }) => capabilityOf[kind] ?? []);
+  const names = definitions.flatMap(({ kind }) => listOfKind[kind] ?? []);
   const capabilities = Object.fromEntries(names.map((name) => [name, {}]));
   const supportedVersions = [...new Set([...modernRevisions, ...protocolRevisions])];
   const info = { name: slug, version: '0' };

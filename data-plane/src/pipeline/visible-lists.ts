@@ -1,26 +1,17 @@
 /** What a client may see of a server's lists, and whether a new configuration changed it. */
-import type { ListedKind } from '@sallyport/schema';
-import { listChangedMethod, type WatchedList, watchedListNames } from '../bridge/list-changes.ts';
+import { listChangedMethod, listOfKind, type WatchedList, watchedListNames } from '../bridge/list-changes.ts';
 import { subscriptionIdKey } from '../bridge/translate.ts';
 import { objectMember } from '../mcp/envelope.ts';
 import type { Authorized } from './exchange.ts';
-
-const listOf = {
-  tool: 'tools',
-  prompt: 'prompts',
-  resource: 'resources',
-  resourceTemplate: 'resources',
-  view: 'resources',
-} as const;
 
 /** Each list as it would be shown, down to the wordings that may be. */
 function shown({ routed, isAllowed }: Authorized): Readonly<Record<WatchedList, string>> {
   const parts: Record<WatchedList, string[]> = { tools: [], prompts: [], resources: [] };
   for (const { kind, name, state, approvedDigests } of routed.server.definitions) {
-    if (kind === 'instructions' || state !== 'approved') continue;
+    const list = listOfKind[kind];
+    if (list === null || state !== 'approved') continue;
     const target = { kind: kind === 'tool' || kind === 'prompt' ? kind : 'resource', name } as const;
-    if (isAllowed(target))
-      parts[listOf[kind satisfies ListedKind | 'view']].push(`${kind} ${name} ${approvedDigests.join()}`);
+    if (isAllowed(target)) parts[list].push(`${kind} ${name} ${approvedDigests.join()}`);
   }
   return { tools: parts.tools.join('\n'), prompts: parts.prompts.join('\n'), resources: parts.resources.join('\n') };
 }
