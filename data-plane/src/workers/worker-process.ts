@@ -52,10 +52,6 @@ export class WorkerProcess {
     return this.#options.worker;
   }
 
-  get pid(): number | undefined {
-    return this.#child?.pid;
-  }
-
   start(): void {
     const { program, args, worker, clock, log } = this.#options;
     this.#startedAt = clock.monotonic();
