@@ -1,6 +1,4 @@
-import type { RawSql } from '../database/client.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+import type { RawSql, RawTransaction } from '../database/client.ts';
 
 /** A stretch of one chain: the lines after a sequence, up to one. */
 export interface ChainStretch {

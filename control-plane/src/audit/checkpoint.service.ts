@@ -9,9 +9,7 @@ import {
   sha256,
 } from '@sallyport/schema';
 import { type Clock, uuidv7 } from '@sallyport/schema/platform';
-import type { Database, RawSql } from '../database/client.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+import type { Database, RawTransaction } from '../database/client.ts';
 
 /** The fleet's key: what it signs says in its first word what it is. */
 export interface AuditSigner {

@@ -102,8 +102,10 @@ function keyOf(row: AuditEventRow): string {
   return `${row.time.getTime()} ${row.id}`;
 }
 
-/** The time in a UUID of version 7, which the events of nodes are named by. */
-/** The time of the event of an id, to the millisecond; undefined where it is no id of one. */
+/**
+ * The time of the event of an id, to the millisecond: events of nodes are named by a UUID of version 7. Undefined where
+ * it is none.
+ */
 export function timeOfId(id: string): Date | undefined {
   const match = /^([0-9a-f]{8})-([0-9a-f]{4})-7/.exec(id);
   return match === null ? undefined : new Date(Number.parseInt(`${match[1]}${match[2]}`, 16));

@@ -1,13 +1,11 @@
 import { createHash } from 'node:crypto';
 import { AppError, type AuditExportEntry, auditExportFormat, exportEndSigningText } from '@sallyport/schema';
 import type { Context } from '../context.ts';
-import type { Database, RawSql } from '../database/client.ts';
+import type { Database, RawSql, RawTransaction } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
 import { recordAccess } from './audit.service.ts';
 import { chainLines } from './chain-lines.ts';
 import type { CheckpointService } from './checkpoint.service.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 export const exportRangeDaysMax = 366;
 const fetchLines = 1_000;

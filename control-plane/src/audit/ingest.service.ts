@@ -1,12 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { type AuditBatch, epochSeed } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
-import type { Database, RawSql } from '../database/client.ts';
+import type { Database, RawTransaction } from '../database/client.ts';
 import { isShippersOwn, type NodeKeys, wellFormedBatch } from './accept-batch.ts';
 import { type CheckedLine, checkLines, type LineProblem } from './chain-check.ts';
 import { type EventRow, eventRow, mergeRows, upsertEvents } from './event-rows.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 export type AuditAlarm =
   | 'AUDIT_BATCH_REFUSED'

@@ -1,7 +1,5 @@
 import type { Clock, Log } from '@sallyport/schema/platform';
-import type { Database, RawSql } from '../database/client.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
+import type { Database, RawTransaction } from '../database/client.ts';
 
 const dayMs = 86_400_000;
 const daysAhead = 7;

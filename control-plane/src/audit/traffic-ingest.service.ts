@@ -1,11 +1,9 @@
 import { metricsSigningText, type MetricsWindow, metricsWindowSchema, Sketch } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
-import type { Database, RawSql } from '../database/client.ts';
+import type { Database, RawTransaction } from '../database/client.ts';
 import type { NodeKeys } from './accept-batch.ts';
 import { isSignedBy } from './signature.ts';
 import { storableText } from './storable-text.ts';
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 const minuteMs = 60_000;
 const dayMs = 86_400_000;

@@ -1,6 +1,6 @@
 import { type AuditOutcome, Sketch, type Verdict } from '@sallyport/schema';
 import type { Context } from '../context.ts';
-import type { Database, RawSql } from '../database/client.ts';
+import type { Database, RawTransaction } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
 import { storableText } from './storable-text.ts';
 import { type TrafficSpan, trafficSpans } from './traffic-spans.ts';
@@ -122,8 +122,6 @@ export class TrafficQueryService {
       limit ${trafficRowsMax}`;
   }
 }
-
-type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 function readSpan(
   sql: RawTransaction,

@@ -7,6 +7,8 @@ export type Transaction = Parameters<Parameters<Drizzle['transaction']>[0]>[0];
 /** Where a read may run: in a transaction or outside. */
 export type Reader = Drizzle | Transaction;
 export type RawSql = postgres.Sql;
+/** The same as `Transaction` for tagged-template SQL. */
+export type RawTransaction = Parameters<Parameters<RawSql['begin']>[1]>[0];
 
 export interface Database {
   /** Typed queries. Its driver has no serializers of its own: drizzle takes them away, so never use it raw. */
