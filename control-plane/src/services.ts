@@ -22,7 +22,7 @@ import { EpochService } from './audit/epoch.service.ts';
 import { EventQueryService } from './audit/event-query.service.ts';
 import { ExportService } from './audit/export.service.ts';
 import type { NodeKeys } from './audit/accept-batch.ts';
-import type { AuditAlarm } from './audit/ingest.service.ts';
+import type { AuditAlarm, RaiseAlarm } from './audit/ingest.service.ts';
 import { TrafficQueryService } from './audit/traffic-query.service.ts';
 import { DefinitionService } from './catalog/definition.service.ts';
 import { DiscoveryJob, type DiscoveryJobDependencies } from './catalog/discovery.job.ts';
@@ -157,17 +157,16 @@ function inspectionServices(
   others: {
     readonly egress: Egress;
     readonly vault: CredentialVault;
-    readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+    readonly onAlarm: RaiseAlarm;
   },
 ) {
   const { egress, onAlarm } = others;
   const captures = captureServices({ database, vault: others.vault, onAlarm, clock, log });
-  const { payloadKeys } = captures;
   const policies = new PolicyService(database, {
     ...principalLookup,
     groupExists,
     serverExists,
-    payloadKeys: { problem: () => payloadKeys.problem(), ensure: () => payloadKeys.ensure() },
+    payloadKeys: captures.payloadKeys,
   });
   const vault = new FleetVault(secretKey);
   const webhooks = new WebhookService({ database, vault, egress });
@@ -434,8 +433,7 @@ export async function startServices(options: ServicesOptions) {
   const grants: GrantService = new GrantService(database, { ...principalLookup, groupExists, serverExists });
   const onUndiscovered = (): void => discovery.kick();
   const onDeleted = (tx: Transaction, ctx: Context, id: string) => oauth.consents.endWithServer(tx, ctx, id);
-  const onAlarm = (code: AuditAlarm, nodeId: string, message: string): void =>
-    alarm(fleet, options, code, nodeId, message);
+  const onAlarm: RaiseAlarm = (code, nodeId, message) => alarm(fleet, options, code, nodeId, message);
   const outside = { egress, vault: new CredentialVault(createKeyProvider(options.credentialKeys, clock)) };
   const inspection = inspectionServices(options, { ...outside, onAlarm });
   const { definitionHooks: webhooks, payloadStore } = inspection;

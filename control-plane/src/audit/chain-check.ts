@@ -20,7 +20,7 @@ const lineSchema = z.strictObject({
   record: z.unknown(),
 });
 /** End of the year 9999: PostgreSQL goes further, ISO 8601 with four digits does not. */
-const timeMsMax = 253_402_300_799_999;
+export const timeMsMax = 253_402_300_799_999;
 
 /**
  * Checks lines against the chain they continue. A line that breaks it is told so and the chain goes on from it: one
@@ -60,7 +60,8 @@ function mayComeFromNode(record: AuditRecord, nodeId: string): boolean {
   return record.type !== 'epochOpened' || record.nodeId === nodeId;
 }
 
-function parseJson(text: string): unknown {
+/** Undefined for what is no JSON. */
+export function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {

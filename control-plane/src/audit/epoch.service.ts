@@ -1,6 +1,6 @@
 import type { Log } from '@sallyport/schema/platform';
-import type { Database } from '../database/client.ts';
-import { type AuditAlarm, endEpoch } from './ingest.service.ts';
+import type { Database, RawSql } from '../database/client.ts';
+import { endEpoch, type RaiseAlarm } from './ingest.service.ts';
 
 /** How far one spool epoch of a node is stored. */
 export interface EpochWatermark {
@@ -16,12 +16,12 @@ const epochsToldMax = 100;
 export class EpochService {
   readonly #database: Database;
   readonly #log: Log;
-  readonly #onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  readonly #onAlarm: RaiseAlarm;
 
   constructor(options: {
     readonly database: Database;
     readonly log: Log;
-    readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+    readonly onAlarm: RaiseAlarm;
   }) {
     this.#database = options.database;
     this.#log = options.log;
@@ -30,11 +30,7 @@ export class EpochService {
 
   /** The watermarks of the epochs a node ships: those that run, and those it may not have forgotten yet. */
   async watermarksOf(nodeId: string): Promise<EpochWatermark[]> {
-    const rows = await this.#database.raw<{ epoch: string; watermark: string; ended: boolean }[]>`
-      select epoch, watermark, ended_at is not null as ended from audit_epochs
-      where shipped_by = ${nodeId} and (ended_at is null or updated_at > now() - interval '1 day')
-      order by opened_at desc limit ${epochsToldMax}`;
-    return rows.map((row) => ({ epoch: row.epoch, sequence: Number(row.watermark), ended: row.ended }));
+    return readWatermarks(this.#database.raw, 'audit_epochs', nodeId);
   }
 
   /**
@@ -59,4 +55,17 @@ export class EpochService {
       );
     }
   }
+}
+
+/** The watermarks of a kind of spool. */
+export async function readWatermarks(
+  sql: RawSql,
+  table: 'audit_epochs' | 'payload_epochs',
+  nodeId: string,
+): Promise<EpochWatermark[]> {
+  const rows = await sql<{ epoch: string; watermark: string; ended: boolean }[]>`
+    select epoch, watermark, ended_at is not null as ended from ${sql(table)}
+    where shipped_by = ${nodeId} and (ended_at is null or updated_at > now() - interval '1 day')
+    order by opened_at desc limit ${epochsToldMax}`;
+  return rows.map((row) => ({ epoch: row.epoch, sequence: Number(row.watermark), ended: row.ended }));
 }

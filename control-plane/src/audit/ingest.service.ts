@@ -18,12 +18,14 @@ export type AuditAlarm =
   | 'PAYLOADS_LOST'
   | 'AUDIT_DELIVERY_STOPPED';
 
+/** Tells an operator what he must know of a node's trail or payloads. */
+export type RaiseAlarm = (code: AuditAlarm, nodeId: string, message: string) => void;
+
 export interface IngestOptions {
   readonly database: Database;
   readonly keys: NodeKeys;
   readonly log: Log;
-  /** Something an operator must know about a node's trail. */
-  readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  readonly onAlarm: RaiseAlarm;
   /** Told of each batch that brought something new: its records, and when the oldest of them was written. */
   readonly onStored?: ((records: number, oldestMs: number | null) => void) | undefined;
   /** A key was used on a node; told for each event, at least once. */
@@ -59,7 +61,7 @@ function isBefore(one: AuditBatch, other: AuditBatch): boolean {
 }
 
 /** The batch that this one continues has not been stored yet. */
-class PredecessorMissing extends Error {}
+export class PredecessorMissing extends Error {}
 
 /** Stores batches of audit lines: once each, in the order of their chain, whatever order and number they come in. */
 export class IngestService {

@@ -1,5 +1,5 @@
 import type { Clock, Log } from '@sallyport/schema/platform';
-import type { AuditAlarm } from '../audit/ingest.service.ts';
+import type { RaiseAlarm } from '../audit/ingest.service.ts';
 import type { CredentialVault } from '../credentials/credential-vault.ts';
 import type { Database } from '../database/client.ts';
 import { PayloadService } from './payload.service.ts';
@@ -11,7 +11,7 @@ import { PayloadStore } from './payload-store.service.ts';
 export function captureServices(options: {
   readonly database: Database;
   readonly vault: CredentialVault;
-  readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  readonly onAlarm: RaiseAlarm;
   readonly clock: Clock;
   readonly log: Log;
 }) {

@@ -3,7 +3,8 @@ import type { Log } from '@sallyport/schema/platform';
 import { sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { isShippersOwn, type NodeKeys, wellFormedBatch } from '../audit/accept-batch.ts';
-import { type AuditAlarm, watermarkChannel } from '../audit/ingest.service.ts';
+import { parseJson, timeMsMax } from '../audit/chain-check.ts';
+import { type AuditAlarm, PredecessorMissing, type RaiseAlarm, watermarkChannel } from '../audit/ingest.service.ts';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import { retentionDaysDefault } from '../inspection/capture-form.ts';
@@ -11,8 +12,6 @@ import { captureRetentions } from '../inspection/policy.service.ts';
 import { payloadErasures, payloads } from './capture.tables.ts';
 
 const dayMs = 86_400_000;
-/** End of the year 9999: PostgreSQL goes further, ISO 8601 with four digits does not. */
-const timeMsMax = 253_402_300_799_999;
 
 /** What stands in a payload spool beside payloads. */
 const lineSchema = z.object({
@@ -28,13 +27,10 @@ type SpoolLine = z.infer<typeof lineSchema>['record'];
 export interface PayloadIngestOptions {
   readonly database: Database;
   readonly keys: NodeKeys;
-  readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  readonly onAlarm: RaiseAlarm;
   readonly now: () => number;
   readonly log: Pick<Log, 'error'>;
 }
-
-/** The batch that this one continues has not been stored yet. */
-class PredecessorMissing extends Error {}
 
 /**
  * Stores what nodes captured, as it comes: sealed. Each payload once, however often it comes, and none that was erased
@@ -174,12 +170,4 @@ async function lockEpoch(tx: Transaction, { nodeId, epoch, signedBy }: AuditBatc
   const [row] = await tx.execute<{ watermark: string }>(sql`
     select watermark from payload_epochs where node_id = ${nodeId} and epoch = ${epoch} for update`);
   return Number(row?.watermark ?? 0);
-}
-
-function parseJson(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    return undefined;
-  }
 }

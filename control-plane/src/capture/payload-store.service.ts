@@ -1,15 +1,13 @@
 import { payloadEpoch, type PolicyDirection } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { sql } from 'drizzle-orm';
-import type { EpochWatermark } from '../audit/epoch.service.ts';
-import type { AuditAlarm } from '../audit/ingest.service.ts';
+import { type EpochWatermark, readWatermarks } from '../audit/epoch.service.ts';
+import type { RaiseAlarm } from '../audit/ingest.service.ts';
 import type { Database } from '../database/client.ts';
 import { captureRetentions } from '../inspection/policy.service.ts';
 
 /** Rows changed in one statement: nobody waits long for their locks. */
 const rowsPerStep = 1_000;
-/** Epochs told to one node; more are told when some of these are done. */
-const epochsToldMax = 100;
 /** For so long a payload may be under way after its exchange has ended on a node that still runs, in seconds. */
 const underWaySeconds = 86_400;
 /** For so long the spool of a process that has ended may be waited for, in seconds. */
@@ -48,13 +46,13 @@ export class PayloadStore {
   readonly #database: Database;
   readonly #clock: Clock;
   readonly #log: Log;
-  readonly #onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+  readonly #onAlarm: RaiseAlarm;
 
   constructor(options: {
     readonly database: Database;
     readonly clock: Clock;
     readonly log: Log;
-    readonly onAlarm: (code: AuditAlarm, nodeId: string, message: string) => void;
+    readonly onAlarm: RaiseAlarm;
   }) {
     this.#database = options.database;
     this.#clock = options.clock;
@@ -64,11 +62,7 @@ export class PayloadStore {
 
   /** As those of the audit trail. */
   async watermarksOf(nodeId: string): Promise<EpochWatermark[]> {
-    const rows = await this.#database.raw<{ epoch: string; watermark: string; ended: boolean }[]>`
-      select epoch, watermark, ended_at is not null as ended from payload_epochs
-      where shipped_by = ${nodeId} and (ended_at is null or updated_at > now() - interval '1 day')
-      order by opened_at desc limit ${epochsToldMax}`;
-    return rows.map((row) => ({ epoch: row.epoch, sequence: Number(row.watermark), ended: row.ended }));
+    return readWatermarks(this.#database.raw, 'payload_epochs', nodeId);
   }
 
   /** What runs here and is not among what a node holds was lost with its disk. */
