@@ -20,23 +20,34 @@ import (
 type credentialModel struct {
 	base
 	brought
-	ServerID          types.String            `tfsdk:"server_id"`
-	StaticHeadersWO   types.Map               `tfsdk:"static_headers_wo"`
-	HeaderNames       types.Set               `tfsdk:"header_names"`
-	ClientCredentials *clientCredentialsModel `tfsdk:"client_credentials"`
-	UserOAuth         *userOAuthModel         `tfsdk:"user_oauth"`
-	TokenExchange     *tokenExchangeModel     `tfsdk:"token_exchange"`
-	IdentityAssertion *clientCredentialsModel `tfsdk:"identity_assertion"`
-	IdentityToken     *identityTokenModel     `tfsdk:"identity_token"`
+	ServerID          types.String        `tfsdk:"server_id"`
+	StaticHeadersWO   types.Map           `tfsdk:"static_headers_wo"`
+	HeaderNames       types.Set           `tfsdk:"header_names"`
+	ClientCredentials *clientModel        `tfsdk:"client_credentials"`
+	UserOAuth         *userOAuthModel     `tfsdk:"user_oauth"`
+	TokenExchange     *tokenExchangeModel `tfsdk:"token_exchange"`
+	IdentityAssertion *clientModel        `tfsdk:"identity_assertion"`
+	IdentityToken     *identityTokenModel `tfsdk:"identity_token"`
 }
 
-type tokenExchangeModel struct {
+// clientModel is the gateway as a client of an authorization server.
+type clientModel struct {
 	Issuer         types.String `tfsdk:"issuer"`
 	ClientID       types.String `tfsdk:"client_id"`
 	Authentication types.String `tfsdk:"authentication"`
 	Scopes         types.Set    `tfsdk:"scopes"`
-	Audience       types.String `tfsdk:"audience"`
-	NamesActor     types.Bool   `tfsdk:"names_actor"`
+}
+
+type userOAuthModel struct {
+	clientModel
+	AuthorizationHosts types.Set  `tfsdk:"authorization_hosts"`
+	RequiredAtLogin    types.Bool `tfsdk:"required_at_login"`
+}
+
+type tokenExchangeModel struct {
+	clientModel
+	Audience   types.String `tfsdk:"audience"`
+	NamesActor types.Bool   `tfsdk:"names_actor"`
 }
 
 type identityTokenModel struct {
@@ -45,27 +56,38 @@ type identityTokenModel struct {
 	Claims          types.Set    `tfsdk:"claims"`
 }
 
-type clientCredentialsModel struct {
-	Issuer         types.String `tfsdk:"issuer"`
-	ClientID       types.String `tfsdk:"client_id"`
-	Authentication types.String `tfsdk:"authentication"`
-	Scopes         types.Set    `tfsdk:"scopes"`
-}
-
-type userOAuthModel struct {
-	Issuer             types.String `tfsdk:"issuer"`
-	ClientID           types.String `tfsdk:"client_id"`
-	Authentication     types.String `tfsdk:"authentication"`
-	Scopes             types.Set    `tfsdk:"scopes"`
-	AuthorizationHosts types.Set    `tfsdk:"authorization_hosts"`
-	RequiredAtLogin    types.Bool   `tfsdk:"required_at_login"`
-}
-
 // standInSecret takes the place of a secret that is not known before the apply.
 const standInSecret = "unknown"
 
 const authenticationText = "How the gateway proves itself there: `client_secret_basic`, `client_secret_post`, `private_key_jwt` " +
 	"(the secret is a private key as JWK; without one the gateway signs with its own)%s; by default with the secret in the header, where one is given."
+
+func authentication(text string, values []string) schema.StringAttribute {
+	return schema.StringAttribute{
+		MarkdownDescription: text, Optional: true, Computed: true, Validators: []validator.String{oneOf(values...)},
+	}
+}
+
+// registeredClient are the attributes of a mode with a client that is registered, besides its others.
+func registeredClient(others map[string]schema.Attribute) map[string]schema.Attribute {
+	others["issuer"] = required("The authorization server.")
+	others["client_id"] = required("Id of the client there.")
+	others["authentication"] = authentication(fmt.Sprintf(authenticationText, ""),
+		[]string{"client_secret_basic", "client_secret_post", "private_key_jwt"})
+	others["scopes"] = texts("What to ask for.")
+	return others
+}
+
+// discoveredClient are those of a mode in which the server may name the authorization server; otherwise is what the
+// gateway does without a client id.
+func discoveredClient(otherwise string, others map[string]schema.Attribute) map[string]schema.Attribute {
+	others["issuer"] = optionalText("The authorization server; if absent, the one that the server names.")
+	others["client_id"] = optionalText("Id of a client registered there; if absent, the gateway " + otherwise + ".")
+	others["authentication"] = authentication(fmt.Sprintf(authenticationText, " or `none`"),
+		lowered(api.AllUpstreamClientAuthentication))
+	others["scopes"] = texts("What to ask for; what the server names if absent.")
+	return others
+}
 
 var credentialSchema = schema.Schema{
 	MarkdownDescription: "What a server is called with, of one of six modes: `static_headers_wo`, `client_credentials`, " +
@@ -96,72 +118,34 @@ var credentialSchema = schema.Schema{
 		"client_credentials": schema.SingleNestedAttribute{
 			MarkdownDescription: "By access tokens that the gateway gets for itself (OAuth 2.1, client credentials). Needs " +
 				"`secret_wo`, but for `private_key_jwt` with the gateway's own key.",
-			Optional: true,
-			Attributes: map[string]schema.Attribute{
-				"issuer":    required("The authorization server."),
-				"client_id": required("Id of the client there."),
-				"authentication": schema.StringAttribute{
-					MarkdownDescription: fmt.Sprintf(authenticationText, ""),
-					Optional:            true,
-					Computed:            true,
-					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
-				},
-				"scopes": texts("What to ask for."),
-			},
+			Optional:   true,
+			Attributes: registeredClient(map[string]schema.Attribute{}),
 		},
 		"user_oauth": schema.SingleNestedAttribute{
 			MarkdownDescription: "By access tokens of the very user who calls, who connected his account. `{}` for what the server " +
 				"names itself (RFC 9728), with the gateway registering itself.",
 			Optional: true,
-			Attributes: map[string]schema.Attribute{
-				"issuer":    optionalText("The authorization server; if absent, the one that the server names."),
-				"client_id": optionalText("Id of a client registered there; if absent, the gateway registers itself."),
-				"authentication": schema.StringAttribute{
-					MarkdownDescription: fmt.Sprintf(authenticationText, " or `none`"),
-					Optional:            true,
-					Computed:            true,
-					Validators:          []validator.String{oneOf(lowered(api.AllUpstreamClientAuthentication)...)},
-				},
-				"scopes":              texts("What to ask for; what the server names if absent."),
+			Attributes: discoveredClient("registers itself", map[string]schema.Attribute{
 				"authorization_hosts": texts("Hosts on which the authorization endpoint may be, besides the issuer's own."),
 				"required_at_login": flag("Whether users are asked to connect their account when they log in; `false` if absent.",
 					false),
-			},
+			}),
 		},
 		"token_exchange": schema.SingleNestedAttribute{
 			MarkdownDescription: "By access tokens for the user who calls, exchanged for a token that the control plane signs " +
 				"(RFC 8693). Needs `secret_wo`, but for `private_key_jwt` with the gateway's own key.",
 			Optional: true,
-			Attributes: map[string]schema.Attribute{
-				"issuer":    required("The authorization server."),
-				"client_id": required("Id of the client there."),
-				"authentication": schema.StringAttribute{
-					MarkdownDescription: fmt.Sprintf(authenticationText, ""),
-					Optional:            true,
-					Computed:            true,
-					Validators:          []validator.String{oneOf("client_secret_basic", "client_secret_post", "private_key_jwt")},
-				},
-				"scopes":      texts("What to ask for."),
+			Attributes: registeredClient(map[string]schema.Attribute{
 				"audience":    optionalText("Name of the server at the authorization server, where its URL (`resource`) does not tell."),
 				"names_actor": flag("Whether the gateway names itself as the one who acts for the user; `false` if absent.", false),
-			},
+			}),
 		},
 		"identity_assertion": schema.SingleNestedAttribute{
 			MarkdownDescription: "By access tokens for the user who calls, had by an assertion of the identity provider that he logged " +
 				"in with (ID-JAG, enterprise-managed authorization). `{}` for what the server names itself (RFC 9728), with the gateway " +
 				"known by its document.",
-			Optional: true,
-			Attributes: map[string]schema.Attribute{
-				"issuer":    optionalText("The authorization server; if absent, the one that the server names."),
-				"client_id": optionalText("Id of a client registered there; if absent, the gateway is known by its document."),
-				"authentication": schema.StringAttribute{
-					MarkdownDescription: fmt.Sprintf(authenticationText, " or `none`"),
-					Optional:            true,
-					Computed:            true,
-					Validators:          []validator.String{oneOf(lowered(api.AllUpstreamClientAuthentication)...)},
-				},
-				"scopes": texts("What to ask for; what the server names if absent."),
-			},
+			Optional:   true,
+			Attributes: discoveredClient("is known by its document", map[string]schema.Attribute{}),
 		},
 		"identity_token": schema.SingleNestedAttribute{
 			MarkdownDescription: "By a short token that says who calls, signed by the control plane, for servers of one's own.",
@@ -231,17 +215,8 @@ var credentialKind = kind[credentialModel]{
 		if !config.StaticHeadersWO.IsUnknown() {
 			m.HeaderNames = setOf(sortedKeys(config.StaticHeadersWO))
 		}
-		if m.ClientCredentials != nil && config.ClientCredentials.Authentication.IsNull() {
-			m.ClientCredentials.Authentication = defaultAuthentication(config.SecretWO)
-		}
-		if m.UserOAuth != nil && config.UserOAuth.Authentication.IsNull() {
-			m.UserOAuth.Authentication = defaultAuthentication(config.SecretWO)
-		}
-		if m.TokenExchange != nil && config.TokenExchange.Authentication.IsNull() {
-			m.TokenExchange.Authentication = defaultAuthentication(config.SecretWO)
-		}
-		if m.IdentityAssertion != nil && config.IdentityAssertion.Authentication.IsNull() {
-			m.IdentityAssertion.Authentication = defaultAuthentication(config.SecretWO)
+		if client := m.client(); client != nil && config.client().Authentication.IsNull() {
+			client.Authentication = defaultAuthentication(config.SecretWO)
 		}
 	},
 	locate: serverKind.locate,
@@ -265,6 +240,20 @@ var credentialKind = kind[credentialModel]{
 		})
 		return outcome{}, err
 	},
+}
+
+// client is that of its mode, if it has one.
+func (m *credentialModel) client() *clientModel {
+	switch {
+	case m.ClientCredentials != nil:
+		return m.ClientCredentials
+	case m.UserOAuth != nil:
+		return &m.UserOAuth.clientModel
+	case m.TokenExchange != nil:
+		return &m.TokenExchange.clientModel
+	default:
+		return m.IdentityAssertion
+	}
 }
 
 // defaultAuthentication is the API's own, which goes by whether there is a secret.
@@ -385,42 +374,32 @@ func (m *credentialModel) fill(credential api.ServerCredentialFields) {
 	m.HeaderNames = setOf(credential.HeaderNames)
 	m.ClientCredentials, m.UserOAuth = nil, nil
 	m.TokenExchange, m.IdentityAssertion, m.IdentityToken = nil, nil, nil
+	client := clientModel{
+		Issuer:         stringFrom(credential.Issuer),
+		ClientID:       stringFrom(credential.ClientId),
+		Authentication: enumFrom(credential.Authentication),
+		Scopes:         setOf(credential.Scopes),
+	}
 	switch {
 	// What was destroyed when the server moved is shown as empty, so that the plan sets it anew.
 	case !credential.IsComplete:
 		m.HeaderNames = setOf(nil)
 	case credential.Mode == api.CredentialModeClientCredentials:
-		m.ClientCredentials = &clientCredentialsModel{
-			Issuer:         stringFrom(credential.Issuer),
-			ClientID:       stringFrom(credential.ClientId),
-			Authentication: enumFrom(credential.Authentication),
-			Scopes:         setOf(credential.Scopes),
-		}
+		m.ClientCredentials = &client
 	case credential.Mode == api.CredentialModeUserOauth:
 		m.UserOAuth = &userOAuthModel{
-			Issuer:             stringFrom(credential.Issuer),
-			ClientID:           stringFrom(credential.ClientId),
-			Authentication:     enumFrom(credential.Authentication),
-			Scopes:             setOf(credential.Scopes),
+			clientModel:        client,
 			AuthorizationHosts: setOf(credential.AuthorizationHosts),
 			RequiredAtLogin:    types.BoolValue(credential.RequiredAtLogin),
 		}
 	case credential.Mode == api.CredentialModeTokenExchange:
 		m.TokenExchange = &tokenExchangeModel{
-			Issuer:         stringFrom(credential.Issuer),
-			ClientID:       stringFrom(credential.ClientId),
-			Authentication: enumFrom(credential.Authentication),
-			Scopes:         setOf(credential.Scopes),
-			Audience:       stringFrom(credential.Audience),
-			NamesActor:     types.BoolPointerValue(credential.NamesActor.Pointer()),
+			clientModel: client,
+			Audience:    stringFrom(credential.Audience),
+			NamesActor:  types.BoolPointerValue(credential.NamesActor.Pointer()),
 		}
 	case credential.Mode == api.CredentialModeIdentityAssertion:
-		m.IdentityAssertion = &clientCredentialsModel{
-			Issuer:         stringFrom(credential.Issuer),
-			ClientID:       stringFrom(credential.ClientId),
-			Authentication: enumFrom(credential.Authentication),
-			Scopes:         setOf(credential.Scopes),
-		}
+		m.IdentityAssertion = &client
 	case credential.Mode == api.CredentialModeIdentityToken:
 		m.IdentityToken = &identityTokenModel{
 			Audience:        stringFrom(credential.Audience),
