@@ -136,6 +136,10 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
             { server_id = "${serverId}", acr_values = ["with space"] },
           ]
         }
+        resource "sallyport_credential" "bad" {
+          server_id  = "${serverId}"
+          user_oauth = { authorization_hosts = ["login.example.com", "no host"] }
+        }
       `).plan();
       expect(code).toBe(1);
       const told = output.replace(/\s+/g, ' ');
@@ -145,6 +149,7 @@ describe.skipIf(!hasTerraform('the kinds that Terraform manages'))('from apply t
       expect(told).toContain('webhook_ids[0] there is no such webhook');
       expect(told).toContain('client_domains: "https://example.com" must be a domain');
       expect(told).toMatch(/step_up: server_id of \{[^}]+\} is given twice/);
+      expect(told).toContain('user_oauth.authorization_hosts: "no host" must be a host');
       expect(told).toMatch(/step_up: acr_values of \{[^}]*"with space"[^}]*\} must be at most/);
     },
     timeoutMs,

@@ -115,6 +115,18 @@ func TestAViolationIsReportedOnItsAttribute(t *testing.T) {
 			t.Errorf("%s is reported on %s, not %s", path, got, want)
 		}
 	}
+	for path, want := range map[string]string{
+		"input.staticHeaders.headers[0].name":   "static_headers_wo",
+		"input.userOAuth.clientId":              "user_oauth.client_id",
+		"input.userOAuth.authorizationHosts[1]": "user_oauth.authorization_hosts",
+		"input.identityAssertion":               "identity_assertion",
+		"input.identityToken.lifetimeSeconds":   "identity_token.lifetime_seconds",
+		"input.tokenExchange.secret":            "secret_wo",
+	} {
+		if got := credentialKind.dottedPath(path); got != want {
+			t.Errorf("%s of a credential is reported on %s, not %s", path, got, want)
+		}
+	}
 	if got := groupMembershipKind.dottedPath("input.principalIds[0]"); got != "principal_id" {
 		t.Errorf("a principal is reported on %s", got)
 	}

@@ -26,7 +26,7 @@ func stateOf(plan tfsdk.Plan) tfsdk.State { return tfsdk.State{Raw: plan.Raw, Sc
 var (
 	itemPrefix   = regexp.MustCompile(`^input\.(items\[\d+\]\.)?`)
 	pathToken    = regexp.MustCompile(`[A-Za-z_][A-Za-z0-9_]*|\[\d+\]`)
-	capital      = regexp.MustCompile(`[A-Z]`)
+	capitals     = regexp.MustCompile(`[A-Z]+`)
 	fromIndexOn  = regexp.MustCompile(`\[\d+\].*$`)
 	reportedText = "The API does not accept this"
 )
@@ -39,7 +39,7 @@ func (k kind[M]) tokens(violationPath string) []string {
 	}
 	found := pathToken.FindAllString(text, -1)
 	for index, token := range found {
-		found[index] = capital.ReplaceAllStringFunc(token, func(letter string) string { return "_" + strings.ToLower(letter) })
+		found[index] = capitals.ReplaceAllStringFunc(token, func(letters string) string { return "_" + strings.ToLower(letters) })
 	}
 	return found
 }
