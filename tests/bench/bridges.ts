@@ -2,7 +2,8 @@
 import { testKey } from '../data-plane/pipeline-node.ts';
 import { legacy, modern, send } from '../data-plane/requests.ts';
 import { startAskingUpstream } from '../kit/asking-upstream.ts';
-import { type Call, type Measured, median, NodeThread } from './node-thread.ts';
+import { median } from './load.ts';
+import { type Call, type Measured, NodeThread } from './node-thread.ts';
 
 const connections = 16;
 const tool = 'count';

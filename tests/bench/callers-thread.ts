@@ -4,7 +4,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
 import type { CallerData, CallLatency, EveryoneCalled, ToCallers } from './callers.ts';
-import { type LoadRequest, measureLatency } from './load.ts';
+import { type LoadRequest, measureLatency, pick } from './load.ts';
 import { toolCall } from './tool-call.ts';
 
 const { nodeUrl, upstreamUrl, requestsPerSecond, slugsOfGroup, callers } = workerData as CallerData;
@@ -18,12 +18,6 @@ async function send(origin: string, { url, headers, body }: LoadRequest): Promis
   const response = await pool?.request({ path: url.pathname, method: 'POST', headers, body });
   const text = (await response?.body.text()) ?? '';
   return response?.statusCode === 200 && text.includes('"resultType"');
-}
-
-function pick<Item>(items: readonly Item[]): Item {
-  const item = items[randomInt(items.length)];
-  if (item === undefined) throw new Error('nothing to choose from');
-  return item;
 }
 
 const slowly = { delayMs: upstreamMs };

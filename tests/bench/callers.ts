@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type postgres from 'postgres';
 import type { Latency } from './load.ts';
+import { ask } from './thread.ts';
 
 export interface CallerData {
   readonly nodeUrl: string;
@@ -36,7 +37,7 @@ export class Callers {
 
   /** Each principal once, in random order, as fast as they are answered. */
   everyone(): Promise<EveryoneCalled> {
-    return this.#ask<EveryoneCalled>({ type: 'everyone' });
+    return ask<EveryoneCalled>(this.#worker, { type: 'everyone' } satisfies ToCallers);
   }
 
   /** Random ones at a steady rate, for as long as `work` lasts. */
@@ -57,12 +58,6 @@ export class Callers {
 
   #tell(message: ToCallers): void {
     this.#worker.postMessage(message);
-  }
-
-  async #ask<Answer>(message: ToCallers): Promise<Answer> {
-    const answered = once(this.#worker, 'message') as Promise<[Answer]>;
-    this.#tell(message);
-    return (await answered)[0];
   }
 }
 

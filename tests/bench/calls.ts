@@ -3,7 +3,8 @@ import { testKey } from '../data-plane/pipeline-node.ts';
 import { modern } from '../data-plane/requests.ts';
 import { TokenIssuer } from '../kit/access-tokens.ts';
 import { fakeTools, startFakeUpstream } from '../kit/fake-upstream.ts';
-import { type Call, type Measured, median, NodeThread } from './node-thread.ts';
+import { median } from './load.ts';
+import { type Call, type Measured, NodeThread } from './node-thread.ts';
 
 const connections = 16;
 const listedTools = 200;

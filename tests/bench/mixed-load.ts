@@ -1,7 +1,7 @@
 /** Calls of every kind, sent by a thread of their own. */
-import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import type { Latency } from './load.ts';
+import { ask } from './thread.ts';
 
 export interface MixedData {
   readonly nodeUrl: string;
@@ -9,6 +9,7 @@ export interface MixedData {
   readonly keys: readonly string[];
 }
 
+/** Answered with calls a second, and with a `MixedRun`. */
 export type ToMixed =
   | { readonly type: 'capacity'; readonly seconds: number }
   | { readonly type: 'run'; readonly seconds: number; readonly requestsPerSecond: number };
@@ -19,8 +20,6 @@ export interface MixedRun {
   readonly wrong: readonly string[];
 }
 
-export type FromMixed = MixedRun | { readonly requestsPerSecond: number };
-
 export class MixedLoad {
   readonly #worker: Worker;
 
@@ -28,25 +27,16 @@ export class MixedLoad {
     this.#worker = new Worker(new URL('./mixed-thread.js', import.meta.url), { workerData: data });
   }
 
-  async capacity(seconds: number): Promise<number> {
-    const found = await this.#ask({ type: 'capacity', seconds });
-    return 'requestsPerSecond' in found ? found.requestsPerSecond : Number.NaN;
+  capacity(seconds: number): Promise<number> {
+    return ask<number>(this.#worker, { type: 'capacity', seconds } satisfies ToMixed);
   }
 
   /** Resolves when the last one is answered. */
-  async run(seconds: number, requestsPerSecond: number): Promise<MixedRun> {
-    const found = await this.#ask({ type: 'run', seconds, requestsPerSecond });
-    if ('latency' in found) return found;
-    throw new Error('the load was not run');
+  run(seconds: number, requestsPerSecond: number): Promise<MixedRun> {
+    return ask<MixedRun>(this.#worker, { type: 'run', seconds, requestsPerSecond } satisfies ToMixed);
   }
 
   async stop(): Promise<void> {
     await this.#worker.terminate();
-  }
-
-  async #ask(message: ToMixed): Promise<FromMixed> {
-    const answered = once(this.#worker, 'message') as Promise<[FromMixed]>;
-    this.#worker.postMessage(message);
-    return (await answered)[0];
   }
 }

@@ -6,8 +6,8 @@ import { randomInt } from 'node:crypto';
 import { parentPort, workerData } from 'node:worker_threads';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
-import { type LoadRequest, measureLatency } from './load.ts';
-import type { FromMixed, MixedData, ToMixed } from './mixed-load.ts';
+import { type LoadRequest, measureLatency, pick } from './load.ts';
+import type { MixedData, MixedRun, ToMixed } from './mixed-load.ts';
 import { toolCall } from './tool-call.ts';
 
 const { nodeUrl, keys } = workerData as MixedData;
@@ -17,11 +17,6 @@ const callsAtOnce = 32;
 const sessionsMax = 64;
 
 const at = (slug: string): URL => new URL(`/mcp/${slug}`, nodeUrl);
-const pick = <Item>(items: readonly [Item, ...Item[]] | readonly Item[]): Item => {
-  const item = items[randomInt(items.length)];
-  if (item === undefined) throw new Error('nothing to choose from');
-  return item;
-};
 
 async function send({ url, headers, body }: LoadRequest, signal?: AbortSignal): Promise<[number, string, string]> {
   const response = await pool.request({ path: url.pathname, method: 'POST', headers, body, ...(signal && { signal }) });
@@ -127,8 +122,8 @@ async function capacity(seconds: number): Promise<number> {
 }
 
 parentPort?.on('message', (message: ToMixed) => {
-  const work = async (): Promise<FromMixed> => {
-    if (message.type === 'capacity') return { requestsPerSecond: await capacity(message.seconds) };
+  const work = async (): Promise<MixedRun | number> => {
+    if (message.type === 'capacity') return capacity(message.seconds);
     await pool.close();
     pool = new Pool(new URL(nodeUrl).origin, { connections: 256 });
     const lastsMs = message.seconds * 1000;

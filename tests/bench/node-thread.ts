@@ -2,6 +2,8 @@ import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 import { Pool } from 'undici';
 import type { TestConfiguration } from '../data-plane/pipeline-node.ts';
+import { median } from './load.ts';
+import { ask } from './thread.ts';
 
 export interface Measured {
   readonly rate: number;
@@ -15,9 +17,6 @@ export interface Call {
   readonly body: string;
 }
 
-export const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1] ?? Number.NaN;
-
 /** A node in a thread of its own, so that its processor time is not mixed with that of clients and servers. */
 export class NodeThread {
   readonly #worker: Worker;
@@ -28,17 +27,16 @@ export class NodeThread {
   }
 
   async start(): Promise<void> {
-    this.#port = (await this.#next()) as number;
+    const [port] = (await once(this.#worker, 'message')) as [number];
+    this.#port = port;
   }
 
   url(slug: string): string {
     return `http://127.0.0.1:${this.#port}/mcp/${slug}`;
   }
 
-  async cpuMicroseconds(): Promise<number> {
-    const answer = this.#next();
-    this.#worker.postMessage('cpu');
-    return (await answer) as number;
+  cpuMicroseconds(): Promise<number> {
+    return ask<number>(this.#worker, 'cpu');
   }
 
   async stop(): Promise<void> {
@@ -65,10 +63,5 @@ export class NodeThread {
     const cpuMicroseconds = ((await this.cpuMicroseconds()) - cpuBefore) / latencies.length;
     await pool.close();
     return { rate: latencies.length / seconds, p50Ms: median(latencies), cpuMicroseconds };
-  }
-
-  async #next(): Promise<unknown> {
-    const [message] = (await once(this.#worker, 'message')) as unknown[];
-    return message;
   }
 }

@@ -2,9 +2,7 @@
  * Fifty nodes, of which three are whole ones that are called all the time: how long a change takes to be acknowledged by
  * the last of them, what it costs on the wire, and how they come back to a control plane that was killed.
  */
-import { once } from 'node:events';
 import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
 import { freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
 import { migrate } from '@sallyport/control-plane/migrate';
 import { syncPath } from '@sallyport/schema';
@@ -22,6 +20,7 @@ import { startControlProcess } from './control-process.ts';
 import { Figures } from './figures.ts';
 import { quantile } from './load.ts';
 import { scaleSize } from './scale.ts';
+import { startUpstreamThread } from './thread.ts';
 import { bootstrapped, startNodeProcess } from './topology.ts';
 
 export interface PropagationOptions {
@@ -89,9 +88,7 @@ async function startWhole(
 }
 
 async function startFleet(options: PropagationOptions, directory: string, atEnd: AtEnd): Promise<Fleet> {
-  const echo = new Worker(new URL('./echo-thread.js', import.meta.url));
-  atEnd(async () => void (await echo.terminate()));
-  const [upstreamUrl] = (await once(echo, 'message')) as [string];
+  const upstreamUrl = await startUpstreamThread(new URL('./echo-thread.js', import.meta.url), atEnd);
   const database = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
   atEnd(() => database.stop());
   const sql = postgres(database.url, { max: 1, onnotice: () => undefined });

@@ -4,10 +4,8 @@
  * The node has core 1 to itself; everything else is on core 0.
  */
 import { spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { Worker } from 'node:worker_threads';
 import { startEmbeddedPostgres } from '@sallyport/cli';
 import {
   bumpConfigGeneration,
@@ -28,8 +26,9 @@ import { Callers, type CallLatency, readCallers } from './callers.ts';
 import { addDecisionFigures } from './decision-figures.ts';
 import { Figures } from './figures.ts';
 import { quantile } from './load.ts';
-import { type NodeProcess, startControl, startNodeProcess } from './topology.ts';
 import { residentMebibytesMax } from './process-figures.ts';
+import { startUpstreamThread } from './thread.ts';
+import { type NodeProcess, startControl, startNodeProcess } from './topology.ts';
 
 export interface ScaleOptions {
   /** Changes that are compiled one by one. */
@@ -216,9 +215,7 @@ export async function measureScale(
   spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
   const figures = new Figures(print);
   addDecisionFigures(figures);
-  const echo = new Worker(new URL('./echo-thread.js', import.meta.url));
-  atEnd(async () => void (await echo.terminate()));
-  const [upstreamUrl] = (await once(echo, 'message')) as [string];
+  const upstreamUrl = await startUpstreamThread(new URL('./echo-thread.js', import.meta.url), atEnd);
   const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
   atEnd(() => server.stop());
   const egressAllow = `127.0.0.1/32:${new URL(upstreamUrl).port}`;

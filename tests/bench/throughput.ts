@@ -3,16 +3,15 @@
  * the same cores. Everything but the node is pinned to core 0, the node and the reference proxy, one at a time, to core 1.
  */
 import { spawnSync } from 'node:child_process';
-import { once } from 'node:events';
 import { request as httpRequest } from 'node:http';
 import { availableParallelism, cpus } from 'node:os';
-import { Worker } from 'node:worker_threads';
 import { freePort } from '@sallyport/cli';
 import { Pool } from 'undici';
 import { startReferenceServer } from '../kit/reference-server.ts';
-import { type LoadRequest, type Latency, measureLatency, measureThroughput, type Throughput } from './load.ts';
+import { type LoadRequest, type Latency, measureLatency, measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
 import { processorSeconds, residentMebibytes } from './process-figures.ts';
+import { startUpstreamThread } from './thread.ts';
 import { toolCall } from './tool-call.ts';
 import { startTopology, type Topology } from './topology.ts';
 
@@ -74,9 +73,6 @@ function streamedAnswer(): string {
   );
   return [...events, answer(1024)].map((data) => `event: message\ndata: ${data}\n\n`).join('');
 }
-
-export const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN;
 
 interface Contender {
   readonly name: string;
@@ -264,9 +260,7 @@ export async function measureThroughputs(
   spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
   const reference = await startReferenceServer({ eras: 'modern' });
   atEnd(() => reference.stop());
-  const slow = new Worker(new URL('./slow-upstream.js', import.meta.url));
-  atEnd(async () => void (await slow.terminate()));
-  const [slowUrl] = (await once(slow, 'message')) as [string];
+  const slowUrl = await startUpstreamThread(new URL('./slow-upstream.js', import.meta.url), atEnd);
   const nginx = await startNginx({
     directory,
     upstreamPort: await freePort(),

@@ -8,10 +8,10 @@ import { join } from 'node:path';
 import { freePort } from '@sallyport/cli';
 import { startReferenceServer } from '../kit/reference-server.ts';
 import { Figures } from './figures.ts';
-import { measureThroughput, type Throughput } from './load.ts';
+import { measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
 import { processorSeconds } from './process-figures.ts';
-import { answer, median, requireBinaries } from './throughput.ts';
+import { answer, requireBinaries } from './throughput.ts';
 import { toolCall } from './tool-call.ts';
 import { startTopology } from './topology.ts';
 
