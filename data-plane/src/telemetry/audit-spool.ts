@@ -149,7 +149,7 @@ export class AuditSpool {
 
   /** Whether a line of so many bytes fits, and leaves the reserve. */
   hasRoomFor(bytes: number): boolean {
-    return this.bytes + bytes + lineFrameBytesMax <= this.#options.auditSpoolBytesMax * (1 - closeReserveFraction);
+    return this.#fits(bytes + lineFrameBytesMax);
   }
 
   /** Records shed since the last one was written. */
@@ -248,10 +248,9 @@ export class AuditSpool {
 
   /** @returns false where something about one of the records, the room or the disk asks for a closer look at each */
   #writeTogether({ entries, characters }: Batch): boolean {
-    const limit = this.#options.auditSpoolBytesMax;
     // No character takes more than three bytes, and the rest of a line is short.
     const bytesAtMost = 3 * characters + entries.length * lineFrameBytesMax;
-    if (this.#shed.count > 0 || this.bytes + bytesAtMost > limit * (1 - closeReserveFraction)) return false;
+    if (this.#shed.count > 0 || !this.#fits(bytesAtMost)) return false;
     if (entries.some(({ text }) => text.length > this.#lineBytesMax - lineFrameBytesMax)) return false;
     let sequence = this.#live.last;
     let previous = this.#previous;
@@ -288,15 +287,18 @@ export class AuditSpool {
     const sequence = this.#live.last + 1;
     let chained = chainText(sequence, this.#previous, text);
     if (chained.line.length > this.#lineBytesMax) chained = chainText(sequence, this.#previous, clipped(record));
-    const limit = this.#options.auditSpoolBytesMax;
     const isReserved = record.type === 'closed' || record.type === 'shed';
     // That a payload is lost is told where there is no room for it.
     const mayUseReserve = isReserved || (record.type === 'payload' && record.sealed === null);
     const bytes = Buffer.byteLength(chained.line) + 1;
-    if (this.bytes + bytes > (mayUseReserve ? limit : limit * (1 - closeReserveFraction))) {
-      throw new Error('the audit spool has reached its size');
-    }
+    if (!this.#fits(bytes, mayUseReserve)) throw new Error('the audit spool has reached its size');
     this.#writeLines(`${chained.line}\n`, sequence, chained.hash);
+  }
+
+  /** Whether there is room for so many bytes more. */
+  #fits(bytes: number, mayUseReserve = false): boolean {
+    const limit = this.#options.auditSpoolBytesMax;
+    return this.bytes + bytes <= (mayUseReserve ? limit : limit * (1 - closeReserveFraction));
   }
 
   /** Whole lines, up to that of `last`, whose hash is `previous`. */
