@@ -3,6 +3,7 @@ import type { BlockList } from 'node:net';
 import { publicUrlSchema } from '@sallyport/schema';
 import {
   type EgressProxy,
+  egressProxyVariables,
   parseEgressAllowList,
   parseEgressProxy,
   parseTrustedProxies,
@@ -104,26 +105,7 @@ const environment = z.object({
     .string()
     .default('')
     .describe('Private addresses that may be dialled: CIDR and port, comma-separated, such as 10.1.0.0/16:443.'),
-  SALLYPORT_EGRESS_PROXY: z
-    .string()
-    .optional()
-    .describe(
-      'Proxy that connections to what was registered or learnt go through (HTTP CONNECT), such as ' +
-        'http://user:password@proxy.example.com:3128. It is given addresses that were checked here. Those to the ' +
-        'database, the queue, the vault and between the parts of Sallyport do not go through it.',
-    ),
-  SALLYPORT_EGRESS_PROXY_RESOLVES: truth
-    .default(false)
-    .describe(
-      'true: the proxy is given names and resolves them. It alone can then refuse names that lead to private addresses, ' +
-        'and must.',
-    ),
-  SALLYPORT_EGRESS_PROXY_BYPASS: z
-    .string()
-    .default('')
-    .describe(
-      'Hosts that are dialled directly, checked here, comma-separated, such as mcp.example.com,*.corp.example.',
-    ),
+  ...egressProxyVariables,
   SALLYPORT_DATABASE_CONNECTIONS_MAX: z.coerce
     .number()
     .int()

@@ -3,6 +3,7 @@ import { availableParallelism, hostname } from 'node:os';
 import { BlockList } from 'node:net';
 import {
   type EgressProxy,
+  egressProxyVariables,
   parseEgressAllowList,
   parseEgressProxy,
   parseTrustedProxies,
@@ -100,26 +101,7 @@ const environment = z.object({
     .string()
     .default('')
     .describe('Private addresses that may be dialled: CIDR and port, comma-separated, such as 10.1.0.0/16:443.'),
-  SALLYPORT_EGRESS_PROXY: z
-    .string()
-    .optional()
-    .describe(
-      'Proxy that connections to what was registered or learnt go through (HTTP CONNECT), such as ' +
-        'http://user:password@proxy.example.com:3128. It is given addresses that were checked here. Those to the ' +
-        'database, the queue, the vault and between the parts of Sallyport do not go through it.',
-    ),
-  SALLYPORT_EGRESS_PROXY_RESOLVES: truth
-    .default(false)
-    .describe(
-      'true: the proxy is given names and resolves them. It alone can then refuse names that lead to private addresses, ' +
-        'and must.',
-    ),
-  SALLYPORT_EGRESS_PROXY_BYPASS: z
-    .string()
-    .default('')
-    .describe(
-      'Hosts that are dialled directly, checked here, comma-separated, such as mcp.example.com,*.corp.example.',
-    ),
+  ...egressProxyVariables,
   SALLYPORT_AUDIT_SPOOL_BYTES_MAX: count(16 * mebibyte, 1024 ** 4)
     .default(1024 * mebibyte)
     .describe('Size of the audit spool on disk, in bytes.'),

@@ -1,6 +1,7 @@
 import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
+import { z } from 'zod';
 
 /** A proxy of the operator's, which every guarded connection goes through but those to the hosts it is bypassed for. */
 export interface EgressProxy {
@@ -29,11 +30,33 @@ const metadataNames: ReadonlySet<string> = new Set([
 const keepAliveDelayMs = 60_000;
 const bypassPattern = /^(?:(?:\*\.)?[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?|[0-9a-f:.]+)$/;
 
-interface ProxyVariables {
-  readonly SALLYPORT_EGRESS_PROXY?: string | undefined;
-  readonly SALLYPORT_EGRESS_PROXY_RESOLVES?: boolean | undefined;
-  readonly SALLYPORT_EGRESS_PROXY_BYPASS?: string | undefined;
-}
+/** The environment's variables of the proxy, of either plane. */
+export const egressProxyVariables = {
+  SALLYPORT_EGRESS_PROXY: z
+    .string()
+    .optional()
+    .describe(
+      'Proxy that connections to what was registered or learnt go through (HTTP CONNECT), such as ' +
+        'http://user:password@proxy.example.com:3128. It is given addresses that were checked here. Those to the ' +
+        'database, the queue, the vault and between the parts of Sallyport do not go through it.',
+    ),
+  SALLYPORT_EGRESS_PROXY_RESOLVES: z
+    .enum(['true', 'false'])
+    .transform((text) => text === 'true')
+    .default(false)
+    .describe(
+      'true: the proxy is given names and resolves them. It alone can then refuse names that lead to private addresses, ' +
+        'and must.',
+    ),
+  SALLYPORT_EGRESS_PROXY_BYPASS: z
+    .string()
+    .default('')
+    .describe(
+      'Hosts that are dialled directly, checked here, comma-separated, such as mcp.example.com,*.corp.example.',
+    ),
+};
+
+type ProxyVariables = Partial<z.infer<z.ZodObject<typeof egressProxyVariables>>>;
 
 /** What the environment says of the proxy. Problems never hold a value, which may hold a password. */
 export function parseEgressProxy(env: ProxyVariables): {
