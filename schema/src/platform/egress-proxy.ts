@@ -2,6 +2,7 @@ import { request as httpRequest } from 'node:http';
 import { request as httpsRequest } from 'node:https';
 import { isIP, type Socket } from 'node:net';
 import { z } from 'zod';
+import { bareHostname, portOf } from './dialled-host.ts';
 
 /** A proxy of the operator's, which every guarded connection goes through but those to the hosts it is bypassed for. */
 export interface EgressProxy {
@@ -121,12 +122,12 @@ export function openTunnel(
 ): Promise<Socket> {
   const authority = `${isIP(to.host) === 6 ? `[${to.host}]` : to.host}:${to.port}`;
   const { url } = proxy;
-  const proxyHost = url.hostname.replace(/^\[(.*)\]$/, '$1');
+  const proxyHost = bareHostname(url.hostname);
   const request = (url.protocol === 'https:' ? httpsRequest : httpRequest)({
     host: proxyHost,
     // Of the proxy's own certificate: the library would take the name from the header, which is that of whoever is behind it.
     servername: isIP(proxyHost) === 0 ? proxyHost : '',
-    port: url.port === '' ? (url.protocol === 'https:' ? 443 : 80) : Number(url.port),
+    port: portOf(url),
     method: 'CONNECT',
     path: authority,
     headers: { host: authority, ...authorizationOf(url) },

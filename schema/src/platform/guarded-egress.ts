@@ -13,6 +13,7 @@ import {
   parseCidr,
   parseIpAddress,
 } from '../ip-address.ts';
+import { bareHostname, portOf } from './dialled-host.ts';
 import { type EgressProxy, isBypassed, isMetadataName, isResolvedBy, openTunnel } from './egress-proxy.ts';
 
 /** Opens addresses that the public Internet does not reach. Metadata addresses stay closed whatever it says. */
@@ -119,15 +120,6 @@ export function parseEgressAllowList(text: string): {
     else allow.push(parsed);
   }
   return { allow, problems };
-}
-
-function portOf(url: URL): number {
-  if (url.port !== '') return Number(url.port);
-  return url.protocol === 'https:' ? 443 : 80;
-}
-
-function bareHostname(hostname: string): string {
-  return hostname.startsWith('[') ? hostname.slice(1, -1) : hostname;
 }
 
 /** Why an address may not be dialled on a port: the range it lies in; undefined when it may. */
