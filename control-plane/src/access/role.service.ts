@@ -160,7 +160,7 @@ export class RoleService {
         b.principal_id in (select id from people) or b.group_id in (select group_id from their_groups)`)} as held`);
     const rights = row === undefined ? noRights : rightsFrom(row.held ?? [], row.groups);
     // Of an owner, who could say that he is another owner too.
-    this.assertCovers(ctx, isPermitted(ctx.actor, 'role:assign') ? withoutReading(rights) : rights);
+    this.assertMayGive(ctx, rights);
   }
 
   /** Refuses what would hand out, or take, a right that the actor does not have. */
