@@ -310,14 +310,8 @@ export class AuthorizationServers {
     };
   }
 
-  async #outcome(issuer: string, client: UpstreamClient, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
-    let configuration: oauth.Configuration;
-    try {
-      configuration = await this.#configuration(issuer, client);
-    } catch (error) {
-      return { kind: 'notSent', reason: String(error) };
-    }
-    return outcomeOf(configuration, ask);
+  #outcome(issuer: string, client: UpstreamClient, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
+    return outcomeOf(() => this.#configuration(issuer, client), ask);
   }
 
   async #configuration(issuer: string, client: UpstreamClient): Promise<oauth.Configuration> {

@@ -34,12 +34,18 @@ export const jwtBearerGrant = 'urn:ietf:params:oauth:grant-type:jwt-bearer';
 
 /**
  * Asks for tokens; never rejects, since what came of it decides whether it may be tried again.
- * @param configuration of this request alone: its `fetch` is watched
+ * @param configure makes a configuration for this request alone: its `fetch` is watched
  */
 export async function outcomeOf(
-  configuration: oauth.Configuration,
+  configure: () => Promise<oauth.Configuration>,
   ask: (configuration: oauth.Configuration) => Promise<oauth.TokenEndpointResponse>,
 ): Promise<TokenOutcome> {
+  let configuration: oauth.Configuration;
+  try {
+    configuration = await configure();
+  } catch (error) {
+    return { kind: 'notSent', reason: String(error) };
+  }
   const sent = { status: 0, isSent: false };
   const guarded = configuration[oauth.customFetch];
   configuration[oauth.customFetch] = async (url, options) => {

@@ -165,15 +165,11 @@ export class OidcConnections {
     return problem === undefined ? outcome : { kind: 'refused', error: problem };
   }
 
-  async #outcome(provider: IdentityProviderRow, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
-    let configuration: oidc.Configuration;
-    try {
-      const known = await this.#connection(provider);
-      configuration = this.#configured(provider, known.configuration.serverMetadata());
-    } catch (error) {
-      return { kind: 'notSent', reason: String(error) };
-    }
-    return outcomeOf(configuration, ask);
+  #outcome(provider: IdentityProviderRow, ask: Parameters<typeof outcomeOf>[1]): Promise<TokenOutcome> {
+    return outcomeOf(async () => {
+      const { configuration } = await this.#connection(provider);
+      return this.#configured(provider, configuration.serverMetadata());
+    }, ask);
   }
 
   /** All groups of the user, from the configured place and with a token of the application's own. */
