@@ -7,6 +7,8 @@ import {
   exchangeGrant,
   jwtBearerGrant,
   outcomeOf,
+  scopeParameter,
+  scopesOf,
   type TokenOutcome,
   type Tokens,
   tokensOf,
@@ -184,7 +186,7 @@ export class AuthorizationServers {
     return oauth.buildAuthorizationUrl(await this.#configuration(issuer, client), {
       redirect_uri: request.redirectUri,
       response_type: 'code',
-      ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
+      ...scopeParameter(scopes),
       resource: request.resource,
       state: request.state,
       code_challenge: await oauth.calculatePKCECodeChallenge(request.verifier),
@@ -222,7 +224,7 @@ export class AuthorizationServers {
   ): Promise<TokenOutcome> {
     const parameters = {
       resource: request.resource,
-      ...(request.scopes.length === 0 ? {} : { scope: request.scopes.join(' ') }),
+      ...scopeParameter(request.scopes),
     };
     return this.#outcome(issuer, client, (configuration) => oauth.clientCredentialsGrant(configuration, parameters));
   }
@@ -240,7 +242,7 @@ export class AuthorizationServers {
       requested_token_type: tokenTypes.accessToken,
       resource,
       ...(audience === null ? {} : { audience }),
-      ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
+      ...scopeParameter(scopes),
     };
     const outcome = await this.#outcome(issuer, client, (configuration) =>
       oauth.genericGrantRequest(configuration, exchangeGrant, parameters),
@@ -259,7 +261,7 @@ export class AuthorizationServers {
     request: { readonly assertion: string; readonly resource: string; readonly scopes: readonly string[] },
   ): Promise<TokenOutcome> {
     const { assertion, resource, scopes } = request;
-    const parameters = { assertion, resource, ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }) };
+    const parameters = { assertion, resource, ...scopeParameter(scopes) };
     return this.#outcome(issuer, client, (configuration) =>
       oauth.genericGrantRequest(configuration, jwtBearerGrant, parameters),
     );
@@ -387,8 +389,7 @@ export class AuthorizationServers {
 
 /** Scopes that a server says it wants (RFC 6750 §3), in its challenge. */
 export function challengedScopes(challenge: string | null): readonly string[] {
-  const text = /scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '';
-  return text.split(' ').filter((one) => one !== '');
+  return scopesOf(/scope="([^"]{1,1024})"/.exec(challenge ?? '')?.[1] ?? '');
 }
 
 /** Whether a server is, or is part of, a protected resource; both by their URLs. */

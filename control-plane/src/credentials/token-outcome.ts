@@ -69,9 +69,19 @@ export function tokensOf(answer: oauth.TokenEndpointResponse): Tokens {
     refreshToken: refreshToken ?? null,
     idToken: idToken ?? null,
     expiresIn: expiresIn ?? null,
-    scopes: scope === undefined ? null : scope.split(' ').filter((one) => one !== ''),
+    scopes: scope === undefined ? null : scopesOf(scope),
     issuedTokenType: typeof issuedTokenType === 'string' ? issuedTokenType : null,
   };
+}
+
+/** The parameter `scope` of a request (RFC 6749 §3.3), absent where nothing is asked for by name. */
+export function scopeParameter(scopes: readonly string[]): { readonly scope?: string } {
+  return scopes.length === 0 ? {} : { scope: scopes.join(' ') };
+}
+
+/** Scopes as they are written in requests, answers and challenges. */
+export function scopesOf(text: string): readonly string[] {
+  return text.split(' ').filter((one) => one !== '');
 }
 
 /** RFC 6749 §5.2: the client is not known, or did not prove itself. */

@@ -9,7 +9,13 @@ import {
 } from 'jose';
 import * as oidc from 'openid-client';
 import { z } from 'zod';
-import { exchangeGrant, outcomeOf, type TokenOutcome, tokenTypes } from '../../credentials/token-outcome.ts';
+import {
+  exchangeGrant,
+  outcomeOf,
+  scopeParameter,
+  type TokenOutcome,
+  tokenTypes,
+} from '../../credentials/token-outcome.ts';
 import type { Claims } from './claims.ts';
 import type { IdentityProviderRow } from './identity-provider.tables.ts';
 
@@ -155,7 +161,7 @@ export class OidcConnections {
         subject_token_type: tokenTypes.idToken,
         audience,
         resource,
-        ...(scopes.length === 0 ? {} : { scope: scopes.join(' ') }),
+        ...scopeParameter(scopes),
       }),
     );
     if (outcome.kind !== 'tokens') return outcome;
