@@ -405,18 +405,11 @@ function isWithin(path: string, under: string): boolean {
 }
 
 async function bounded(response: Response): Promise<string> {
-  const chunks: Uint8Array[] = [];
-  let bytes = 0;
   try {
-    for await (const chunk of response.body ?? []) {
-      bytes += chunk.byteLength;
-      if (bytes > documentBytesMax) throw discoveryProblem('a document is too large');
-      chunks.push(chunk);
-    }
+    return Buffer.from(await withinBytes(response, documentBytesMax).arrayBuffer()).toString('utf8');
   } catch (error) {
     throw ofUpstream(error);
   }
-  return Buffer.concat(chunks).toString('utf8');
 }
 
 /** That an upstream does not answer, breaks off, or names what may not be dialled, is its failure and none of ours. */
