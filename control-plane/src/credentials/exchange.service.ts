@@ -17,7 +17,7 @@ import type { LoginTokens, UsableLogin } from './login-tokens.service.ts';
 import { type HeldToken, heldToken, TokenCache } from './token-cache.ts';
 import { lent, wantedScopesMax } from './token-lending.service.ts';
 import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
-import { storedCredential } from './server-credential.service.ts';
+import { storedCredential, storedCredentialOf } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const tokensMax = 20_000;
@@ -55,7 +55,9 @@ export class Exchanges {
   async byTokenExchange(server: ServerRow, { principalId, refused }: CredentialNeed): Promise<LentCredential> {
     const { database, clients, clock } = this.deps;
     const principal = await callerOf(database, principalId, clock);
-    const { id, settings, client } = await clients.exchangeClient(server);
+    const stored = await storedCredentialOf(database.db, server, 'tokenExchange');
+    const { id, settings } = stored;
+    const client = await clients.confidentialClient(stored);
     const resource = canonicalResource(server.url);
     const key = JSON.stringify([
       principal.id,

@@ -6,7 +6,7 @@ import { groupNamesOf } from '../identity/group.service.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import { canonicalResource } from './authorization-servers.ts';
 import type { IdentityClaim } from './credential-form.ts';
-import { storedCredential } from './server-credential.service.ts';
+import { storedCredentialOf } from './server-credential.service.ts';
 import { lent } from './token-lending.service.ts';
 import type { UpstreamKeys } from './upstream-keys.service.ts';
 
@@ -63,9 +63,7 @@ export class IdentityTokens {
   /** For the mode identityToken. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED */
   async ofUser(server: ServerRow, { principalId }: CredentialNeed): Promise<LentCredential> {
     const { database, clock } = this.deps;
-    const { id, settings } = await storedCredential(database.db, server);
-    if (settings.mode !== 'identityToken')
-      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
+    const { id, settings } = await storedCredentialOf(database.db, server, 'identityToken');
     const principal = await callerOf(database, principalId, clock);
     const { lifetimeSeconds, claims } = settings;
     const audience = settings.audience ?? canonicalResource(server.url);

@@ -17,7 +17,7 @@ import type { CredentialVault } from './credential-vault.ts';
 import type { Exchanges } from './exchange.service.ts';
 import type { IdentityTokens } from './identity-token.service.ts';
 import type { TokenLending } from './token-lending.service.ts';
-import { serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
+import { serverCredentialIdentity, storedCredentialOf } from './server-credential.service.ts';
 
 const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
 
@@ -84,8 +84,7 @@ export class LendingService {
   }
 
   private async staticHeaders(server: ServerRow): Promise<LentCredential> {
-    const row = await storedCredential(this.deps.database.db, server);
-    if (row.mode !== 'staticHeaders') throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
+    const row = await storedCredentialOf(this.deps.database.db, server, 'staticHeaders');
     const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
     return {
       id: row.id,

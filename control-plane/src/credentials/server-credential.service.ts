@@ -263,6 +263,28 @@ export async function storedCredential(
   throw new AppError('CREDENTIAL_MISSING', { internal: `nothing is stored for ${server.id}` });
 }
 
+/** The same of one mode, which its settings are then of. @throws AppError CREDENTIAL_MISSING */
+export async function storedCredentialOf<Mode extends CredentialSettings['mode']>(
+  reader: Reader,
+  server: Pick<ServerRow, 'id' | 'url'>,
+  mode: Mode,
+): Promise<StoredCredential<Mode>> {
+  const row = await storedCredential(reader, server);
+  const { settings } = row;
+  if (isOfMode(settings, mode)) return { ...row, settings };
+  throw new AppError('CREDENTIAL_MISSING', { internal: `the server ${server.id} has another mode` });
+}
+
+type SettingsOf<Mode> = Extract<CredentialSettings, { readonly mode: Mode }>;
+export type StoredCredential<Mode> = Omit<ServerCredentialRow, 'settings'> & { readonly settings: SettingsOf<Mode> };
+
+function isOfMode<Mode extends CredentialSettings['mode']>(
+  settings: CredentialSettings,
+  mode: Mode,
+): settings is SettingsOf<Mode> {
+  return settings.mode === mode;
+}
+
 interface Identified {
   readonly id: string;
   readonly serverId: string;

@@ -13,6 +13,7 @@ import {
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
 import { type HeldToken, heldToken, renewWhenLeft, TokenCache, usableMs } from './token-cache.ts';
+import { storedCredentialOf } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const serviceTokensMax = 2_000;
@@ -43,9 +44,11 @@ export class TokenLending {
   }
 
   private async getService(server: ServerRow): Promise<HeldToken> {
-    const { clients, servers, clock } = this.deps;
-    const { id, settings, client } = await clients.serviceClient(server);
-    const { issuer, scopes } = settings;
+    const { database, clients, servers, clock } = this.deps;
+    const stored = await storedCredentialOf(database.db, server, 'clientCredentials');
+    const client = await clients.confidentialClient(stored);
+    const { id } = stored;
+    const { issuer, scopes } = stored.settings;
     const resource = canonicalResource(server.url);
     const outcome = await servers.clientCredentials(issuer, client, { resource, scopes });
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, { id, issuer, resource, scopes }, clock.now());

@@ -5,12 +5,7 @@ import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
-import type {
-  ClientCredentialsSettings,
-  ClientSettings,
-  TokenExchangeSettings,
-  UserOAuthSettings,
-} from './credential-form.ts';
+import type { ClientSettings, UserOAuthSettings } from './credential-form.ts';
 import {
   type ConnectionRow,
   retiredCredentials,
@@ -20,7 +15,13 @@ import {
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { upstreamKeysPath } from './identity-token.service.ts';
 import { jwtBearerGrant } from './token-outcome.ts';
-import { findCredential, serverCredentialIdentity, storedCredential } from './server-credential.service.ts';
+import {
+  findCredential,
+  serverCredentialIdentity,
+  type StoredCredential,
+  storedCredential,
+  storedCredentialOf,
+} from './server-credential.service.ts';
 import type { UpstreamKeys } from './upstream-keys.service.ts';
 
 export interface UpstreamClientsDependencies {
@@ -83,9 +84,7 @@ export class UpstreamClients {
 
   /** @throws AppError CREDENTIAL_MISSING */
   async settingsOf(server: Pick<ServerRow, 'id' | 'url'>): Promise<UserOAuthSettings> {
-    const { settings } = await storedCredential(this.deps.database.db, server);
-    if (settings.mode === 'userOAuth') return settings;
-    throw new AppError('CREDENTIAL_MISSING', { internal: `the server ${server.id} has another mode` });
+    return (await storedCredentialOf(this.deps.database.db, server, 'userOAuth')).settings;
   }
 
   /** @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL */
@@ -161,26 +160,9 @@ export class UpstreamClients {
     return undefined;
   }
 
-  /** The client of the mode clientCredentials. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
-  async serviceClient(
-    server: Pick<ServerRow, 'id' | 'url'>,
-  ): Promise<{ readonly id: string; readonly settings: ClientCredentialsSettings; readonly client: UpstreamClient }> {
-    const row = await storedCredential(this.deps.database.db, server);
-    const { settings } = row;
-    if (settings.mode !== 'clientCredentials')
-      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
-    return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
-  }
-
-  /** The client of the mode tokenExchange. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE */
-  async exchangeClient(
-    server: Pick<ServerRow, 'id' | 'url'>,
-  ): Promise<{ readonly id: string; readonly settings: TokenExchangeSettings; readonly client: UpstreamClient }> {
-    const row = await storedCredential(this.deps.database.db, server);
-    const { settings } = row;
-    if (settings.mode !== 'tokenExchange')
-      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
-    return { id: row.id, settings, client: await this.registered(row, settings, settings.clientId) };
+  /** The client of a mode in which an administrator always registers one. @throws AppError CREDENTIAL_UNAVAILABLE */
+  confidentialClient(row: StoredCredential<'clientCredentials' | 'tokenExchange'>): Promise<UpstreamClient> {
+    return this.registered(row, row.settings, row.settings.clientId);
   }
 
   /**
@@ -188,10 +170,8 @@ export class UpstreamClients {
    * document that signs. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL
    */
   async assertionClient(server: Pick<ServerRow, 'id' | 'url'>, issuer: string): Promise<UpstreamClient> {
-    const row = await storedCredential(this.deps.database.db, server);
+    const row = await storedCredentialOf(this.deps.database.db, server, 'identityAssertion');
     const { settings } = row;
-    if (settings.mode !== 'identityAssertion')
-      throw new AppError('CREDENTIAL_MISSING', { internal: 'another mode is set' });
     if (settings.clientId !== null) {
       if (settings.issuer !== issuer)
         throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
