@@ -11,13 +11,14 @@ import {
   type TokenTarget,
 } from './authorization-servers.ts';
 import { type TokenOutcome, tokenTypes } from './token-outcome.ts';
-import type { CredentialSettings, TokenExchangeSettings } from './credential-form.ts';
+import type { UpstreamClient } from './client-authentication.ts';
+import type { TokenExchangeSettings } from './credential-form.ts';
 import { type Caller, callerOf, type IdentityTokens } from './identity-token.service.ts';
 import type { LoginTokens, UsableLogin } from './login-tokens.service.ts';
-import { type HeldToken, heldToken, TokenCache } from './token-cache.ts';
+import { type HeldToken, heldToken, TokenCache, type TokenUse } from './token-cache.ts';
 import { lent, wantedScopesMax } from './token-lending.service.ts';
 import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
-import { storedCredential, storedCredentialOf } from './server-credential.service.ts';
+import { storedCredentialOf } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const tokensMax = 20_000;
@@ -53,25 +54,18 @@ export class Exchanges {
    * @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED
    */
   async byTokenExchange(server: ServerRow, { principalId, refused }: CredentialNeed): Promise<LentCredential> {
-    const { database, clients, clock } = this.deps;
+    const { database, clients, servers, clock } = this.deps;
     const principal = await callerOf(database, principalId, clock);
     const stored = await storedCredentialOf(database.db, server, 'tokenExchange');
     const { id, settings } = stored;
-    const client = await clients.confidentialClient(stored);
+    const { issuer, audience } = settings;
     const resource = canonicalResource(server.url);
-    const key = JSON.stringify([
-      principal.id,
-      principal.epoch,
-      server.id,
-      server.credentialRevision,
-      settings.issuer,
-      resource,
-    ]);
-    const token = await this.held.get(key, refused, async (known) => {
+    const token = await this.held.get(keyOf(principal, server, issuer, resource), refused, async (known) => {
+      const client = await clients.confidentialClient(stored);
       const scopes = scopesFor(settings.scopes, known, refused);
-      const request = { ...(await this.parties(principal, settings)), resource, audience: settings.audience, scopes };
-      const outcome = await this.deps.servers.exchange(settings.issuer, client, request);
-      return this.settle(outcome, server, principal, { id, issuer: settings.issuer, resource, scopes });
+      const request = { ...(await this.parties(principal, settings)), resource, audience, scopes };
+      const outcome = await servers.exchange(issuer, client, request);
+      return this.settle(outcome, server, principal, { id, issuer, resource, scopes });
     });
     return lent(server, { ...token, principalId: principal.id });
   }
@@ -82,27 +76,21 @@ export class Exchanges {
    * @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, CONNECTION_NEEDED where the user has to log in there
    */
   async byIdentityAssertion(server: ServerRow, { principalId, refused }: CredentialNeed): Promise<LentCredential> {
-    const { database, logins, clock } = this.deps;
+    const { database, clients, logins, clock } = this.deps;
     const principal = await callerOf(database, principalId, clock);
     const login = await logins.of(principal);
     if (login === undefined) throw new AppError('CONNECTION_NEEDED', { internal: 'no login of use is known' });
-    const { id, settings } = await storedCredential(database.db, server);
-    const target = await this.target(server, settings, refused?.status === 401);
+    const stored = await storedCredentialOf(database.db, server, 'identityAssertion');
+    const { id, settings } = stored;
+    const target = await this.target(server, settings.issuer, refused?.status === 401);
     const { issuer, resource } = target;
-    const chosen = 'scopes' in settings && settings.scopes.length > 0 ? settings.scopes : target.scopes;
-    const key = JSON.stringify([
-      principal.id,
-      principal.epoch,
-      server.id,
-      server.credentialRevision,
-      issuer,
-      resource,
-      login.row.id,
-    ]);
+    const chosen = settings.scopes.length > 0 ? settings.scopes : target.scopes;
+    const key = keyOf(principal, server, issuer, resource, login.row.id);
     const token = await this.held.get(key, refused, async (known) => {
       const scopes = scopesFor(chosen, known, refused);
       const of = { id, issuer, resource, scopes };
-      const outcome = await this.asserted(server, principal, login, of);
+      const client = await clients.assertionClient(stored, issuer);
+      const outcome = await this.asserted(server, principal, { login, client }, of);
       return this.settle(outcome, server, principal, of);
     });
     return lent(server, { ...token, principalId: principal.id });
@@ -111,12 +99,11 @@ export class Exchanges {
   private async asserted(
     server: ServerRow,
     principal: Caller,
-    login: UsableLogin,
-    of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
+    { login, client }: { readonly login: UsableLogin; readonly client: UpstreamClient },
+    of: TokenUse,
   ): Promise<TokenOutcome> {
-    const { servers, clients, logins, idp } = this.deps;
+    const { servers, logins, idp } = this.deps;
     const { issuer, resource, scopes } = of;
-    const client = await clients.assertionClient(server, issuer);
     const idToken = await logins.idToken(login);
     const { clientId } = client;
     const said = await idp.assertion(login.provider, { idToken, audience: issuer, clientId, resource, scopes });
@@ -130,12 +117,11 @@ export class Exchanges {
   }
 
   /** Who issues tokens for a server, and what it is called there; asked anew where the server refuses a token. */
-  private async target(server: ServerRow, settings: CredentialSettings, isRefused: boolean): Promise<TokenTarget> {
+  private async target(server: ServerRow, issuer: string | null, isRefused: boolean): Promise<TokenTarget> {
     const key = `${server.id}|${server.credentialRevision}|${server.url}`;
     const known = this.targets.get(key);
     const now = this.deps.clock.monotonic();
     if (known !== undefined && !isRefused && now - known.at < targetKeptMs) return known.target;
-    const issuer = 'issuer' in settings ? settings.issuer : null;
     const target = this.deps.servers.targetOf(server.url, issuer);
     this.targets.delete(key);
     this.targets.set(key, { at: now, target });
@@ -155,24 +141,14 @@ export class Exchanges {
   }
 
   /** That none was had is an event: of whom, where, and why in the server's one word. */
-  private async settle(
-    outcome: TokenOutcome,
-    server: ServerRow,
-    principal: Caller,
-    of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
-  ): Promise<HeldToken> {
+  private async settle(outcome: TokenOutcome, server: ServerRow, principal: Caller, of: TokenUse): Promise<HeldToken> {
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, of, this.deps.clock.now());
     const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
     await this.failed(server, principal, of, reason);
     throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${reason}` });
   }
 
-  private async failed(
-    server: ServerRow,
-    principal: Caller,
-    of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
-    reason: string,
-  ): Promise<void> {
+  private async failed(server: ServerRow, principal: Caller, of: TokenUse, reason: string): Promise<void> {
     const { clock, database, log } = this.deps;
     await database.db.transaction((tx) =>
       recordAccess(tx, systemContext('exchange', [], { clock, log }), {
@@ -182,6 +158,17 @@ export class Exchanges {
       }),
     );
   }
+}
+
+/** Of everything that a token of somebody is for, and of the login that it is had by. */
+function keyOf(
+  { id, epoch }: Caller,
+  server: ServerRow,
+  issuer: string,
+  resource: string,
+  loginId: string | null = null,
+): string {
+  return JSON.stringify([id, epoch, server.id, server.credentialRevision, issuer, resource, loginId]);
 }
 
 /**

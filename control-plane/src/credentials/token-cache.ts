@@ -8,23 +8,23 @@ export const renewWhenLeft = 0.2;
 /** One that ends sooner is of no use to a node. */
 export const usableMs = 2_000;
 
-/** An access token in the memory of this process. Times in milliseconds since the epoch. */
-export interface HeldToken {
-  /** Of the stored credential that it was had by. */
+/** What a token is had by, and for what. */
+export interface TokenUse {
+  /** Of the stored credential. */
   readonly id: string;
-  readonly accessToken: string;
   readonly issuer: string;
   readonly resource: string;
   readonly scopes: readonly string[];
+}
+
+/** An access token in the memory of this process. Times in milliseconds since the epoch. */
+export interface HeldToken extends TokenUse {
+  readonly accessToken: string;
   readonly expiresAt: number;
   readonly renewAt: number;
 }
 
-export function heldToken(
-  tokens: Tokens,
-  of: Pick<HeldToken, 'id' | 'issuer' | 'resource' | 'scopes'>,
-  nowMs: number,
-): HeldToken {
+export function heldToken(tokens: Tokens, of: TokenUse, nowMs: number): HeldToken {
   const expiresAt = expiryOf(tokens, nowMs).getTime();
   return {
     ...of,

@@ -92,10 +92,7 @@ export class UpstreamClients {
     const row = await storedCredential(this.deps.database.db, server);
     const { settings } = row;
     if (settings.mode === 'userOAuth' && settings.clientId !== null) {
-      // A client is known to one issuer: its id and secret are told to no other.
-      if (settings.issuer !== issuer)
-        throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
-      return this.registered(row, settings, settings.clientId);
+      return this.registeredAt(row, settings, settings.clientId, issuer);
     }
     return (await this.documentFor(issuer)) ?? (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
   }
@@ -169,17 +166,23 @@ export class UpstreamClients {
    * The client of the mode identityAssertion, which has to prove itself: as an administrator registered it, else by the
    * document that signs. @throws AppError CREDENTIAL_MISSING, CREDENTIAL_UNAVAILABLE, UPSTREAM_PROTOCOL
    */
-  async assertionClient(server: Pick<ServerRow, 'id' | 'url'>, issuer: string): Promise<UpstreamClient> {
-    const row = await storedCredentialOf(this.deps.database.db, server, 'identityAssertion');
+  async assertionClient(row: StoredCredential<'identityAssertion'>, issuer: string): Promise<UpstreamClient> {
     const { settings } = row;
-    if (settings.clientId !== null) {
-      if (settings.issuer !== issuer)
-        throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
-      return this.registered(row, settings, settings.clientId);
-    }
+    if (settings.clientId !== null) return this.registeredAt(row, settings, settings.clientId, issuer);
     const document = await this.documentFor(issuer);
     if (document?.authentication === 'privateKeyJwt') return document;
     throw new AppError('CREDENTIAL_MISSING', { internal: `${issuer} takes no client by document that signs` });
+  }
+
+  /** A client is known to one issuer: its id and secret are told to no other. */
+  private async registeredAt(
+    row: ServerCredentialRow,
+    settings: Pick<ClientSettings, 'authentication' | 'issuer'>,
+    clientId: string,
+    issuer: string,
+  ): Promise<UpstreamClient> {
+    if (settings.issuer === issuer) return this.registered(row, settings, clientId);
+    throw new AppError('CREDENTIAL_MISSING', { internal: 'the client is of another issuer' });
   }
 
   /** As an administrator registered it; one that signs and was given no key signs with the gateway's own. */
