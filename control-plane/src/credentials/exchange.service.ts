@@ -113,7 +113,7 @@ export class Exchanges {
     // The login is over at the provider; whatever else it says, another login would not change.
     if (said.kind !== 'refused' || said.error !== 'invalid_grant') return said;
     await this.failed(server, principal, of, 'the login is over');
-    throw await logins.refused(login, 'assertionRefused');
+    throw await logins.refused(login.row, 'assertionRefused');
   }
 
   /** Who issues tokens for a server, and what it is called there; asked anew where the server refuses a token. */

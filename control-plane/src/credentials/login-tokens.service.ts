@@ -8,8 +8,7 @@ import type { Database, Transaction } from '../database/client.ts';
 import { hasNotEnded } from '../identity/idp/federated-login.service.ts';
 import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
 import type { GivenTokens, OidcConnections } from '../identity/idp/oidc-connection.ts';
-import type { LoginTokensRow } from './credential.tables.ts';
-import { loginTokens } from './credential.tables.ts';
+import { loginTokens, type LoginTokensRow } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { notifyForgotten } from './forgotten.service.ts';
 import type { Caller } from './identity-token.service.ts';
@@ -144,8 +143,12 @@ export class LoginTokens {
   }
 
   /** The provider does not take what it gave any more. */
-  async refused({ row }: UsableLogin, reason: string): Promise<AppError> {
-    await this.drop(row, reason);
+  async refused(row: LoginTokensRow, reason: string): Promise<AppError> {
+    this.deps.log.warn({ loginId: row.loginId, reason }, 'a user has to log in again');
+    await this.deps.database.db.transaction(async (tx) => {
+      const gone = await tx.delete(loginTokens).where(eq(loginTokens.id, row.id)).returning({ id: loginTokens.id });
+      if (gone.length > 0) await this.record(tx, 'loginTokens.fail', row, { reason });
+    });
     return needsLogin(reason);
   }
 
@@ -167,44 +170,39 @@ export class LoginTokens {
       if (row === undefined) throw needsLogin('the login ended');
       const now = clock.now();
       if (row.idTokenExpiresAt.getTime() - usableMs > now) return (await opened(vault, row)).idToken;
-      if (!row.canRefresh) throw await this.refused({ provider, row }, 'idTokenEnded');
+      if (!row.canRefresh) throw await this.refused(row, 'idTokenEnded');
       if (row.refreshSentAt === null) {
-        const marked = await this.mark(row);
-        if (marked !== undefined) return this.renew(provider, marked);
+        // What can fail without a request having left comes first.
+        const { refreshToken } = await opened(vault, row);
+        if (await this.mark(row)) return this.renew(provider, row, refreshToken ?? '');
       } else if (row.refreshSentAt.getTime() + sentMs < now) {
-        throw await this.refused({ provider, row }, 'refreshOutcomeUnknown');
+        throw await this.refused(row, 'refreshOutcomeUnknown');
       }
       if (clock.monotonic() > deadline) throw later('another process renews it');
       await new Promise((resolve) => setTimeout(resolve, waitStepMs));
     }
   }
 
-  /** By one update that only one can win; undefined for all others. */
-  private async mark(row: LoginTokensRow): Promise<LoginTokensRow | undefined> {
-    // What can fail without a request having left comes first.
-    await opened(this.deps.vault, row);
-    const [marked] = await this.deps.database.db
+  /** By one update that only one can win; false for all others. */
+  private async mark(row: LoginTokensRow): Promise<boolean> {
+    const marked = await this.deps.database.db
       .update(loginTokens)
       .set({ refreshSentAt: new Date(this.deps.clock.now()) })
       .where(and(eq(loginTokens.id, row.id), eq(loginTokens.revision, row.revision), isNull(loginTokens.refreshSentAt)))
-      .returning();
-    return marked;
+      .returning({ id: loginTokens.id });
+    return marked.length === 1;
   }
 
-  private async renew(provider: Provider, row: LoginTokensRow): Promise<string> {
+  private async renew(provider: Provider, row: LoginTokensRow, refreshToken: string): Promise<string> {
     const { database, vault, idp, log } = this.deps;
-    const { refreshToken } = await opened(vault, row);
-    const outcome = await idp.renew(provider, refreshToken ?? '', row.subject);
+    const outcome = await idp.renew(provider, refreshToken, row.subject);
     if (outcome.kind === 'notSent') {
       log.warn({ loginId: row.loginId, reason: outcome.reason }, 'a login was not renewed');
       await database.db.update(loginTokens).set({ refreshSentAt: null }).where(eq(loginTokens.id, row.id));
       throw later(outcome.reason);
     }
     if (outcome.kind !== 'tokens') {
-      throw await this.refused(
-        { provider, row },
-        outcome.kind === 'refused' ? 'refreshRefused' : 'refreshOutcomeUnknown',
-      );
+      throw await this.refused(row, outcome.kind === 'refused' ? 'refreshRefused' : 'refreshOutcomeUnknown');
     }
     const { given } = outcome;
     const kept = { ...given, refreshToken: given.refreshToken ?? refreshToken };
@@ -222,14 +220,6 @@ export class LoginTokens {
     // The user logged out meanwhile.
     if (stored.length === 0) throw needsLogin('the login ended');
     return given.idToken;
-  }
-
-  private async drop(row: LoginTokensRow, reason: string): Promise<void> {
-    this.deps.log.warn({ loginId: row.loginId, reason }, 'a user has to log in again');
-    await this.deps.database.db.transaction(async (tx) => {
-      const gone = await tx.delete(loginTokens).where(eq(loginTokens.id, row.id)).returning({ id: loginTokens.id });
-      if (gone.length > 0) await this.record(tx, 'loginTokens.fail', row, { reason });
-    });
   }
 
   private record(
