@@ -80,10 +80,7 @@ export class IdentityTokens {
 
   /** Says that the gateway itself acts, under the id that it has as a client there. */
   actorToken(clientId: string, audience: string): Promise<string> {
-    const now = this.deps.clock.now();
-    const iat = Math.floor(now / 1000);
-    const claims = { iss: this.issuer, sub: clientId, aud: audience, iat, exp: iat + 60, jti: uuidv7(now) };
-    return this.deps.keys.sign(claims, 'JWT');
+    return this.deps.keys.sign({ ...this.stamp(60), sub: clientId, aud: audience }, 'JWT');
   }
 
   private get issuer(): string {
@@ -92,18 +89,20 @@ export class IdentityTokens {
     return `${issuer}${upstreamIssuerPath}`;
   }
 
-  private async sign({ principal, audience, lifetimeSeconds, claims, typ }: Statement): Promise<string> {
+  /** What every token says: who says it, and when. */
+  private stamp(lifetimeSeconds: number) {
     const now = this.deps.clock.now();
     const iat = Math.floor(now / 1000);
+    return { iss: this.issuer, iat, exp: iat + lifetimeSeconds, jti: uuidv7(now) };
+  }
+
+  private async sign({ principal, audience, lifetimeSeconds, claims, typ }: Statement): Promise<string> {
     const { id, kind, issuer, subject } = principal;
     return this.deps.keys.sign(
       {
-        iss: this.issuer,
+        ...this.stamp(lifetimeSeconds),
         sub: id,
         aud: audience,
-        iat,
-        exp: iat + lifetimeSeconds,
-        jti: uuidv7(now),
         principal_kind: kind,
         // RFC 9493 §3.2.4: who it is at the identity provider.
         ...(issuer === null || subject === null ? {} : { sub_id: { format: 'iss_sub', iss: issuer, sub: subject } }),
