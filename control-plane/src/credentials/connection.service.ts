@@ -83,18 +83,22 @@ export class ConnectionService {
   }
 
   async linkFor(ctx: Context, serverId: string): Promise<string> {
-    const server = await this.connectable(ctx.actor.principalId, serverId);
-    const link = server === undefined ? null : this.linkTo(ctx.actor.principalId, serverId);
+    const found = await this.connectable(ctx.actor.principalId, serverId);
+    const link = found === undefined ? null : this.linkTo(ctx.actor.principalId, serverId);
     if (link === null) throw new AppError('NOT_FOUND');
     return link;
   }
 
   /** A server that somebody may connect his account to: he may use something of it, or it is looked at with his account. */
-  private async connectable(principalId: string, serverId: string): Promise<ServerRow | undefined> {
+  private async connectable(
+    principalId: string,
+    serverId: string,
+  ): Promise<Pick<Connecting, 'server' | 'by'> | undefined> {
     const server = await currentServer(this.deps.database.db, serverId);
-    if (server === undefined || wayOf(server) === undefined) return undefined;
+    const by = wayOf(server);
+    if (server === undefined || by === undefined) return undefined;
     const isHis = server.discoveredAs === principalId || (await this.deps.isUserOf(principalId, serverId));
-    return isHis ? server : undefined;
+    return isHis ? { server, by } : undefined;
   }
 
   /** Servers to be connected when somebody logs in, that he did not connect yet; with none or some of them, `limit` at most. */
@@ -109,8 +113,8 @@ export class ConnectionService {
     for (const serverId of required) {
       if (due.length >= limit) break;
       if (connected.some((one) => one.serverId === serverId)) continue;
-      const server = await this.connectable(principalId, serverId);
-      if (server?.credentialMode === 'userOAuth') due.push(server);
+      const found = await this.connectable(principalId, serverId);
+      if (found?.by === 'account') due.push(found.server);
     }
     return due;
   }
@@ -185,10 +189,9 @@ export class ConnectionService {
       await this.record(ctx, 'connection.foreignLink', serverId, { madeFor: principalId });
       throw new ConnectRefused('This link was made for somebody else.');
     }
-    const server = until > this.deps.clock.now() ? await this.connectable(principalId, serverId) : undefined;
-    if (server === undefined) throw new ConnectRefused('This link is not good any longer.');
-    const by = wayOf(server);
-    if (by === undefined) throw new ConnectRefused('This link is not good any longer.');
+    const found = until > this.deps.clock.now() ? await this.connectable(principalId, serverId) : undefined;
+    if (found === undefined) throw new ConnectRefused('This link is not good any longer.');
+    const { server, by } = found;
     if (by === 'login') {
       const user = await usablePrincipal(this.deps.database.db, principalId, this.deps.clock.now());
       const login = user && (await this.deps.logins.of(user));
@@ -198,11 +201,14 @@ export class ConnectionService {
     return { server, by, isConnected: connected?.status === 'active' };
   }
 
-  /** Sends a user who opened a link to the authorization server of an upstream. @throws as `open` and `beginAt` */
-  async begin(ctx: Context, token: string, browser: string): Promise<URL> {
+  /**
+   * Sends a user who opened a link to the authorization server of an upstream.
+   * @returns undefined where the server wants a login, and no account
+   * @throws as `open` and `beginAt`
+   */
+  async begin(ctx: Context, token: string, browser: string): Promise<URL | undefined> {
     const { server, by } = await this.open(ctx, token);
-    if (by !== 'account') throw new ConnectRefused('The server wants a login, and no account.');
-    return this.beginAt(ctx, server, browser, null);
+    return by === 'account' ? this.beginAt(ctx, server, browser, null) : undefined;
   }
 
   /** The same for one of the servers that are due when he logs in. @param interactionId of that login */
@@ -290,9 +296,9 @@ export class ConnectionService {
     }
     const verifier = seals.open(attemptPurpose(stateHash), attempt.sealed) ?? '';
     const { interactionId } = attempt;
-    const server = await this.connectable(attempt.principalId, attempt.serverId);
-    if (server?.credentialMode !== 'userOAuth')
-      throw new ConnectRefused('The server wants no connection any longer.', interactionId);
+    const found = await this.connectable(attempt.principalId, attempt.serverId);
+    if (found?.by !== 'account') throw new ConnectRefused('The server wants no connection any longer.', interactionId);
+    const { server } = found;
     let tokens: Tokens;
     try {
       const client = await clients.clientFor(server, attempt.issuer, this.redirectUri());

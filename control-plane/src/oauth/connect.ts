@@ -65,13 +65,10 @@ ${note}
     await this.answer(response, async () => {
       const user = await this.userOf(provider, request, response);
       await this.options.forms.read(request, formOf(user, token));
-      const { by } = await this.options.connections.open(user.ctx, token);
-      if (by === 'login') {
-        redirect(response, this.options.account.loginUrl('login'), this.cookie(token, rememberedS));
-        return;
-      }
       const url = await this.options.connections.begin(user.ctx, token, user.subject);
-      redirect(response, url.href, this.cookie('', 0));
+      if (url === undefined)
+        redirect(response, this.options.account.loginUrl('login'), this.cookie(token, rememberedS));
+      else redirect(response, url.href, this.cookie('', 0));
     });
   }
 
