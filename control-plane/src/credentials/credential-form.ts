@@ -157,10 +157,7 @@ function checkTokenExchange(
 
 function checkIdentityAssertion(found: Violations, input: ClientInput): CheckedCredential {
   const path = 'input.identityAssertion';
-  const client = checkClient(found, path, input);
-  if (client.clientId !== null && client.issuer === null) {
-    found.add(`${path}.issuer`, 'is needed with a clientId: a client is known to one authorization server');
-  }
+  const client = checkOptionalClient(found, path, input);
   if (client.clientId !== null && client.authentication === 'none') {
     found.add(`${path}.authentication`, 'must prove who the client is');
   }
@@ -195,18 +192,24 @@ function checkConfidentialClient(found: Violations, path: string, input: ClientI
 
 function checkUserOAuth(found: Violations, input: UserOAuthFields): CheckedCredential {
   const path = 'input.userOAuth';
-  const client = checkClient(found, path, input);
+  const client = checkOptionalClient(found, path, input);
   const hosts = input.authorizationHosts ?? [];
   if (hosts.length > hostsMax) found.add(`${path}.authorizationHosts`, `must have at most ${hostsMax} hosts`);
   for (const [index, host] of hosts.entries()) {
     if (!hostPattern.test(host))
       found.add(`${path}.authorizationHosts[${index}]`, 'must be a host, such as login.example');
   }
+  const own = { authorizationHosts: hosts, requiredAtLogin: input.requiredAtLogin ?? false };
+  return { settings: { ...client, mode: 'userOAuth', ...own }, secret: input.secret ?? null };
+}
+
+/** One that the gateway sees to itself where none is given. */
+function checkOptionalClient(found: Violations, path: string, input: ClientInput): RegisteredClient {
+  const client = checkClient(found, path, input);
   if (client.clientId !== null && client.issuer === null) {
     found.add(`${path}.issuer`, 'is needed with a clientId: a client is known to one authorization server');
   }
-  const own = { authorizationHosts: hosts, requiredAtLogin: input.requiredAtLogin ?? false };
-  return { settings: { ...client, mode: 'userOAuth', ...own }, secret: input.secret ?? null };
+  return client;
 }
 
 function checkClient(found: Violations, path: string, input: ClientInput): RegisteredClient {

@@ -142,30 +142,35 @@ export class StaticHeadersInput {
   headers!: CredentialHeaderInput[];
 }
 
-const clientFields = {
-  authentication: 'How it proves itself; by default with the secret in the header, where one is given.',
-  secret:
-    'The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and ' +
-    'never returned.',
-  scopes: 'What to ask for.',
-} as const;
+const clientScopes = 'What to ask for.';
+
+@InputType({ description: 'Inherited by the inputs of modes that have a client.' })
+abstract class ProvenClientInput {
+  @Field(() => ClientAuthenticationEnum, {
+    nullable: true,
+    description: 'How it proves itself; by default with the secret in the header, where one is given.',
+  })
+  authentication?: ClientAuthentication | null;
+
+  @Field(() => String, {
+    nullable: true,
+    description:
+      'The secret, or the private key as JWK, without which PRIVATE_KEY_JWT signs with the gateway’s own. It is sealed, and ' +
+      'never returned.',
+  })
+  secret?: string | null;
+
+  @Field(() => [String], { nullable: true, description: clientScopes })
+  scopes?: string[] | null;
+}
 
 @InputType({ description: 'A client that gets tokens for itself (OAuth 2.1, client credentials).' })
-export class ClientCredentialsInput implements ClientInput {
+export class ClientCredentialsInput extends ProvenClientInput implements ClientInput {
   @Field(() => String, { description: 'The authorization server.' })
   issuer!: string;
 
   @Field(() => String, { description: 'Id of the client there.' })
   clientId!: string;
-
-  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
-  authentication?: ClientAuthentication | null;
-
-  @Field(() => String, { nullable: true, description: clientFields.secret })
-  secret?: string | null;
-
-  @Field(() => [String], { nullable: true, description: clientFields.scopes })
-  scopes?: string[] | null;
 }
 
 @InputType({
@@ -186,7 +191,7 @@ export class TokenExchangeInput extends ClientCredentialsInput {
     'Tokens for the user who calls, had by an assertion of the identity provider that he logged in with (ID-JAG, enterprise-managed ' +
     'authorization). Who did not log in there is asked to.',
 })
-export class IdentityAssertionInput implements ClientInput {
+export class IdentityAssertionInput extends ProvenClientInput implements ClientInput {
   @Field(() => String, {
     nullable: true,
     description: 'The authorization server; if absent, the one that the server names (RFC 9728).',
@@ -199,15 +204,6 @@ export class IdentityAssertionInput implements ClientInput {
       'Id of a client registered there; if absent, the gateway is known by the document it serves, if it is taken there.',
   })
   clientId?: string | null;
-
-  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
-  authentication?: ClientAuthentication | null;
-
-  @Field(() => String, { nullable: true, description: clientFields.secret })
-  secret?: string | null;
-
-  @Field(() => [String], { nullable: true, description: clientFields.scopes })
-  scopes?: string[] | null;
 }
 
 @InputType({
@@ -227,7 +223,7 @@ export class IdentityTokenInput {
 }
 
 @InputType({ description: 'Tokens of the very user who calls, who connects his account.' })
-export class UserOAuthInput implements UserOAuthFields {
+export class UserOAuthInput extends ProvenClientInput implements UserOAuthFields {
   @Field(() => String, {
     nullable: true,
     description: 'The authorization server; if absent, the one that the server names (RFC 9728).',
@@ -240,14 +236,8 @@ export class UserOAuthInput implements UserOAuthFields {
   })
   clientId?: string | null;
 
-  @Field(() => ClientAuthenticationEnum, { nullable: true, description: clientFields.authentication })
-  authentication?: ClientAuthentication | null;
-
-  @Field(() => String, { nullable: true, description: clientFields.secret })
-  secret?: string | null;
-
-  @Field(() => [String], { nullable: true, description: `${clientFields.scopes} If absent, what the server names.` })
-  scopes?: string[] | null;
+  @Field(() => [String], { nullable: true, description: `${clientScopes} If absent, what the server names.` })
+  override scopes?: string[] | null;
 
   @Field(() => [String], {
     nullable: true,

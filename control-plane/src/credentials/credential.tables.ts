@@ -12,6 +12,13 @@ export const sealedColumns = {
   keyId: text('key_id'),
 };
 
+/** The same of rows that are nothing without a secret. */
+const sealedAlways = {
+  sealed: text().notNull(),
+  wrappedKey: text('wrapped_key').notNull(),
+  keyId: text('key_id').notNull(),
+};
+
 const credentialColumns = {
   id: uuid().primaryKey(),
   serverId: uuid('server_id').notNull(),
@@ -48,9 +55,7 @@ export const upstreamSigningKeys = pgTable('upstream_signing_keys', {
   x: text().notNull(),
   y: text().notNull(),
   use: text({ enum: ['publish', 'sign'] }).notNull(),
-  sealed: text().notNull(),
-  wrappedKey: text('wrapped_key').notNull(),
-  keyId: text('key_id').notNull(),
+  ...sealedAlways,
   createdAt: instant('created_at').notNull(),
   signingSince: instant('signing_since'),
   retiresAt: instant('retires_at'),
@@ -68,9 +73,7 @@ export const loginTokens = pgTable('login_tokens', {
   subject: text().notNull(),
   idTokenExpiresAt: instant('id_token_expires_at').notNull(),
   canRefresh: boolean('can_refresh').notNull(),
-  sealed: text().notNull(),
-  wrappedKey: text('wrapped_key').notNull(),
-  keyId: text('key_id').notNull(),
+  ...sealedAlways,
   revision: integer().notNull().default(1),
   refreshSentAt: instant('refresh_sent_at'),
   createdAt: instant('created_at').notNull(),

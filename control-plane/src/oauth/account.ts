@@ -80,8 +80,7 @@ export class AccountPages {
         return;
       }
       const rows = await this.options.consents.list(user.ctx, user.id, pageAfter(query.get('after')));
-      const shown = rows.slice(0, rowsPerPage);
-      const next = rows.length > rowsPerPage ? shown.at(-1)?.id : undefined;
+      const { shown, nextHref } = pageOf(rows, 'after');
       send(
         response,
         200,
@@ -94,7 +93,7 @@ export class AccountPages {
             redirectHost: redirectHost(row.redirectUri),
             isRemembered: isOwnedRedirect(row.redirectUri),
           })),
-          nextHref: next === undefined ? undefined : `${path}?after=${next}`,
+          nextHref,
           ...(await this.accountsOf(user.ctx, query.get('afterAccount'))),
         }),
       );
@@ -138,9 +137,7 @@ export class AccountPages {
 
   private async accountsOf(ctx: Context, after: string | null) {
     const { userConnections } = this.options;
-    const rows = await userConnections.list(ctx, {}, pageAfter(after));
-    const shown = rows.slice(0, rowsPerPage);
-    const next = rows.length > rowsPerPage ? shown.at(-1)?.id : undefined;
+    const { shown, nextHref } = pageOf(await userConnections.list(ctx, {}, pageAfter(after)), 'afterAccount');
     const accounts = [];
     for (const row of shown) {
       const server = await userConnections.serverOf(row);
@@ -149,7 +146,7 @@ export class AccountPages {
       const connectHref = await userConnections.linkFor(ctx, row.serverId).catch(noneWhereNotFound);
       accounts.push({ ...row, title: server?.title ?? host, host, isActive: row.status === 'active', connectHref });
     }
-    return { accounts, nextAccountsHref: next === undefined ? undefined : `${path}?afterAccount=${next}` };
+    return { accounts, nextAccountsHref: nextHref };
   }
 
   /** Who is logged in in this browser; undefined for nobody. */
@@ -191,6 +188,13 @@ export class AccountPages {
 
 function pageAfter(id: string | null) {
   return { limit: rowsPerPage, after: id === null || !isUuid(id) ? undefined : [id] };
+}
+
+/** What of the rows is shown, and where the rest is; the parameter is what `pageAfter` reads. */
+function pageOf<Row extends { readonly id: string }>(rows: readonly Row[], parameter: 'after' | 'afterAccount') {
+  const shown = rows.slice(0, rowsPerPage);
+  const next = rows.length > rowsPerPage ? shown.at(-1)?.id : undefined;
+  return { shown, nextHref: next === undefined ? undefined : `${path}?${parameter}=${next}` };
 }
 
 function noneWhereNotFound(error: unknown): null {

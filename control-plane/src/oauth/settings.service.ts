@@ -142,6 +142,10 @@ export async function readOAuthSettings(reader: Reader): Promise<Stored> {
 
 async function findRow(reader: Reader): Promise<StoredRow> {
   const [row] = await reader.select().from(settings).where(eq(settings.key, settingsKey));
+  return storedIn(row);
+}
+
+function storedIn(row: typeof settings.$inferSelect | undefined): StoredRow {
   return { stored: oauthSettingsSchema.parse(row?.value ?? {}), revision: row?.revision ?? 1 };
 }
 
@@ -149,8 +153,8 @@ async function findRow(reader: Reader): Promise<StoredRow> {
 async function lockRow(tx: Transaction, ctx: Context): Promise<StoredRow> {
   const nothing = { key: settingsKey, value: {}, updatedAt: new Date(ctx.clock.now()) };
   await tx.insert(settings).values(nothing).onConflictDoNothing();
-  await tx.select({ key: settings.key }).from(settings).where(eq(settings.key, settingsKey)).for('update');
-  return findRow(tx);
+  const [row] = await tx.select().from(settings).where(eq(settings.key, settingsKey)).for('update');
+  return storedIn(row);
 }
 
 function stepUpOf({ serverId, acrValues, maxAgeSeconds }: StepUpInput): StepUp {
