@@ -11,6 +11,7 @@ import {
   timestamp,
   uuid,
 } from 'drizzle-orm/pg-core';
+import type { ChainStretch } from './chain-lines.ts';
 
 export const auditEvents = pgTable(
   'audit_events',
@@ -80,12 +81,7 @@ export interface DeliveryBatch {
   readonly id: string;
   /** Milliseconds since the epoch. */
   readonly at: number;
-  readonly parts: readonly {
-    readonly nodeId: string;
-    readonly epoch: string;
-    readonly after: number;
-    readonly upTo: number;
-  }[];
+  readonly parts: readonly ChainStretch[];
 }
 
 export const auditDeliveries = pgTable('audit_deliveries', {

@@ -1,8 +1,9 @@
 import { sha256, webhookContract, webhookTypes } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
 import { and, desc, eq, sql } from 'drizzle-orm';
+import type { PgUpdateSetSource } from 'drizzle-orm/pg-core';
 import type { Context } from '../context.ts';
-import type { Database, RawSql, Reader, Transaction } from '../database/client.ts';
+import type { Database, Reader, Transaction } from '../database/client.ts';
 import { recordMutation } from './audit.service.ts';
 import { type AuditDeliveryRow, auditDeliveries, auditDeliveryCursors, type DeliveryBatch } from './audit.tables.ts';
 import { chainLines, type ChainStretch, type StoredLine } from './chain-lines.ts';
@@ -222,7 +223,7 @@ export class AuditDeliveryService {
   async #bodyOf(batch: DeliveryBatch, bytesMax: number): Promise<{ readonly body: Buffer; readonly count: number }> {
     const entries: string[] = [];
     for (const part of batch.parts) {
-      for (const line of await chainLines(this.#options.database.raw as RawSql, part)) {
+      for (const line of await chainLines(this.#options.database.raw, part)) {
         entries.push(entryText(part, line, bytesMax));
       }
     }
@@ -239,13 +240,9 @@ export class AuditDeliveryService {
     const now = new Date(this.#options.clock.now());
     const success = { attempts: 0, failingSince: null, failure: null, nextAttemptAt: now, deliveredAt: now };
     return this.#options.database.db.transaction(async (tx) => {
-      const rows = await tx
-        .update(auditDeliveries)
-        .set({ ...success, batch: null, eventsDelivered: sql`${auditDeliveries.eventsDelivered} + ${count}` })
-        .where(and(eq(auditDeliveries.webhookId, webhookId), eq(auditDeliveries.lease, lease)))
-        .returning({ webhookId: auditDeliveries.webhookId });
+      const eventsDelivered = sql`${auditDeliveries.eventsDelivered} + ${count}`;
       // Somebody restarted it meanwhile: the cursors are where that one wants them.
-      if (rows.length === 0) return false;
+      if (!(await updateHeld(tx, webhookId, lease, { ...success, batch: null, eventsDelivered }))) return false;
       for (const { nodeId, epoch, upTo } of batch.parts) {
         await tx
           .insert(auditDeliveryCursors)
@@ -265,18 +262,14 @@ export class AuditDeliveryService {
     const { webhookId } = row;
     const attempts = row.attempts + 1;
     const failingSince = row.failingSince ?? new Date(now);
-    const longest = Math.min(backoffMsMax, backoffMsMin * 2 ** Math.min(attempts - 1, 16));
+    const longest = Math.min(backoffMsMax, backoffMsMin * 2 ** (attempts - 1));
     const nextAttemptAt = new Date(now + longest / 2 + (random() * longest) / 2);
     const isOver = now - failingSince.getTime() >= deliveryFailingMsMax;
     const state = isOver ? ('stopped' as const) : ('active' as const);
     log.warn({ webhookId, failure, attempts }, 'audit events were not delivered');
     const isMine = await database.db.transaction(async (tx) => {
-      const rows = await tx
-        .update(auditDeliveries)
-        .set({ attempts, failingSince, failure, nextAttemptAt, state })
-        .where(and(eq(auditDeliveries.webhookId, webhookId), eq(auditDeliveries.lease, lease)))
-        .returning({ webhookId: auditDeliveries.webhookId });
-      if (rows.length === 0 || !isOver) return rows.length > 0;
+      const isHeld = await updateHeld(tx, webhookId, lease, { attempts, failingSince, failure, nextAttemptAt, state });
+      if (!isHeld || !isOver) return isHeld;
       const object = { kind: 'webhook', id: webhookId } as const;
       const after = { failure, attempts, failingSince };
       await recordMutation(tx, systemContext, { action: 'webhook.stopDelivery', object, after });
@@ -285,14 +278,21 @@ export class AuditDeliveryService {
     if (isMine && isOver) onStopped(webhookId, `no audit events were taken since ${failingSince.toISOString()}`);
   }
 
-  async #update(webhookId: string, lease: string, set: Partial<typeof auditDeliveries.$inferInsert>): Promise<boolean> {
-    const rows = await this.#options.database.db
-      .update(auditDeliveries)
-      .set(set)
-      .where(and(eq(auditDeliveries.webhookId, webhookId), eq(auditDeliveries.lease, lease)))
-      .returning({ webhookId: auditDeliveries.webhookId });
-    return rows.length > 0;
+  #update(webhookId: string, lease: string, set: DeliveryUpdate): Promise<boolean> {
+    return updateHeld(this.#options.database.db, webhookId, lease, set);
   }
+}
+
+type DeliveryUpdate = PgUpdateSetSource<typeof auditDeliveries>;
+
+/** @returns false where another one holds the delivery now, and nothing is changed */
+async function updateHeld(db: Reader, webhookId: string, lease: string, set: DeliveryUpdate): Promise<boolean> {
+  const rows = await db
+    .update(auditDeliveries)
+    .set(set)
+    .where(and(eq(auditDeliveries.webhookId, webhookId), eq(auditDeliveries.lease, lease)))
+    .returning({ webhookId: auditDeliveries.webhookId });
+  return rows.length > 0;
 }
 
 /** A line as it is sent: itself where it is JSON, which keeps its bytes; what no batch may hold by its digest. */
