@@ -10,13 +10,18 @@ import {
 import { and, asc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
-import { batched } from '../database/batched.ts';
+import { batchedRows } from '../database/batched.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
 import { assertRevision, isUuid, mutate } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
-import type { DefinitionHookService, KeptVerdict, StandingOf } from '../inspection/definition-hooks.service.ts';
+import type {
+  AskedDefinition,
+  DefinitionHookService,
+  KeptVerdict,
+  StandingOf,
+} from '../inspection/definition-hooks.service.ts';
 import {
   type DefinitionRow,
   type DriftClass,
@@ -78,9 +83,21 @@ export interface DefinitionBody {
 
 type Webhooks = Pick<DefinitionHookService, 'ask' | 'store' | 'standing' | 'stored'>;
 
-type ValuesOf = (row: DefinitionRow, path: string, found: Violations) => Partial<DefinitionRow>;
+/** What a definition becomes; nothing where it stays as it is. */
+type ValuesOf = (row: DefinitionRow, path: string, found: Violations, standing: StandingOf) => Partial<DefinitionRow>;
 
 type StoredBody = Pick<typeof definitionBodies.$inferSelect, 'raw' | 'findings'>;
+
+/** Of which wording something is read. */
+interface StoredWording {
+  readonly id: string;
+  readonly serverId: string;
+  readonly digest: string;
+}
+
+function storedWording({ serverId, digest }: Omit<StoredWording, 'id'>): StoredWording {
+  return { id: `${serverId} ${digest}`, serverId, digest };
+}
 
 /** How one wording differs from the nearest approved one. */
 export interface DefinitionDrift extends Drift {
@@ -91,6 +108,11 @@ export interface DefinitionDrift extends Drift {
 /** Every wording that is sent now, whoever saw it. */
 function seenOf(row: DefinitionRow): string[] {
   return [...new Set([...row.digests, ...row.reportedDigests])];
+}
+
+/** Every wording that is sent now or may be served. */
+function wordingsOf(row: DefinitionRow): string[] {
+  return [...new Set([...seenOf(row), ...row.approvedDigests])];
 }
 
 /** What came in between was not looked at. */
@@ -117,37 +139,23 @@ function idsOf({ definitionIds }: ChangeDefinitions, most: number): string[] {
 export class DefinitionService {
   private readonly database: Database;
   private readonly webhooks: Webhooks;
-  private readonly load: (key: string) => Promise<StoredBody | undefined>;
-  private readonly loadVerdicts: (key: string) => Promise<readonly KeptVerdict[] | undefined>;
+  private readonly load: (wording: StoredWording) => Promise<StoredBody | undefined>;
+  private readonly loadVerdicts: (wording: StoredWording) => Promise<readonly KeptVerdict[] | undefined>;
 
   constructor(database: Database, webhooks: Webhooks) {
     this.database = database;
     this.webhooks = webhooks;
-    this.loadVerdicts = batched(async (keys) => {
-      const found = await webhooks.stored(
-        database.db,
-        keys.map((key) => ({ serverId: key.slice(0, 36), digest: key.slice(37) })),
-      );
-      return Map.groupBy(found, ({ serverId, digest }) => `${serverId} ${digest}`);
-    });
-    this.load = batched(async (keys) => {
-      const pairs = keys.map((key) => ({ serverId: key.slice(0, 36), digest: key.slice(37) }));
+    this.loadVerdicts = batchedRows(async (wordings) =>
+      Map.groupBy(await webhooks.stored(database.db, wordings), (verdict) => storedWording(verdict).id),
+    );
+    this.load = batchedRows(async (wordings) => {
+      const serverIds = wordings.map(({ serverId }) => serverId);
+      const digests = wordings.map(({ digest }) => digest);
       const rows = await database.db
         .select()
         .from(definitionBodies)
-        .where(
-          and(
-            inArray(
-              definitionBodies.serverId,
-              pairs.map((pair) => pair.serverId),
-            ),
-            inArray(
-              definitionBodies.digest,
-              pairs.map((pair) => pair.digest),
-            ),
-          ),
-        );
-      return new Map(rows.map((row) => [`${row.serverId} ${row.digest}`, row]));
+        .where(and(inArray(definitionBodies.serverId, serverIds), inArray(definitionBodies.digest, digests)));
+      return new Map(rows.map((row) => [storedWording(row).id, row]));
     });
   }
 
@@ -193,7 +201,7 @@ export class DefinitionService {
   /** The objects of the given digests of a definition at hand, and what the scan saw, in the order asked for. */
   async bodies(ctx: Context, serverId: string, digests: readonly string[]): Promise<DefinitionBody[]> {
     ctx.serverScope('server:read');
-    const stored = await Promise.all(digests.map((digest) => this.load(`${serverId} ${digest}`)));
+    const stored = await Promise.all(digests.map((digest) => this.load(storedWording({ serverId, digest }))));
     return digests.flatMap((digest, index) => {
       const body = stored[index];
       if (body === undefined) return [];
@@ -221,8 +229,10 @@ export class DefinitionService {
   /** What webhooks said of the wordings that are sent or may be served, the latest of each, the oldest first. */
   async verdicts(ctx: Context, row: DefinitionRow): Promise<KeptVerdict[]> {
     ctx.serverScope('server:read');
-    const digests = [...new Set([...seenOf(row), ...row.approvedDigests])];
-    const found = await Promise.all(digests.map((digest) => this.loadVerdicts(`${row.serverId} ${digest}`)));
+    const { serverId } = row;
+    const found = await Promise.all(
+      wordingsOf(row).map((digest) => this.loadVerdicts(storedWording({ serverId, digest }))),
+    );
     return found
       .flatMap((verdicts) => (verdicts ?? []).filter(({ kind }) => kind === row.kind))
       .sort((a, b) => a.askedAt.getTime() - b.askedAt.getTime());
@@ -244,12 +254,12 @@ export class DefinitionService {
       const message = 'must name the digests that were looked at, unless expectedRevision does';
       throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.digests', message }] });
     }
-    return this.change(ctx, input, 'definition.approve', (standing) => (row, path, found) => {
+    return this.change(ctx, input, 'definition.approve', (row, path, found, standing) => {
       if (row.removedAt !== null) found.add(path, `the ${row.kind} ${row.name} is not defined any more`);
       const seen = seenOf(row);
       checkReviewed(found, path, row, input.digests ?? seen);
       for (const digest of seen) {
-        const { problem } = standing({ kind: row.kind, name: row.name, digest });
+        const { problem } = standing({ ...row, digest });
         if (problem !== '') found.add(path, problem);
       }
       const kept = input.keepApproved === true ? row.approvedDigests : [];
@@ -267,7 +277,7 @@ export class DefinitionService {
    * approved by hand, and what was refused is never approved by itself.
    */
   async reject(ctx: Context, input: RejectDefinitions): Promise<DefinitionRow[]> {
-    return this.change(ctx, input, 'definition.reject', () => (row, path, found) => {
+    return this.change(ctx, input, 'definition.reject', (row, path, found) => {
       const refused = seenOf(row).filter((digest) => !row.approvedDigests.includes(digest));
       if (refused.length === 0) {
         found.add(path, `all that is sent of the ${row.kind} ${row.name} is approved: quarantine it instead`);
@@ -281,7 +291,7 @@ export class DefinitionService {
 
   /** Takes definitions out of service until they are approved by hand, whatever the upstream sends. */
   async quarantine(ctx: Context, input: ChangeDefinitions): Promise<DefinitionRow[]> {
-    return this.change(ctx, input, 'definition.quarantine', () => () => ({ state: 'quarantined' }));
+    return this.change(ctx, input, 'definition.quarantine', () => ({ state: 'quarantined' }));
   }
 
   /** Says of tools what limits of grants go by. Labels outlive drift: what drifted is not served until approved. */
@@ -291,7 +301,7 @@ export class DefinitionService {
       const violations = [{ path: 'input.labels', message: 'must give at least one label' }];
       throw new AppError('INVALID_INPUT', { violations });
     }
-    return this.change(ctx, input, 'definition.label', () => (row, path, found) => {
+    return this.change(ctx, input, 'definition.label', (row, path, found) => {
       if (row.kind !== 'tool') found.add(path, `the ${row.kind} ${row.name} is no tool`);
       return given;
     });
@@ -309,41 +319,29 @@ export class DefinitionService {
     if (server === undefined || server.deletedAt !== null) throw new AppError('NOT_FOUND');
     ctx.authorize('server:approve', server);
     assertRevision(server, input.expectedRevision);
+    const verdicts =
+      input.dryRun === true ? [] : await this.webhooks.ask(server, await this.askedOf(server.id, ids), true);
+    const values: ValuesOf = (row, _path, _found, standing) => {
+      const isDenied = wordingsOf(row).some((digest) => standing({ ...row, digest }).state === 'denied');
+      return isDenied ? { state: 'quarantined' } : {};
+    };
+    const before = (tx: Transaction): Promise<void> => this.webhooks.store(tx, ctx, server.id, verdicts);
+    return this.change(ctx, input, 'definition.askWebhooks', values, before);
+  }
+
+  /** Every wording of definitions that is sent or may be served, as far as it is kept. */
+  private async askedOf(serverId: string, ids: readonly string[]): Promise<AskedDefinition[]> {
+    const { db } = this.database;
     const rows = await db
       .select()
       .from(definitions)
-      .where(and(eq(definitions.serverId, server.id), inArray(definitions.id, ids.filter(isUuid))));
-    const asked = rows.flatMap((row) =>
-      [...new Set([...seenOf(row), ...row.approvedDigests])].map((digest) => ({ row, digest })),
-    );
-    const wordings = await readWordings(
-      db,
-      server.id,
-      asked.map(({ digest }) => digest),
-    );
-    const verdicts =
-      input.dryRun === true
-        ? []
-        : await this.webhooks.ask(
-            server,
-            asked.flatMap(({ row: { kind, name }, digest }) => {
-              const raw = wordings.get(digest)?.raw;
-              return raw === undefined ? [] : [{ kind, name, digest, raw }];
-            }),
-            true,
-          );
-    return this.change(
-      ctx,
-      input,
-      'definition.askWebhooks',
-      (standing) => (row) => {
-        const digests = [...seenOf(row), ...row.approvedDigests];
-        const isDenied = digests.some(
-          (digest) => standing({ kind: row.kind, name: row.name, digest }).state === 'denied',
-        );
-        return isDenied ? { state: 'quarantined' } : {};
-      },
-      (tx) => this.webhooks.store(tx, ctx, server.id, verdicts),
+      .where(and(eq(definitions.serverId, serverId), inArray(definitions.id, ids.filter(isUuid))));
+    const wordings = await readWordings(db, serverId, rows.flatMap(wordingsOf));
+    return rows.flatMap((row) =>
+      wordingsOf(row).flatMap((digest) => {
+        const raw = wordings.get(digest)?.raw;
+        return raw === undefined ? [] : [{ kind: row.kind, name: row.name, digest, raw }];
+      }),
     );
   }
 
@@ -351,7 +349,7 @@ export class DefinitionService {
     ctx: Context,
     input: ChangeDefinitions,
     action: string,
-    valuesBy: (standing: StandingOf) => ValuesOf,
+    values: ValuesOf,
     before: (tx: Transaction) => Promise<void> = () => Promise.resolve(),
   ): Promise<DefinitionRow[]> {
     ctx.serverScope('server:approve');
@@ -362,12 +360,12 @@ export class DefinitionService {
       assertRevision(server, input.expectedRevision);
       const rows = await this.lockDefinitions(tx, server, ids);
       await before(tx);
-      const values = valuesBy(await this.webhooks.standing(tx, server));
+      const standing = await this.webhooks.standing(tx, server);
       const changes = ids.map((id, index) => {
         const path = `input.definitionIds[${index}]`;
         const row = rows.get(id.toLowerCase());
         if (row === undefined) found.add(path, 'there is no such definition of this server');
-        return row === undefined ? undefined : { row, set: values(row, path, found) };
+        return row === undefined ? undefined : { row, set: values(row, path, found, standing) };
       });
       found.assertNone();
       const results: DefinitionRow[] = [];
@@ -437,8 +435,8 @@ export async function approveFound(tx: Transaction, serverId: string, standing: 
         inArray(definitions.state, ['pending', 'drifted']),
       ),
     );
-  const isClear = ({ kind, name, digests, reportedDigests }: DefinitionRow): boolean =>
-    [...digests, ...reportedDigests].every((digest) => standing({ kind, name, digest }).state === 'clear');
+  const isClear = (row: DefinitionRow): boolean =>
+    seenOf(row).every((digest) => standing({ ...row, digest }).state === 'clear');
   const ids = waiting.filter(isClear).map(({ id }) => id);
   if (ids.length === 0) return;
   await tx
