@@ -1,4 +1,5 @@
 import {
+  doesSomething,
   type PolicyEntry,
   policyEntrySchema,
   policyMatchDefaults,
@@ -70,10 +71,6 @@ export function compilePolicyRow(row: PolicyRow): CompiledPolicyRow | undefined 
     onTooLarge: 'block',
   };
   return { entry, problems: found };
-}
-
-function doesSomething({ rules, webhookIds, capture }: PolicyEntry): boolean {
-  return rules.length > 0 || webhookIds !== undefined || capture !== undefined;
 }
 
 /** Rows are what the database holds, whatever their type says. */

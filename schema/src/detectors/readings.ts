@@ -273,11 +273,10 @@ export function encodedRuns(text: string): Place[] {
     while (start > from && isOne(start - 1)) start--;
     let end = at + 1;
     while (end < text.length && isOne(end)) end++;
-    from = end;
-    at = end - 1;
-    if (end - start < encodedLengthMin) continue;
-    for (let more = 0; more < 2 && text.charCodeAt(end) === equalsSign; more++) end++;
-    runs.push({ start, end });
+    if (end - start >= encodedLengthMin) {
+      for (let more = 0; more < 2 && text.charCodeAt(end) === equalsSign; more++) end++;
+      runs.push({ start, end });
+    }
     from = end;
     at = end - 1;
   }
@@ -333,11 +332,10 @@ function decoded(text: string, source: Reading | undefined): Reading | undefined
     const { start } = place;
     if (start < before) continue;
     let { end } = place;
-    let plain: string | undefined;
+    let plain = plainOf(text.slice(start, end));
     if (start >= tried) {
       const ends = continuedEnds(text, place);
       [tried = end] = ends;
-      plain = plainOf(text.slice(start, end));
       for (const further of ends) {
         const longer = plainOf(text.slice(start, further).replace(/\s+/g, ''));
         // A letter more that says nothing more is no part of it.
@@ -345,7 +343,7 @@ function decoded(text: string, source: Reading | undefined): Reading | undefined
         plain = longer;
         end = further;
       }
-    } else plain = plainOf(text.slice(start, end));
+    }
     if (plain === undefined) continue;
     if (before >= 0 && !(start - before <= 2 && /^\s+$/.test(text.slice(before, start)))) {
       pieces.push({ at, length: 1, start: before, end: start, isChanged: false });

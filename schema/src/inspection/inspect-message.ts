@@ -10,7 +10,7 @@ import {
 } from './judge-message.ts';
 import { type CompiledPolicy, detectorsOf } from './match-policies.ts';
 import { type MessageText, messageTexts, NotInspectable } from './message-texts.ts';
-import type { PolicyDirection } from './policy.ts';
+import { doesSomething, type PolicyDirection } from './policy.ts';
 
 /** A JSON message to be looked at under the policies that are about it. */
 export interface Inspection {
@@ -45,7 +45,7 @@ export type Detect = (input: DetectionInput) => DetectionResult | Promise<Detect
  * that the policy sets for what is too large; a detector that fails blocks. Answers at once where `detect` does.
  */
 export function inspectMessage(inspection: Inspection, detect: Detect): InspectionResult | Promise<InspectionResult> {
-  const unruled = inspection.policies.filter(({ entry }) => doesNothing(entry));
+  const unruled = inspection.policies.filter(({ entry }) => !doesSomething(entry));
   const closed = unlooked(inspection, unruled, 'noRules');
   const ruled =
     unruled.length === 0 ? inspection.policies : inspection.policies.filter((one) => !unruled.includes(one));
@@ -81,10 +81,6 @@ export function inspectMessage(inspection: Inspection, detect: Detect): Inspecti
   } catch {
     return fail();
   }
-}
-
-function doesNothing({ rules, webhookIds, capture }: CompiledPolicy['entry']): boolean {
-  return rules.length === 0 && webhookIds === undefined && capture === undefined;
 }
 
 /** What a header says that the message does not. */

@@ -99,6 +99,11 @@ export const policyEntrySchema = z.strictObject({
 });
 export type PolicyEntry = z.infer<typeof policyEntrySchema>;
 
+/** Whether a policy has rules, somebody to ask, or keeps messages: one without any of them lets nothing through. */
+export function doesSomething({ rules, webhookIds, capture }: PolicyEntry): boolean {
+  return rules.length > 0 || webhookIds !== undefined || capture !== undefined;
+}
+
 /** All policies that act or look, the first to decide first. */
 export const policiesDocumentSchema = z.strictObject({
   kind: z.literal('policies'),
