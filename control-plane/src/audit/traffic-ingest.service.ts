@@ -57,9 +57,8 @@ export class TrafficIngestService {
       select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
         duration_ms_sum, sketch
       from traffic_minutes where minute = ${minute} and server_id = any (${keys})`;
-    const before = new Map(stored.map((row) => [keyOf(row), row]));
     const added = addedRows(window);
-    const rows = [...added.values()].map((row) => sumOf(row, before.get(keyOf(row))));
+    const rows = summed(added, stored);
     await sql`
       insert into traffic_minutes
         (minute, server_id, server_slug, target_kind, target_name, outcome, calls, duration_ms_sum, sketch)
@@ -78,12 +77,19 @@ export class TrafficIngestService {
   }
 }
 
+/** What is added, each together with what was counted of the same before. */
+function summed(added: ReadonlyMap<string, StoredRow>, stored: readonly StoredRow[]): StoredRow[] {
+  const before = new Map(stored.map((row) => [keyOf(row), row]));
+  return [...added].map(([key, row]) => sumOf(row, before.get(key)));
+}
+
 /** Rows of servers as a whole. */
 function ofServers(rows: ReadonlyMap<string, StoredRow>): ReadonlyMap<string, StoredRow> {
   const servers = new Map<string, StoredRow>();
   for (const row of rows.values()) {
     const server = { ...row, target_kind: '', target_name: '' };
-    servers.set(keyOf(server), sumOf(server, servers.get(keyOf(server))));
+    const key = keyOf(server);
+    servers.set(key, sumOf(server, servers.get(key)));
   }
   return servers;
 }
@@ -107,8 +113,7 @@ async function addRollups(
     from traffic_rollups
     where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')
       and server_id = any (${serverIds})`;
-  const before = new Map(stored.map((row) => [keyOf(row), row]));
-  const rows = [...added.values()].map((row) => sumOf(row, before.get(keyOf(row))));
+  const rows = summed(added, stored);
   await sql`
     insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome, calls,
       duration_ms_sum, sketch)

@@ -3,6 +3,7 @@ import {
   type CompiledPolicy,
   isAboutExchange,
   type PolicyDirection,
+  policyDirections,
   type TargetKind,
   type ToolRisk,
 } from '@sallyport/schema';
@@ -105,7 +106,7 @@ export class PayloadSampleService {
     named: readonly CapturedExchange[],
     policy: CompiledPolicy,
   ): AsyncGenerator<CapturedSample> {
-    const asked = said.directions ?? (['request', 'response'] as const);
+    const asked = said.directions ?? policyDirections;
     const chosen = said.last
       ? await this.last(said.last, asked, policy)
       : named.map((exchange) => ({ exchange, directions: asked }));

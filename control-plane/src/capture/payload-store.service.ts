@@ -1,10 +1,11 @@
-import { payloadEpoch, type PolicyDirection } from '@sallyport/schema';
+import { payloadEpoch, type PolicyDirection, policyDirections } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
-import { sql } from 'drizzle-orm';
+import { inArray, sql } from 'drizzle-orm';
 import { type EpochWatermark, readWatermarks } from '../audit/epoch.service.ts';
 import type { RaiseAlarm } from '../audit/ingest.service.ts';
 import type { Database } from '../database/client.ts';
 import { captureRetentions } from '../inspection/policy.service.ts';
+import { payloads } from './capture.tables.ts';
 
 /** Rows changed in one statement: nobody waits long for their locks. */
 const rowsPerStep = 1_000;
@@ -113,7 +114,7 @@ export class PayloadStore {
     const epochs = await this.#ended(captured);
     const retentions = await captureRetentions(this.#database.db);
     const payloadsOf = (event: CapturedEvent): EventPayload[] =>
-      (['request', 'response'] as const).flatMap((direction): EventPayload[] => {
+      policyDirections.flatMap((direction): EventPayload[] => {
         const policyId = event.capture?.[direction] ?? null;
         if (policyId === null) return [];
         const row = rows.get(`${event.nodeId} ${event.id} ${direction}`);
@@ -125,24 +126,14 @@ export class PayloadStore {
   }
 
   async #stored(eventIds: readonly string[]) {
-    const rows = await this.#database.raw<StoredState[]>`
-      select event_id, node_id, direction, state, omission, bytes::double precision as bytes, messages,
-        messages_omitted, redactions, expires_at
-      from payloads where event_id = any (${[...eventIds]}::text[])`;
-    return new Map(
-      rows.map((row) => [
-        `${row.node_id} ${row.event_id} ${row.direction}`,
-        {
-          state: row.state,
-          omission: row.omission,
-          bytes: row.bytes,
-          messages: row.messages,
-          messagesOmitted: row.messages_omitted,
-          redactions: row.redactions,
-          expiresAt: row.expires_at,
-        },
-      ]),
-    );
+    const { eventId, nodeId, direction, state, omission, bytes, messages, messagesOmitted, redactions, expiresAt } =
+      payloads;
+    const told = { state, omission, bytes, messages, messagesOmitted, redactions, expiresAt };
+    const rows = await this.#database.db
+      .select({ eventId, nodeId, direction, told })
+      .from(payloads)
+      .where(inArray(eventId, [...eventIds]));
+    return new Map(rows.map((row) => [`${row.nodeId} ${row.eventId} ${row.direction}`, row.told]));
   }
 
   /** Of processes of nodes: whether nothing more can come from their payload spools. */
@@ -164,19 +155,6 @@ export class PayloadStore {
     const since = (this.#clock.now() - event.storedAt.getTime()) / 1_000;
     return isClosed && since > underWaySeconds ? 'lost' : 'pending';
   }
-}
-
-interface StoredState {
-  readonly event_id: string;
-  readonly node_id: string;
-  readonly direction: string;
-  readonly state: 'stored' | 'omitted' | 'erased';
-  readonly omission: string | null;
-  readonly bytes: number;
-  readonly messages: number;
-  readonly messages_omitted: number;
-  readonly redactions: number;
-  readonly expires_at: Date;
 }
 
 const nothingKnown = {

@@ -88,6 +88,11 @@ export type AskingWebhooks = Pick<DefinitionHookService, 'ask' | 'store' | 'stan
 
 type ServerUpdate = Partial<typeof servers.$inferInsert>;
 
+/** Of a tool by what it may be mistaken for; empty for all else. */
+function nameKeyOf({ kind, name }: Pick<DefinitionRow, 'kind' | 'name'>): string {
+  return kind === 'tool' ? toolKey(name) : '';
+}
+
 function inChunks<Item>(items: readonly Item[]): readonly (readonly Item[])[] {
   return Array.from({ length: Math.ceil(items.length / rowsPerStatement) }, (_, index) =>
     items.slice(index * rowsPerStatement, (index + 1) * rowsPerStatement),
@@ -430,7 +435,7 @@ export class DiscoveryService {
           serverId: server.id,
           kind,
           name,
-          nameKey: kind === 'tool' ? toolKey(name) : '',
+          nameKey: nameKeyOf({ kind, name }),
           digests: [...digests],
           state,
           approvedDigests: [...approvedDigests],
@@ -446,7 +451,7 @@ export class DiscoveryService {
       const seen = { digests: [...digests], reportedDigests: [...reportedDigests] };
       const standing = { state, driftClass, approvedDigests: [...approvedDigests] };
       const presence = { discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now };
-      const nameKey = row.kind === 'tool' ? toolKey(row.name) : '';
+      const nameKey = nameKeyOf(row);
       await tx
         .update(definitions)
         .set({ ...seen, ...standing, ...presence, ...next, nameKey })
