@@ -72,6 +72,16 @@ test('payloads are deleted when their retention is over, as the policy says now'
   await worker.stop();
 });
 
+test('an erasure is remembered by ids as payloads have them, so that it counts for what comes late however they were said', async () => {
+  const erase = 'mutation ($input: ErasePayloadsInput!) { erasePayloads(input: $input) { id } }';
+  const input = { principalId: plane.ownerId.toUpperCase(), policyId: policyId.toUpperCase(), reason: 'asked for' };
+  const { data, errors } = await plane.ask(erase, { input });
+  expect(errors).toEqual([]);
+  const kept =
+    await sql`select principal_id, policy_id, server_id from payload_erasures where id = ${data.erasePayloads.id}`;
+  expect([...kept]).toEqual([{ principal_id: plane.ownerId, policy_id: policyId, server_id: null }]);
+});
+
 test('a payload that does not come is pending while its node runs, and lost once the process has ended', async () => {
   const shown = async (): Promise<unknown> => {
     const document =

@@ -148,9 +148,9 @@ export class PayloadService {
       await tx.insert(payloadErasures).values({
         id,
         eventIds: eventIds?.map(storableText) ?? null,
-        principalId: principalId ?? null,
-        policyId: policyId ?? null,
-        serverId: serverId ?? null,
+        principalId: storedId(principalId) ?? null,
+        policyId: storedId(policyId) ?? null,
+        serverId: storedId(serverId) ?? null,
         timeFrom: from ?? null,
         timeTo: criteria.to,
         createdAt: now,
@@ -213,6 +213,11 @@ export function checkPurpose(found: Violations, path: string, purpose: string): 
   found.text(path, purpose, 1, purposeLengthMax);
 }
 
+/** As payloads have ids, however they are said. */
+function storedId(id: string | null | undefined): string | undefined {
+  return id ? storableText(id.toLowerCase()) : undefined;
+}
+
 function conditionOf(found: Violations, path: string, filter: PayloadFilter): SQL | undefined {
   const { eventIds, principalId, policyId, serverId, from, to } = filter;
   if (eventIds && (eventIds.length === 0 || eventIds.length > eventIdsMax)) {
@@ -220,13 +225,13 @@ function conditionOf(found: Violations, path: string, filter: PayloadFilter): SQ
   }
   const texts = { principalId, policyId, serverId };
   for (const [name, text] of Object.entries(texts)) found.text(`${path}${name}`, text, 1, filterTextLengthMax);
-  const equal = (column: Parameters<typeof eq>[0], value: string | null | undefined): SQL | undefined =>
-    value ? eq(column, storableText(value)) : undefined;
+  const equal = (column: Parameters<typeof eq>[0], value: string | undefined): SQL | undefined =>
+    value === undefined ? undefined : eq(column, value);
   return and(
     eventIds ? inArray(payloads.eventId, eventIds.slice(0, eventIdsMax).map(storableText)) : undefined,
-    equal(payloads.principalId, principalId?.toLowerCase()),
-    equal(payloads.policyId, policyId?.toLowerCase()),
-    equal(payloads.serverId, serverId?.toLowerCase()),
+    equal(payloads.principalId, storedId(principalId)),
+    equal(payloads.policyId, storedId(policyId)),
+    equal(payloads.serverId, storedId(serverId)),
     from ? gte(payloads.time, from) : undefined,
     to ? lt(payloads.time, to) : undefined,
   );
