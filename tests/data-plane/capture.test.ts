@@ -12,7 +12,8 @@ import { type AskingUpstream, startAskingUpstream } from '../kit/asking-upstream
 import { waitFor } from '../kit/condition.ts';
 import { describeTool, type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { approvedAs, otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
-import { eventsOf, legacy, modern, send } from './requests.ts';
+import { endOfExchange, policyEntry, streamWith } from './policy-kit.ts';
+import { type Answer, eventsOf, legacy, modern, send } from './requests.ts';
 
 // Composed here, so that no scanner takes this file for a leak.
 const token = ['ghp', 'q7Rk2mVx9Tz4Lp8Wc3Yh6Nb1Jd5Gf0Sa2E4u'].join('_');
@@ -23,16 +24,8 @@ let upstream: FakeUpstream;
 let asking: AskingUpstream;
 let node: PipelineNode;
 
-const capture = (more: Partial<PolicyEntry> = {}, bytesMax = 65_536): PolicyEntry => ({
-  id: 'captures',
-  mode: 'enforce',
-  match: policyMatchDefaults,
-  rules: [],
-  inspectedLengthMax: 1_048_576,
-  onTooLarge: 'block',
-  capture: { directions: ['request', 'response'], bytesMax },
-  ...more,
-});
+const capture = (more: Partial<PolicyEntry> = {}, bytesMax = 65_536): PolicyEntry =>
+  policyEntry({ id: 'captures', capture: { directions: ['request', 'response'], bytesMax }, ...more });
 
 function configuration(policies: readonly PolicyEntry[], more: Partial<TestConfiguration> = {}): TestConfiguration {
   const secret = approvedAs('tool', [describeTool('other')]).map((entry) => ({ ...entry, secretMembers: ['answer'] }));
@@ -85,21 +78,19 @@ function open(record: PayloadRecord): readonly string[] {
   return payloadContentSchema.parse(JSON.parse(opened ?? 'null')).messages;
 }
 
-function streaming(...messages: readonly object[]): void {
-  upstream.intercept((_request, response) => {
-    response.writeHead(200, { 'content-type': 'text/event-stream' });
-    response.end(messages.map((message) => `data: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`).join(''));
-    return true;
-  });
+/** What the client got, a text for each message. */
+function messagesIn({ headers, text }: Answer): readonly string[] {
+  const isStream = headers['content-type']?.startsWith('text/event-stream') === true;
+  return isStream ? eventsOf(text).map((event) => JSON.stringify(event)) : [text];
 }
+
+const streaming = (...messages: readonly object[]): void => streamWith(upstream, messages);
 
 const call = (values: object, name = 'count') => modern('tools/call', { name, arguments: values });
 
 /** What was captured, and what records say that is, once the exchange has ended. */
 async function all(): Promise<readonly unknown[]> {
-  await waitFor('the end of the exchange', () =>
-    node.records.find(({ type }) => type === 'closed' || type === 'refused'),
-  );
+  await endOfExchange(node);
   await node.captures.settled(10_000);
   return [...node.payloads, ...node.records.flatMap((record) => ('capture' in record ? (record.capture ?? []) : []))];
 }
@@ -140,10 +131,7 @@ describe.each([
     const answer = await send(node.url(slug), { body: spaced, headers });
     expect(open(await captured('request'))).toEqual([spaced]);
     const messages = open(await captured('response'));
-    const told = answer.headers['content-type']?.startsWith('text/event-stream')
-      ? eventsOf(answer.text).map((event) => JSON.stringify(event))
-      : [answer.text];
-    expect(messages).toEqual(told);
+    expect(messages).toEqual(messagesIn(answer));
     const opened = node.records.find((record) => record.type === 'opened');
     expect(opened).toMatchObject({ capture: { request: 'captures', response: 'captures' } });
     expect(await captured('response')).toMatchObject({
@@ -165,10 +153,7 @@ test('through a bridge the client’s side of the exchange is captured', async (
   const sent = call({ id: 'a' });
   const answer = await send(node.url('old'), sent);
   expect(open(await captured('request'))).toEqual([sent.body]);
-  const events = answer.headers['content-type']?.startsWith('text/event-stream')
-    ? eventsOf(answer.text).map((event) => JSON.stringify(event))
-    : [answer.text];
-  expect(open(await captured('response'))).toEqual(events);
+  expect(open(await captured('response'))).toEqual(messagesIn(answer));
 });
 
 test('only the directions that the policy and its match name are captured, by the first policy that does', async () => {

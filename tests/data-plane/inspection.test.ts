@@ -1,17 +1,11 @@
-import type {
-  ClosedRecord,
-  DetectionResult,
-  PolicyAction,
-  PolicyEntry,
-  RefusedRecord,
-  Verdict,
-} from '@sallyport/schema';
+import type { DetectionResult, PolicyAction, PolicyEntry } from '@sallyport/schema';
 import { policyMatchDefaults } from '@sallyport/schema';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type AskingUpstream, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { otherKey, type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
+import { answerWith, endOfExchange, policyEntry, streamWith, verdictsOf } from './policy-kit.ts';
 import { eventsOf, legacy, modern, modernParams, send } from './requests.ts';
 
 // Composed here, so that no scanner takes this file for a leak.
@@ -25,15 +19,12 @@ let legacyUpstream: AskingUpstream;
 let node: PipelineNode;
 let pool: { detect: () => Promise<DetectionResult> } | undefined;
 
-const secrets = (action: PolicyAction, more: Partial<PolicyEntry> = {}): PolicyEntry => ({
-  id: `secrets-${action}`,
-  mode: 'enforce',
-  match: policyMatchDefaults,
-  rules: [{ detector: 'secret', action, severityMin: null, categories: [] }],
-  inspectedLengthMax: 1_048_576,
-  onTooLarge: 'block',
-  ...more,
-});
+const secrets = (action: PolicyAction, more: Partial<PolicyEntry> = {}): PolicyEntry =>
+  policyEntry({
+    id: `secrets-${action}`,
+    rules: [{ detector: 'secret', action, severityMin: null, categories: [] }],
+    ...more,
+  });
 
 function configuration(policies: readonly PolicyEntry[], more: Partial<TestConfiguration> = {}): TestConfiguration {
   const labels = { tier: 'one' };
@@ -72,34 +63,10 @@ function use(...policies: readonly PolicyEntry[]): void {
   node.configure(configuration(policies));
 }
 
-/** The upstream answers the next call with this result, in one body. */
-function answering(result: object, status = 200): void {
-  upstream.intercept((request, response) => {
-    const { id } = JSON.parse(request.body) as { id: unknown };
-    response.writeHead(status, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ jsonrpc: '2.0', id, result: { resultType: 'complete', ...result } }));
-    return true;
-  });
-}
-
-/** The upstream answers with these messages, an event each. */
-function streaming(...messages: readonly object[]): void {
-  upstream.intercept((_request, response) => {
-    response.writeHead(200, { 'content-type': 'text/event-stream' });
-    response.end(messages.map((message) => `data: ${JSON.stringify({ jsonrpc: '2.0', ...message })}\n\n`).join(''));
-    return true;
-  });
-}
-
-async function ended(): Promise<ClosedRecord | RefusedRecord> {
-  return await waitFor('the end of the exchange', () =>
-    node.records.find((record) => record.type === 'closed' || record.type === 'refused'),
-  );
-}
-
-async function verdicts(): Promise<readonly Verdict[]> {
-  return (await ended()).verdicts ?? [];
-}
+const answering = (result: object, status?: number): void => answerWith(upstream, result, status);
+const streaming = (...messages: readonly object[]): void => streamWith(upstream, messages);
+const ended = () => endOfExchange(node);
+const verdicts = () => verdictsOf(node);
 
 const call = (values: object, name = 'count') => modern('tools/call', { name, arguments: values });
 const text = (value: string) => ({ content: [{ type: 'text', text: value }] });

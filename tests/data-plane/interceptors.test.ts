@@ -2,21 +2,12 @@ import { createServer, type IncomingMessage, type Server } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { toNodeHandler } from '@modelcontextprotocol/node';
 import { createMcpHandler, McpServer } from '@modelcontextprotocol/server';
-import type {
-  ClosedRecord,
-  DefinitionEntry,
-  PolicyEntry,
-  RefusedRecord,
-  Verdict,
-  WebhookEntry,
-} from '@sallyport/schema';
-import { definitionDigest, policyMatchDefaults } from '@sallyport/schema';
-import { newWebhookKey } from '@sallyport/schema/platform';
+import { type DefinitionEntry, definitionDigest, type WebhookEntry } from '@sallyport/schema';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { z } from 'zod';
-import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
+import { answerWith, askingPolicy, verdictsOf, webhookEntry } from './policy-kit.ts';
 import { modern, send } from './requests.ts';
 
 interface Invoked {
@@ -41,7 +32,6 @@ let upstream: FakeUpstream;
 let node: PipelineNode;
 let server: Server;
 let url: string;
-let version = 0;
 let signatures = 0;
 const invoked: Invoked[] = [];
 let answer: (asked: Invoked) => Record<string, unknown>;
@@ -58,22 +48,8 @@ function interceptorServer(): McpServer {
   return mcp;
 }
 
-const hook = (more: Partial<WebhookEntry> = {}): WebhookEntry => ({
-  id: 'hook',
-  version: ++version,
-  url,
-  mode: 'enforce',
-  events: ['request', 'response'],
-  failMode: 'closed',
-  content: 'full',
-  deadlineMs: 10_000,
-  payloadBytesMax: 1_048_576,
-  mutablePaths: [],
-  algorithm: 'hmac',
-  interceptor: 'validator',
-  signingKeys: [{ secret: newWebhookKey('hmac'), notAfter: null }],
-  ...more,
-});
+const hook = (more: Partial<WebhookEntry> = {}): WebhookEntry =>
+  webhookEntry({ url, deadlineMs: 10_000, interceptor: 'validator', ...more });
 
 function configuration(webhooks: readonly WebhookEntry[]): TestConfiguration {
   const described: DefinitionEntry = {
@@ -84,20 +60,10 @@ function configuration(webhooks: readonly WebhookEntry[]): TestConfiguration {
     labels: null,
     inputSchemas: [JSON.stringify(noteSchema)],
   };
-  const policy: PolicyEntry = {
-    id: 'asking',
-    mode: 'enforce',
-    match: policyMatchDefaults,
-    rules: [],
-    webhookIds: ['hook'],
-    webhookBudgetMs: 20_000,
-    inspectedLengthMax: 1_048_576,
-    onTooLarge: 'block',
-  };
   return {
     servers: [{ slug: 'asked', url: upstream.url, tools: [], definitions: [described] }],
     grants: [{ server: 'asked', tools: ['*'], whenArguments: `!has(arguments.note) || arguments.note != 'denied'` }],
-    policies: [policy],
+    policies: [askingPolicy()],
     webhooks,
   };
 }
@@ -123,13 +89,7 @@ beforeEach(() => {
   node.records.length = 0;
   invoked.length = 0;
   answer = () => ({ valid: true });
-  upstream.intercept((request, response) => {
-    const { id } = JSON.parse(request.body) as { id: unknown };
-    response.writeHead(200, { 'content-type': 'application/json' });
-    const result = { resultType: 'complete', content: [{ type: 'text', text: 'the answer' }] };
-    response.end(JSON.stringify({ jsonrpc: '2.0', id, result }));
-    return true;
-  });
+  answerWith(upstream, { content: [{ type: 'text', text: 'the answer' }] });
 });
 
 const ask = (values: object = { note: 'a note' }) =>
@@ -138,12 +98,7 @@ const use = (more: Partial<WebhookEntry> = {}): void => node.configure(configura
 const mutating = { interceptor: 'mutator', mutablePaths: ['/params/arguments', '/result/content'] };
 const received = () => JSON.parse(upstream.requests.at(-1)?.body ?? '{}') as { params: { arguments: unknown } };
 
-async function verdicts(): Promise<readonly Verdict[]> {
-  const record = await waitFor('the end of the exchange', () =>
-    node.records.find((one): one is ClosedRecord | RefusedRecord => one.type === 'closed' || one.type === 'refused'),
-  );
-  return record.verdicts ?? [];
-}
+const verdicts = () => verdictsOf(node);
 
 describe('an interceptor of an MCP server', () => {
   test('that validates sees request and result, signed, with who asks; its yes lets them pass', async () => {

@@ -1,17 +1,9 @@
-import type {
-  ClosedRecord,
-  DefinitionEntry,
-  PolicyEntry,
-  RefusedRecord,
-  Verdict,
-  WebhookEntry,
-} from '@sallyport/schema';
+import type { DefinitionEntry, PolicyEntry, WebhookEntry } from '@sallyport/schema';
 import { definitionDigest, policyMatchDefaults } from '@sallyport/schema';
 import { newWebhookKey, webhookPublicKey } from '@sallyport/schema/platform';
 import { createPublicKey, verify } from 'node:crypto';
 import { Webhook } from 'standardwebhooks';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
-import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import {
   answering as raw,
@@ -21,6 +13,7 @@ import {
   type WebhookReceiver,
 } from '../kit/webhook-receiver.ts';
 import { type PipelineNode, startPipelineNode, type TestConfiguration, testKey } from './pipeline-node.ts';
+import { answerWith, askingPolicy, verdictsOf, webhookEntry } from './policy-kit.ts';
 import { eventsOf, modern, send } from './requests.ts';
 
 // Composed here, so that no scanner takes this file for a leak.
@@ -31,36 +24,9 @@ const noteSchema = { type: 'object', properties: { note: { type: 'string', maxLe
 let upstream: FakeUpstream;
 let receiver: WebhookReceiver;
 let node: PipelineNode;
-let version = 0;
 
-const hook = (more: Partial<WebhookEntry> = {}): WebhookEntry => ({
-  id: 'hook',
-  // Each test with a breaker of its own.
-  version: ++version,
-  url: receiver.url,
-  mode: 'enforce',
-  events: ['request', 'response'],
-  failMode: 'closed',
-  content: 'full',
-  deadlineMs: 5_000,
-  payloadBytesMax: 1_048_576,
-  mutablePaths: [],
-  algorithm: 'hmac',
-  signingKeys: [{ secret, notAfter: null }],
-  ...more,
-});
-
-const asking = (more: Partial<PolicyEntry> = {}): PolicyEntry => ({
-  id: 'asking',
-  mode: 'enforce',
-  match: policyMatchDefaults,
-  rules: [],
-  webhookIds: ['hook'],
-  webhookBudgetMs: 20_000,
-  inspectedLengthMax: 1_048_576,
-  onTooLarge: 'block',
-  ...more,
-});
+const hook = (more: Partial<WebhookEntry> = {}): WebhookEntry =>
+  webhookEntry({ url: receiver.url, deadlineMs: 5_000, signingKeys: [{ secret, notAfter: null }], ...more });
 
 function configuration(policies: readonly PolicyEntry[], webhooks: readonly WebhookEntry[]): TestConfiguration {
   const described: DefinitionEntry = {
@@ -98,25 +64,11 @@ beforeEach(() => {
 });
 
 function use(webhooks: readonly WebhookEntry[], ...policies: readonly PolicyEntry[]): void {
-  node.configure(configuration(policies.length === 0 ? [asking()] : policies, webhooks));
+  node.configure(configuration(policies.length === 0 ? [askingPolicy()] : policies, webhooks));
 }
 
-function answering(result: object): void {
-  upstream.intercept((request, response) => {
-    const { id } = JSON.parse(request.body) as { id: unknown };
-    response.writeHead(200, { 'content-type': 'application/json' });
-    response.end(JSON.stringify({ jsonrpc: '2.0', id, result: { resultType: 'complete', ...result } }));
-    return true;
-  });
-}
-
-async function verdicts(): Promise<readonly Verdict[]> {
-  const record = await waitFor('the end of the exchange', () =>
-    node.records.find((one): one is ClosedRecord | RefusedRecord => one.type === 'closed' || one.type === 'refused'),
-  );
-  return record.verdicts ?? [];
-}
-
+const answering = (result: object): void => answerWith(upstream, result);
+const verdicts = () => verdictsOf(node);
 const long = '12345678901234567';
 const call = (values: object, name = 'described') => modern('tools/call', { name, arguments: values });
 const ask = (values: object = { note: 'a note' }, headers: Readonly<Record<string, string>> = {}) => {
@@ -137,14 +89,15 @@ describe.each(receiverFailures)('a receiver that %s', (_name, reason, answer) =>
       ['open', { failMode: 'open' }, true, 'allow', 'enforce'],
       ['shadow', { mode: 'shadow' }, true, 'block', 'shadow'],
     ] as const)('%s', async (_name, more, goesOn, decision, mode) => {
-      use([hook({ events: [direction], deadlineMs, ...more })]);
+      const asked = hook({ events: [direction], deadlineMs, ...more });
+      use([asked]);
       receiver.answer(answer);
       const before = upstream.requests.length;
       const { json: answered } = await ask();
       expect(answered).toMatchObject(goesOn ? { result: {} } : { error: { code: 1024 } });
       expect(upstream.requests.length - before).toBe(goesOn || direction === 'response' ? 1 : 0);
       expect(await verdicts()).toMatchObject([
-        { detector: 'webhook', webhookId: 'hook', version: String(version), direction, decision, mode, reason },
+        { detector: 'webhook', webhookId: 'hook', version: String(asked.version), direction, decision, mode, reason },
       ]);
     });
   });
@@ -232,7 +185,7 @@ describe('what is sent', () => {
     const redacted = { content: 'redacted', events: ['request'] } satisfies Partial<WebhookEntry>;
     const changing = hook({ id: 'changing', mutablePaths: ['/params/arguments'], ...redacted });
     const hooks = [changing, hook(redacted), hook({ id: 'other', ...redacted })];
-    use(hooks, asking({ webhookIds: hooks.map(({ id }) => id) }));
+    use(hooks, askingPolicy({ webhookIds: hooks.map(({ id }) => id) }));
     node.detected.length = 0;
     await ask({ note: `it is ${token}` });
     expect(receiver.deliveries.map(({ body }) => body.includes(token))).toEqual([false, false, false]);
@@ -241,11 +194,11 @@ describe('what is sent', () => {
 
   test('is nothing where a rule blocks before, where no policy names the webhook, and where it is off', async () => {
     const rules: PolicyEntry['rules'] = [{ detector: 'secret', action: 'block', severityMin: null, categories: [] }];
-    use([hook()], asking({ rules }));
+    use([hook()], askingPolicy({ rules }));
     await ask({ note: token });
     use([hook({ mode: 'off', signingKeys: [] })]);
     expect(passed((await ask()).json)).toBe(true);
-    use([hook()], asking({ match: { ...policyMatchDefaults, tools: ['other'] } }));
+    use([hook()], askingPolicy({ match: { ...policyMatchDefaults, tools: ['other'] } }));
     expect(passed((await ask()).json)).toBe(true);
     expect(receiver.deliveries).toEqual([]);
   });
@@ -267,7 +220,7 @@ describe('a verdict', () => {
     receiver.answer(saying({ decision: 'deny' }));
     use([hook({ mode: 'shadow', events: ['request'] })]);
     expect(passed((await ask()).json)).toBe(true);
-    use([hook({ events: ['request'] })], asking({ mode: 'shadow' }));
+    use([hook({ events: ['request'] })], askingPolicy({ mode: 'shadow' }));
     expect(passed((await ask()).json)).toBe(true);
     expect(await verdicts()).toMatchObject([{ decision: 'block', mode: 'shadow' }]);
   });
@@ -376,7 +329,10 @@ describe('a change', () => {
   test('is looked at by detectors and by the webhooks that change nothing, which see what goes on', async () => {
     const seen: string[] = [];
     const rules: PolicyEntry['rules'] = [{ detector: 'secret', action: 'redact', severityMin: null, categories: [] }];
-    use([changing(), hook({ id: 'second', events: ['request'] })], asking({ rules, webhookIds: ['second', 'hook'] }));
+    use(
+      [changing(), hook({ id: 'second', events: ['request'] })],
+      askingPolicy({ rules, webhookIds: ['second', 'hook'] }),
+    );
     receiver.answer((delivery, response) => {
       const { note } = (delivery.event.data['message'] as ReturnType<typeof received>).params.arguments as {
         note: string;
@@ -441,7 +397,7 @@ describe('a webhook', () => {
   });
 
   test('of a chain whose time is up is a failure', async () => {
-    use([hook({ events: ['request'] })], asking({ webhookBudgetMs: 50 }));
+    use([hook({ events: ['request'] })], askingPolicy({ webhookBudgetMs: 50 }));
     receiver.answer(() => undefined);
     expect((await ask()).json).toMatchObject({ error: { code: 1024 } });
     expect(await verdicts()).toMatchObject([{ reason: 'timeout' }]);
