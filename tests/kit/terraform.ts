@@ -9,6 +9,7 @@ import { dirname, join } from 'node:path';
 import { repositoryRoot } from '../contract/generated-files.ts';
 import { findBinary, hasBinary } from './binaries.ts';
 import { testConfig } from './config.ts';
+import type { Harness } from './harness.ts';
 
 export interface Ran {
   readonly code: number;
@@ -127,4 +128,16 @@ export class Workspace {
     if (ran.code !== 0) throw new Error(`terraform ${command} failed:\n${ran.output}`);
     return ran.output;
   }
+}
+
+/** A workspace for the API of a harness, with these files. */
+export function workspaceFor(
+  { controlPlane, ownerKey }: Harness,
+  provider: Provider,
+  files: Readonly<Record<string, string>> = {},
+  apiKey = ownerKey,
+): Workspace {
+  const workspace = new Workspace(provider, { endpoint: controlPlane.graphqlUrl ?? '', apiKey });
+  workspace.write(files);
+  return workspace;
 }

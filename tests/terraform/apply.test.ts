@@ -3,20 +3,13 @@ import { z } from 'zod';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { connectSdkV2 } from '../kit/mcp-clients.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, type Workspace, workspaceFor } from '../kit/terraform.ts';
 
 let harness: Harness;
 let upstream: ReferenceServer;
 let provider: Provider;
 
-function newWorkspace(files: Readonly<Record<string, string>>): Workspace {
-  const workspace = new Workspace(provider, {
-    endpoint: harness.controlPlane.graphqlUrl ?? '',
-    apiKey: harness.ownerKey,
-  });
-  workspace.write(files);
-  return workspace;
-}
+const newWorkspace = (files: Readonly<Record<string, string>>): Workspace => workspaceFor(harness, provider, files);
 
 /** A server, a group with one member, and what the group may use. */
 function teamOf(tools: readonly string[]): Readonly<Record<string, string>> {

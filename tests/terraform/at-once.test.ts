@@ -2,7 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, type Workspace, workspaceFor } from '../kit/terraform.ts';
 
 const identified = z.object({ id: z.string() });
 const timeoutMs = 300_000;
@@ -12,14 +12,7 @@ let reference: ReferenceServer;
 let provider: Provider;
 let serverId: string;
 
-function newWorkspace(text: string): Workspace {
-  const workspace = new Workspace(provider, {
-    endpoint: harness.controlPlane.graphqlUrl ?? '',
-    apiKey: harness.ownerKey,
-  });
-  workspace.write({ 'main.tf': text });
-  return workspace;
-}
+const newWorkspace = (text: string): Workspace => workspaceFor(harness, provider, { 'main.tf': text });
 
 describe.skipIf(!hasTerraform('Terraform run twice at once'))('Terraform run twice at once', () => {
   beforeAll(async () => {

@@ -9,7 +9,7 @@ import { z } from 'zod';
 import { keyFile } from '../credentials/credential-kit.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, type Workspace, workspaceFor } from '../kit/terraform.ts';
 
 const timeoutMs = 300_000;
 
@@ -26,13 +26,15 @@ interface Row {
   readonly shown: RegExp;
 }
 
-const described: Drift = (id) => ['', { id, description: 'theirs' }];
-const by = (mutation: string, drift: Drift): Drift => {
-  return (id, ids) => [mutation, drift(id, ids)[1]];
-};
+const describes =
+  (mutation: string): Drift =>
+  (id) => [mutation, { id, description: 'theirs' }];
 const revokes =
   (mutation: string): Drift =>
   (id) => [mutation, { id }];
+const sets =
+  (credential: object): Drift =>
+  (serverId) => ['setServerCredential', { serverId, ...credential }, 'revision'];
 const isDescribedAnew = /description +=? *"theirs" -> /;
 const isMadeAnew = /will be created/;
 
@@ -45,59 +47,41 @@ const rows: Readonly<Record<string, Row>> = {
   },
   'sallyport_credential.headers': {
     key: 'headers',
-    drift: (serverId) => [
-      'setServerCredential',
-      { serverId, staticHeaders: { headers: [{ name: 'X-Theirs', value: 'theirs' }] } },
-      'revision',
-    ],
+    drift: sets({ staticHeaders: { headers: [{ name: 'X-Theirs', value: 'theirs' }] } }),
     shown: /X-Theirs/,
   },
   'sallyport_credential.client': {
     key: 'client',
-    drift: (serverId) => [
-      'setServerCredential',
-      {
-        serverId,
-        clientCredentials: {
-          issuer: 'https://login.example.com',
-          clientId: 'gateway',
-          authentication: 'CLIENT_SECRET_POST',
-          secret: 'theirs',
-        },
+    drift: sets({
+      clientCredentials: {
+        issuer: 'https://login.example.com',
+        clientId: 'gateway',
+        authentication: 'CLIENT_SECRET_POST',
+        secret: 'theirs',
       },
-      'revision',
-    ],
+    }),
     shown: /authentication +=? *"client_secret_post" -> "client_secret_basic"/,
   },
   'sallyport_credential.users': {
     key: 'users',
-    drift: (serverId) => [
-      'setServerCredential',
-      { serverId, userOAuth: { authorizationHosts: ['theirs.example.com'] } },
-      'revision',
-    ],
+    drift: sets({ userOAuth: { authorizationHosts: ['theirs.example.com'] } }),
     shown: /"theirs\.example\.com"/,
   },
   'sallyport_credential.exchange': {
     key: 'exchange',
-    drift: (serverId) => [
-      'setServerCredential',
-      {
-        serverId,
-        tokenExchange: { issuer: 'https://login.example.com', clientId: 'gateway', secret: 'theirs', namesActor: true },
-      },
-      'revision',
-    ],
+    drift: sets({
+      tokenExchange: { issuer: 'https://login.example.com', clientId: 'gateway', secret: 'theirs', namesActor: true },
+    }),
     shown: /names_actor +=? *true -> false/,
   },
   'sallyport_credential.asserted': {
     key: 'asserted',
-    drift: (serverId) => ['setServerCredential', { serverId, identityAssertion: { scopes: ['theirs'] } }, 'revision'],
+    drift: sets({ identityAssertion: { scopes: ['theirs'] } }),
     shown: /"theirs"/,
   },
   'sallyport_credential.signed': {
     key: 'signed',
-    drift: (serverId) => ['setServerCredential', { serverId, identityToken: { lifetimeSeconds: 60 } }, 'revision'],
+    drift: sets({ identityToken: { lifetimeSeconds: 60 } }),
     shown: /lifetime_seconds +=? *60 -> 120/,
   },
   'sallyport_grant.read': {
@@ -105,7 +89,7 @@ const rows: Readonly<Record<string, Row>> = {
     drift: (id) => ['updateGrant', { id, tools: ['*'], mode: 'SHADOW' }],
     shown: /mode +=? *"shadow" -> "enforce"/,
   },
-  'sallyport_group.team': { key: 'team', drift: by('updateGroup', described), shown: isDescribedAnew },
+  'sallyport_group.team': { key: 'team', drift: describes('updateGroup'), shown: isDescribedAnew },
   'sallyport_group_membership.agent': {
     key: 'team/agent',
     drift: (id) => ['removeGroupMembers', { id: id.split('/')[0], principalIds: [id.split('/')[1]] }],
@@ -167,7 +151,7 @@ const rows: Readonly<Record<string, Row>> = {
   },
   'sallyport_service_account.agent': {
     key: 'agent',
-    drift: by('updateServiceAccount', described),
+    drift: describes('updateServiceAccount'),
     shown: isDescribedAnew,
   },
   'sallyport_tool_approval.simple': {
@@ -190,7 +174,7 @@ const rows: Readonly<Record<string, Row>> = {
     ],
     shown: /risk +=? *"critical" -> "low"/,
   },
-  'sallyport_user.ada': { key: 'ada@example.com', drift: by('updateUser', described), shown: isDescribedAnew },
+  'sallyport_user.ada': { key: 'ada@example.com', drift: describes('updateUser'), shown: isDescribedAnew },
   'sallyport_webhook.looks': {
     key: 'looks',
     drift: (id) => ['updateWebhook', { id, failMode: 'OPEN', mutablePaths: [] }],
@@ -212,6 +196,9 @@ const newSecrets = () => ({
   upstream: randomSecret(''),
 });
 const secrets = newSecrets();
+
+/** The servers that have a credential, one of each mode. */
+const credentialed = ['headers', 'client', 'users', 'exchange', 'asserted', 'signed'];
 
 /** The secrets come from outside, by a variable that Terraform keeps nowhere. */
 const organization = `
@@ -249,7 +236,7 @@ const organization = `
       url  = var.url
     }
     resource "sallyport_server" "others" {
-      for_each = toset(["headers", "client", "users", "exchange", "asserted", "signed"])
+      for_each = toset(${JSON.stringify(credentialed)})
       slug     = each.key
       url      = var.url
     }
@@ -395,9 +382,6 @@ let upstream: ReferenceServer;
 let provider: Provider;
 let workspace: Workspace;
 
-const newWorkspace = (): Workspace =>
-  new Workspace(provider, { endpoint: harness.controlPlane.graphqlUrl ?? '', apiKey: harness.ownerKey });
-
 /** Ids by address. */
 async function idsNow(): Promise<Map<string, string>> {
   const state = stateSchema.parse(JSON.parse(await workspace.succeed('show', ['-json'])));
@@ -421,8 +405,7 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
       environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() },
     });
     provider = await buildProvider();
-    workspace = newWorkspace();
-    workspace.write({ 'main.tf': organization, ...valuesOf(secrets) });
+    workspace = workspaceFor(harness, provider, { 'main.tf': organization, ...valuesOf(secrets) });
     await workspace.apply();
   }, timeoutMs);
   afterAll(async () => {
@@ -458,14 +441,12 @@ describe.skipIf(!hasTerraform('every kind that Terraform manages'))('every kind 
       const addresses = Object.entries(rows);
       const blocks = [
         ...addresses.map(([address, { key }]) => [address, by === 'id' ? ids.get(address) : key] as const),
-        ...['headers', 'client', 'users', 'exchange', 'asserted', 'signed'].map(
-          (slug) => [`sallyport_server.others["${slug}"]`, slug] as const,
-        ),
+        ...credentialed.map((slug) => [`sallyport_server.others["${slug}"]`, slug] as const),
         ['sallyport_group.analysts', 'analysts'] as const,
       ];
       const imports = blocks.map(([to, id]) => `import {\n  to = ${to}\n  id = ${JSON.stringify(id)}\n}\n`).join('');
-      const empty = newWorkspace();
-      empty.write({ 'main.tf': organization, 'imports.tf': imports, ...valuesOf(secrets) });
+      const files = { 'main.tf': organization, 'imports.tf': imports, ...valuesOf(secrets) };
+      const empty = workspaceFor(harness, provider, files);
       const { output } = await empty.plan();
       expect(output).toContain(`Plan: ${blocks.length} to import, 0 to add, 0 to change, 0 to destroy.`);
     },

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { connectSdkV2 } from '../kit/mcp-clients.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, terraformFolder, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, terraformFolder, workspaceFor } from '../kit/terraform.ts';
 import { expectedPages, readPages } from './generated-pages.ts';
 
 const timeoutMs = 300_000;
@@ -13,10 +13,6 @@ const timeoutMs = 300_000;
 let harness: Harness;
 let upstreams: ReferenceServer[];
 let provider: Provider;
-
-function newWorkspace(): Workspace {
-  return new Workspace(provider, { endpoint: harness.controlPlane.graphqlUrl ?? '', apiKey: harness.ownerKey });
-}
 
 describe.skipIf(!hasTerraform("the Terraform provider's examples"))('the examples and pages of the provider', () => {
   beforeAll(async () => {
@@ -33,7 +29,7 @@ describe.skipIf(!hasTerraform("the Terraform provider's examples"))('the example
   test(
     'the organization of three servers, four groups and thirty grants is applied as it stands',
     async () => {
-      const workspace = newWorkspace();
+      const workspace = workspaceFor(harness, provider);
       const folder = join(terraformFolder, 'examples/organization');
       const files = readdirSync(folder).map((name) => [name, readFileSync(join(folder, name), 'utf8')] as const);
       // It says itself which providers it requires.
@@ -79,13 +75,13 @@ describe.skipIf(!hasTerraform("the Terraform provider's examples"))('the example
 
   test('the examples are formatted as terraform fmt does', async () => {
     const folder = join(terraformFolder, 'examples');
-    expect(await newWorkspace().succeed('fmt', ['-check', '-recursive', '-diff', folder])).toBe('');
+    expect(await workspaceFor(harness, provider).succeed('fmt', ['-check', '-recursive', '-diff', folder])).toBe('');
   });
 
   test(
     'the examples of each page are valid together',
     async () => {
-      const workspace = newWorkspace();
+      const workspace = workspaceFor(harness, provider);
       const kinds = ['resources', 'data-sources', 'ephemeral-resources'];
       const texts = kinds.flatMap((kind) => {
         const folder = join(terraformFolder, 'examples', kind);

@@ -5,7 +5,7 @@ import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ListingUpstream, startListingUpstream } from '../kit/listing-upstream.ts';
 import { connectSdkV2 } from '../kit/mcp-clients.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, type Workspace, workspaceFor } from '../kit/terraform.ts';
 
 const identified = z.object({ id: z.string() });
 const timeoutMs = 300_000;
@@ -16,11 +16,8 @@ let listing: ListingUpstream;
 let provider: Provider;
 let serverId: string;
 
-function newWorkspace(text: string, apiKey = harness.ownerKey): Workspace {
-  const workspace = new Workspace(provider, { endpoint: harness.controlPlane.graphqlUrl ?? '', apiKey });
-  workspace.write({ 'main.tf': text });
-  return workspace;
-}
+const newWorkspace = (text: string, apiKey?: string): Workspace =>
+  workspaceFor(harness, provider, { 'main.tf': text }, apiKey);
 
 const grantOf = (more: string): string => `
   resource "sallyport_grant" "some" {

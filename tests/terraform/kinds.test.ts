@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { keyFile } from '../credentials/credential-kit.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
-import { buildProvider, hasTerraform, type Provider, Workspace } from '../kit/terraform.ts';
+import { buildProvider, hasTerraform, type Provider, type Workspace, workspaceFor } from '../kit/terraform.ts';
 
 const timeoutMs = 300_000;
 
@@ -13,14 +13,7 @@ let upstream: ReferenceServer;
 let provider: Provider;
 let serverId: string;
 
-function newWorkspace(text: string): Workspace {
-  const workspace = new Workspace(provider, {
-    endpoint: harness.controlPlane.graphqlUrl ?? '',
-    apiKey: harness.ownerKey,
-  });
-  workspace.write({ 'main.tf': text });
-  return workspace;
-}
+const newWorkspace = (text: string): Workspace => workspaceFor(harness, provider, { 'main.tf': text });
 
 /**
  * Applies a configuration, changes it in place, imports it into an empty state by natural keys, and destroys it; wherever
