@@ -5,9 +5,15 @@
 import { createHash, randomUUID } from 'node:crypto';
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 
-interface Family {
+/** What one consent gave, and all that was had by refreshing it. */
+export interface TokenFamily {
   isRevoked: boolean;
+  /** The refresh token that is good. */
   current: string;
+  /** The newest access token. */
+  access: string;
+  /** Times that it was refreshed. */
+  refreshes: number;
 }
 interface Code {
   readonly challenge: string;
@@ -29,7 +35,7 @@ export class FakeAuthorizationServer {
   }[] = [];
   /** Access tokens that upstreams accept. */
   readonly live = new Set<string>();
-  readonly families = new Map<string, Family>();
+  readonly families = new Map<string, TokenFamily>();
   /** What the metadata says instead of the truth; undefined leaves a member out. */
   metadata: Record<string, unknown> = {};
   /** `iss` of answers; null leaves it out. */
@@ -37,6 +43,10 @@ export class FakeAuthorizationServer {
   /** Seconds; undefined: it does not say. */
   expiresIn: number | undefined = 3_600;
   givesRefreshTokens = true;
+  /** Whether the access token of before ends when another is had by refreshing. */
+  endsAccessByRefresh = false;
+  /** Scopes that answers to a refresh name; null: they name none. */
+  refreshedScope: string | null = null;
   /** Takes the place of the answer to the next request for tokens, which is worked off all the same where it says so. */
   onToken: ((response: ServerResponse) => 'answered' | 'cut' | undefined) | undefined;
   /** Requests for tokens wait for it before they are worked off. */
@@ -49,7 +59,7 @@ export class FakeAuthorizationServer {
     issued_token_type: 'urn:ietf:params:oauth:token-type:access_token',
   });
   private readonly codes = new Map<string, Code>();
-  private readonly familyOf = new Map<string, Family>();
+  private readonly familyOf = new Map<string, TokenFamily>();
   private readonly server = createServer((request, response) => void this.serve(request, response));
   url = '';
 
@@ -73,7 +83,7 @@ export class FakeAuthorizationServer {
 
   /** A refresh token of a new family, as a user's consent would give. */
   issue(): { readonly refreshToken: string; readonly accessToken: string } {
-    const family: Family = { isRevoked: false, current: '' };
+    const family: TokenFamily = { isRevoked: false, current: '', access: '', refreshes: -1 };
     this.families.set(randomUUID(), family);
     return this.rotate(family);
   }
@@ -82,10 +92,11 @@ export class FakeAuthorizationServer {
     return [...this.families.values()].filter(({ isRevoked }) => isRevoked).length;
   }
 
-  private rotate(family: Family) {
+  private rotate(family: TokenFamily) {
     const refreshToken = `rt_${randomUUID()}`;
     const accessToken = `at_${randomUUID()}`;
-    family.current = refreshToken;
+    if (this.endsAccessByRefresh) this.live.delete(family.access);
+    Object.assign(family, { current: refreshToken, access: accessToken, refreshes: family.refreshes + 1 });
     this.familyOf.set(refreshToken, family);
     this.live.add(accessToken);
     return { refreshToken, accessToken };
@@ -166,6 +177,9 @@ export class FakeAuthorizationServer {
       token_type: 'Bearer',
       expires_in: this.expiresIn,
       ...(refreshToken === undefined || !this.givesRefreshTokens ? {} : { refresh_token: refreshToken }),
+      ...(form.get('grant_type') === 'refresh_token' && this.refreshedScope !== null
+        ? { scope: this.refreshedScope }
+        : {}),
     });
   }
 

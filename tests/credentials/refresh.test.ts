@@ -1,8 +1,8 @@
 import {
   AuthorizationServers,
   type ConnectionRow,
-  createKeyProvider,
   CredentialVault,
+  createKeyProvider,
   openDatabase,
   RefreshService,
 } from '@sallyport/control-plane/credentials';
@@ -158,6 +158,16 @@ test('an authorization server that cannot be reached leaves everything as it was
   expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
   offsetMs += 6_000;
   expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('renewed');
+});
+
+test('what was asked for and not given is remembered where a refresh names scopes', async () => {
+  const id = await connect();
+  await sql`update connections set scopes = '{read,asked}' where id = ${id}`;
+  as.refreshedScope = 'read write';
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('renewed');
+  as.refreshedScope = null;
+  const [row] = await sql`select scopes from connections where id = ${id}`;
+  expect(row?.['scopes']).toEqual(['read', 'asked', 'write']);
 });
 
 test('a refusal ends that connection with its reason', async () => {

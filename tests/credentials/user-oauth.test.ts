@@ -8,7 +8,7 @@ import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { Browser } from '../oauth/browser.ts';
-import { answerFor, connect, linkOf, open, press, somebody, type Somebody } from './connecting-kit.ts';
+import { answerFor, connect, linkOf, open, press, type Somebody, somebody } from './connecting-kit.ts';
 import { credential, credentialFields, dump, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
@@ -348,6 +348,44 @@ test('the tokens of a user who may not act any more are revoked and destroyed, a
   await sql.end();
   expect(as.familiesRevoked).toBe(told + 1);
   expect((await call(ada)).map(ok)).toEqual([true, true]);
+});
+
+test('scopes that a user did not give are asked for once a day, whatever scopes a refresh names', async () => {
+  const fay = await somebody(harness, 'Fay');
+  await harness.administrator.converged();
+  expect((await connect(harness, fay, serverId)).status).toBe(200);
+  const sql = postgres(harness.databaseUrl);
+  const scopes = async (): Promise<unknown> =>
+    (await sql`select scopes from connections where principal_id = ${fay.id} and status = 'active'`)[0]?.['scopes'];
+  /** Whether he is asked, of a call that the server wants another scope for. */
+  const asks = async (): Promise<boolean> => {
+    upstream.intercept((_, response) => {
+      const challenge = 'Bearer error="insufficient_scope", scope="tools more"';
+      response.writeHead(403, { 'www-authenticate': challenge }).end();
+      return true;
+    });
+    const answers = await call(fay);
+    upstream.intercept(() => false);
+    expect(answers.map(ok)).toEqual([false, false]);
+    const links = answers.map((one) => JSON.stringify(one).includes('/oauth/connect/'));
+    expect(new Set(links).size).toBe(1);
+    return links[0] === true;
+  };
+  expect(await scopes()).toEqual(['tools']);
+  expect(await asks()).toBe(true);
+  expect((await connect(harness, fay, serverId)).status).toBe(200);
+  expect(await scopes()).toEqual(['tools', 'more']);
+  expect(await asks()).toBe(false);
+  as.refreshedScope = 'tools';
+  for (const token of [...as.live]) as.live.delete(token);
+  expect((await call(fay)).map(ok)).toEqual([true, true]);
+  as.refreshedScope = null;
+  expect(await scopes()).toEqual(['tools', 'more']);
+  expect(await asks()).toBe(false);
+  await sql`update connections set created_at = created_at - interval '1 day' where principal_id = ${fay.id}`;
+  expect(await asks()).toBe(true);
+  expect((await call(fay)).map(ok)).toEqual([true, true]);
+  await sql.end();
 });
 
 test('a server that moves to where a token is not for gets none, at the same origin either', async () => {

@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import {
-  createKeyProvider,
   CredentialVault,
+  createKeyProvider,
   openDatabase,
   RewrapService,
   type SecretIdentity,

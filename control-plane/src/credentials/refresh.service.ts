@@ -6,10 +6,10 @@ import { recordAccess } from '../audit/audit.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
-import { type TokenOutcome, type Tokens, unknownClient } from './token-outcome.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
+import { type TokenOutcome, type Tokens, unknownClient } from './token-outcome.ts';
 
 /** Longer than a request to an authorization server may take: whoever holds the lease has heard by then, or is gone. */
 const leaseMs = 20_000;
@@ -215,7 +215,8 @@ export class RefreshService {
           accessIssuedAt: new Date(now),
           refreshNotBefore: null,
           updatedAt: new Date(now),
-          ...(tokens.scopes === null ? {} : { scopes: [...tokens.scopes] }),
+          // Asked for and not given stays so: a server that wants it again has nothing to ask the user for.
+          ...(tokens.scopes === null ? {} : { scopes: [...new Set([...leased.scopes, ...tokens.scopes])] }),
         })
         .where(this.held(leased))
         .returning();

@@ -1,12 +1,17 @@
 import type { CredentialNeed } from '@sallyport/schema';
 import type { Clock } from '@sallyport/schema/platform';
-import type { Tokens } from './token-outcome.ts';
 import { expiryOf } from './refresh.service.ts';
+import type { Tokens } from './token-outcome.ts';
 
 /** Tokens are renewed when less than this share of their life is left. */
-export const renewWhenLeft = 0.2;
+const renewWhenLeft = 0.2;
 /** One that ends sooner is of no use to a node. */
 export const usableMs = 2_000;
+
+/** How long before its end a token is renewed: before it is of no use, but of a very short one not all the time. */
+export function renewAheadMs(lifeMs: number): number {
+  return Math.max(lifeMs * renewWhenLeft, Math.min(usableMs, lifeMs / 2));
+}
 
 /** What a token is had by, and for what. */
 export interface TokenUse {
@@ -30,7 +35,7 @@ export function heldToken(tokens: Tokens, of: TokenUse, nowMs: number): HeldToke
     ...of,
     accessToken: tokens.accessToken,
     expiresAt,
-    renewAt: expiresAt - (expiresAt - nowMs) * renewWhenLeft,
+    renewAt: expiresAt - renewAheadMs(expiresAt - nowMs),
   };
 }
 

@@ -12,8 +12,8 @@ import {
 } from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
-import { type HeldToken, heldToken, renewWhenLeft, TokenCache, usableMs } from './token-cache.ts';
 import { storedCredentialOf } from './server-credential.service.ts';
+import { type HeldToken, heldToken, renewAheadMs, TokenCache, usableMs } from './token-cache.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const serviceTokensMax = 2_000;
@@ -88,7 +88,7 @@ export class TokenLending {
     const ends = row.accessExpiresAt?.getTime() ?? 0;
     const isRefused = refused?.status === 401 && refused.expiresAt === ends;
     // One that cannot be renewed is good to its end.
-    const aheadMs = row.canRefresh ? (ends - row.accessIssuedAt.getTime()) * renewWhenLeft : usableMs;
+    const aheadMs = row.canRefresh ? renewAheadMs(ends - row.accessIssuedAt.getTime()) : usableMs;
     if (!isRefused && now < ends - aheadMs) return refreshes.open(row);
     try {
       return await refreshes.renew(row.id, row.tokenRevision);
@@ -102,17 +102,22 @@ export class TokenLending {
 
   /**
    * A server wants scopes beyond those that were given (basic/authorization, Scope Challenge): the user is asked for all of
-   * them together. Scopes that were given already cannot be what is missing.
+   * them together. Scopes that he was asked for already cannot be what is missing, until it is worth asking him again.
    */
   private async stepUp(row: ConnectionRow, challenge: string | null): Promise<void> {
-    const missing = challengedScopes(challenge).filter((scope) => !row.scopes.includes(scope));
+    const { database, clock } = this.deps;
+    const isAskedLately = clock.now() < row.createdAt.getTime() + askAgainAfterMs;
+    const missing = challengedScopes(challenge).filter((scope) => !isAskedLately || !row.scopes.includes(scope));
     if (missing.length === 0)
-      throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: 'all that is asked for was given' });
+      throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: 'all that is asked for was asked for' });
     const wanted = [...new Set([...row.wantedScopes, ...missing])].slice(0, wantedScopesMax);
-    await this.deps.database.db.update(connections).set({ wantedScopes: wanted }).where(eq(connections.id, row.id));
+    if (wanted.length > row.wantedScopes.length)
+      await database.db.update(connections).set({ wantedScopes: wanted }).where(eq(connections.id, row.id));
     throw new AppError('CONNECTION_NEEDED', { internal: 'the server asks for further scopes' });
   }
 }
+/** What was given may have been taken back since, and what was refused may be given now. */
+const askAgainAfterMs = 24 * 3_600_000;
 /** A server cannot have more than these asked for. */
 export const wantedScopesMax = 64;
 

@@ -3,10 +3,11 @@ import {
   type CredentialNeed,
   type CredentialProblem,
   type LentCredential,
-  perUserModes,
   type PrincipalRecord,
+  perUserModes,
 } from '@sallyport/schema';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
+import { RenewalBackoff } from './renewal-backoff.ts';
 
 /** Credentials held at once; the one used least lately goes first. */
 const entriesMax = 50_000;
@@ -55,6 +56,12 @@ interface Entry extends UpstreamCredential {
   readonly serverId: string;
   readonly principalId: string | null;
   readonly renewAt: number;
+}
+
+/** A need that waits for the control plane. */
+interface Asked {
+  readonly entry: Promise<Entry>;
+  readonly refused: CredentialNeed['refused'];
 }
 
 /** Whose credentials are not to be used any more; null stands for all. */
@@ -113,7 +120,8 @@ const challengeLengthMax = 2_048;
 export class UpstreamCredentials {
   readonly #source: CredentialSource;
   readonly #entries = new Map<string, Entry>();
-  readonly #asked = new Map<string, Promise<Entry>>();
+  readonly #asked = new Map<string, Asked>();
+  readonly #backoff = new RenewalBackoff();
   readonly #listeners = new Set<ForgetListener>();
   readonly #timer: NodeJS.Timeout;
 
@@ -151,7 +159,8 @@ export class UpstreamCredentials {
   }
 
   /**
-   * The upstream did not accept what was sent: another one, or undefined where there is none that could do better.
+   * The upstream did not accept what was sent: another one, or undefined where there is none that could do better, or
+   * tokens of this account were refused too often lately (`RenewalBackoff`).
    * @throws AppError as `forCall`
    */
   async refused(
@@ -162,14 +171,24 @@ export class UpstreamCredentials {
   ): Promise<UpstreamCredential | undefined> {
     // Without a word of scopes it is the upstream's own rule, which no other token of the same user gets past.
     if (status === 403 && challenge?.includes('insufficient_scope') !== true) return undefined;
-    const key = keyOf(server, principal);
-    const held = this.#entries.get(key);
-    // Another call was refused before and has already brought another one.
-    if (held !== undefined && held !== sent) return held;
-    // One that lacks scopes for this request is good for others.
-    if (status === 401) this.#entries.delete(key);
     if (!sent.renewable) return undefined;
+    const key = keyOf(server, principal);
     const refused = { status, challenge: challenge?.slice(0, challengeLengthMax) ?? null, expiresAt: sent.expiresAt };
+    for (;;) {
+      const held = this.#entries.get(key);
+      // Another call was refused before and has already brought another one.
+      if (held !== undefined && !isSame(held, sent)) return held;
+      const asked = this.#asked.get(askedKeyOf(key, refused));
+      if (asked?.refused !== null) break;
+      // Asked for ahead of the end: that may bring the very one that was refused, which nobody had said by then.
+      await asked.entry.catch(() => undefined);
+    }
+    if (status === 401) {
+      const isUnderWay = this.#asked.has(key);
+      if (!isUnderWay && !this.#backoff.allows(`${key}|${sent.id}`, this.#source.now())) return undefined;
+      // One that lacks scopes for this request is good for others; this one is good for nobody.
+      this.#entries.delete(key);
+    }
     return await this.#ask(key, server, principal, refused);
   }
 
@@ -207,6 +226,7 @@ export class UpstreamCredentials {
       const isOver = entry.expiresAt !== null && entry.expiresAt <= now;
       if (isOver || (runtime !== undefined && !isReachable(key, entry, runtime))) this.#entries.delete(key);
     }
+    this.#backoff.sweep(now);
   }
 
   close(): void {
@@ -221,19 +241,20 @@ export class UpstreamCredentials {
     principal: PrincipalRecord,
     refused: CredentialNeed['refused'],
   ): Promise<Entry> {
-    const underWay = this.#asked.get(key);
-    if (underWay !== undefined) return underWay;
-    const asked: Promise<Entry> = this.#lend(server, principal, refused)
-      .then((entry) => {
-        if (this.#asked.get(key) !== asked) return this.#ask(key, server, principal, refused);
-        this.#keep(key, entry);
-        return entry;
+    const askedKey = askedKeyOf(key, refused);
+    const underWay = this.#asked.get(askedKey);
+    if (underWay !== undefined) return underWay.entry;
+    const entry: Promise<Entry> = this.#lend(server, principal, refused)
+      .then((lent) => {
+        if (this.#asked.get(askedKey)?.entry !== entry) return this.#ask(key, server, principal, refused);
+        this.#keep(key, lent);
+        return lent;
       })
       .finally(() => {
-        if (this.#asked.get(key) === asked) this.#asked.delete(key);
+        if (this.#asked.get(askedKey)?.entry === entry) this.#asked.delete(askedKey);
       });
-    this.#asked.set(key, asked);
-    return asked;
+    this.#asked.set(askedKey, { entry, refused });
+    return entry;
   }
 
   async #lend(server: ServerRuntime, principal: PrincipalRecord, refused: CredentialNeed['refused']): Promise<Entry> {
@@ -285,6 +306,15 @@ function keyOf(server: ServerRuntime, { id: principalId, epoch }: Pick<Principal
   const { id, credential } = server.document;
   const whose = isUsersOwn(server) ? `${principalId}|${epoch}` : '';
   return `${id}|${credential?.revision ?? 0}|${whose}`;
+}
+
+/** Who lacks scopes waits for himself: what he is told is nothing to those who need a token. */
+function askedKeyOf(key: string, refused: CredentialNeed['refused']): string {
+  return refused?.status === 403 ? `${key}|scopes` : key;
+}
+
+function isSame(one: UpstreamCredential, other: UpstreamCredential): boolean {
+  return one.headers.length === other.headers.length && one.headers.every((part, at) => part === other.headers[at]);
 }
 
 function problemOf(problem: CredentialProblem, connectUrl: string | null): AppError {
