@@ -13,7 +13,9 @@ function parse(bytes: Buffer, cuts: readonly number[] = []): SseEvent[] {
   return events;
 }
 const read = (events: readonly SseEvent[]) =>
-  events.filter(({ data, id }) => data !== null || id !== null).map(({ data, id }) => ({ data, id }));
+  events
+    .filter(({ data, id }) => data !== null || id !== null)
+    .map(({ data, id }) => ({ data: data?.toString() ?? null, id }));
 
 describe('an event stream is read as the standard says [P14]', () => {
   test.each([

@@ -4,15 +4,20 @@ const lineFeed = 0x0a;
 const carriageReturn = 0x0d;
 const colon = 0x3a;
 const space = 0x20;
-const fields: ReadonlySet<string> = new Set(['data', 'id', 'event', 'retry']);
+const dataName = Buffer.from('data');
+const idName = Buffer.from('id');
+const eventName = Buffer.from('event');
+const retryName = Buffer.from('retry');
 const digits = /^\d{1,15}$/;
+const nothing: Buffer = Buffer.alloc(0);
+const lineFeedBytes = Buffer.from('\n');
 
 /** One event of a stream, or a block of comments alone. */
 export interface SseEvent {
   /** As received, the blank line that ends it included. */
   readonly raw: Buffer;
-  /** The joined `data` lines, or null where the event has none. */
-  readonly data: string | null;
+  /** The joined `data` lines, or null where the event has none; may share memory with `raw`. UTF-8, unless it is broken. */
+  readonly data: Buffer | null;
   /** The `id` field; empty text is an id too. */
   readonly id: string | null;
   /** The `event` field: the kind of the event; null where it has none, which stands for `message`. */
@@ -28,7 +33,7 @@ export interface SseEvent {
  */
 export class SseParser {
   readonly #eventBytesMax: number;
-  #pending: Buffer = Buffer.alloc(0);
+  #pending: Buffer = nothing;
   /** Where the line under way starts, and how far the search for its end got; both within `#pending`. */
   #lineStart = 0;
   #searched = 0;
@@ -78,7 +83,7 @@ export class SseParser {
     this.#lineStart -= eventStart;
     this.#searched = at - eventStart;
     // A copy: the rest must not keep a whole chunk of the socket alive.
-    this.#pending = Buffer.from(bytes.subarray(eventStart));
+    this.#pending = eventStart === bytes.length ? nothing : Buffer.from(bytes.subarray(eventStart));
     return events;
   }
 
@@ -89,33 +94,45 @@ export class SseParser {
       this.#atStart = false;
       if (raw[0] === 0xef && raw[1] === 0xbb && raw[2] === 0xbf) at = 3;
     }
-    let data: string | null = null;
+    const data: Buffer[] = [];
     let id: string | null = null;
     let event: string | null = null;
     let retryMs: number | null = null;
     while (at < raw.length) {
       let end = at;
-      while (end < raw.length && raw[end] !== lineFeed && raw[end] !== carriageReturn) end++;
-      const field = fieldOf(raw, at, end);
-      if (field?.name === 'data') data = data === null ? field.value : `${data}\n${field.value}`;
-      else if (field?.name === 'id' && !field.value.includes('\0')) id = field.value;
-      else if (field?.name === 'event') event = field.value;
-      else if (field?.name === 'retry' && digits.test(field.value)) retryMs = Number(field.value);
+      let nameEnd = -1;
+      for (; end < raw.length; end++) {
+        const byte = raw[end];
+        if (byte === lineFeed || byte === carriageReturn) break;
+        if (byte === colon && nameEnd < 0) nameEnd = end;
+      }
+      if (nameEnd < 0) nameEnd = end;
+      const valueAt = Math.min(nameEnd + (raw[nameEnd + 1] === space ? 2 : 1), end);
+      if (isName(raw, at, nameEnd, dataName)) data.push(raw.subarray(valueAt, end));
+      else if (isName(raw, at, nameEnd, eventName)) event = raw.toString('utf8', valueAt, end);
+      else if (isName(raw, at, nameEnd, idName)) {
+        const value = raw.toString('utf8', valueAt, end);
+        if (!value.includes('\0')) id = value;
+      } else if (isName(raw, at, nameEnd, retryName)) {
+        const value = raw.toString('utf8', valueAt, end);
+        if (digits.test(value)) retryMs = Number(value);
+      }
       at = raw[end] === carriageReturn && raw[end + 1] === lineFeed ? end + 2 : end + 1;
     }
-    return { raw, data, id, event, retryMs };
+    return { raw, data: joinedLines(data), id, event, retryMs };
   }
 }
 
-function fieldOf(raw: Buffer, start: number, end: number): { name: string; value: string } | undefined {
-  if (start === end || raw[start] === colon) return undefined;
-  const found = raw.indexOf(colon, start);
-  const nameEnd = found < 0 || found > end ? end : found;
-  const name = raw.toString('latin1', start, nameEnd);
-  if (!fields.has(name)) return undefined;
-  let valueStart = Math.min(nameEnd + 1, end);
-  if (valueStart < end && raw[valueStart] === space) valueStart++;
-  return { name, value: raw.toString('utf8', valueStart, end) };
+function joinedLines(lines: readonly Buffer[]): Buffer | null {
+  const [only] = lines;
+  if (only === undefined || lines.length === 1) return only ?? null;
+  return Buffer.concat(lines.flatMap((line, index) => (index === 0 ? [line] : [lineFeedBytes, line])));
+}
+
+function isName(raw: Buffer, start: number, end: number, name: Buffer): boolean {
+  if (end - start !== name.length) return false;
+  for (let at = 0; at < name.length; at++) if (raw[start + at] !== name[at]) return false;
+  return true;
 }
 
 /** The event with other data; its other fields (`id`, `event`, `retry`, comments) stay. */

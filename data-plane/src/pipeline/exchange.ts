@@ -22,8 +22,8 @@ import type { Credential } from './credential.ts';
 
 /** Bytes that arrive over time. The reader asks for each chunk, so a slow reader holds back the source. */
 export interface ByteStream {
-  /** The next chunk, or undefined at the end. Rejects where the source fails. One call at a time. */
-  next(): Promise<Buffer | undefined>;
+  /** The next chunk, at once where it is there, or undefined at the end. Rejects where the source fails. One call at a time. */
+  next(): Buffer | undefined | Promise<Buffer | undefined>;
   /**
    * The reader went away: `next` gives undefined from now on, also where it waits. Resolves when the source is done,
    * which may be later: a legacy call goes on without its client.

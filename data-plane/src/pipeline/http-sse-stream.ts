@@ -159,9 +159,10 @@ export class HttpSseStream implements ByteStream, OpenStream {
     let isAnswered = requestId === undefined;
     const parser = new SseParser(Number.POSITIVE_INFINITY);
     for (let chunk = await body.next(); chunk !== undefined; chunk = await body.next()) {
-      for (const { data, id } of parser.push(chunk)) {
+      for (const { data: bytes, id } of parser.push(chunk)) {
         if (id !== null && id !== '') lastEventId = id;
-        if (data === null || data === '') continue;
+        if (bytes === null || bytes.length === 0) continue;
+        const data = bytes.toString('utf8');
         isAnswered ||= answers(data, requestId);
         await put(data);
       }

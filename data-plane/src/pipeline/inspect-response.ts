@@ -25,6 +25,7 @@ export interface InspectResponseContext {
 
 const noStore: readonly string[] = ['cache-control', 'no-store'];
 const jsonNoStore: readonly string[] = ['content-type', 'application/json', ...noStore];
+const streamHeaders: readonly string[] = ['content-type', 'text/event-stream', ...noStore, 'x-accel-buffering', 'no'];
 
 /**
  * Turns the upstream's response into the client's: lists filtered, capabilities honest, the session sealed, streams
@@ -74,7 +75,7 @@ function discard(response: UpstreamResponse, error: AppError): AppError {
   return error;
 }
 
-async function streamed(forwarded: Forwarded, context: InspectResponseContext): Promise<Answer> {
+function streamed(forwarded: Forwarded, context: InspectResponseContext): Answer | Promise<Answer> {
   const { response } = forwarded;
   const { received, runtime } = forwarded.authorized.routed;
   if (received.kind === 'endSession' || (received.message !== null && received.message.kind !== 'request')) {
@@ -90,13 +91,13 @@ async function streamed(forwarded: Forwarded, context: InspectResponseContext): 
     onEnd: () => context.streams.remove(relay),
   });
   context.streams.add(relay);
-  const headers = ['content-type', 'text/event-stream', ...noStore, 'x-accel-buffering', 'no'];
-  if (received.message?.method === 'initialize') {
-    // The session's header goes out first, and what it seals stands in the answer.
-    await relay.untilAnswered();
-    headers.push(...sessionHeaders(forwarded, authorized, relay.negotiated, context));
-  }
-  return { status: 200, headers, body: relay };
+  if (received.message?.method !== 'initialize') return { status: 200, headers: streamHeaders, body: relay };
+  // The session's header goes out first, and what it seals stands in the answer.
+  return relay.untilAnswered().then(() => ({
+    status: 200,
+    headers: [...streamHeaders, ...sessionHeaders(forwarded, authorized, relay.negotiated, context)],
+    body: relay,
+  }));
 }
 
 function whole(

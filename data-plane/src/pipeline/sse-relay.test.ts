@@ -75,6 +75,21 @@ test('a quiet stream gets a comment in time, again and again, and none between i
   expect(keepAliveIntervalMs).toBeLessThanOrEqual(15_000);
 });
 
+test('what has come already is given at once, up to the end', async () => {
+  const chunks = ['data: {"n":1}\n\nda', `ta: {"n":2}\n\n`, answer, undefined];
+  const { response } = source();
+  const next = () => {
+    const chunk = chunks.shift();
+    return chunk === undefined ? undefined : Buffer.from(chunk);
+  };
+  const { relay, exchange } = relayOf({ ...response, next }, 'modern');
+  const given = [relay.next(), relay.next(), relay.next()];
+  expect(given.map(String)).toEqual(['data: {"n":1}\n\n', 'data: {"n":2}\n\n', answer]);
+  expect(relay.next()).toBeUndefined();
+  expect(exchange.outcome).toBe('success');
+  await relay.cancel();
+});
+
 test('an event that was begun is never cut by a comment', async () => {
   const { response, give } = source();
   const { relay } = relayOf(response, 'modern');

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { AppError, toAppError } from '@sallyport/schema';
 import type { WatchedList } from '../bridge/list-changes.ts';
 import { sealEventId } from '../bridge/sealed-event-id.ts';
@@ -72,7 +73,13 @@ export class SseRelay implements ByteStream, OpenStream {
     while (!this.#answered && !this.#ended) await this.#read();
   }
 
-  async next(): Promise<Buffer | undefined> {
+  next(): Buffer | undefined | Promise<Buffer | undefined> {
+    const there = this.#there();
+    return there === null ? this.#later() : there;
+  }
+
+  /** What can be given at once, undefined at the end; null while a read is under way. */
+  #there(): Buffer | undefined | null {
     while (!this.#cancelled) {
       const event = this.#take();
       if (event !== undefined) return event;
@@ -80,15 +87,23 @@ export class SseRelay implements ByteStream, OpenStream {
         clearTimeout(this.#keepAlive);
         return undefined;
       }
+      if (this.#read() !== undefined) return null;
+    }
+    return undefined;
+  }
+
+  /** What the read brings, or whoever wakes before. */
+  async #later(): Promise<Buffer | undefined> {
+    for (;;) {
       const woken = new Promise<void>((resolve) => {
         this.#wake = resolve;
       });
       if (this.#keepAlive === undefined) this.#keepAlive = setTimeout(this.#onQuiet, keepAliveIntervalMs);
       else this.#keepAlive.refresh();
-      void this.#read();
       await woken;
+      const there = this.#there();
+      if (there !== null) return there;
     }
-    return undefined;
   }
 
   async cancel(): Promise<void> {
@@ -159,44 +174,63 @@ export class SseRelay implements ByteStream, OpenStream {
     return only !== undefined && events.length === 1 ? only : Buffer.concat(events);
   }
 
-  /** One read at a time, shared by whoever waits for it. Never rejects: a failure ends the stream. */
-  #read(): Promise<void> {
-    this.#reading ??= this.#readChunk().finally(() => {
-      this.#reading = undefined;
-      this.#wake?.();
-    });
+  /**
+   * One read at a time, shared by whoever waits for it; undefined where it is done already. Never rejects: a failure ends
+   * the stream.
+   */
+  #read(): Promise<void> | undefined {
+    this.#reading ??= this.#readChunk()
+      ?.catch(this.#failed)
+      .finally(() => {
+        this.#reading = undefined;
+        this.#wake?.();
+      });
     return this.#reading;
   }
 
-  async #readChunk(): Promise<void> {
+  #readChunk(): Promise<void> | undefined {
     try {
-      const chunk = await this.#response.next();
-      if (this.#ended) return;
-      if (chunk === undefined) this.#upstreamEnded();
-      else {
-        for (const event of this.#parser.push(chunk)) {
-          const relayed = this.#relay(event);
-          // A long text is looked at in a thread; what comes after it waits, since order counts.
-          if (relayed !== undefined) await relayed;
-          if (this.#ended) return;
-        }
-      }
+      const chunk = this.#response.next();
+      return chunk instanceof Promise ? chunk.then((late) => this.#came(late)) : this.#came(chunk);
     } catch (thrown) {
-      if (this.#ended) return;
-      const error = toAppError(thrown);
-      if (this.#resumable && error.code === 'UPSTREAM_UNREACHABLE') this.#upstreamEnded();
-      else this.#fail(error);
-      this.#response.abort(error);
+      this.#failed(thrown);
+      return undefined;
     }
   }
 
+  #came(chunk: Buffer | undefined): Promise<void> | undefined {
+    if (this.#ended) return undefined;
+    if (chunk !== undefined) return this.#relayAll(this.#parser.push(chunk));
+    this.#upstreamEnded();
+    return undefined;
+  }
+
+  /** A long text is looked at in a thread; what comes after it waits, since order counts. */
+  #relayAll(events: readonly SseEvent[], from = 0): Promise<void> | undefined {
+    for (let at = from; at < events.length && !this.#ended; at++) {
+      const event = events[at];
+      const relayed = event === undefined ? undefined : this.#relay(event);
+      if (relayed !== undefined) return relayed.then(() => this.#relayAll(events, at + 1));
+    }
+    return undefined;
+  }
+
+  readonly #failed = (thrown: unknown): void => {
+    if (this.#ended) return;
+    const error = toAppError(thrown);
+    if (this.#resumable && error.code === 'UPSTREAM_UNREACHABLE') this.#upstreamEnded();
+    else this.#fail(error);
+    this.#response.abort(error);
+  };
+
   #relay(received: SseEvent): Promise<void> | undefined {
     const event = this.#owned(received);
-    if (event.data === null || event.data === '') {
+    if (event.data === null || event.data.length === 0) {
       this.#queue.push(event.raw);
       return undefined;
     }
-    const data = Buffer.from(event.data);
+    // What is no UTF-8 is looked at as its reader will read it (WHATWG HTML §9.2.5): with marks in its place.
+    const data = isUtf8(event.data) ? event.data : Buffer.from(event.data.toString('utf8'));
     const screened = this.#screen.screen(data, this.authorized);
     if (screened instanceof Promise) return screened.then((late) => this.#deliver(event, data, late));
     this.#deliver(event, data, screened);

@@ -97,8 +97,8 @@ export interface UpstreamResponse {
   readonly status: number;
   /** A response header by lower-case name; several are joined by ", ". */
   header(name: string): string | undefined;
-  /** The next chunk, or undefined at the end. */
-  next(): Promise<Buffer | undefined>;
+  /** The next chunk, at once where it is there, or undefined at the end. Rejects where the upstream fails. */
+  next(): Buffer | undefined | Promise<Buffer | undefined>;
   /** The whole body, at once where it is there; the connection is closed where it exceeds a limit. */
   collect(limits: CollectLimits): Buffer | Promise<Buffer>;
   /** Closes the connection; a reader that waits gets the error. */
@@ -217,14 +217,14 @@ class UpstreamCall implements CallHandler, UpstreamResponse {
     return Array.isArray(value) ? value.join(', ') : value;
   }
 
-  async next(): Promise<Buffer | undefined> {
+  next(): Buffer | undefined | Promise<Buffer | undefined> {
     const chunk = this.#chunks.shift();
     if (chunk !== undefined) {
       this.#chunkBytes -= chunk.length;
       if (this.#controller?.paused === true && this.#chunkBytes <= readAheadBytesMax / 2) this.#controller.resume();
       return chunk;
     }
-    if (this.#error !== undefined) throw asUpstreamError(this.#error);
+    if (this.#error !== undefined) return Promise.reject(asUpstreamError(this.#error));
     if (this.#ended) return undefined;
     return new Promise((resolve, reject) => {
       this.#reader = { resolve, reject: (error) => reject(asUpstreamError(error)) };

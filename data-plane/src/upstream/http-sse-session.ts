@@ -169,8 +169,9 @@ export class HttpSseSession {
   }
 
   /** One message, or several at once as 2025-03-26 has it. */
-  async #dispatch({ data, event }: SseEvent): Promise<void> {
-    if (data === null || data === '' || (event !== null && event !== 'message')) return;
+  async #dispatch({ data: bytes, event }: SseEvent): Promise<void> {
+    if (bytes === null || bytes.length === 0 || (event !== null && event !== 'message')) return;
+    const data = bytes.toString('utf8');
     for (const text of data.trimStart().startsWith('[') ? membersOf(data) : [data]) await this.#told(text);
   }
 

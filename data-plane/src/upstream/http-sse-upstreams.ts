@@ -195,7 +195,7 @@ async function openStream(
       const [first, ...events] = parser.push(chunk).filter(({ data }) => data !== null);
       if (first === undefined) continue;
       if (first.event !== 'endpoint' || first.data === null) throw fail('the first event is no endpoint');
-      return { response, parser, events, endpoint: endpointOf(first.data, request.url, fail) };
+      return { response, parser, events, endpoint: endpointOf(first.data.toString('utf8'), request.url, fail) };
     }
     throw fail('the stream ended before its endpoint came');
   } finally {

@@ -108,7 +108,7 @@ class EventMessages implements ResponseMessages {
       for (const event of this.#parser.push(chunk)) {
         if (event.id !== null && event.id !== '') this.lastEventId = event.id;
         this.retryMs = event.retryMs ?? this.retryMs;
-        if (event.data !== null && event.data !== '') this.#queue.push(event.data);
+        if (event.data !== null && event.data.length > 0) this.#queue.push(event.data.toString('utf8'));
       }
     }
   }

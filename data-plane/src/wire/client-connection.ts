@@ -8,6 +8,7 @@ import { BodyDecoder } from './body-decoder.ts';
 import { endOfHead, HeadReader, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
 import { RequestAbort } from './request-abort.ts';
 import { ResponseWriter } from './response-writer.ts';
+import type { TurnEnd } from './turn-end.ts';
 
 /** What a client may send ahead while its request is answered, in bytes; then its connection is read no further. */
 const aheadBytesMax = 16 * 1024;
@@ -21,6 +22,7 @@ const idleMarginMs = 1_000;
 /** What the connections of a listener share. */
 export interface ListenerState {
   readonly options: ListenerOptions;
+  readonly turnEnd: TurnEnd;
   /** Bytes of request bodies held now, of all connections. */
   bodyBytes: number;
   readonly isDraining: boolean;
@@ -70,7 +72,7 @@ export class ClientConnection {
     this.#socket = socket;
     this.#state = state;
     this.#remoteAddress = socket.remoteAddress;
-    this.#writer = new ResponseWriter(socket, state.options);
+    this.#writer = new ResponseWriter(socket, state.options, state.turnEnd);
     this.#deadline = this.#after(state.options.limits.requestHeadersTimeoutMs);
     socket.on('data', this.#onData);
     socket.on('end', this.#onEnd);
@@ -131,8 +133,10 @@ export class ClientConnection {
     if (this.#isEnding && this.#abort === undefined) return;
     this.#isEnding = true;
     this.#ahead = undefined;
-    if (this.#abort === undefined || this.#writer.isWritten) this.#socket.end();
-    else this.destroy();
+    if (this.#abort === undefined || this.#writer.isWritten) {
+      this.#writer.flush();
+      this.#socket.end();
+    } else this.destroy();
   };
 
   /** A client that takes nothing of its answer would hold it, and its place, for ever. */

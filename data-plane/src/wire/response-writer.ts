@@ -4,11 +4,11 @@ import type { Clock } from '@sallyport/schema/platform';
 import type { ByteStream, ProxyResponse } from '../pipeline/exchange.ts';
 import type { ListenerOptions } from '../server.ts';
 import { fieldLines } from './message-head.ts';
+import type { TurnEnd, TurnWriter } from './turn-end.ts';
 
 /** A body up to this size is copied behind its head, so that both leave in one write, in bytes. */
 const copiedBytesMax = 32 * 1024;
-const lastChunk = Buffer.from('0\r\n\r\n');
-const noBytes = Buffer.alloc(0);
+const lastChunk = '0\r\n\r\n';
 
 /** What of a request its answer depends on. */
 export interface Answered {
@@ -17,24 +17,37 @@ export interface Answered {
 }
 
 /** Writes the responses of one connection, one after the other, and tells each one's follower how it ended. */
-export class ResponseWriter {
+export class ResponseWriter implements TurnWriter {
   readonly #socket: Socket;
+  readonly #turnEnd: TurnEnd;
   readonly #clock: Clock;
   readonly #keepAlive: string;
   #onClosed: (() => void) | undefined;
   #onDrained: (() => void) | undefined;
-  /** Whether all of the answer under way was handed to the socket; set back by whoever begins another exchange. */
+  /** The last or only pieces of an answer, until the end of this turn. */
+  #held: { readonly pieces: readonly Buffer[]; readonly done: (error?: Error | null) => void } | undefined;
+  /** Whether all of the answer under way was handed over to be written; set back by whoever begins another exchange. */
   isWritten = true;
 
-  constructor(socket: Socket, { clock, limits }: ListenerOptions) {
+  constructor(socket: Socket, { clock, limits }: ListenerOptions, turnEnd: TurnEnd) {
     this.#socket = socket;
+    this.#turnEnd = turnEnd;
     this.#clock = clock;
     this.#keepAlive = `connection: keep-alive\r\nkeep-alive: timeout=${Math.floor(limits.connectionIdleTimeoutMs / 1000)}\r\n`;
     socket.on('drain', () => this.#wake());
   }
 
+  /** Writes what waits for the end of the turn; to be called before the connection is ended. */
+  flush(): void {
+    const held = this.#held;
+    if (held === undefined) return;
+    this.#held = undefined;
+    this.#writeAll(held.pieces, held.done);
+  }
+
   /** To be called when the connection is gone. */
   closed(): void {
+    this.flush();
     this.#onClosed?.();
     this.#wake();
   }
@@ -88,9 +101,9 @@ export class ResponseWriter {
       written.firstByteAt = this.#clock.monotonic();
       const isChunked = !answered.isOld;
       const framing = isChunked ? 'transfer-encoding: chunked\r\n' : '';
-      this.#socket.write(this.#head(response, framing, isLast() || answered.isOld), 'latin1');
+      const head = this.#head(response, framing, isLast() || answered.isOld);
       unread = null;
-      isComplete = await this.#stream(body, isChunked, written);
+      isComplete = await this.#stream(body, new StreamParts(head, isChunked), written);
     } finally {
       this.isWritten = true;
       await unread?.cancel();
@@ -106,27 +119,29 @@ export class ResponseWriter {
 
   /** @param done is told whether the system took it all */
   #send(head: string, body: Buffer | null, done: (isComplete: boolean) => void): void {
-    const onWritten = (error?: Error | null): void => done(error === undefined || error === null);
-    if (body === null || body.length === 0) this.#socket.write(head, 'latin1', onWritten);
-    else if (body.length <= copiedBytesMax) {
-      const bytes = Buffer.allocUnsafe(head.length + body.length);
-      bytes.write(head, 0, 'latin1');
-      bytes.set(body, head.length);
-      this.#socket.write(bytes, onWritten);
-    } else {
-      this.#socket.cork();
-      this.#socket.write(head, 'latin1');
-      this.#socket.write(body, onWritten);
-      this.#socket.uncork();
+    if (body === null || body.length > copiedBytesMax) {
+      const bytes = Buffer.from(head, 'latin1');
+      this.#hold(body === null ? [bytes] : [bytes, body], done);
+      return;
     }
+    const bytes = Buffer.allocUnsafe(head.length + body.length);
+    bytes.write(head, 0, 'latin1');
+    bytes.set(body, head.length);
+    this.#hold([bytes], done);
+  }
+
+  /** What nothing of the answer comes after. */
+  #hold(pieces: readonly Buffer[], done: (isComplete: boolean) => void): void {
+    this.#held = { pieces, done: (error) => done(error === undefined || error === null) };
     this.isWritten = true;
+    this.#turnEnd.add(this);
   }
 
   /**
-   * Writes until the stream or the client ends; reads on only when the client took what was written. Where the client
-   * goes first, resolves when the source is done too.
+   * Writes until the stream or the client ends, what is there at once in one piece; writes on only when the client took
+   * what was written. Where the client goes first, resolves when the source is done too.
    */
-  async #stream(body: ByteStream, isChunked: boolean, written: { bytes: number }): Promise<boolean> {
+  async #stream(body: ByteStream, parts: StreamParts, written: { bytes: number }): Promise<boolean> {
     let sourceDone: Promise<void> | undefined;
     this.#onClosed = () => {
       sourceDone = body.cancel();
@@ -134,12 +149,18 @@ export class ResponseWriter {
     let isComplete = false;
     try {
       while (!this.#socket.destroyed) {
-        const chunk = await body.next();
+        const next = body.next();
+        const mustWait = next instanceof Promise;
+        // Before the wait: what is there is not held back for what may come.
+        const hasRoom = !mustWait || this.#writeParts(parts);
+        const chunk = mustWait ? await next : next;
         if (chunk === undefined || this.#socket.destroyed) break;
         written.bytes += chunk.length;
-        if (chunk.length > 0 && !this.#writeChunk(chunk, isChunked)) await this.#drained();
+        if (!hasRoom) await this.#drained();
+        parts.push(chunk);
+        if (parts.length > copiedBytesMax && !this.#writeParts(parts)) await this.#drained();
       }
-      if (!this.#socket.destroyed) isComplete = await this.#sendLast(isChunked ? lastChunk : noBytes);
+      if (!this.#socket.destroyed) isComplete = await this.#sendLast(parts);
     } finally {
       this.#onClosed = undefined;
       // Also where the loop saw that the client is gone before its connection has said so.
@@ -150,29 +171,23 @@ export class ResponseWriter {
   }
 
   /** @returns whether the system took it all */
-  #sendLast(bytes: Buffer): Promise<boolean> {
-    return new Promise((resolve) => {
-      this.#socket.write(bytes, (error) => resolve(error === undefined || error === null));
-      this.isWritten = true;
-    });
+  #sendLast(parts: StreamParts): Promise<boolean> {
+    return new Promise((resolve) => this.#hold(parts.take(true), resolve));
   }
 
-  #writeChunk(chunk: Buffer, isChunked: boolean): boolean {
-    if (!isChunked) return this.#socket.write(chunk);
-    const size = `${chunk.length.toString(16)}\r\n`;
-    if (chunk.length <= copiedBytesMax) {
-      const bytes = Buffer.allocUnsafe(size.length + chunk.length + 2);
-      bytes.write(size, 0, 'latin1');
-      chunk.copy(bytes, size.length);
-      bytes.write('\r\n', size.length + chunk.length, 'latin1');
-      return this.#socket.write(bytes);
+  /** @returns whether there is room for more */
+  #writeParts(parts: StreamParts): boolean {
+    return parts.isEmpty || this.#writeAll(parts.take(false));
+  }
+
+  #writeAll(pieces: readonly Buffer[], done?: (error?: Error | null) => void): boolean {
+    if (pieces.length > 1) this.#socket.cork();
+    let hasRoom = true;
+    for (const [at, piece] of pieces.entries()) {
+      hasRoom = this.#socket.write(piece, at === pieces.length - 1 ? done : undefined);
     }
-    this.#socket.cork();
-    this.#socket.write(size, 'latin1');
-    this.#socket.write(chunk);
-    const goesOn = this.#socket.write('\r\n', 'latin1');
-    this.#socket.uncork();
-    return goesOn;
+    if (pieces.length > 1) this.#socket.uncork();
+    return hasRoom;
   }
 
   /** Resolves when the client took what was written, or is gone. */
@@ -186,6 +201,51 @@ export class ResponseWriter {
   #wake(): void {
     this.#onDrained?.();
     this.#onDrained = undefined;
+  }
+}
+
+/** What of a streamed answer is there and not written yet: its head, bytes of its body, its end. */
+class StreamParts {
+  readonly #isChunked: boolean;
+  #head: string;
+  #chunks: Buffer[] = [];
+  /** Of the body, in bytes. */
+  length = 0;
+
+  constructor(head: string, isChunked: boolean) {
+    this.#head = head;
+    this.#isChunked = isChunked;
+  }
+
+  get isEmpty(): boolean {
+    return this.#head === '' && this.length === 0;
+  }
+
+  push(chunk: Buffer): void {
+    if (chunk.length === 0) return;
+    this.#chunks.push(chunk);
+    this.length += chunk.length;
+  }
+
+  /** All of it as it goes on the wire, the body's bytes as one chunk: copied together unless that is much. */
+  take(isLast: boolean): readonly Buffer[] {
+    const chunks = this.#chunks;
+    const isFramed = this.#isChunked && this.length > 0;
+    const before = this.#head + (isFramed ? `${this.length.toString(16)}\r\n` : '');
+    const after = (isFramed ? '\r\n' : '') + (isLast && this.#isChunked ? lastChunk : '');
+    const { length } = this;
+    this.#head = '';
+    this.#chunks = [];
+    this.length = 0;
+    if (length > copiedBytesMax) return [Buffer.from(before, 'latin1'), ...chunks, Buffer.from(after, 'latin1')];
+    const bytes = Buffer.allocUnsafe(before.length + length + after.length);
+    let at = bytes.write(before, 0, 'latin1');
+    for (const chunk of chunks) {
+      bytes.set(chunk, at);
+      at += chunk.length;
+    }
+    bytes.write(after, at, 'latin1');
+    return [bytes];
   }
 }
 

@@ -2,6 +2,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { createServer as createTlsServer } from 'node:tls';
 import type { ListenerOptions } from '../server.ts';
 import { ClientConnection, type ListenerState } from './client-connection.ts';
+import { TurnEnd } from './turn-end.ts';
 
 /** How often the deadlines of all connections are looked at, in milliseconds. */
 const checkIntervalMs = 1_000;
@@ -14,6 +15,7 @@ const untakenMsMaxDefault = 60_000;
 export class WireListener implements ListenerState {
   readonly options: ListenerOptions;
   readonly untakenMsMax: number;
+  readonly turnEnd = new TurnEnd();
   readonly #server: Server;
   readonly #connections = new Set<ClientConnection>();
   #open = 0;
