@@ -45,6 +45,7 @@ import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { Connections } from './upstream/connections.ts';
 import { UpstreamCredentials } from './upstream/credentials.ts';
 import { DefinitionSightings } from './upstream/definition-sightings.ts';
+import { LibraryPools } from './upstream/library-pools.ts';
 import { ObservedHealth } from './upstream/observed-health.ts';
 import { UpstreamPools } from './wire/upstream-pools.ts';
 import { WireListener } from './wire/wire-listener.ts';
@@ -280,7 +281,7 @@ function createEdges(
     captures: telemetry.payloads.captures,
     webhookSender: new WebhookSender({ egress, now: () => store.now(), monotonic: () => clock.monotonic() }),
     inputSchemas: new InputSchemas(),
-    connections: new Connections(wirePools ?? egress),
+    connections: new Connections(wirePools ?? new LibraryPools(egress)),
     credentials,
     peers: peerClient,
     health,

@@ -17,6 +17,7 @@ export { PayloadCapture, type PayloadCaptureOptions } from './telemetry/payload-
 export { Connections } from './upstream/connections.ts';
 export { type CredentialSource, UpstreamCredentials } from './upstream/credentials.ts';
 export { DefinitionSightings } from './upstream/definition-sightings.ts';
+export { LibraryPools } from './upstream/library-pools.ts';
 export { UpstreamPools } from './wire/upstream-pools.ts';
 export { WireListener } from './wire/wire-listener.ts';
 export { ObservedHealth } from './upstream/observed-health.ts';

@@ -13,6 +13,9 @@ import { type Clock, clientAddress, type Log } from '@sallyport/schema/platform'
 import { GatheredBytes } from './upstream/gathered-bytes.ts';
 import type { ByteStream, ProxyRequest, ProxyResponse } from './pipeline/exchange.ts';
 
+/** How long a client may take nothing of its answer, in milliseconds. */
+export const untakenMsMaxDefault = 60_000;
+
 export interface ListenerLimits {
   /** Header block of a request, in bytes. */
   readonly requestHeaderBytesMax: number;
@@ -22,7 +25,7 @@ export interface ListenerLimits {
   readonly requestBodiesBytesMax: number;
   readonly connectionsMax: number;
   readonly connectionIdleTimeoutMs: number;
-  /** How long a client may take nothing of its answer, in milliseconds; a default where absent. Not with node:http. */
+  /** How long a client may take nothing of its answer, in milliseconds; a default where absent. */
   readonly untakenMsMax?: number;
 }
 
@@ -213,15 +216,24 @@ export class Listener {
         outgoing.writeHead(response.status, headers);
         if (body === null) outgoing.end();
         else outgoing.end(body);
+        if (outgoing.writableLength > 0) this.#letGoUntaken(outgoing);
       } else {
         outgoing.writeHead(response.status, headers);
         outgoing.flushHeaders();
+        this.#letGoUntaken(outgoing);
         await stream(outgoing, body, written);
       }
       await finished(outgoing);
     } finally {
       follower?.ended(outgoing.writableFinished, written.bytes, written.firstByteAt);
     }
+  }
+
+  /** A client that takes nothing of its answer would hold it, and its place, for ever. A stream that is quiet is no such. */
+  #letGoUntaken(outgoing: ServerResponse): void {
+    outgoing.setTimeout(this.#options.limits.untakenMsMax ?? untakenMsMaxDefault, () => {
+      if (outgoing.writableLength > 0) outgoing.destroy();
+    });
   }
 
   /** What node:http could not read as a request. One that only did not come in time is no request yet: a log line. */

@@ -30,11 +30,12 @@ export class Figures {
   }
 }
 
-/** What was found, with the machine it was found on, as JSON. Says nothing of whether targets are met. */
-export function writeFigures(path: string, benchmark: string, figures: Figures): void {
+/** What benchmarks found, by their names, with the machine it was found on, as JSON. */
+export function writeFigures(path: string, benchmarks: ReadonlyMap<string, Figures>): void {
   const processor = cpus()[0]?.model ?? 'unknown';
   const machine = { processor, cores: availableParallelism(), node: process.version };
-  writeFileSync(path, `${JSON.stringify({ benchmark, machine, figures: figures.found }, null, 2)}\n`);
+  const found = [...benchmarks].map(([benchmark, { found: figures }]) => ({ benchmark, figures }));
+  writeFileSync(path, `${JSON.stringify({ machine, benchmarks: found }, null, 2)}\n`);
 }
 
 function verdict(value: number, { most, least }: Target): string {

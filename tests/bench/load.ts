@@ -110,21 +110,21 @@ export async function measureLatency(send: () => Promise<boolean>, loop: OpenLoo
   let failures = 0;
   let sent = 0;
   const began = performance.now();
-  const open: Promise<void>[] = [];
+  const underWay = new Set<Promise<void>>();
   for (let elapsedMs = 0; !isOver(elapsedMs); elapsedMs = performance.now() - began) {
     const due = Math.floor((elapsedMs * requestsPerSecond) / 1000) + 1;
     for (; sent < due; sent++) {
       const dueAt = began + (sent * 1000) / requestsPerSecond;
-      open.push(
-        send().then((ok) => {
-          if (ok) latencies.push(performance.now() - dueAt);
-          else failures++;
-        }),
-      );
+      const answered = send().then((ok) => {
+        if (ok) latencies.push(performance.now() - dueAt);
+        else failures++;
+        underWay.delete(answered);
+      });
+      underWay.add(answered);
     }
     await turn();
   }
-  await Promise.all(open);
+  await Promise.all(underWay);
   latencies.sort((a, b) => a - b);
   return { sent, failures, p50Ms: quantile(latencies, 0.5), p99Ms: quantile(latencies, 0.99) };
 }

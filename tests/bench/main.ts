@@ -18,7 +18,7 @@ import { measureTerraform } from './terraform.ts';
 import { measureThroughputs } from './throughput.ts';
 import { measureWorkers } from './workers.ts';
 
-const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
+const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N] [--small]
   Measures a node between a load generator and nginx: requests per second and latency of
   direct, nginx proxy_pass and the node, with API-key authentication, grants and audit on;
   "inspect" is the node with a policy of all detectors on requests and answers.
@@ -26,6 +26,7 @@ const usage = `pnpm bench [throughput] [--seconds N] [--rounds N] [--streams N]
   --seconds N     length of one measurement (default 5)
   --rounds N      interleaved rounds; medians are printed (default 3)
   --streams N     idle event streams to hold open (default 5000; 0 leaves that out)
+  --small         the smallest answer alone, and no detectors
 
 pnpm bench calls [--seconds N] [--rounds N]
   Measures what kinds of calls cost a node against a plain one: larger answers, answers in events,
@@ -93,8 +94,9 @@ pnpm bench terraform [--grants N]
   Plans, applies and destroys many grants with the real terraform. Needs Go and Terraform.
   --grants N      how many (default 500)
 
-scale, propagation, audit, endurance, workers and refresh print the target beside each figure that has one,
-and write all of them as JSON with --out FILE.
+throughput, scale, propagation, audit, endurance, workers and refresh print the target beside each figure that
+has one, and write all of them as JSON with --out FILE. Several names: one benchmark after the other, one file;
+throughput last, since it keeps this process to one core.
 `;
 
 const { values, positionals } = parseArgs({
@@ -153,7 +155,7 @@ const { small } = values;
 /** By name; those that hold figures against targets give them back. */
 const benchmarks: Readonly<Record<string, (place: Place) => Promise<Figures | void>>> = {
   throughput: ({ directory, atEnd }) => {
-    const options = { seconds: seconds(), rounds: rounds(3), streams: wholeNumber('streams', 0) };
+    const options = { seconds: seconds(), rounds: rounds(3), streams: wholeNumber('streams', 0), small };
     return measureThroughputs(options, directory, print, atEnd);
   },
   calls: ({ atEnd }) => measureCalls({ seconds: seconds(), rounds: rounds(3) }, print, atEnd),
@@ -180,18 +182,34 @@ const benchmarks: Readonly<Record<string, (place: Place) => Promise<Figures | vo
   terraform: ({ directory, atEnd }) => measureTerraform(wholeNumber('grants', 1), directory, print, atEnd),
 };
 
-async function main(): Promise<void> {
-  const [name = 'throughput'] = positionals;
-  if (values.help) return print(usage);
+type Measure = (typeof benchmarks)[string];
+
+function benchmarkOf(name: string): Measure {
   const measure = Object.hasOwn(benchmarks, name) ? benchmarks[name] : undefined;
   if (measure === undefined) throw new Error(`there is no benchmark ${name}\n\n${usage}`);
+  return measure;
+}
+
+async function run(measure: Measure): Promise<Figures | void> {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
   const stops: (() => Promise<void>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
   try {
-    const figures = await measure({ directory, atEnd: (stop) => void stops.push(stop) });
-    if (values.out !== undefined && figures !== undefined) writeFigures(values.out, name, figures);
+    return await measure({ directory, atEnd: (stop) => void stops.push(stop) });
   } finally {
     for (const stop of stops.toReversed()) await stop();
+  }
+}
+
+async function main(): Promise<void> {
+  if (values.help) return print(usage);
+  const names = positionals.length === 0 ? ['throughput'] : positionals;
+  const chosen = names.map((name) => [name, benchmarkOf(name)] as const);
+  const found = new Map<string, Figures>();
+  for (const [name, measure] of chosen) {
+    const figures = await run(measure);
+    if (figures !== undefined) found.set(name, figures);
+    // After each, so that none is lost with one that fails.
+    if (values.out !== undefined) writeFigures(values.out, found);
   }
 }
 

@@ -11,15 +11,22 @@ import type { MixedData, MixedRun, ToMixed } from './mixed-load.ts';
 import { toolCall } from './tool-call.ts';
 
 const { nodeUrl, keys } = workerData as MixedData;
-/** Another one for each run: between them the node has no client. */
-let pool = new Pool(new URL(nodeUrl).origin, { connections: 256 });
+/** One for each run: between them the node has no client. */
+let pool: Pool;
 const callsAtOnce = 32;
-const sessionsMax = 64;
+/** Of one server. */
+const sessionsMax = 32;
+/** Calls of a session, about, before its client ends it. */
+const callsPerSession = 50;
 
 const at = (slug: string): URL => new URL(`/mcp/${slug}`, nodeUrl);
 
-async function send({ url, headers, body }: LoadRequest, signal?: AbortSignal): Promise<[number, string, string]> {
-  const response = await pool.request({ path: url.pathname, method: 'POST', headers, body, ...(signal && { signal }) });
+async function send(
+  { url, headers, body }: LoadRequest,
+  { method = 'POST', signal }: { method?: 'POST' | 'DELETE'; signal?: AbortSignal } = {},
+): Promise<[number, string, string]> {
+  const sent = method === 'POST' ? { body } : {};
+  const response = await pool.request({ path: url.pathname, method, headers, ...sent, ...(signal && { signal }) });
   const text = await response.body.text();
   return [response.statusCode, text, String(response.headers['mcp-session-id'] ?? '')];
 }
@@ -31,11 +38,11 @@ const modern = (slug: string, args: Readonly<Record<string, unknown>> = {}, key 
   toolCall(at(slug), key, tool, args);
 
 interface Session {
-  readonly slug: string;
   readonly key: string;
   readonly id: string;
+  callsUnderWay: number;
 }
-const sessions: Session[] = [];
+const sessions = new Map<string, Session[]>();
 
 function legacy(slug: string, key: string, session: string | null, message: object): LoadRequest {
   return {
@@ -50,27 +57,42 @@ function legacy(slug: string, key: string, session: string | null, message: obje
   };
 }
 
-/** In a session that is there already, or one that is opened; now and then one is closed. */
+async function openSession(slug: string): Promise<Session | undefined> {
+  const key = pick(keys);
+  const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'mixed', version: '1' } };
+  const [status, , id] = await send(legacy(slug, key, null, { id: 0, method: 'initialize', params }));
+  return status === 200 ? { key, id, callsUnderWay: 0 } : undefined;
+}
+
+/** In a session that is there already, or one that is opened for one that is ended. */
 async function legacyCall(slug: string): Promise<boolean> {
-  let session = sessions.length < sessionsMax ? undefined : pick(sessions);
-  if (session?.slug !== slug) {
-    const key = pick(keys);
-    const params = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'mixed', version: '1' } };
-    const [status, , id] = await send(legacy(slug, key, null, { id: 0, method: 'initialize', params }));
-    if (status !== 200) return false;
-    session = { slug, key, id };
-    sessions.push(session);
-    if (sessions.length > sessionsMax) sessions.splice(0, sessions.length - sessionsMax);
-  }
+  const open = sessions.get(slug) ?? [];
+  sessions.set(slug, open);
+  const opens = open.length < sessionsMax || randomInt(callsPerSession) === 0;
+  const session = opens ? await openSession(slug) : pick(open);
+  if (session === undefined) return false;
+  session.callsUnderWay++;
+  if (opens) open.push(session);
   const params = { name: 'echo', arguments: { note: 'legacy' } };
-  return succeeded(await send(legacy(slug, session.key, session.id, { id: 1, method: 'tools/call', params })));
+  const answer = await send(legacy(slug, session.key, session.id, { id: 1, method: 'tools/call', params }));
+  session.callsUnderWay--;
+  return succeeded(answer) && (open.length <= sessionsMax || (await endOldest(slug, open)));
+}
+
+/** One that no call is under way in. */
+async function endOldest(slug: string, open: Session[]): Promise<boolean> {
+  const at = open.findIndex(({ callsUnderWay }) => callsUnderWay === 0);
+  const [ended] = at < 0 ? [] : open.splice(at, 1);
+  if (ended === undefined) return true;
+  const [status] = await send(legacy(slug, ended.key, ended.id, {}), { method: 'DELETE' });
+  return status < 300;
 }
 
 /** Nobody waits for the answer. */
 async function aborted(slug: string): Promise<boolean> {
   const abort = new AbortController();
   setTimeout(() => abort.abort(), randomInt(1, 60));
-  await send(modern(slug, { delayMs: 50, progress: randomInt(4) }), abort.signal).catch(() => undefined);
+  await send(modern(slug, { delayMs: 50, progress: randomInt(4) }), abort).catch(() => undefined);
   return true;
 }
 
@@ -121,19 +143,23 @@ async function capacity(seconds: number): Promise<number> {
   return calls / seconds;
 }
 
+async function run({ seconds, requestsPerSecond }: Extract<ToMixed, { type: 'run' }>): Promise<MixedRun> {
+  const lastsMs = seconds * 1000;
+  const latency = await measureLatency(call, {
+    requestsPerSecond,
+    isOver: (elapsedMs) => elapsedMs >= lastsMs,
+    turn: () => delay(1),
+  });
+  return { latency, wrong: wrong.splice(0).slice(0, 5) };
+}
+
+async function work(message: ToMixed): Promise<MixedRun | number> {
+  pool = new Pool(new URL(nodeUrl).origin, { connections: 256 });
+  const found = await (message.type === 'capacity' ? capacity(message.seconds) : run(message));
+  await pool.close();
+  return found;
+}
+
 parentPort?.on('message', (message: ToMixed) => {
-  const work = async (): Promise<MixedRun | number> => {
-    if (message.type === 'capacity') return capacity(message.seconds);
-    await pool.close();
-    pool = new Pool(new URL(nodeUrl).origin, { connections: 256 });
-    const lastsMs = message.seconds * 1000;
-    const latency = await measureLatency(call, {
-      requestsPerSecond: message.requestsPerSecond,
-      isOver: (elapsedMs) => elapsedMs >= lastsMs,
-      turn: () => delay(1),
-    });
-    await pool.close();
-    return { latency, wrong: wrong.splice(0).slice(0, 5) };
-  };
-  void work().then((found) => parentPort?.postMessage(found));
+  void work(message).then((found) => parentPort?.postMessage(found));
 });

@@ -8,6 +8,7 @@ import { availableParallelism, cpus } from 'node:os';
 import { freePort } from '@sallyport/cli';
 import { Pool } from 'undici';
 import { startReferenceServer } from '../kit/reference-server.ts';
+import { Figures } from './figures.ts';
 import { type LoadRequest, type Latency, measureLatency, measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
 import { processorSeconds, residentMebibytes } from './process-figures.ts';
@@ -27,6 +28,10 @@ const streamedEvents = 6;
 /** How long the upstream takes to answer where latency is measured, in milliseconds. */
 const upstreamMs = 20;
 const streamed = 'events';
+const smallest = '1-kib';
+/** Requests/s of a node with the smallest answer, as a share of nginx's. */
+const shareOfNginxLeast = 0.45;
+const addedMsMost = { p50: 0.5, p99: 5 };
 /** Three, and many clients, since streams take half of the room of a server and of a principal at most. */
 const streamServers = ['reference-a', 'reference-b', 'reference-c'];
 const streamsPerClient = 100;
@@ -39,6 +44,8 @@ export interface ThroughputOptions {
   readonly rounds: number;
   /** Idle event streams to hold open; 0 leaves that out. */
   readonly streams: number;
+  /** The smallest answer alone, without detectors. */
+  readonly small: boolean;
 }
 type Print = (line: string) => void;
 
@@ -74,6 +81,11 @@ function streamedAnswer(): string {
   return [...events, answer(1024)].map((data) => `event: message\ndata: ${data}\n\n`).join('');
 }
 
+/** Names of the answers that are measured. */
+function answersOf(small: boolean): readonly string[] {
+  return small ? [smallest] : [...sizes.keys(), streamed];
+}
+
 interface Contender {
   readonly name: string;
   /** The process in the middle; null: there is none. */
@@ -86,14 +98,15 @@ interface Contender {
 async function throughputTable(
   contenders: readonly Contender[],
   directory: string,
-  { seconds, rounds }: ThroughputOptions,
+  { seconds, rounds, small }: ThroughputOptions,
+  figures: Figures,
   print: Print,
 ): Promise<void> {
   print(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
   print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
-  for (const size of [...sizes.keys(), streamed]) {
+  for (const size of answersOf(small)) {
     const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
       contenders.map(({ name }) => [name, []]),
     );
@@ -130,6 +143,10 @@ async function throughputTable(
           .padStart(16),
       ];
       print(row.join(' '));
+      if (name === 'direct' || name === 'nginx') continue;
+      const target = name === 'node' && size === smallest ? { least: shareOfNginxLeast } : {};
+      figures.add(`${size}, ${name}: requests/s, of nginx`, rate(name) / rate('nginx'), '', target);
+      figures.add(`${size}, ${name}: CPU`, median(measured.map((result) => result.cpuMicroseconds)), 'µs/request');
     }
   }
 }
@@ -137,6 +154,7 @@ async function throughputTable(
 async function latencyTable(
   contenders: readonly Contender[],
   { seconds }: ThroughputOptions,
+  figures: Figures,
   print: Print,
 ): Promise<void> {
   print(`\nLatency at ${latencyRequestsPerSecond} requests/s, open loop, upstream that takes ${upstreamMs} ms`);
@@ -163,8 +181,12 @@ async function latencyTable(
     await pool.close();
     if (measured.failures > 0) throw new Error(`${name}: ${measured.failures} requests failed`);
     direct ??= measured;
-    const figures = [measured.p50Ms, measured.p99Ms, measured.p50Ms - direct.p50Ms, measured.p99Ms - direct.p99Ms];
-    print(`${name.padEnd(8)} ${figures.map((figure) => figure.toFixed(2).padStart(8)).join('   ')}`);
+    const [p50Ms, p99Ms] = [measured.p50Ms - direct.p50Ms, measured.p99Ms - direct.p99Ms];
+    const row = [measured.p50Ms, measured.p99Ms, p50Ms, p99Ms].map((ms) => ms.toFixed(2).padStart(8));
+    print(`${name.padEnd(8)} ${row.join('   ')}`);
+    if (name !== 'node') continue;
+    figures.add('latency added, p50', p50Ms, 'ms', { most: addedMsMost.p50 });
+    figures.add('latency added, p99', p99Ms, 'ms', { most: addedMsMost.p99 });
   }
 }
 
@@ -235,7 +257,7 @@ function contendersOf(
       name: 'node',
       pid: topology.nodePid,
       request: (size) => toolCall(new URL(`/mcp/s-${size}`, topology.nodeUrl), key),
-      slow: slowCall(new URL('/mcp/slow', topology.nodeUrl), key),
+      slow: slowCall(new URL('/mcp/s-slow', topology.nodeUrl), key),
     },
     // The same with a policy of all detectors, both ways; the one above has none that is about it.
     {
@@ -253,7 +275,7 @@ export async function measureThroughputs(
   directory: string,
   print: Print,
   atEnd: (stop: () => Promise<void>) => void,
-): Promise<void> {
+): Promise<Figures> {
   requireBinaries();
   print(`${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`);
   // The control plane and PostgreSQL run with the load generator, away from the node's core.
@@ -275,23 +297,29 @@ export async function measureThroughputs(
     proxyPin: ['taskset', '-c', '1'],
   });
   atEnd(() => nginx.stop());
+  const answers = answersOf(chosen.small);
+  // With the second prefix every detector looks on.
+  const prefixes = chosen.small ? ['s'] : ['s', 'i'];
   const topology = await startTopology({
     directory,
     nodePin: ['taskset', '-c', '1'],
     upstreams: new Map([
-      ...[...sizes.keys(), streamed].flatMap((size): [string, URL][] =>
-        ['s', 'i'].map((prefix) => [`${prefix}-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
+      ...answers.flatMap((size): [string, URL][] =>
+        prefixes.map((prefix) => [`${prefix}-${size}`, new URL(`/mcp/${size}`, nginx.upstream)]),
       ),
-      ['slow', new URL(slowUrl)],
-      ['i-slow', new URL(slowUrl)],
-      ...streamServers.map((slug): [string, URL] => [slug, new URL(reference.url)]),
+      ...prefixes.map((prefix): [string, URL] => [`${prefix}-slow`, new URL(slowUrl)]),
+      ...(chosen.streams > 0 ? streamServers : []).map((slug): [string, URL] => [slug, new URL(reference.url)]),
     ]),
     clients: Math.max(1, Math.ceil(chosen.streams / streamsPerClient)),
-    inspected: [...sizes.keys(), streamed, 'slow'].map((size) => `i-${size}`),
+    inspected: chosen.small ? [] : [...answers, 'slow'].map((size) => `i-${size}`),
     atEnd,
   });
-  const contenders = contendersOf(nginx, topology, slowUrl);
-  await throughputTable(contenders, directory, chosen, print);
-  await latencyTable(contenders, chosen, print);
+  const contenders = contendersOf(nginx, topology, slowUrl).filter(({ name }) => !chosen.small || name !== 'inspect');
+  const lines: string[] = [];
+  const figures = new Figures((line) => void lines.push(line));
+  await throughputTable(contenders, directory, chosen, figures, print);
+  await latencyTable(contenders, chosen, figures, print);
   if (chosen.streams > 0) await idleStreams(topology, chosen.streams, print);
+  for (const line of ['', ...lines]) print(line);
+  return figures;
 }

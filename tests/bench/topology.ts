@@ -95,6 +95,7 @@ export async function startNodeProcess(
       SALLYPORT_NODE_SECRET: randomSecret('node_'),
       SALLYPORT_DATA_DIRECTORY: join(options.directory, 'node'),
       SALLYPORT_LOG_LEVEL: 'error',
+      SALLYPORT_HTTP_ENGINE: testConfig.httpEngine,
       ...environment,
     },
   });

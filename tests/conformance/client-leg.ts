@@ -12,7 +12,7 @@ import { repositoryRoot } from '../contract/generated-files.ts';
 import { startFleetOfNodes } from '../data-plane/fleet-of-nodes.ts';
 import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
 import { driveScenario, isDriven } from './client-scenarios.ts';
-import { configurationOf, discover, type Discovery, type Topology } from './matrix.ts';
+import { configurationOf, discover, type Discovery, enginesOf, type Topology } from './matrix.ts';
 import { type Check, failedChecks, runClientScenario, scoredScenarios, type SuiteRevision } from './run-suite.ts';
 
 export interface ClientCell {
@@ -119,7 +119,7 @@ async function throughNodes(
 ): Promise<void> {
   const ends: (() => Promise<void>)[] = [];
   try {
-    const fleet = await startFleetOfNodes(topology === 'one node' ? 1 : 3, configuration);
+    const fleet = await startFleetOfNodes(topology === 'one node' ? 1 : 3, configuration, enginesOf(topology));
     ends.push(() => fleet.stop());
     const nodes = fleet.nodes.map(({ node }) => new URL(node.url('reference')));
     const entry = await startRoundRobinEntry({ host: '127.0.0.1', port: 0, nodes, clock: systemClock });

@@ -5,6 +5,7 @@ import { createEgress, discoverUpstream, parseEgressAllowList, systemClock } fro
 import { startFleetOfNodes } from '../data-plane/fleet-of-nodes.ts';
 import { type TestConfiguration, testKey } from '../data-plane/pipeline-node.ts';
 import { startAuthorizationShim } from '../kit/authorization-shim.ts';
+import { type HttpEngine, httpEngines } from '../kit/config.ts';
 import { type ReferenceEras, startReferenceServer } from '../kit/reference-server.ts';
 import { failedChecks, runSuite, scoredScenarios, type SuiteResult, type SuiteRevision } from './run-suite.ts';
 
@@ -44,6 +45,11 @@ export const expectedFailures: Readonly<Record<string, string>> = {
 /** Answers after which the first node is killed, at the next moment in which nothing is under way. */
 const killAfterAnswers = 40;
 
+/** Several nodes are one of each pair of edges in turn; what one node is, the environment of the tests says. */
+export function enginesOf(topology: Topology): readonly HttpEngine[] {
+  return topology === 'one node' ? [] : httpEngines;
+}
+
 /** Whether client and server share an era, so that bytes pass. */
 export function isSameEra({ eras, revision }: Cell): boolean {
   return eras === 'dual' || (eras === 'legacy') === (revision === '2025-11-25');
@@ -55,7 +61,11 @@ export async function runCell(cell: Cell): Promise<CellResult> {
     const reference = await startReferenceServer({ eras: cell.eras });
     ends.push(() => reference.stop());
     const configuration = configurationOf(reference.url, await discover(reference.url));
-    const fleet = await startFleetOfNodes(cell.topology === 'one node' ? 1 : 3, configuration);
+    const fleet = await startFleetOfNodes(
+      cell.topology === 'one node' ? 1 : 3,
+      configuration,
+      enginesOf(cell.topology),
+    );
     ends.push(() => fleet.stop());
     const nodes = fleet.nodes.map(({ node }) => new URL(node.url('reference')));
     const entry = await startRoundRobinEntry({ host: '127.0.0.1', port: 0, nodes, clock: systemClock });

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { type AuthorizationShim, startAuthorizationShim } from '../kit/authorization-shim.ts';
+import { httpEngines } from '../kit/config.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { type ReferenceServer, startReferenceServer } from '../kit/reference-server.ts';
 import { failedChecks, runSuite, type SuiteResult, type SuiteRevision, scoredScenarios } from './run-suite.ts';
@@ -11,7 +12,8 @@ let throughNodes: string;
 
 beforeAll(async () => {
   reference = await startReferenceServer();
-  harness = await startHarness({ upstreams: [reference.url] });
+  // A node of each pair of edges, in turn.
+  harness = await startHarness({ upstreams: [reference.url], httpEngines });
   const { administrator } = harness;
   const server = await administrator.registerServer('reference', reference.url);
   const { key } = await administrator.createClient('conformance suite');

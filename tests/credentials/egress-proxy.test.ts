@@ -4,6 +4,7 @@ import { createServer as createTlsServer } from 'node:tls';
 import { AppError } from '@sallyport/schema';
 import { createEgress, type EgressOptions, parseEgressAllowList, parseEgressProxy } from '@sallyport/schema/platform';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { httpEngines } from '../kit/config.ts';
 import { type ConnectProxy, startConnectProxy } from '../kit/connect-proxy.ts';
 import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { startHarness } from '../kit/harness.ts';
@@ -219,7 +220,7 @@ describe('the egress proxy', () => {
   });
 });
 
-describe.each(['wire', 'libraries'])('with the HTTP engine %s', (engine) => {
+describe.each(httpEngines)('with the HTTP engine %s', (engine) => {
   let upstream: EchoUpstream;
   beforeAll(async () => {
     upstream = await startEchoUpstream();

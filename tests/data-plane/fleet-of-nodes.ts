@@ -1,5 +1,6 @@
 import { createPeerIdentity, KnownPeers, PeerClient, PeerServer } from '@sallyport/data-plane';
 import { createLog } from '@sallyport/schema/platform';
+import type { HttpEngine } from '../kit/config.ts';
 import { type PipelineNode, startPipelineNode, type TestConfiguration } from './pipeline-node.ts';
 
 export interface FleetNode {
@@ -19,8 +20,15 @@ export interface FleetOfNodes {
   stop(): Promise<void>;
 }
 
-/** Data-plane nodes that know each other, without a control plane: it would do no more than name them. */
-export async function startFleetOfNodes(count: number, configuration: TestConfiguration): Promise<FleetOfNodes> {
+/**
+ * Data-plane nodes that know each other, without a control plane: it would do no more than name them.
+ * @param httpEngines what they speak HTTP with, in turn; default what the configuration says
+ */
+export async function startFleetOfNodes(
+  count: number,
+  configuration: TestConfiguration,
+  httpEngines: readonly HttpEngine[] = [],
+): Promise<FleetOfNodes> {
   const log = createLog({ name: 'fleet', level: 'silent' });
   const members = await Promise.all(
     Array.from({ length: count }, async (_, index) => {
@@ -30,7 +38,9 @@ export async function startFleetOfNodes(count: number, configuration: TestConfig
       const server = new PeerServer({ identity, peers: known, log });
       const peerUrl = `https://127.0.0.1:${await server.listen('127.0.0.1', 0)}`;
       const client = new PeerClient(nodeId, { identity, peers: known, log });
-      const node = await startPipelineNode(configuration, client);
+      const httpEngine = httpEngines[index % httpEngines.length];
+      const own = httpEngine === undefined ? configuration : { ...configuration, httpEngine };
+      const node = await startPipelineNode(own, client);
       server.serve(node.pipeline.peerHandlers);
       const kill = (): void => {
         node.listener.close();

@@ -7,6 +7,7 @@ import {
   decisionCacheBytesMax,
   ExchangeSlots,
   InputSchemas,
+  LibraryPools,
   Listener,
   type ListenerLimits,
   loneNode,
@@ -57,7 +58,7 @@ import {
   systemClock,
   WebhookSender,
 } from '@sallyport/schema/platform';
-import { testConfig } from '../kit/config.ts';
+import { type HttpEngine, testConfig } from '../kit/config.ts';
 
 import { describeTool } from '../kit/fake-upstream.ts';
 
@@ -122,7 +123,7 @@ export interface TestConfiguration {
   /** Stands for the control plane; default: it has none. */
   readonly lend?: CredentialSource['lend'];
   /** Default: as the environment says. */
-  readonly httpEngine?: 'wire' | 'libraries';
+  readonly httpEngine?: HttpEngine;
   readonly tls?: { readonly cert: Buffer; readonly key: Buffer };
   readonly egress?: Pick<EgressOptions, 'connectionsPerOriginMax' | 'resolve'>;
 }
@@ -344,7 +345,7 @@ function egressOf({ egress: options, httpEngine = testConfig.httpEngine }: TestC
   const pools = isWire ? new UpstreamPools({ egress, connectionsPerOriginMax, clock: systemClock }) : undefined;
   return {
     egress,
-    connections: new Connections(pools ?? egress),
+    connections: new Connections(pools ?? new LibraryPools(egress)),
     Listening: isWire ? WireListener : Listener,
     close: async (): Promise<void> => {
       pools?.close();

@@ -3,7 +3,7 @@
  * taken in by them too, and mean the same. To take in less is allowed.
  */
 import { BlockList, connect, createServer, type AddressInfo } from 'node:net';
-import { Connections, Listener, UpstreamPools, WireListener } from '@sallyport/data-plane';
+import { Connections, LibraryPools, Listener, UpstreamPools, WireListener } from '@sallyport/data-plane';
 import { createEgress, createLog, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
 import fc from 'fast-check';
 import { afterAll, expect, test } from 'vitest';
@@ -189,7 +189,7 @@ async function answersTo(raw: string): Promise<unknown[]> {
       return null;
     }
   };
-  const answers = await Promise.all([ask(new Connections(pools)), ask(new Connections(egress))]);
+  const answers = await Promise.all([ask(new Connections(pools)), ask(new Connections(new LibraryPools(egress)))]);
   server.close();
   return answers;
 }

@@ -260,6 +260,7 @@ async function startNode(root: string, index: number, around: NodeSurroundings):
     'data-plane/dist/main.js',
     {
       ...around.queueEnvironment,
+      SALLYPORT_HTTP_ENGINE: testConfig.httpEngine,
       SALLYPORT_CONTROL_PLANE_URL: around.syncUrl,
       SALLYPORT_JOIN_TOKEN: around.joinToken,
       SALLYPORT_NODE_NAME: `node-${index + 1}`,

@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { hasBinary } from '../kit/binaries.ts';
+import { httpEngines } from '../kit/config.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { interopClients } from './clients.ts';
 import { type InteropCell, runInteropCell } from './matrix.ts';
@@ -20,7 +21,8 @@ const matrixDeadlineMs = 180_000;
 
 beforeAll(async () => {
   await Promise.all(servers.map(async (server) => running.set(server.slug, await server.start(home))));
-  harness = await startHarness({ upstreams: [...running.values()].map(({ tap }) => tap.url), nodes: 3 });
+  const upstreams = [...running.values()].map(({ tap }) => tap.url);
+  harness = await startHarness({ upstreams, nodes: 3, httpEngines });
   const { administrator } = harness;
   key = (await administrator.createClient('caller')).key;
   for (const [slug, { tap }] of running) {

@@ -1,4 +1,4 @@
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, existsSync, readFileSync } from 'node:fs';
 import { delimiter, join } from 'node:path';
 import { testConfig } from './config.ts';
 
@@ -24,7 +24,19 @@ export function findBinary(name: string): string | undefined {
  */
 export function hasBinary(name: string, debianPackage: string, what: string): boolean {
   if (findBinary(name) !== undefined) return true;
-  const problem = `${what} needs ${name} (apt install ${debianPackage})`;
+  return skipped(`${what} needs ${name} (apt install ${debianPackage})`);
+}
+
+/** True when a process may have so many descriptors; otherwise as above. */
+export function mayOpenFiles(count: number, what: string): boolean {
+  const limits = '/proc/self/limits';
+  // Where the system does not say, one finds out.
+  const hard = existsSync(limits) ? /^Max open files +\S+ +(\d+)/m.exec(readFileSync(limits, 'utf8'))?.[1] : undefined;
+  if (hard === undefined || Number(hard) >= count) return true;
+  return skipped(`${what} need ${count} open files in a process; the limit is ${hard} (ulimit -Hn)`);
+}
+
+function skipped(problem: string): false {
   if (testConfig.strict) throw new Error(problem);
   process.stdout.write(`skipped: ${problem}\n`);
   return false;

@@ -19,7 +19,7 @@ import {
 } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator } from './administrator.ts';
-import { testConfig } from './config.ts';
+import { type HttpEngine, testConfig } from './config.ts';
 import type { Endpoint } from './mcp-clients.ts';
 import { createMigratedDatabase } from './postgres.ts';
 
@@ -31,6 +31,8 @@ export interface HarnessOptions {
   readonly nodes?: number;
   /** In place of `upstreams`, where their ports are not known beforehand: `SALLYPORT_EGRESS_ALLOW`. */
   readonly egressAllow?: string;
+  /** What nodes speak HTTP with, in turn; default what the environment of the tests says. */
+  readonly httpEngines?: readonly HttpEngine[];
   /** Further variables, for all processes. */
   readonly environment?: Readonly<Record<string, string>>;
   /** Default: the queues live in PostgreSQL. */
@@ -115,11 +117,13 @@ interface JoinedNode {
 async function joinNode(
   { environment, queueUrl, log }: Parts,
   name: string,
+  httpEngine: HttpEngine,
   syncUrl: string,
   joinToken: string,
 ): Promise<JoinedNode> {
   const directory = mkdtempSync(join(tmpdir(), `sallyport-${name}-`));
   const env = {
+    SALLYPORT_HTTP_ENGINE: httpEngine,
     ...environment,
     DATABASE_URL: queueUrl,
     SALLYPORT_CONTROL_PLANE_URL: syncUrl,
@@ -188,10 +192,12 @@ async function start(
   const administrator = new Administrator(owner, nodeCount);
   const token = await administrator.createJoinToken(nodeCount);
   const names = Array.from({ length: nodeCount }, (_, index) => `node-${index + 1}`);
+  const { httpEngines = [testConfig.httpEngine] } = options;
   const nodes: RunningNode[] = [];
   const joined = await Promise.all(
     names.map(async (name, index) => {
-      const node = await joinNode(parts, name, options.syncUrlFor?.(syncUrl, index) ?? syncUrl, token);
+      const httpEngine = httpEngines[index % httpEngines.length] ?? testConfig.httpEngine;
+      const node = await joinNode(parts, name, httpEngine, options.syncUrlFor?.(syncUrl, index) ?? syncUrl, token);
       nodes[index] = node.running;
       stops.push(async () => {
         await nodes[index]?.stop();

@@ -1,12 +1,11 @@
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
-import type { ListenerOptions } from '../server.ts';
+import { type ListenerOptions, untakenMsMaxDefault } from '../server.ts';
 import { ClientConnection, type ListenerState } from './client-connection.ts';
 import { TurnEnd } from './turn-end.ts';
 
 /** How often the deadlines of all connections are looked at, in milliseconds. */
 const checkIntervalMs = 1_000;
-const untakenMsMaxDefault = 60_000;
 
 /**
  * The edge towards clients on the sockets themselves: HTTP/1.1 read and written here, because the streams and objects of
