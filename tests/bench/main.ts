@@ -95,8 +95,7 @@ pnpm bench terraform [--grants N]
   --grants N      how many (default 500)
 
 throughput, scale, propagation, audit, endurance, workers and refresh print the target beside each figure that
-has one, and write all of them as JSON with --out FILE. Several names: one benchmark after the other, one file;
-throughput last, since it keeps this process to one core.
+has one, and write all of them as JSON with --out FILE. Several names: one benchmark after the other, one file.
 `;
 
 const { values, positionals } = parseArgs({

@@ -3,7 +3,6 @@
  * ready, a decision to be made, what a node needs of memory, and what calls notice while all of it is applied anew.
  * The node has core 1 to itself; everything else is on core 0.
  */
-import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { startEmbeddedPostgres } from '@sallyport/cli';
@@ -26,7 +25,7 @@ import { Callers, type CallLatency, readCallers } from './callers.ts';
 import { addDecisionFigures } from './decision-figures.ts';
 import { Figures } from './figures.ts';
 import { quantile } from './load.ts';
-import { residentMebibytesMax } from './process-figures.ts';
+import { keepToFirstCore, residentMebibytesMax } from './process-figures.ts';
 import { startUpstreamThread } from './thread.ts';
 import { type NodeProcess, startControl, startNodeProcess } from './topology.ts';
 
@@ -212,7 +211,7 @@ export async function measureScale(
   print: (line: string) => void,
   atEnd: AtEnd,
 ): Promise<Figures> {
-  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  keepToFirstCore(atEnd);
   const figures = new Figures(print);
   addDecisionFigures(figures);
   const upstreamUrl = await startUpstreamThread(new URL('./echo-thread.js', import.meta.url), atEnd);

@@ -11,7 +11,7 @@ import { startReferenceServer } from '../kit/reference-server.ts';
 import { Figures } from './figures.ts';
 import { type LoadRequest, type Latency, measureLatency, measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
-import { processorSeconds, residentMebibytes } from './process-figures.ts';
+import { keepToFirstCore, processorSeconds, residentMebibytes } from './process-figures.ts';
 import { startUpstreamThread } from './thread.ts';
 import { toolCall } from './tool-call.ts';
 import { startTopology, type Topology } from './topology.ts';
@@ -279,7 +279,7 @@ export async function measureThroughputs(
   requireBinaries();
   print(`${cpus()[0]?.model ?? 'unknown processor'}, ${availableParallelism()} cores, Node.js ${process.version}`);
   // The control plane and PostgreSQL run with the load generator, away from the node's core.
-  spawnSync('taskset', ['-a', '-p', '-c', '0', String(process.pid)]);
+  keepToFirstCore(atEnd);
   const reference = await startReferenceServer({ eras: 'modern' });
   atEnd(() => reference.stop());
   const slowUrl = await startUpstreamThread(new URL('./slow-upstream.js', import.meta.url), atEnd);
