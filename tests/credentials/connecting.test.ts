@@ -303,6 +303,10 @@ test('a user sees his accounts on his page, connects them again, and ends them b
 
 test('what a refresh brings while its account is disconnected is what is revoked', async () => {
   await connect(harness, bob, serverId);
+  // What ended in the tests before may still be on its way to the authorization server.
+  await waitFor('the end of what was ended', async () => {
+    return (await sql`select 1 from connections where status = 'ended'`).length === 0;
+  });
   const before = as.familiesRevoked;
   for (const token of [...as.live]) as.live.delete(token);
   const { promise, resolve } = Promise.withResolvers<undefined>();
