@@ -26,9 +26,9 @@ const revocationIntervalMs = 5_000;
 const rewrapIntervalMs = 60_000;
 const upstreamKeysIntervalMs = 60_000;
 const partitionIntervalMs = 3_600_000;
-/** Audit batches in work at once in one process; those of one spool epoch wait for each other anyway. */
-const auditBatchesConcurrent = 4;
-const payloadBatchesConcurrent = 2;
+/** Audit batches in hand at once in one process: those that continue each other are stored together. */
+const auditBatchesConcurrent = 16;
+const payloadBatchesConcurrent = 4;
 const metricsWindowsConcurrent = 2;
 /** How long a payload is kept past its retention at most. */
 const payloadIntervalMs = 10 * 60_000;

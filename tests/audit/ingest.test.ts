@@ -1,10 +1,13 @@
+import { PartitionService } from '@sallyport/control-plane/audit';
 import { type AuditBatch, batchSigningText, chainLine, sha256 } from '@sallyport/schema';
 import { systemClock } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { waitFor } from '../kit/condition.ts';
 import {
   Chain,
   closedRecord,
   eventId,
+  log,
   nodeSigner,
   openedRecord,
   refusedRecord,
@@ -107,6 +110,23 @@ describe('the watermark', () => {
     expect(await watermarkOf(chain)).toBe(4);
   });
 
+  test('follows the chain whatever order its batches come in at once, each of them twice', async () => {
+    const chain = newChain();
+    while (chain.lines.length < 40) {
+      const opened = openedRecord();
+      chain.add(opened, closedRecord(opened));
+    }
+    const batches = Array.from({ length: 13 }, (_, at) => chain.batch(at * 3 + 1, at * 3 + 3));
+    const shuffled = [...batches, ...batches].map((batch, at) => ({ batch, at: (at * 11) % 26 }));
+    shuffled.sort((a, b) => a.at - b.at);
+    await Promise.all(shuffled.map(({ batch }) => store.ingest.ingest(batch)));
+    expect(await watermarkOf(chain)).toBe(39);
+    expect((await rowsOf(chain)).map((row) => row['outcome'])).toEqual(Array.from({ length: 19 }, () => 'success'));
+    const lines = await store.database.raw`select line from audit_lines where epoch = ${chain.epoch} order by sequence`;
+    expect(lines.map((row) => row['line'])).toEqual(chain.lines.slice(0, 39));
+    expect(await quarantineOf(chain)).toEqual([]);
+  });
+
   test('moves on by what an overlapping batch adds', async () => {
     const chain = newChain().add(refusedRecord(), refusedRecord(), refusedRecord());
     await store.ingest.ingest(chain.batch(1, 3));
@@ -139,6 +159,35 @@ describe('text that PostgreSQL cannot hold', () => {
     expect(line?.line).toBe(chain.lines[1]);
     expect(await quarantineOf(chain)).toEqual([]);
   });
+
+  test.each(['\\N', '\\.', 'a\tb\nc\rd\\e', '{"a",NULL}', `'"{},\\"`, ''])(
+    'is told apart from what COPY means by it: %j',
+    async (name) => {
+      const opened = openedRecord(eventId(), {
+        target: { kind: 'tool', name },
+        decision: {
+          effect: 'allow',
+          reason: 'GRANTED',
+          grantIds: [name, 'NULL'],
+          shadow: { effect: 'deny', grantIds: [name] },
+        },
+      });
+      const chain = newChain().add(opened, closedRecord(opened, { upstreamRequests: [name, name] }));
+      await store.ingest.ingest(chain.batch());
+      expect(await rowsOf(chain)).toMatchObject([
+        {
+          target_name: name,
+          grant_ids: [name, 'NULL'],
+          upstream_requests: [name, name],
+          shadow: { effect: 'deny', grantIds: [name] },
+          error_code: null,
+        },
+      ]);
+      const lines = await store.database
+        .raw`select line from audit_lines where epoch = ${chain.epoch} order by sequence`;
+      expect(lines.map((row) => row['line'])).toEqual(chain.lines);
+    },
+  );
 
   test('goes to quarantine where it is the line itself, and counts as stored', async () => {
     const chain = newChain();
@@ -284,6 +333,26 @@ test('a node cannot overwrite what another recorded', async () => {
   await store.ingest.ingest(thief.batch());
   expect(await rowsOf(victim)).toMatchObject([{ target_name: 'count' }]);
   expect(await quarantineOf(thief)).toEqual([[2, 'idTaken']]);
+});
+
+test('batches are stored while partitions are made: neither side waits for the other in turn', async () => {
+  const chain = newChain().add(refusedRecord());
+  const partitions = new PartitionService({ database: store.database, clock: systemClock, log });
+  let maintained: Promise<void> | undefined;
+  // A batch that has written its lines and not yet its events.
+  await store.database.raw.begin(async (sql) => {
+    await sql`insert into audit_lines (node_id, epoch, sequence, hash, line) values ('n', 'e', 1, '', '')`;
+    maintained = partitions.maintain();
+    await waitFor('the partitions wait for it', async () => {
+      const waiting = await store.database
+        .raw`select 1 from pg_locks where not granted and relation = 'audit_lines'::regclass`;
+      return waiting.length > 0;
+    });
+    await sql`insert into audit_events (time, id, kind) values (now(), 'x', 'exchange')`;
+  });
+  await Promise.all([maintained, store.ingest.ingest(chain.batch())]);
+  expect(await watermarkOf(chain)).toBe(2);
+  expect(await rowsOf(chain)).toHaveLength(1);
 });
 
 test('records that were shed raise an alarm', async () => {

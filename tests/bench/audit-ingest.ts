@@ -2,10 +2,11 @@
  * The audit path by itself: how many events the store takes, and how many come all the way from the spools of nodes
  * through the queue into PostgreSQL. An event is an exchange, of which a node writes two records.
  */
+import { randomInt } from 'node:crypto';
 import { join } from 'node:path';
 import { type Database, EpochService, IngestService } from '@sallyport/control-plane/audit';
 import { AuditShipper, AuditSpool, type BatchSigner } from '@sallyport/data-plane/telemetry';
-import { type AuditBatch, auditQueue } from '@sallyport/schema';
+import { type AuditBatch, auditQueue, type OpenedRecord } from '@sallyport/schema';
 import {
   createLog,
   createQueues,
@@ -13,7 +14,7 @@ import {
   type QueueProducer,
   systemClock,
 } from '@sallyport/schema/platform';
-import { closedRecord, nodeSigner, openedRecord } from '../audit/records.ts';
+import { closedRecord, eventId, nodeSigner, openedRecord } from '../audit/records.ts';
 import { waitFor } from '../kit/condition.ts';
 import { startControlProcess } from './control-process.ts';
 import type { Figures, Target } from './figures.ts';
@@ -24,6 +25,8 @@ const nodeCount = 4;
 const appendedAtOnce = 100;
 const unconfirmedMax = 20_000;
 const watermarkMs = 50;
+/** Of each node, in the store: as many as a worker takes of each of four nodes. */
+const batchesInHand = 4;
 const spoolBytesMax = 1024 ** 3;
 const settleMs = 300_000;
 const log = createLog({ name: 'audit-bench', level: 'error' });
@@ -50,17 +53,24 @@ class AuditNode {
     this.shipper.start();
   }
 
-  /** Writes so many exchanges, no faster than they are confirmed. */
-  async write(events: number): Promise<void> {
+  /** Writes so many exchanges, no faster than they are confirmed. @param open how many are under way at a time */
+  async write(events: number, open: number): Promise<void> {
+    const underWay: OpenedRecord[] = [];
     for (let written = 0; written < events; written += appendedAtOnce) {
       while (this.shipper.recordsUnconfirmed > unconfirmedMax) await pause();
       const appended: Promise<void>[] = [];
       for (let at = 0; at < Math.min(appendedAtOnce, events - written); at++) {
-        const opened = openedRecord();
-        appended.push(this.spool.append(opened), this.spool.append(closedRecord(opened)));
+        const opened = openedRecord(eventId(), aCall());
+        underWay.push(opened);
+        appended.push(this.spool.append(opened), ...this.#close(underWay.splice(0, underWay.length - open)));
       }
       await Promise.all(appended);
     }
+    await Promise.all(this.#close(underWay));
+  }
+
+  #close(all: readonly OpenedRecord[]): Promise<void>[] {
+    return all.map((opened) => this.spool.append(closedRecord(opened)));
   }
 
   async stop(): Promise<void> {
@@ -69,10 +79,27 @@ class AuditNode {
   }
 }
 
+/** Who calls what: one of 20,000 principals, of 50 tools of 2,000 servers, of which few are called much. */
+function aCall(): Partial<OpenedRecord> {
+  const server = Math.floor(2_000 * (randomInt(1_000) / 1_000) ** 3);
+  return {
+    principal: { ...caller, id: idOf(randomInt(20_000)) },
+    server: { id: idOf(server), slug: `server-${server}` },
+    target: { kind: 'tool', name: `tool_${randomInt(50)}` },
+  };
+}
+
+const caller = { kind: 'user', name: 'Person', keyId: 'key', clientId: null, tokenId: null } as const;
+
+/** As long as real ones. */
+function idOf(number: number): string {
+  return `00000000-0000-7000-8000-${String(number).padStart(12, '0')}`;
+}
+
 const pause = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
 
 /** Batches as nodes would ship them, without a queue. */
-async function makeBatches(directory: string, events: number): Promise<AuditBatch[][]> {
+async function makeBatches(directory: string, events: number, open: number): Promise<AuditBatch[][]> {
   return Promise.all(
     Array.from({ length: nodeCount }, async (_, at) => {
       const batches: AuditBatch[] = [];
@@ -87,7 +114,7 @@ async function makeBatches(directory: string, events: number): Promise<AuditBatc
         },
         close: () => Promise.resolve(),
       });
-      await node.write(Math.ceil(events / nodeCount));
+      await node.write(Math.ceil(events / nodeCount), open);
       await waitFor('the spool is shipped', () => node.shipper.recordsUnconfirmed === 0, { deadlineMs: settleMs });
       await node.stop();
       return batches;
@@ -95,14 +122,35 @@ async function makeBatches(directory: string, events: number): Promise<AuditBatc
   );
 }
 
+/** Processes by what they are called in figures. */
+type Pids = Readonly<Record<string, number>>;
+
+/** Runs the work for so many events, and tells how many that were in a second and whose processor time each took. */
+async function measure(
+  what: { readonly name: string; readonly events: number; readonly pids: Pids; readonly target?: Target },
+  figures: Figures,
+  work: () => Promise<void>,
+): Promise<void> {
+  const pids = Object.entries(what.pids);
+  const before = pids.map(([, pid]) => ownSeconds(pid));
+  const began = performance.now();
+  await work();
+  const seconds = (performance.now() - began) / 1000;
+  figures.add(what.name, what.events / seconds, 'events/s', what.target);
+  for (const [at, [name, pid]] of pids.entries()) {
+    const spent = ownSeconds(pid) - (before[at] ?? 0);
+    figures.add(`  processor time of ${name}`, (spent * 1e6) / what.events, 'µs/event');
+  }
+}
+
 /** What the store takes of batches that are there already, from as many nodes at once. */
 export async function addInsertFigures(
   database: Database,
   directory: string,
-  events: number,
+  { events, open, pids }: { readonly events: number; readonly open: number; readonly pids: Pids },
   figures: Figures,
 ): Promise<void> {
-  const batches = await makeBatches(directory, events);
+  const batches = await makeBatches(directory, events, open);
   const alarms: string[] = [];
   const ingest = new IngestService({
     database,
@@ -111,14 +159,16 @@ export async function addInsertFigures(
     onAlarm: (code, _nodeId, message) => void alarms.push(`${code}: ${message}`),
     onKeyUsed: () => undefined,
   });
-  const began = performance.now();
-  await Promise.all(
-    batches.map(async (ofNode) => {
-      for (const batch of ofNode) await ingest.ingest(batch);
-    }),
-  );
+  const name = open === 0 ? 'insert alone' : `insert alone, ${open} exchanges of each node under way`;
+  await measure({ name, events, pids: { 'who checks and inserts': process.pid, ...pids } }, figures, async () => {
+    await Promise.all(
+      batches.map(async (ofNode) => {
+        for (let at = 0; at < ofNode.length; at += batchesInHand)
+          await Promise.all(ofNode.slice(at, at + batchesInHand).map((batch) => ingest.ingest(batch)));
+      }),
+    );
+  });
   if (alarms.length > 0) throw new Error(alarms[0]);
-  figures.add('insert alone', (events * 1000) / (performance.now() - began), 'events/s');
 }
 
 async function register({ raw }: Database, { nodeId, publicKey }: BatchSigner): Promise<void> {
@@ -133,7 +183,8 @@ export interface WholePath {
   readonly backend: QueueBackend;
   readonly databaseUrl: string;
   readonly secretKey: string;
-  readonly postgresPid: number;
+  /** Beside the nodes and the worker. */
+  readonly pids: Pids;
   readonly events: number;
   readonly target: Target;
 }
@@ -165,19 +216,11 @@ export async function addWholePathFigures(
       void epochs.watermarksOf(signer.nodeId).then((found) => shipper.onWatermark(found));
     }
   }, watermarkMs);
-  const pids = { node: process.pid, worker: worker.pid, PostgreSQL: path.postgresPid };
-  const spent = (): number[] => Object.values(pids).map((pid) => ownSeconds(pid, process.pid));
-  const before = spent();
-  const began = performance.now();
-  await Promise.all(nodes.map((node) => node.write(Math.ceil(path.events / nodeCount))));
-  const isHome = (): boolean => nodes.every(({ shipper }) => shipper.recordsUnconfirmed === 0);
-  await waitFor('every record is confirmed', isHome, { deadlineMs: settleMs });
-  const seconds = (performance.now() - began) / 1000;
-  const after = spent();
-  figures.add(`whole path, ${path.name}`, path.events / seconds, 'events/s', path.target);
-  Object.keys(pids).forEach((name, at) => {
-    const share = ((after[at] ?? 0) - (before[at] ?? 0)) / seconds;
-    figures.add(`  cores that ${name === 'node' ? 'the nodes and their queue clients' : name} used`, share, 'cores');
+  const pids = { 'the nodes and their queue clients': process.pid, 'the worker': worker.pid, ...path.pids };
+  await measure({ ...path, name: `whole path, ${path.name}`, pids }, figures, async () => {
+    await Promise.all(nodes.map((node) => node.write(Math.ceil(path.events / nodeCount), 0)));
+    const isHome = (): boolean => nodes.every(({ shipper }) => shipper.recordsUnconfirmed === 0);
+    await waitFor('every record is confirmed', isHome, { deadlineMs: settleMs });
   });
   clearInterval(watermarks);
   for (const node of nodes) await node.stop();
@@ -185,8 +228,8 @@ export async function addWholePathFigures(
 }
 
 /** Of this process without its children: they are counted by themselves. */
-function ownSeconds(pid: number, self: number): number {
-  if (pid !== self) return processorSeconds(pid);
+function ownSeconds(pid: number): number {
+  if (pid !== process.pid) return processorSeconds(pid);
   const { user, system } = process.cpuUsage();
   return (user + system) / 1e6;
 }

@@ -5,6 +5,8 @@ import { administrator } from '../kit/fleet.ts';
 import type { Figures } from './figures.ts';
 import { quantile } from './load.ts';
 
+type RawTransaction = Parameters<Parameters<Database['raw']['begin']>[1]>[0];
+
 const days = 30;
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
@@ -17,41 +19,69 @@ function sketchOf(calls: string): string {
     else '[0,80,' || ${calls} - 9 || '${',9,1'.repeat(9)}]' end`;
 }
 
-/** Events of the last month in a partition for each day, as they would have come, and their traffic by the minute. */
+/**
+ * Events of the last month in a partition for each day, as they would have come, and their traffic by the minute: of
+ * 20,000 principals and 2,000 servers, of which few do the most, in a hundred one refused and one with an error.
+ */
 async function seedEvents({ raw }: Database, events: number): Promise<void> {
   const today = Math.floor(systemClock.now() / dayMs);
-  for (let day = today - days; day < today; day++) {
-    const name = `audit_events_${new Date(day * dayMs).toISOString().slice(0, 10).replaceAll('-', '')}`;
-    const [from, to] = [day, day + 1].map((at) => new Date(at * dayMs).toISOString());
-    await raw.unsafe(`drop table if exists ${name}`);
-    await raw.unsafe(`create table ${name} (like audit_events including defaults including constraints)`);
-    await raw.unsafe(
-      `insert into ${name} (time, id, kind, node_id, epoch, principal_id, principal_kind, principal_name, key_id,
-         server_id, server_slug, http_method, method, target_kind, target_name, protocol_revision, decision_effect,
-         decision_reason, grant_ids, config_revision, request_bytes, outcome, status, response_bytes, duration_ms,
-         stored_at)
-       select t.time, gen_random_uuid()::text, 'exchange', 'node-' || n % 50, 'epoch', 'principal-' || n * 7919 % 20000,
-         'user', 'Person', 'key', 'server-' || s.number, 'server-' || s.number, 'POST', 'tools/call', 'tool',
-         'tool_' || n * 31 % 50, '2026-07-28', case when n % 100 = 0 then 'deny' else 'allow' end, 'GRANTED', '{grant}',
-         7, 200, case when n % 100 = 0 then 'refused' when n % 97 = 0 then 'error' else 'success' end, 200, 1000,
-         5 + n % 50, t.time
-       from generate_series(1, $1::bigint) n,
-         lateral (select $2::timestamptz + n * interval '1 day' / ($1::bigint + 1) as time) t,
-         lateral (select floor(2000 * power((n * 7 % 1000) / 1000.0, 3))::int as number) s`,
-      [Math.ceil(events / days), from ?? ''],
-    );
-    await raw.unsafe(`alter table audit_events attach partition ${name} for values from ('${from}') to ('${to}')`);
-    await raw.unsafe(
-      `insert into traffic_minutes
-       select date_trunc('minute', time), server_id, server_slug, target_kind, target_name, outcome, count(*),
-         sum(duration_ms), ${sketchOf('count(*)')}
-       from ${name} group by 1, 2, 3, 4, 5, 6`,
-    );
-  }
+  for (let day = today - days; day < today; day++) await patiently(raw, (sql) => seedDay(sql, day, events / days));
+  await patiently(raw, sumTraffic);
+  // Not in a transaction.
+  const own = await raw.reserve();
+  await own`set statement_timeout = 0`;
+  await own`vacuum analyze`;
+  await own`reset statement_timeout`;
+  own.release();
+}
+
+/** Without the limit that the control plane has for a statement. */
+async function patiently(raw: Database['raw'], work: (sql: RawTransaction) => Promise<void>): Promise<void> {
+  await raw.begin(async (sql) => {
+    await sql`set local statement_timeout = 0`;
+    await work(sql);
+  });
+}
+
+async function seedDay(sql: RawTransaction, day: number, events: number): Promise<void> {
+  const name = `audit_events_${new Date(day * dayMs).toISOString().slice(0, 10).replaceAll('-', '')}`;
+  const [from, to] = [day, day + 1].map((at) => new Date(at * dayMs).toISOString());
+  await sql.unsafe(`drop table if exists ${name}`);
+  await sql.unsafe(`create table ${name} (like audit_events including defaults including constraints)`);
+  await sql.unsafe(
+    `insert into ${name} (time, id, kind, node_id, epoch, principal_id, principal_kind, principal_name, key_id,
+       server_id, server_slug, http_method, method, target_kind, target_name, protocol_revision, decision_effect,
+       decision_reason, grant_ids, config_revision, request_bytes, outcome, status, response_bytes, duration_ms,
+       stored_at)
+     select time, gen_random_uuid()::text, 'exchange', 'node-' || n % 50, 'epoch',
+       'principal-' || floor(20000 * power(who, 3)), 'user', 'Person', 'key', server, server, 'POST', method,
+       case method when 'tools/call' then 'tool' when 'prompts/get' then 'prompt' end,
+       case method when 'tools/call' then 'tool_' when 'prompts/get' then 'prompt_' end || floor(50 * what),
+       '2026-07-28', case when went < 0.01 then 'deny' else 'allow' end, 'GRANTED', '{grant}', 7, 200,
+       case when went < 0.01 then 'refused' when went < 0.02 then 'error' else 'success' end, 200, 1000, 5 + n % 50,
+       time
+     from (
+       select n, date_trunc('milliseconds', $2::timestamptz + n * interval '1 day' / ($1::bigint + 1)) as time,
+         random() as who, 'server-' || floor(2000 * power(random(), 3)) as server, random() as what, random() as went,
+         case when n % 20 = 0 then 'tools/list' when n % 200 = 1 then 'prompts/get' else 'tools/call' end as method
+       from generate_series(1, $1::bigint) n
+     ) calls`,
+    [Math.ceil(events), from ?? ''],
+  );
+  await sql.unsafe(`alter table audit_events attach partition ${name} for values from ('${from}') to ('${to}')`);
+  await sql.unsafe(
+    `insert into traffic_minutes
+     select date_trunc('minute', time), server_id, server_slug, coalesce(target_kind, ''), coalesce(target_name, ''),
+       outcome, count(*), sum(duration_ms), ${sketchOf('count(*)')}
+     from ${name} group by 1, 2, 3, 4, 5, 6`,
+  );
+}
+
+async function sumTraffic(sql: RawTransaction): Promise<void> {
   for (const unit of ['hour', 'day']) {
     for (const whole of [false, true]) {
       const target = whole ? `'', ''` : 'target_kind, target_name';
-      await raw.unsafe(
+      await sql.unsafe(
         `insert into traffic_rollups
          select '${unit}', ${whole}, date_trunc('${unit}', minute, 'UTC'), server_id, server_slug, ${target}, outcome,
            sum(calls), sum(duration_ms_sum), ${sketchOf('sum(calls)')}
@@ -59,7 +89,6 @@ async function seedEvents({ raw }: Database, events: number): Promise<void> {
       );
     }
   }
-  await raw.unsafe('vacuum analyze');
 }
 
 interface Query {

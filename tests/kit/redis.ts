@@ -11,6 +11,8 @@ import { waitFor } from './condition.ts';
 export interface RedisServer {
   readonly url: string;
   readonly port: number;
+  /** Of the process that runs now. */
+  readonly pid: number;
   /** SIGKILL, as a crash; what was appended to its file is there after `restart`. */
   kill(): Promise<void>;
   restart(): Promise<void>;
@@ -64,6 +66,9 @@ export async function startRedis(appendFsync: 'always' | 'everysec' = 'always'):
   return {
     url: `redis://127.0.0.1:${port}`,
     port,
+    get pid() {
+      return child?.pid ?? 0;
+    },
     kill: () => end('SIGKILL'),
     restart: async () => {
       await end('SIGKILL');

@@ -8,10 +8,10 @@ const daysBack = 2;
 export const retentionDaysDefault = 400;
 /** Any constant shared by all control-plane processes: one of them maintains. */
 const maintenanceLock = 0x5350_0006;
-/** Partitioned tables and the column they go by. */
+/** Partitioned tables and the column they go by, in the order in which `IngestService` writes to them. */
 const partitioned = [
-  ['audit_events', 'time'],
   ['audit_lines', 'stored_at'],
+  ['audit_events', 'time'],
 ] as const;
 
 /** Keeps a partition for each day ahead, and drops those past the retention of the setting `audit`. */
@@ -26,31 +26,41 @@ export class PartitionService {
     this.#log = options.log;
   }
 
-  /** Idempotent; another process that is at it makes this a no-op. */
+  /** Idempotent; what another process is at is left to it. */
   async maintain(): Promise<void> {
     const today = Math.floor(this.#clock.now() / dayMs);
+    await this.#alone((sql, retentionDays) => this.#partition(sql, today, retentionDays));
+    // By itself, since it may take long and nobody has to wait for it.
+    await this.#alone((sql, retentionDays) => forgetOld(sql, today, retentionDays));
+  }
+
+  async #alone(work: (sql: RawTransaction, retentionDays: number) => Promise<void>): Promise<void> {
     await this.#database.raw.begin(async (sql) => {
       const [lock] = await sql<{ held: boolean }[]>`select pg_try_advisory_xact_lock(${maintenanceLock}) as held`;
-      if (lock?.held !== true) return;
-      const retentionDays = await readRetentionDays(sql);
-      for (const [table, column] of partitioned) {
-        const existing = await partitionsOf(sql, table);
-        const wanted = Array.from({ length: daysBack + daysAhead + 1 }, (_, index) => today - daysBack + index);
-        const missing = wanted.filter((day) => !existing.has(day));
-        // An insert that was bound for the default partition before one is attached fails afterwards, and a query
-        // planned before would not find what is moved: let them end first, and keep new ones out.
-        if (missing.length > 0) await sql.unsafe(`lock table ${table} in access exclusive mode`);
-        for (const day of missing) await createPartition(sql, table, column, day);
-        for (const day of existing) {
-          if (day >= today - retentionDays) continue;
-          await sql.unsafe(`drop table ${partitionName(table, day)}`);
-          this.#log.info({ table, day: isoDay(day) }, 'dropped a partition past its retention');
-        }
-        const cutoff = isoDay(today - retentionDays);
-        await sql.unsafe(`delete from ${table}_default where ${column} < $1::date`, [cutoff]);
-      }
-      await forgetOld(sql, retentionDays);
+      if (lock?.held === true) await work(sql, await readRetentionDays(sql));
     });
+  }
+
+  async #partition(sql: RawTransaction, today: number, retentionDays: number): Promise<void> {
+    const wanted = Array.from({ length: daysBack + daysAhead + 1 }, (_, index) => today - daysBack + index);
+    const changes: { table: string; column: string; missing: number[]; past: number[] }[] = [];
+    for (const [table, column] of partitioned) {
+      const existing = await partitionsOf(sql, table);
+      const missing = wanted.filter((day) => !existing.has(day));
+      changes.push({ table, column, missing, past: [...existing].filter((day) => day < today - retentionDays) });
+    }
+    if (changes.every(({ missing, past }) => missing.length + past.length === 0)) return;
+    // An insert that was bound for the default partition before one is attached fails afterwards, and a query planned
+    // before would not find what is moved: let them end first, and keep new ones out. In the order of who writes, so
+    // that neither waits for the other.
+    for (const { table } of changes) await sql.unsafe(`lock table ${table} in access exclusive mode`);
+    for (const { table, column, missing, past } of changes) {
+      for (const day of missing) await createPartition(sql, table, column, day);
+      for (const day of past) {
+        await sql.unsafe(`drop table ${partitionName(table, day)}`);
+        this.#log.info({ table, day: isoDay(day) }, 'dropped a partition past its retention');
+      }
+    }
   }
 }
 
@@ -97,7 +107,9 @@ async function createPartition(sql: RawTransaction, table: string, column: strin
   );
 }
 
-async function forgetOld(sql: RawTransaction, retentionDays: number): Promise<void> {
+async function forgetOld(sql: RawTransaction, today: number, retentionDays: number): Promise<void> {
+  for (const [table, column] of partitioned)
+    await sql.unsafe(`delete from ${table}_default where ${column} < $1::date`, [isoDay(today - retentionDays)]);
   await sql`delete from traffic_windows where window_start < now() - interval '2 days'`;
   await sql`delete from inspection_minutes where minute < now() - make_interval(days => ${retentionDays})`;
   await sql`delete from traffic_rollups where start < now() - make_interval(days => ${retentionDays})`;

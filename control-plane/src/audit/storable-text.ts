@@ -5,6 +5,7 @@ const unstorable = /\0|[\ud800-\udbff](?![\udc00-\udfff])|(?<![\ud800-\udbff])[\
  * the exact text is in the event's line. Text that holds such an escape literally reads the same.
  */
 export function storableText(text: string): string {
+  if (isStorable(text)) return text;
   return text.replace(unstorable, (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`);
 }
 

@@ -1,10 +1,11 @@
-import { type AuditBatch, type PayloadRecord, payloadRecordSchema } from '@sallyport/schema';
+import { type PayloadRecord, payloadRecordSchema } from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import { sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { isShippersOwn, type NodeKeys, wellFormedBatch } from '../audit/accept-batch.ts';
 import { parseJson, timeMsMax } from '../audit/chain-check.ts';
-import { type AuditAlarm, PredecessorMissing, type RaiseAlarm, watermarkChannel } from '../audit/ingest.service.ts';
+import { EpochLanes, PredecessorMissing, type Stretch } from '../audit/epoch-lane.ts';
+import { type AuditAlarm, type RaiseAlarm, watermarkChannel } from '../audit/ingest.service.ts';
 import { storableText } from '../audit/storable-text.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import { retentionDaysDefault } from '../inspection/capture-form.ts';
@@ -38,6 +39,9 @@ export interface PayloadIngestOptions {
  */
 export class PayloadIngestService {
   readonly #options: PayloadIngestOptions;
+  readonly #lanes = new EpochLanes((stretch) =>
+    this.#options.database.db.transaction((tx) => this.#store(tx, stretch)),
+  );
 
   constructor(options: PayloadIngestOptions) {
     this.#options = options;
@@ -49,7 +53,7 @@ export class PayloadIngestService {
     const batch = wellFormedBatch(data, 'payloadBatch', this.#refuse);
     if (batch === undefined || !(await isShippersOwn(batch, keys, this.#refuse))) return;
     try {
-      await database.db.transaction((tx) => this.#store(tx, batch));
+      await this.#lanes.add(batch);
     } catch (error) {
       // The node may believe that more is stored than is, as after a restore from a backup: it is told again.
       if (error instanceof PredecessorMissing)
@@ -61,7 +65,7 @@ export class PayloadIngestService {
   readonly #refuse = (nodeId: string, problem: string): void =>
     this.#options.onAlarm('PAYLOAD_BATCH_REFUSED', nodeId, `a batch of payloads was refused: ${problem}`);
 
-  async #store(tx: Transaction, batch: AuditBatch): Promise<void> {
+  async #store(tx: Transaction, batch: Stretch): Promise<void> {
     const watermark = await lockEpoch(tx, batch);
     if (batch.first > watermark + 1 && batch.undeliverableFrom > watermark + 1) {
       throw new PredecessorMissing('a batch before this one is missing');
@@ -83,7 +87,7 @@ export class PayloadIngestService {
   }
 
   /** One that cannot be read counts as stored: its node would send it for ever. */
-  #read(line: string, batch: AuditBatch): SpoolLine | undefined {
+  #read(line: string, batch: Stretch): SpoolLine | undefined {
     const parsed = lineSchema.safeParse(parseJson(line));
     const isInTime = parsed.data?.record.type !== 'payload' || parsed.data.record.time <= timeMsMax;
     if (parsed.success && isInTime) return parsed.data.record;
@@ -109,7 +113,7 @@ export class PayloadIngestService {
     for (const row of rows) await tx.insert(payloads).values(row).onConflictDoNothing();
   }
 
-  #alarm(code: AuditAlarm, { nodeId, epoch }: AuditBatch, problem: string): void {
+  #alarm(code: AuditAlarm, { nodeId, epoch }: Stretch, problem: string): void {
     this.#options.log.error({ code, nodeId, epoch }, problem);
     this.#options.onAlarm(code, nodeId, `epoch ${epoch}: ${problem}`);
   }
@@ -163,7 +167,7 @@ function covers(erasure: typeof payloadErasures.$inferSelect, row: typeof payloa
 }
 
 /** @returns how far the epoch is stored */
-async function lockEpoch(tx: Transaction, { nodeId, epoch, signedBy }: AuditBatch): Promise<number> {
+async function lockEpoch(tx: Transaction, { nodeId, epoch, signedBy }: Stretch): Promise<number> {
   await tx.execute(sql`
     insert into payload_epochs (node_id, epoch, shipped_by) values (${nodeId}, ${epoch}, ${signedBy})
     on conflict (node_id, epoch) do update set shipped_by = excluded.shipped_by`);

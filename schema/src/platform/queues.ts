@@ -62,6 +62,8 @@ const closeTimeoutMs = 3_000;
 const connectTimeoutMs = 2_000;
 const queryTimeoutMs = 5_000;
 const reconnectDelayMsMax = 1_000;
+/** Of a worker to PostgreSQL, for jobs that it takes and ends at once; beside them it listens and looks after locks. */
+const workerConnectionsMax = 4;
 const attemptsMax = 30;
 const attemptDelayMs = 1_000;
 /** A worker that dies holds its job for at most the sum of these. */
@@ -213,7 +215,8 @@ async function openWorker(
     worker.on('error', onError);
     return { handle: worker, close: () => closing(worker, log) };
   }
-  const pool = await connectPostgres(backend.databaseUrl, consumer.concurrency + 3, onError);
+  const connectionsMax = Math.min(consumer.concurrency, workerConnectionsMax) + 3;
+  const pool = await connectPostgres(backend.databaseUrl, connectionsMax, onError);
   const worker = new postgresClasses.Worker(name, process, { ...common, connection: bullmqPool(pool) });
   worker.on('error', onError);
   return usable(worker, pool, log);
