@@ -1,5 +1,13 @@
 import { describe, expect, test } from 'vitest';
-import { accepts, forwardedHeaders, isEventStream, isJson, mustBeSingle, parseTraceparent } from './headers.ts';
+import {
+  accepts,
+  forwardedHeaders,
+  isEventStream,
+  isJson,
+  isTracestate,
+  mustBeSingle,
+  parseTraceparent,
+} from './headers.ts';
 
 const secrets: Record<string, string> = {
   authorization: 'Bearer SECRET-01',
@@ -102,5 +110,30 @@ test('a trace goes on only where its parent is valid', () => {
     `00-${traceId}-b7ad6b7169203331-01-x`,
   ]) {
     expect(parseTraceparent(header)).toBeUndefined();
+  }
+});
+
+test('what stands for the state of a trace and is none is told from one', () => {
+  for (const header of [
+    '',
+    'congo=t61rcWkgMzE',
+    'rojo=00f067aa0ba902b7, congo=t61rcWkgMzE,',
+    'fw529a3039@dt=FfAAPQ;Hj x',
+  ]) {
+    expect([header, isTracestate(header)]).toEqual([header, true]);
+  }
+  const long = Array.from({ length: 33 }, (_, at) => `k${at}=v`).join(',');
+  for (const header of [
+    'secret',
+    'Bearer secret',
+    'Key=v',
+    'k=',
+    'k=a=b',
+    'k=ü',
+    'a b=c',
+    long,
+    `k=${'v'.repeat(511)}`,
+  ]) {
+    expect([header, isTracestate(header)]).toEqual([header, false]);
   }
 });

@@ -124,3 +124,15 @@ export function parseTraceparent(header: string | undefined): { traceId: string;
     return undefined;
   return { traceId, flags };
 }
+
+const tracestateLengthMax = 512;
+const tracestateMember =
+  /^[\t ]*(?:(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})=[\x20-\x2b\x2d-\x3c\x3e-\x7e]{0,255}[\x21-\x2b\x2d-\x3c\x3e-\x7e])?[\t ]*$/;
+const tracestateMembersMax = 32;
+
+/** Whether it is the state of a trace (W3C Trace Context §3.3); what is not, a caller may have meant for something else. */
+export function isTracestate(header: string): boolean {
+  if (header.length > tracestateLengthMax) return false;
+  const members = header.split(',');
+  return members.length <= tracestateMembersMax && members.every((member) => tracestateMember.test(member));
+}

@@ -13,6 +13,7 @@ import type { OpenedSession } from '../bridge/sealed-session.ts';
 import type { OpenedTask } from '../bridge/sealed-task.ts';
 import type { Batch } from '../mcp/batch.ts';
 import type { Message } from '../mcp/envelope.ts';
+import { isTracestate, parseTraceparent } from '../mcp/headers.ts';
 import type { Runtime, ServerRuntime } from '../runtime/runtime.ts';
 import type { Cancellation, UpstreamResponse } from '../upstream/connections.ts';
 import type { CallCredential, UpstreamCredential } from '../upstream/credentials.ts';
@@ -135,11 +136,16 @@ export interface Received {
   readonly batch: Batch | null;
 }
 
-/** What goes with every request that the exchange causes, in whichever era: name, value, name, value, … */
+/**
+ * What goes with every request that the exchange causes, in whichever era: name, value, name, value, … The state of a
+ * trace goes on with the trace it belongs to; what is no such state, or belongs to none, does not.
+ */
 export function traceHeaders({ request, exchange }: Received): string[] {
+  const { traceparent } = exchange;
   const tracestate = request.headers.get('tracestate');
-  const isTraced = tracestate !== undefined && request.headers.has('traceparent');
-  return ['traceparent', exchange.traceparent, ...(isTraced ? ['tracestate', tracestate] : [])];
+  if (tracestate === undefined || !isTracestate(tracestate)) return ['traceparent', traceparent];
+  const isTraced = parseTraceparent(request.headers.get('traceparent')) !== undefined;
+  return ['traceparent', traceparent, ...(isTraced ? ['tracestate', tracestate] : [])];
 }
 
 /** Whether it is a stream that carries what happens, and ends when either side likes; no deadline holds for it. */

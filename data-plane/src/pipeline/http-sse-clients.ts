@@ -43,6 +43,12 @@ export function postedWith({ method, query }: ProxyRequest): string | undefined 
   return new URLSearchParams(query).get(sessionParameter) ?? undefined;
 }
 
+/** Of the query what names the stream, and nothing else that a client put there. */
+export function queryOfPost(request: ProxyRequest): string {
+  const token = postedWith(request);
+  return token === undefined ? '' : new URLSearchParams({ [sessionParameter]: token }).toString();
+}
+
 function ownerOf({ principal }: Authenticated, serverId: string): SseSessionOwner {
   return { principalId: principal.id, principalEpoch: principal.epoch, serverId };
 }

@@ -44,7 +44,10 @@ export interface RelayedReturn extends RelayOwner {
   readonly timeoutMs: number;
 }
 
-/** A client's request that only the other node can answer, as it came; the credential in it is checked there again. */
+/**
+ * A client's request that only the other node can answer: of its headers and its query what is read there, and its body
+ * as it came. The credential in it is checked there again.
+ */
 export interface RelayedExchange extends Pick<ProxyRequest, 'method' | 'path' | 'query' | 'remoteAddress'> {
   readonly headers: readonly (readonly [name: string, value: string])[];
   readonly body: Buffer;

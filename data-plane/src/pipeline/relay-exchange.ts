@@ -1,8 +1,18 @@
 import { ownerOfSession } from '../upstream/http-sse-upstreams.ts';
 import { AppError } from '@sallyport/schema';
+import { isTracestate, mustBeSingle } from '../mcp/headers.ts';
 import type { ByteStream, ProxyRequest, ProxyResponse, Received, Routed } from './exchange.ts';
+import { queryOfPost } from './http-sse-clients.ts';
 import type { PeerLink, RelayedExchange } from './peer-link.ts';
 import type { Cancellation } from '../upstream/connections.ts';
+
+/**
+ * What the stages read of a request's headers: those that must come once, and these. Nothing else of a client is told to
+ * another node, which has no use for cookies and keys that were sent along.
+ */
+const readBesides: ReadonlySet<string> = new Set(['accept', 'user-agent']);
+const isRead = ([name, value]: readonly [string, string]): boolean =>
+  name === 'tracestate' ? isTracestate(value) : mustBeSingle(name) || readBesides.has(name);
 
 /** What a client may be told in headers; the node that answered has seen to the rest. */
 const relayedHeaders = [
@@ -40,12 +50,10 @@ export function relayedRequest({ body, headers, ...relayed }: RelayedExchange, s
  */
 export async function relayExchange(nodeId: string, received: Received, peers: PeerLink): Promise<ProxyResponse> {
   const { request, body } = received;
-  const { method, path, query, headers, remoteAddress, signal } = request;
-  const response = await peers.exchange(
-    nodeId,
-    { method, path, query, headers: [...headers], remoteAddress, body },
-    signal,
-  );
+  const { method, path, remoteAddress, signal } = request;
+  const headers = [...request.headers].filter(isRead);
+  const relayed = { method, path, query: queryOfPost(request), headers, remoteAddress, body };
+  const response = await peers.exchange(nodeId, relayed, signal);
   const told = relayedHeaders.flatMap((name) => {
     const value = response.header(name);
     return value === undefined ? [] : [name, value];
