@@ -1,6 +1,5 @@
 import { randomSecret } from '@sallyport/schema/platform';
 import { createGraphqlClient, type GraphqlClient } from '@sallyport/cli';
-import postgres from 'postgres';
 import { z } from 'zod';
 import { waitFor } from '../kit/condition.ts';
 import type { Harness } from '../kit/harness.ts';
@@ -37,7 +36,7 @@ export async function capturing(harness: Harness, input: Readonly<Record<string,
 }
 
 const eventPayload = z.object({
-  direction: z.string(),
+  direction: z.enum(['REQUEST', 'RESPONSE']),
   policyId: z.string(),
   state: z.string(),
   omission: z.string().nullable(),
@@ -84,18 +83,4 @@ export async function readPayload(
       messages hasNextPage endCursor payload { eventId state } } }`;
   const variables = { id, direction, purpose: 'case 7', ...more };
   return (await api.ask(document, variables, z.object({ readPayload: content }))).readPayload;
-}
-
-/** All rows of a database, in all of its schemas, as text. */
-export async function dump(url: string): Promise<string> {
-  const sql = postgres(url, { max: 1 });
-  const tables = await sql`
-    select table_schema as schema, table_name as name from information_schema.tables
-    where table_schema not in ('pg_catalog', 'information_schema') and table_type = 'BASE TABLE'`;
-  const rows: string[] = [];
-  for (const { schema, name } of tables) {
-    rows.push(JSON.stringify(await sql`select * from ${sql(String(schema))}.${sql(String(name))}`));
-  }
-  await sql.end();
-  return rows.join('\n');
 }

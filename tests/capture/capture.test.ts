@@ -9,7 +9,8 @@ import { legacy, modern, send } from '../data-plane/requests.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { type Actor, actorWith, capturing, dump, eventsWith, identified, readPayload } from './capture-kit.ts';
+import { dump } from '../kit/postgres.ts';
+import { type Actor, actorWith, capturing, eventsWith, identified, readPayload } from './capture-kit.ts';
 
 // Composed here, so that no scanner takes this file for a leak.
 const token = ['ghp', 'q7Rk2mVx9Tz4Lp8Wc3Yh6Nb1Jd5Gf0Sa2E4u'].join('_');

@@ -3,6 +3,7 @@ import type { ControlPlane } from '@sallyport/control-plane';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
 import { Browser, type Shown } from '../oauth/browser.ts';
+import { type FederatedUsers, follow } from '../oauth/federation-kit.ts';
 
 /** Where people connect their accounts. */
 export interface ConnectingPlane {
@@ -19,8 +20,32 @@ export interface Somebody {
   readonly api: GraphqlClient;
 }
 
-export async function somebody({ administrator, controlPlane }: ConnectingPlane, name: string): Promise<Somebody> {
-  const { id } = await administrator.mutate('createUser', { name }, 'id', identified);
+export async function somebody(plane: ConnectingPlane, name: string): Promise<Somebody> {
+  const { id } = await plane.administrator.mutate('createUser', { name }, 'id', identified);
+  return withKeys(plane, id, name);
+}
+
+/** The user whom the identity provider logs in, after his first login. */
+export async function federated(plane: ConnectingPlane, { idp, issuer }: FederatedUsers): Promise<Somebody> {
+  await logIn(new Browser(), `${issuer}/oauth/account`);
+  const query = '{ users(first: 50) { edges { node { id name issuer subject } } } }';
+  const user = z.object({ id: z.string(), name: z.string(), issuer: z.string(), subject: z.string() });
+  const shape = z.object({ users: z.object({ edges: z.array(z.object({ node: user })) }) });
+  const { users } = await plane.administrator.api.ask(query, {}, shape);
+  const own = users.edges.find(({ node }) => node.issuer === idp.issuer && node.subject === idp.subject);
+  if (own === undefined) throw new Error(`${idp.subject} is not among ${JSON.stringify(users)}`);
+  return withKeys(plane, own.node.id, own.node.name);
+}
+
+/** Opens a page that wants a login, and logs in with the identity provider. */
+export async function logIn(browser: Browser, url: string): Promise<Shown> {
+  const shown = await browser.follow(url);
+  const link = /href="([^"]+)">Log in with Example</.exec(shown.text)?.[1]?.replaceAll('&amp;', '&');
+  if (link === undefined) throw new Error(`no link to the identity provider: ${shown.text}`);
+  return follow(browser, new URL(link, shown.url));
+}
+
+async function withKeys({ administrator, controlPlane }: ConnectingPlane, id: string, name: string): Promise<Somebody> {
   const keyOf = async (scope: string): Promise<string> => {
     const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
     const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };

@@ -9,7 +9,7 @@ import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { describeTool, type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
-import { askModern, openLegacySession } from '../kit/raw-mcp.ts';
+import { askModern } from '../kit/raw-mcp.ts';
 import { Browser, type Shown } from '../oauth/browser.ts';
 import {
   answerAt,
@@ -148,20 +148,34 @@ test('an SDK client of 2025-11-25 gets -32042 with the page, and an older one a 
     code: -32042,
     data: { elicitations: [{ mode: 'url', url: expect.stringContaining('/oauth/connect/') as string }] },
   });
-  // One whose session is from before its user disconnected.
+  // Those whose sessions are from before their user disconnected.
   await connect(harness, carol, serverId);
-  const opened = { ...harness.endpoint('own', carol.key) };
-  const ask = await openLegacySession(opened, '2025-06-18');
-  expect((await ask({ method: 'tools/call', params: { name: 'look' } })).body).toContain('result');
+  const older = await Promise.all(['2025-06-18', '2025-03-26'].map((revision) => connectOlder(revision, carol)));
+  for (const one of older) expect((await one.callTool({ name: 'look' })).isError).not.toBe(true);
   const account = await accountOf(carol);
   const mutation = 'mutation ($input: DisconnectInput!) { disconnect(input: $input) { status } }';
   await carol.api.ask(mutation, { input: { accountId: account?.id } }, z.unknown());
-  const told = await waitFor('the end of the account on the nodes', async () => {
-    const answer = await ask({ method: 'tools/call', params: { name: 'look' } });
-    return answer.body.includes('/oauth/connect/') ? answer : undefined;
-  });
-  expect([told.status, told.body.includes('"isError":true')]).toEqual([200, true]);
+  for (const one of older) {
+    const told = await waitFor('the end of the account on the nodes', async () => {
+      const result = await one.callTool({ name: 'look' });
+      return result.isError === true ? result : undefined;
+    });
+    expect(told.content).toEqual([{ type: 'text', text: expect.stringContaining('/oauth/connect/') as string }]);
+    await one.close();
+  }
 });
+
+/** An SDK client that knows one revision, and is connected. */
+async function connectOlder(revision: string, { key }: Somebody): Promise<ModernClient> {
+  const client = new ModernClient(info, {
+    supportedProtocolVersions: [revision],
+    versionNegotiation: { mode: 'legacy' },
+  });
+  const requestInit = { headers: { authorization: `Bearer ${key}` } };
+  await client.connect(new ModernTransport(new URL(harness.endpoint('own', key).url), { requestInit }));
+  expect(client.getNegotiatedProtocolVersion()).toBe(revision);
+  return client;
+}
 
 test('what another user’s list has besides enters as pending, and is not listed', async () => {
   const definition = describeTool('only-bobs');

@@ -2,7 +2,6 @@ import { randomBytes } from 'node:crypto';
 import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import postgres from 'postgres';
 import { afterAll } from 'vitest';
 import { z } from 'zod';
 import type { Administrator } from '../kit/administrator.ts';
@@ -33,14 +32,21 @@ export const identified = z.object({ id: z.string() });
 export const credential = z.object({ mode: z.string(), isComplete: z.boolean(), revision: z.number() });
 export const credentialFields = 'mode isComplete revision';
 
-/** Registers a server with a credential, has it discovered by it, and puts it into service. */
+/**
+ * Registers a server with a credential, if any, has it discovered by it, and puts it into service.
+ * @param ready has the administrator do what the credential wants of him before it can be used
+ */
 export async function registerWith(
   administrator: Administrator,
   server: Readonly<Record<string, unknown>> & { readonly slug: string; readonly url: string },
-  mode: Readonly<Record<string, unknown>>,
+  mode: Readonly<Record<string, unknown>> | null,
+  ready: (serverId: string) => Promise<unknown> = () => Promise.resolve(),
 ): Promise<string> {
   const { id } = await administrator.mutate('createServer', server, 'id', identified);
-  await administrator.mutate('setServerCredential', { serverId: id, ...mode }, credentialFields, credential);
+  if (mode !== null) {
+    await administrator.mutate('setServerCredential', { serverId: id, ...mode }, credentialFields, credential);
+  }
+  await ready(id);
   const discover =
     'mutation ($input: ServerInput!) { discoverServer(input: $input) { discoveryProblem { code message } } }';
   const answer = z.object({ discoverServer: z.object({ discoveryProblem: z.unknown() }) });
@@ -48,16 +54,6 @@ export async function registerWith(
   if (discoverServer.discoveryProblem !== null) throw new Error(JSON.stringify(discoverServer.discoveryProblem));
   await administrator.mutate('approveServer', { id }, 'id', identified);
   return id;
-}
-
-/** All rows of a database, as text. */
-export async function dump(url: string): Promise<string> {
-  const sql = postgres(url, { max: 1 });
-  const tables = await sql`select table_name as name from information_schema.tables where table_schema = 'public'`;
-  const rows: string[] = [];
-  for (const { name } of tables) rows.push(JSON.stringify(await sql`select * from ${sql(String(name))}`));
-  await sql.end();
-  return rows.join('\n');
 }
 
 /** What the files of a directory hold, each as text. */

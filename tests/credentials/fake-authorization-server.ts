@@ -30,8 +30,11 @@ function registered(asked: Readonly<Record<string, unknown>>): object {
 export class FakeAuthorizationServer {
   readonly requests: {
     readonly path: string;
+    readonly query: string;
     readonly form: URLSearchParams;
     readonly authorization: string | undefined;
+    /** Names and values in turn, as they stood on the wire. */
+    readonly rawHeaders: readonly string[];
   }[] = [];
   /** Access tokens that upstreams accept. */
   readonly live = new Set<string>();
@@ -107,8 +110,10 @@ export class FakeAuthorizationServer {
     for await (const chunk of request) chunks.push(Buffer.from(chunk as Uint8Array));
     const url = new URL(request.url ?? '', this.url);
     const body = Buffer.concat(chunks).toString();
+    const { rawHeaders } = request;
     const { authorization } = request.headers;
-    this.requests.push({ path: url.pathname, form: new URLSearchParams(body), authorization });
+    const { pathname: path, search: query } = url;
+    this.requests.push({ path, query, form: new URLSearchParams(body), authorization, rawHeaders });
     const json = (status: number, value: unknown): void =>
       void response.writeHead(status, { 'content-type': 'application/json' }).end(JSON.stringify(value));
     switch (url.pathname) {

@@ -1,4 +1,3 @@
-import { createGraphqlClient } from '@sallyport/cli';
 import { decodeJwt } from 'jose';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -8,9 +7,10 @@ import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { askModern } from '../kit/raw-mcp.ts';
-import { Browser, formOf, type Shown } from '../oauth/browser.ts';
-import { type FakeIdentityProvider, idpClient, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
-import { endSessionAt, type FederatedUsers, follow } from '../oauth/federation-kit.ts';
+import { Browser, formOf } from '../oauth/browser.ts';
+import { type FakeIdentityProvider, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
+import { connectUsers, endSessionAt, type FederatedUsers } from '../oauth/federation-kit.ts';
+import { federated, logIn, type Somebody } from './connecting-kit.ts';
 import { credential, credentialFields, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
@@ -20,8 +20,9 @@ let idp: FakeIdentityProvider;
 let harness: Harness;
 let users: FederatedUsers;
 let serverId: string;
-/** Of the one user there is, for nodes and for the API. */
-let ada: { readonly id: string; readonly key: string; readonly administrator: Administrator };
+/** The one user there is. */
+let ada: Somebody;
+let asAda: Administrator;
 
 const bearer = (header: string | undefined): string => header?.slice('Bearer '.length) ?? '';
 
@@ -41,22 +42,12 @@ beforeAll(async () => {
   });
   const { administrator, controlPlane } = harness;
   const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
-  const provider = { name: 'Example', issuer: idp.issuer, clientId: idpClient.id, clientSecret: idpClient.secret };
-  const { id: providerId } = await administrator.mutate('createIdentityProvider', provider, 'id', identified);
-  users = { idp, issuer, providerId, clientId: '' };
+  users = await connectUsers(administrator, idp, issuer);
   idp.claims = { sid: 'first' };
-  await logIn(new Browser(), `${issuer}/oauth/account`);
-  const [row] = await rows<{ id: string }>("select id from principals where subject = 'ada'");
-  const id = row?.id ?? '';
-  const keyOf = async (scope: string): Promise<string> => {
-    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
-    const input = { principalId: id, name: `Ada ${scope}`, scopes: [scope], expiresAt };
-    return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
-  };
-  await administrator.mutate('assignRole', { principalId: id, role: 'ADMIN' }, '__typename', z.unknown());
-  const api = createGraphqlClient(controlPlane.graphqlUrl ?? '', await keyOf('API'));
-  ada = { id, key: await keyOf('MCP'), administrator: new Administrator(api, 2) };
-  serverId = (await ada.administrator.mutate('createServer', { slug: 'own', url: upstream.url }, 'id', identified)).id;
+  ada = await federated(harness, users);
+  await administrator.mutate('assignRole', { principalId: ada.id, role: 'ADMIN' }, '__typename', z.unknown());
+  asAda = new Administrator(ada.api, 2);
+  serverId = (await asAda.mutate('createServer', { slug: 'own', url: upstream.url }, 'id', identified)).id;
 }, 60_000);
 afterEach(() => {
   idp.assertion = {};
@@ -80,14 +71,6 @@ const kept = async (): Promise<number> =>
   (await rows('select 1 from login_tokens l join principals p on p.id = l.principal_id and p.epoch = l.epoch')).length;
 const events = (action: string) => rows(`select 1 from audit_events where action = '${action}'`);
 
-/** Opens a page that wants a login, and logs in with the identity provider. */
-async function logIn(browser: Browser, url: string): Promise<Shown> {
-  const shown = await browser.follow(url);
-  const link = /href="([^"]+)">Log in with Example</.exec(shown.text)?.[1]?.replaceAll('&amp;', '&');
-  if (link === undefined) throw new Error(`no link to the identity provider: ${shown.text}`);
-  return follow(browser, new URL(link, shown.url));
-}
-
 async function call(): Promise<{ readonly status: number; readonly body: string }[]> {
   const message = { method: 'tools/call', params: { name: 'look', arguments: { id: 'x' } } };
   const asked = harness.nodes.map(({ url }) => askModern({ url: `${url}/mcp/own`, key: ada.key }, message));
@@ -100,7 +83,7 @@ test('what an identity provider gives is kept only while some server is called w
   expect(await kept()).toBe(0);
   const identityAssertion = { clientId: 'gateway', issuer: as.url, secret: 'canary-of-a-client-secret' };
   const input = { serverId, identityAssertion };
-  await ada.administrator.mutate('setServerCredential', input, credentialFields, credential);
+  await asAda.mutate('setServerCredential', input, credentialFields, credential);
   await logIn(new Browser(), `${users.issuer}/oauth/account`);
   expect(await kept()).toBe(1);
   const text = JSON.stringify(await rows('select * from login_tokens'));
@@ -110,10 +93,9 @@ test('what an identity provider gives is kept only while some server is called w
 test('a call carries a token that the user’s identity provider vouched for, without anybody having been asked', async () => {
   const discover = 'mutation ($input: ServerInput!) { discoverServer(input: $input) { discoveryProblem { code } } }';
   const answer = z.object({ discoverServer: z.object({ discoveryProblem: z.unknown() }) });
-  const { api } = ada.administrator;
-  const { discoverServer } = await api.ask(discover, { input: { id: serverId } }, answer);
+  const { discoverServer } = await ada.api.ask(discover, { input: { id: serverId } }, answer);
   expect(discoverServer.discoveryProblem).toBeNull();
-  await ada.administrator.mutate('approveServer', { id: serverId }, 'id', identified);
+  await asAda.mutate('approveServer', { id: serverId }, 'id', identified);
   await harness.administrator.grant({ serverId, tools: ['*'] });
   await harness.administrator.converged();
   expect(isGood(await call())).toBe(true);
@@ -176,7 +158,7 @@ test('who is logged in and has nothing that is of use is sent to the provider, a
   await endSessionAt(users, 'second');
   const query = 'query ($id: ID!) { connectLink(serverId: $id) }';
   const shape = z.object({ connectLink: z.string() });
-  const { connectLink } = await ada.administrator.api.ask(query, { id: serverId }, shape);
+  const { connectLink } = await ada.api.ask(query, { id: serverId }, shape);
   const code = z.object({ code: z.string() });
   const page = await browser.follow(connectLink);
   const { action, fields } = formOf(page.text);

@@ -1,221 +1,357 @@
-import { afterAll, beforeAll, expect, test } from 'vitest';
-import { z } from 'zod';
+import { connect as connectTcp } from 'node:net';
+import {
+  apiRoutes,
+  credentialModes,
+  type HttpRoute,
+  nodeRoutes,
+  operationsRoutes,
+  type RouteMethod,
+} from '@sallyport/schema';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { legacy, modern, type Sent, send } from '../data-plane/requests.ts';
 import type { ClientAccount } from '../kit/administrator.ts';
-import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
-import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
-import { type Harness, startHarness } from '../kit/harness.ts';
-import { type HttpSseUpstream, startHttpSseUpstream } from '../kit/http-sse-upstream.ts';
-import { saying, startWebhookReceiver, type WebhookReceiver } from '../kit/webhook-receiver.ts';
-import { dump, filesUnder, keyFile, registerWith } from './credential-kit.ts';
-import { FakeAuthorizationServer } from './fake-authorization-server.ts';
+import { canaryMaker, found } from '../kit/canaries.ts';
+import { waitFor } from '../kit/condition.ts';
+import { startTestControlPlane } from '../kit/control-plane.ts';
+import { dump } from '../kit/postgres.ts';
+import { saying } from '../kit/webhook-receiver.ts';
+import { idpClient } from '../oauth/fake-identity-provider.ts';
+import { tokenOf } from '../oauth/federation-kit.ts';
+import { authorizationRequest, submit } from '../oauth/oauth-kit.ts';
+import { answerFor, linkOf, logIn, open } from './connecting-kit.ts';
+import { keyFile } from './credential-kit.ts';
+import { gather } from './gather-channels.ts';
+import { besides, canary, carrying, CarryingBrowser, cookie, inbound, query, traceId } from './inbound.ts';
+import { isWelcome, modesOf, ours, startTopology, type Topology } from './leak-topology.ts';
 
-const inbound = Array.from({ length: 12 }, (_, at) => `canary-inbound-${at}-${'q7x'.repeat(6)}`);
-const stored = Array.from({ length: 40 }, (_, at) => `canary-stored-${at}-${'z9k'.repeat(6)}`);
+describe('secrets of a client, and those of the gateway', () => {
+  let t: Topology;
+  let nodes: readonly string[];
+  let apiOrigin: string;
+  /** Put where the protocol expects something else, and refused for that. */
+  const misplaced: Record<string, string> = {};
+  /** For whom no account is connected. */
+  let stranger: ClientAccount;
+  /** Of Ada, by the server they are for. */
+  const accessTokens: Record<string, string> = {};
+  /** What is said in a call, which is for the upstream and for those who may see messages. */
+  const argument = canaryMaker()();
+  const call = { name: 'count', arguments: { id: argument } };
+  const executed = expect.stringContaining(`executed ${argument}`) as string;
 
-const as = new FakeAuthorizationServer();
-let upstream: FakeUpstream;
-/** Where a redirect of the upstream would lead. */
-let elsewhere: FakeUpstream;
-let old: HttpSseUpstream;
-let receiver: WebhookReceiver;
-let harness: Harness;
-let plane: TestControlPlane;
-let client: ClientAccount;
-
-beforeAll(async () => {
-  upstream = await startFakeUpstream({ tools: ['look'] });
-  elsewhere = await startFakeUpstream({ tools: ['look'] });
-  old = await startHttpSseUpstream();
-  receiver = await startWebhookReceiver();
-  receiver.answer(saying({ decision: 'allow' }));
-  await as.start();
-  const environment = { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() };
-  const upstreams = [upstream.url, elsewhere.url, old.url, receiver.url, as.url];
-  harness = await startHarness({ upstreams, environment, authorizationServer: true });
-  plane = await startTestControlPlane({ environment });
-  const { administrator } = harness;
-  const headers = [{ name: 'Authorization', value: 'Bearer of-the-gateway' }];
-  const id = await registerWith(administrator, { slug: 'own', url: upstream.url }, { staticHeaders: { headers } });
-  client = await administrator.createClient('caller');
-  await administrator.grant({ serverId: id, tools: ['*'] });
-  await administrator.converged();
-}, 60_000);
-afterAll(async () => {
-  await harness.stop();
-  await plane.stop();
-  await upstream.stop();
-  await elsewhere.stop();
-  await old.stop();
-  await receiver.stop();
-  await as.stop();
-});
-
-function found(text: string, canaries: readonly string[]): string[] {
-  return canaries.filter(
-    (canary) => text.includes(canary) || text.includes(Buffer.from(canary).toString('base64').slice(0, 24)),
-  );
-}
-
-test('of 12 secrets in headers, cookies and the query of a client none goes anywhere', async () => {
-  const before = upstream.requests.length;
-  const answers = await callAll('own');
-  const sent = upstream.requests.slice(before);
-  expect(sent.length).toBeGreaterThanOrEqual(4);
-  expect(new Set(sent.map(({ headers: given }) => given.authorization))).toEqual(new Set(['Bearer of-the-gateway']));
-  const text = [
-    JSON.stringify(sent.map(({ path, rawHeaders, body }) => [path, rawHeaders, body])),
-    ...answers,
-    ...harness.dataDirectories.flatMap(filesUnder),
-    await dump(harness.databaseUrl),
-  ].join('\n');
-  expect(found(text, [...inbound, client.key])).toEqual([]);
-});
-
-/** What a client sends besides its key, and must not. */
-function besides(): Record<string, string> {
-  const [a, b, c, d, e, f, g, h, i, j] = inbound;
-  return {
-    cookie: `session=${a}; other=${b}`,
-    'x-api-key': c,
-    'x-mcp-auth': d,
-    'proxy-authorization': `Basic ${e}`,
-    'x-forwarded-authorization': f,
-    'x-amz-security-token': g,
-    'private-token': h,
-    authentication: i,
-    'x-auth-token': j,
-  } as Record<string, string>;
-}
-const query = `access_token=${inbound[10]}&api_key=${inbound[11]}`;
-const message = (method: string, params: object) => JSON.stringify({ jsonrpc: '2.0', id: 1, method, params });
-
-/** A call of each era, on each node. */
-async function callAll(slug: string): Promise<string[]> {
-  const meta = {
-    'io.modelcontextprotocol/protocolVersion': '2026-07-28',
-    'io.modelcontextprotocol/clientInfo': { name: 'raw', version: '1.0.0' },
-    'io.modelcontextprotocol/clientCapabilities': {},
-  };
-  const names = { 'mcp-protocol-version': '2026-07-28', 'mcp-method': 'tools/call', 'mcp-name': 'look' };
-  const client20251125 = { protocolVersion: '2025-11-25', capabilities: {}, clientInfo: { name: 'raw', version: '1' } };
-  const asked = harness.nodes.flatMap(({ url }) =>
-    [
-      { headers: names, body: message('tools/call', { name: 'look', arguments: { id: 'x' }, _meta: meta }) },
-      { headers: {}, body: message('initialize', client20251125) },
-    ].map(async ({ headers, body }) => {
-      const response = await fetch(`${url}/mcp/${slug}?${query}`, {
-        method: 'POST',
-        headers: {
-          'content-type': 'application/json',
-          accept: 'application/json, text/event-stream',
-          authorization: `Bearer ${client.key}`,
-          ...headers,
-          ...besides(),
-        },
-        body,
-        redirect: 'manual',
-      });
-      return `${response.status} ${JSON.stringify([...response.headers])} ${await response.text()}`;
-    }),
-  );
-  return Promise.all(asked);
-}
-
-/** A client of 2024-11-05: the event stream, and a message where that says. */
-async function callOverEvents(url: string, slug: string): Promise<string> {
-  const ends = new AbortController();
-  const authorization = `Bearer ${client.key}`;
-  const stream = await fetch(`${url}/mcp/${slug}?${query}`, {
-    headers: { accept: 'text/event-stream', authorization, ...besides() },
-    signal: ends.signal,
-  });
-  const reader = stream.body?.pipeThrough(new TextDecoderStream()).getReader();
-  let text = '';
-  const until = async (pattern: RegExp): Promise<RegExpExecArray> => {
-    for (;;) {
-      const found = pattern.exec(text);
-      if (found !== null) return found;
-      const { value, done } = (await reader?.read()) ?? { value: undefined, done: true };
-      if (done) throw new Error(`the stream ended: ${stream.status} ${text}`);
-      text += value ?? '';
+  beforeAll(async () => {
+    t = await startTopology();
+    nodes = t.harness.nodes.map(({ url }) => url);
+    apiOrigin = t.users.issuer;
+    stranger = await t.harness.administrator.createClient('Stranger');
+    for (const slug of ['own', 'exchanged', 'told']) {
+      accessTokens[slug] = await tokenOf(t.users, t.harness.endpoint(slug, '').url);
     }
-  };
-  const [, endpoint = ''] = await until(/^data: (\S+)/m);
-  const posted = await fetch(new URL(endpoint, url), {
-    method: 'POST',
-    headers: { 'content-type': 'application/json', authorization, ...besides() },
-    body: message('initialize', {
-      protocolVersion: '2024-11-05',
-      capabilities: {},
-      clientInfo: { name: 'raw', version: '1' },
-    }),
-  });
-  await until(/"id":1/);
-  ends.abort();
-  return `${text} ${posted.status} ${await posted.text()}`;
-}
+    await t.harness.administrator.converged();
+  }, 120_000);
+  afterAll(() => t.stop());
 
-test('none goes anywhere whatever a server is called with, over both transports, through retries and redirects', async () => {
-  const { administrator } = harness;
-  as.resource = upstream.url;
-  const webhookShape = z.object({ webhook: z.object({ id: z.string() }) });
-  const hook = { name: 'hook', url: receiver.url, events: ['REQUEST'] };
-  const { webhook } = await administrator.mutate('createWebhook', hook, 'webhook { id }', webhookShape);
-  const policy = { name: 'asks', rules: [], webhookIds: [webhook.id], webhookBudgetMs: 5_000 };
-  await administrator.mutate('createPolicy', policy, '__typename', z.unknown());
-  const login = { issuer: as.url, clientId: 'gateway', secret: 'of-the-gateway-at-its-authorization-server' };
-  const modes = {
-    exchanged: { tokenExchange: { ...login, namesActor: true } },
-    service: { clientCredentials: login },
-    told: { identityToken: { claims: ['NAME', 'EMAIL', 'GROUPS'] } },
-  };
-  for (const [slug, mode] of Object.entries(modes)) {
-    const id = await registerWith(administrator, { slug, url: upstream.url }, mode);
-    await administrator.grant({ serverId: id, tools: ['*'] });
+  const misplace = (where: string): string => (misplaced[where] ??= canary());
+
+  /** Asks a node, with secrets everywhere. */
+  async function ask(url: string, sent: Sent = {}, key = t.ada.key) {
+    const headers = { authorization: `Bearer ${key}`, cookie, ...besides, ...sent.headers };
+    const answer = await send(carrying(url).href, { ...sent, headers });
+    t.watch.add('answers of nodes', String(answer.status), JSON.stringify(answer.headers), answer.text);
+    return answer;
   }
-  const headers = [{ name: 'Authorization', value: 'Bearer of-the-gateway' }];
-  const oldId = await registerWith(administrator, { slug: 'old', url: old.url }, { staticHeaders: { headers } });
-  await administrator.grant({ serverId: oldId, tools: ['*'] });
-  await administrator.converged();
-  const before = upstream.requests.length;
-  const answers: string[] = [];
-  for (const slug of ['own', ...Object.keys(modes), 'old']) answers.push(...(await callAll(slug)));
-  // Each token is refused once, and another one is asked for.
-  const seen = new Set<string | undefined>();
-  upstream.guard(({ headers: { authorization } }) => {
-    const isSeen = seen.has(authorization);
-    seen.add(authorization);
-    return isSeen;
-  });
-  for (const slug of Object.keys(modes)) answers.push(...(await callAll(slug)));
-  upstream.guard(() => true);
-  upstream.intercept((_request, response) => {
-    response.writeHead(307, { location: elsewhere.url }).end();
-    return true;
-  });
-  for (const slug of ['own', ...Object.keys(modes)]) answers.push(...(await callAll(slug)));
-  upstream.intercept(() => false);
-  for (const { url } of harness.nodes) {
-    for (const slug of ['own', 'told', 'old']) answers.push(await callOverEvents(url, slug));
+
+  const client = { capabilities: {}, clientInfo: { name: 'raw', version: '1' } };
+
+  /** A client of 2025-11-25, or an older one, that a balancer sends to one node and then to another. */
+  async function callInSession(slug: string, protocolVersion: string, key?: string): Promise<number> {
+    const [first, second] = nodes.map((url) => `${url}/mcp/${slug}`) as [string, string];
+    const inRevision = ({ body }: { readonly body: string }, session: object): Sent => ({
+      body,
+      headers: { 'mcp-protocol-version': protocolVersion, ...session },
+    });
+    const opened = await ask(first, { body: legacy('initialize', { protocolVersion, ...client }).body }, key);
+    const id = opened.headers['mcp-session-id'];
+    const session = id === undefined ? {} : { 'mcp-session-id': String(id) };
+    const initialized = JSON.stringify({ jsonrpc: '2.0', method: 'notifications/initialized' });
+    await ask(second, inRevision({ body: initialized }, session), key);
+    const { status, text } = await ask(second, inRevision(legacy('tools/call', call, 2), session), key);
+    if (protocolVersion === '2025-03-26') {
+      const batch = [legacy('tools/call', call, 3), legacy('ping', {}, 4)].map(({ body }) => body);
+      await ask(first, inRevision({ body: `[${batch.join(',')}]` }, session), key);
+    }
+    await ask(second, { method: 'DELETE', headers: session }, key);
+    return text.includes('executed') ? status : 0;
   }
-  expect(receiver.deliveries.length).toBeGreaterThan(0);
-  expect(as.requests.length).toBeGreaterThan(0);
-  expect(elsewhere.requests).toEqual([]);
-  const text = [
-    JSON.stringify(upstream.requests.slice(before).map(({ path, rawHeaders, body }) => [path, rawHeaders, body])),
-    JSON.stringify(as.requests.map(({ path, form }) => [path, form.toString()])),
-    JSON.stringify(receiver.deliveries.map(({ headers: sent, body }) => [sent, body])),
-    ...answers,
-    ...harness.dataDirectories.map(filesUnder),
-    await dump(harness.databaseUrl),
-  ].join('\n');
-  expect(found(text, [...inbound, client.key])).toEqual([]);
-  // What is the gateway's own reaches neither clients nor webhooks.
-  const others = [...answers, JSON.stringify(receiver.deliveries)].join('\n');
-  for (const token of [...as.live, login.secret, 'of-the-gateway', 'eyJ']) expect(others).not.toContain(token);
-}, 60_000);
+
+  /** A client of 2024-11-05: an event stream at one node, and messages to where that says, which come to the other. */
+  async function callOverEvents(slug: string): Promise<string> {
+    const [first = '', second = ''] = nodes;
+    const ends = new AbortController();
+    let text = '';
+    const endpoint = `${first}/mcp/${slug}`;
+    const stream = ask(endpoint, {
+      method: 'GET',
+      headers: { accept: 'text/event-stream' },
+      signal: ends.signal,
+      onChunk: (chunk) => (text += chunk),
+    }).catch(() => undefined);
+    const place = await waitFor('the endpoint', () => /^data: (\S+)/m.exec(text)?.[1]);
+    const post = ({ body }: { readonly body: string }) => ask(new URL(place, second).href, { body });
+    await post(legacy('initialize', { protocolVersion: '2024-11-05', ...client }));
+    await waitFor('the answer', () => text.includes('"id":1'));
+    await post({ body: JSON.stringify({ jsonrpc: '2.0', method: 'notifications/initialized' }) });
+    await post(legacy('tools/call', call, 2));
+    await waitFor('the result', () => text.includes('"id":2'));
+    ends.abort();
+    await stream;
+    t.watch.add('answers of nodes', text);
+    return text;
+  }
+
+  const callModern = (node: string, slug: string, key?: string) =>
+    ask(`${node}/mcp/${slug}`, modern('tools/call', call), key);
+
+  test('there is a server for each credential mode that there is', () => {
+    expect(new Set(modesOf('').map(({ mode }) => mode))).toEqual(new Set(credentialModes));
+    expect(Object.keys(inbound).length).toBeGreaterThanOrEqual(12);
+  });
+
+  test('a server of each mode is called with what the mode says, by clients of each era, and again with another where that is refused', async () => {
+    const modes = modesOf(t.as.url);
+    for (const { slug, shows } of modes) {
+      const before = t.upstream.requests.length;
+      for (const node of nodes) expect([slug, (await callModern(node, slug)).text]).toEqual([slug, executed]);
+      expect([slug, await callInSession(slug, '2025-11-25')]).toEqual([slug, 200]);
+      const shown = t.upstream.requests
+        .slice(before)
+        .map(({ headers }) => headers.authorization?.slice(0, shows?.length));
+      expect([slug, new Set(shown)]).toEqual([slug, new Set([shows ?? undefined])]);
+    }
+    for (const [slug, token] of Object.entries(accessTokens)) {
+      for (const node of nodes) expect([slug, (await callModern(node, slug, token)).text]).toEqual([slug, executed]);
+      expect([slug, await callInSession(slug, '2025-06-18', token)]).toEqual([slug, 200]);
+    }
+    const ended = new Set(t.upstream.requests.map(({ headers }) => headers.authorization));
+    t.upstream.guard((request) => isWelcome(request) && !ended.has(request.headers.authorization));
+    for (const { slug, mode } of modes) {
+      const { text } = await callModern(nodes[0] ?? '', slug);
+      // Of what does not end there is no other.
+      const expected = mode === 'none' || mode === 'staticHeaders' ? expect.any(String) : executed;
+      expect([slug, text]).toEqual([slug, expected]);
+    }
+    t.upstream.guard(isWelcome);
+  }, 120_000);
+
+  test('upstreams of either era and transport are called by clients of all', async () => {
+    for (const slug of ['legacy', 'modern', 'old']) {
+      for (const node of nodes) expect([slug, (await callModern(node, slug)).text]).toEqual([slug, executed]);
+      for (const revision of ['2025-11-25', '2025-03-26']) {
+        await waitFor(`${slug} is called in ${revision}`, async () => (await callInSession(slug, revision)) === 200);
+      }
+    }
+    for (const slug of ['own', 'told', 'modern', 'old']) expect(await callOverEvents(slug)).toContain('executed');
+  }, 120_000);
+
+  /** What of a client is refused, and the status or the code that says so. */
+  function refusals(): readonly (readonly [what: string, expected: string, slug: string, sent: Sent])[] {
+    const given = modern('tools/call', call);
+    const having = (headers: Sent['headers']): Sent => ({ ...given, headers: { ...given.headers, ...headers } });
+    const basic = btoa(`user:${misplace('a password')}`);
+    return [
+      ['no key', '401', 'own', having({ authorization: undefined })],
+      ['another key', '401', 'own', having({ authorization: `Bearer ${misplace('another key')}` })],
+      ['a key of nobody', '401', 'own', having({ authorization: `Bearer sp_${misplace('a key of nobody')}` })],
+      ['a password', '401', 'own', having({ authorization: `Basic ${basic}` })],
+      ['an origin', '403', 'own', having({ origin: `https://${misplace('an origin')}.example` })],
+      ['a host', '403', 'own', having({ host: `${misplace('a host')}.example` })],
+      ['a server that there is not', '404', 'nowhere', given],
+      ['a path', '404', `own/${misplace('a path')}`, given],
+      ['a method', '405', 'own', { ...given, method: 'PUT' }],
+      ['an accept', '406', 'own', having({ accept: `text/${misplace('an accept')}` })],
+      ['a content type', '415', 'own', having({ 'content-type': `text/${misplace('a content type')}` })],
+      ['a body without end', '413', 'own', { ...given, body: Buffer.alloc(5 * 1_048_576, ' ') }],
+      ['a body that is no JSON', '-32700', 'own', { ...given, body: '{"jsonrpc":' }],
+      ['a mirrored method', '-32020', 'own', having({ 'mcp-method': misplace('a mirrored method') })],
+      ['a mirrored name', '-32020', 'own', having({ 'mcp-name': misplace('a mirrored name') })],
+      ['a revision', '-32022', 'own', { ...legacy('ping'), headers: { 'mcp-protocol-version': '1900-01-01' } }],
+      ['a session', '404', 'own', { ...legacy('ping'), headers: { 'mcp-session-id': misplace('a session') } }],
+      [
+        'an event',
+        '404',
+        'own',
+        { method: 'GET', headers: { accept: 'text/event-stream', 'last-event-id': misplace('an event') } },
+      ],
+      ['a tool that is not granted', '-32602', 'own', modern('tools/call', { name: 'slow', arguments: {} })],
+      ['an account that is not connected', '/oauth/connect/', 'personal', given],
+    ];
+  }
+
+  test('refusals of the gateway are of each kind', async () => {
+    for (const [what, expected, slug, sent] of refusals()) {
+      const { key } = what.startsWith('an account') ? stranger : t.ada;
+      const { status, text } = await ask(`${nodes[0]}/mcp/${slug}`, sent, key);
+      expect([what, `${status} ${text}`]).toEqual([what, expect.stringContaining(expected)]);
+    }
+    t.asked.answer(saying({ decision: 'deny', reasonCode: 'not.today' }));
+    for (const slug of ['own', 'old']) expect((await callModern(nodes[1] ?? '', slug)).text).toContain('1023');
+    t.asked.answer(saying({ decision: 'allow' }));
+    const garbage = `POST /mcp/own?${query} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-key ${misplace('a broken header')}\r\n\r\n`;
+    for (const node of nodes) expect(await rawAnswer(new URL(node), garbage)).toContain('400');
+  }, 60_000);
+
+  /** What is answered to bytes. */
+  function rawAnswer({ hostname, port }: URL, bytes: string): Promise<string> {
+    return new Promise((resolve, reject) => {
+      let text = '';
+      const socket = connectTcp(Number(port), hostname, () => socket.write(bytes));
+      socket.on('data', (chunk: Buffer) => (text += chunk.toString('latin1')));
+      socket.on('error', reject);
+      socket.on('close', () => {
+        t.watch.add('answers of nodes', text);
+        resolve(text);
+      });
+    });
+  }
+
+  test('refusals and failures of an upstream are of each kind, and its redirects are not followed', async () => {
+    const head = { 'content-type': 'application/json' };
+    const challenge = { 'www-authenticate': 'Bearer error="insufficient_scope", scope="more"' };
+    type Answering = Parameters<Topology['upstream']['intercept']>[0];
+    const answers: readonly Answering[] = [
+      ...[400, 404, 429, 500, 503].map<Answering>((status) => (_request, response) => {
+        response.writeHead(status, { ...head, 'retry-after': '1' }).end('{"error":"no"}');
+        return true;
+      }),
+      ...[301, 302, 307, 308].map<Answering>((status) => (_request, response) => {
+        response.writeHead(status, { location: t.elsewhere.url }).end();
+        return true;
+      }),
+      (_request, response) => {
+        response.writeHead(401, { 'www-authenticate': 'Bearer error="invalid_token"' }).end();
+        return true;
+      },
+      (_request, response) => {
+        response.writeHead(403, challenge).end();
+        return true;
+      },
+      (_request, response) => {
+        response.writeHead(200, head).end('{"jsonrpc":');
+        return true;
+      },
+      (_request, response) => {
+        response.destroy();
+        return true;
+      },
+    ];
+    for (const answering of answers) {
+      for (const slug of ['open', 'own', 'exchanged']) {
+        t.upstream.intercept(answering);
+        expect((await callModern(nodes[0] ?? '', slug)).text).toContain('"error"');
+        await ask(`${nodes[0]}/mcp/${slug}`, {
+          body: legacy('initialize', { protocolVersion: '2025-11-25', ...client }).body,
+        });
+      }
+    }
+    t.upstream.intercept(() => false);
+    expect(t.elsewhere.requests).toEqual([]);
+  }, 60_000);
+
+  test('pages of the control plane, and every route of it, are asked, by nobody and by somebody', async () => {
+    const browser = new CarryingBrowser(apiOrigin);
+    await logIn(browser, `${apiOrigin}/oauth/account`);
+    const personal = t.serverIds.get('personal') ?? '';
+    const connected = await browser.request(await answerFor(t.harness, browser, await linkOf(t.ada, personal), t.ada));
+    expect([connected.status, connected.text.includes('Your account is connected')]).toEqual([200, true]);
+    const resource = t.harness.endpoint('own', '').url;
+    const asking = { resource, scope: 'mcp' };
+    const { url } = authorizationRequest(t.users, t.users.clientId, asking);
+    const page = await browser.follow(url);
+    const { location } = page.location === null ? await submit(browser, page, { decision: 'allow' }) : page;
+    expect(location?.searchParams.has('code')).toBe(true);
+    // Of a browser that nobody knows: to the client with an error, and to the login, by a code and at the provider.
+    const stranger = new CarryingBrowser(apiOrigin);
+    const silent = authorizationRequest(t.users, t.users.clientId, { ...asking, prompt: 'none' });
+    expect((await stranger.follow(silent.url)).location?.searchParams.get('error')).toBe('login_required');
+    await open(t.harness, stranger, `${apiOrigin}/oauth/account`, t.ada);
+    await logIn(new CarryingBrowser(apiOrigin), await linkOf(t.ada, t.serverIds.get('asserted') ?? ''));
+    for (const shown of [...browser.shown, ...stranger.shown]) {
+      const { status, headers, text, location: target } = shown;
+      t.watch.add('answers of the control plane', `${status} ${JSON.stringify([...headers])} ${text}`);
+      if (target !== null) t.watch.add('redirect targets', target.href);
+      // No page is told to others as where somebody came from.
+      const policies = target === null ? ['same-origin', 'no-referrer'] : [null, 'no-referrer'];
+      expect(policies).toContain(headers.get('referrer-policy'));
+    }
+    const { ownerKey } = t.harness;
+    for (const key of [undefined, ownerKey, misplace('a key for the API')]) await askRoutes(apiOrigin, apiRoutes, key);
+    const operations = [t.harness.controlPlane, ...t.harness.nodes].map(({ operationsUrl }) => operationsUrl);
+    for (const origin of operations) await askRoutes(origin, operationsRoutes, undefined);
+    for (const origin of nodes) await askRoutes(origin, nodeRoutes, undefined);
+  }, 120_000);
+
+  async function askRoutes(
+    origin: string,
+    routes: Readonly<Record<string, HttpRoute>>,
+    key: string | undefined,
+  ): Promise<void> {
+    const authorization = key === undefined ? {} : { authorization: `Bearer ${key}` };
+    for (const { path, methods } of Object.values(routes)) {
+      const url = carrying(new URL(path.replace('{slug}', 'own').replace('{id}', 'x'.repeat(21)), origin));
+      for (const method of methods.filter((one): one is Exclude<RouteMethod, 'UPGRADE'> => one !== 'UPGRADE')) {
+        const hasBody = ['POST', 'PUT', 'PATCH'].includes(method);
+        const aborting = new AbortController();
+        const response = await fetch(url, {
+          method,
+          redirect: 'manual',
+          signal: aborting.signal,
+          headers: { cookie, ...besides, ...authorization, ...(hasBody ? { 'content-type': 'application/json' } : {}) },
+          ...(hasBody ? { body: '{}' } : {}),
+        });
+        const target = response.headers.get('location');
+        if (target !== null) t.watch.add('redirect targets', target);
+        const head = `${method} ${path} ${response.status} ${JSON.stringify([...response.headers])}`;
+        t.watch.add('answers of the control plane', head, await response.text());
+        aborting.abort();
+      }
+    }
+  }
+
+  test('none of them is on any channel where it does not belong, in whatever form, and no channel was overlooked', async () => {
+    await gather(t);
+    expect(t.watch.blind()).toEqual([]);
+    const traces = t.upstreams.flatMap(({ requests }) => requests.map(({ headers }) => headers['traceparent']));
+    expect(traces.filter((trace) => String(trace).startsWith(`00-${traceId}-`)).length).toBeGreaterThan(0);
+    const secrets = { ...inbound, ...misplaced };
+    expect(t.watch.seen({ secrets })).toEqual({});
+    // A node that cannot answer hands the client's credential on, to be checked where the answer is made.
+    const signatures = Object.entries(accessTokens).map(([slug, token]) => [slug, token.split('.')[2] ?? '']);
+    const credentials = { 'API key': t.ada.key, 'of a stranger': stranger.key, ...Object.fromEntries(signatures) };
+    const digested = ['API key', 'of a stranger'];
+    expect(t.watch.seen({ secrets: credentials, digested })).toEqual({ 'between nodes': ['API key'] });
+    // What a call says is for the upstream and for who may see messages: so what is looked at is seen.
+    expect(Object.keys(t.watch.seen({ secrets: { argument } })).sort()).toEqual([
+      'answers of nodes',
+      'between nodes',
+      'captured messages',
+      'requests to upstreams',
+      'requests to upstreams of HTTP+SSE',
+      'webhooks about messages',
+    ]);
+    expect(t.watch.seen({ secrets: { ...ours, 'secret at the provider': idpClient.secret } })).toEqual({
+      'requests to authorization servers': ['secret of a client'],
+      'requests to the identity provider': ['secret at the provider'],
+      'requests to upstreams': ['header of a service'],
+      'requests to upstreams of HTTP+SSE': ['header of a service'],
+    });
+    const tokens = Object.fromEntries([...t.as.live].map((token) => [token.split('_')[0], token]));
+    expect(t.watch.seen({ secrets: tokens })).toEqual({ 'requests to upstreams': ['at', 'cc', 'ja', 'tx'] });
+  }, 120_000);
+});
 
 test('a dump of the database, with the configuration but without the key, reveals none of 40 secrets; nor does any answer', async () => {
+  const stored = Array.from({ length: 40 }, canaryMaker());
+  const plane = await startTestControlPlane({ environment: { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() } });
   const answers: unknown[] = [];
   const ask = async (query: string, variables: Record<string, unknown>) => {
     const answer = await plane.ask(query, variables);
@@ -243,6 +379,7 @@ test('a dump of the database, with the configuration but without the key, reveal
   answers.push(await plane.ask(audit, {}));
   const configuration = { SALLYPORT_SECRET_KEY: 'a secret key of the tests, 32 characters and more' };
   const text = [await dump(plane.databaseUrl), JSON.stringify(answers), JSON.stringify(configuration)].join('\n');
-  expect(found(text, stored)).toEqual([]);
+  expect(found(text, { secrets: Object.fromEntries(stored.entries()) })).toEqual([]);
   expect(text.match(/"origin":"[^"]*","sealed":"v1\./g)?.length).toBe(40);
+  await plane.stop();
 });

@@ -4,8 +4,9 @@ import type { ClientAccount } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
+import { dump } from '../kit/postgres.ts';
 import { askModern, openLegacySession } from '../kit/raw-mcp.ts';
-import { credential, credentialFields, dump, filesUnder, identified, keyFile, registerWith } from './credential-kit.ts';
+import { credential, credentialFields, filesUnder, identified, keyFile, registerWith } from './credential-kit.ts';
 
 const firstSecret = 'canary-of-the-first-service-credential-0123456789';
 const secondSecret = 'canary-of-the-second-service-credential-9876543210';

@@ -7,9 +7,10 @@ import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
+import { dump } from '../kit/postgres.ts';
 import { Browser } from '../oauth/browser.ts';
 import { answerFor, connect, linkOf, open, press, type Somebody, somebody } from './connecting-kit.ts';
-import { credential, credentialFields, dump, identified, keyFile } from './credential-kit.ts';
+import { credential, credentialFields, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
 const as = new FakeAuthorizationServer();

@@ -35,6 +35,8 @@ export interface HarnessOptions {
   readonly httpEngines?: readonly HttpEngine[];
   /** Further variables, for all processes. */
   readonly environment?: Readonly<Record<string, string>>;
+  /** Where a process logs, by its name; default: one log for all, of the level that `testConfig` says. */
+  readonly logOf?: (process: string) => Log;
   /** Default: the queues live in PostgreSQL. */
   readonly redisUrl?: string;
   /** Default false. True: the control plane issues access tokens for the endpoints behind the entry. */
@@ -76,7 +78,7 @@ interface Parts {
   /** Known beforehand where URLs under them are part of the configuration; else 0, for any. */
   readonly ports: { readonly controlPlane: number; readonly entry: number };
   readonly environment: Readonly<Record<string, string | undefined>>;
-  readonly log: Log;
+  readonly logOf: (process: string) => Log;
 }
 
 function publicUrlsOf({ controlPlane, entry }: Parts['ports']): Readonly<Record<string, string>> {
@@ -89,7 +91,7 @@ function publicUrlsOf({ controlPlane, entry }: Parts['ports']): Readonly<Record<
 }
 
 async function startPlane(parts: Parts, bootstrapToken: string): Promise<ControlPlane> {
-  const { databaseUrl, environment, log } = parts;
+  const { databaseUrl, environment } = parts;
   const env = {
     ...environment,
     ...(parts.controlPlaneReaches ? {} : { SALLYPORT_EGRESS_ALLOW: '' }),
@@ -98,7 +100,7 @@ async function startPlane(parts: Parts, bootstrapToken: string): Promise<Control
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
     ...publicUrlsOf(parts.ports),
   };
-  return startControlPlane(accepted(parseControlPlaneConfig(env)), { log });
+  return startControlPlane(accepted(parseControlPlaneConfig(env)), { log: parts.logOf('control-plane') });
 }
 
 async function bootstrap(graphqlUrl: string, token: string): Promise<string> {
@@ -115,7 +117,7 @@ interface JoinedNode {
 }
 
 async function joinNode(
-  { environment, queueUrl, log }: Parts,
+  { environment, queueUrl, logOf }: Parts,
   name: string,
   httpEngine: HttpEngine,
   syncUrl: string,
@@ -133,7 +135,7 @@ async function joinNode(
     SALLYPORT_DATA_DIRECTORY: directory,
   };
   const config = accepted(parseNodeConfig(env));
-  return { running: await startNode(config, { log }), config, directory };
+  return { running: await startNode(config, { log: logOf(name) }), config, directory };
 }
 
 export async function startHarness(options: HarnessOptions): Promise<Harness> {
@@ -153,6 +155,7 @@ async function partsOf(
   options: HarnessOptions,
   database: { readonly name: string; readonly url: string },
 ): Promise<Parts> {
+  const log = createLog({ name: 'harness', level: testConfig.logLevel });
   const queueRole = { role: `queue_${database.name}`, password: randomSecret('q_') };
   return {
     databaseUrl: database.url,
@@ -170,7 +173,7 @@ async function partsOf(
         options.egressAllow ?? options.upstreams.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(','),
       SALLYPORT_DRAIN_TIMEOUT_MS: String(drainTimeoutMs),
     },
-    log: createLog({ name: 'harness', level: testConfig.logLevel }),
+    logOf: options.logOf ?? (() => log),
   };
 }
 
@@ -229,7 +232,7 @@ async function start(
       const config = joined[index]?.config;
       if (config === undefined) throw new Error(`there is no node ${index}`);
       await nodes[index]?.stop();
-      const running = await startNode(config, { log: parts.log, clock });
+      const running = await startNode(config, { log: parts.logOf(config.name), clock });
       nodes[index] = running;
       return running;
     },

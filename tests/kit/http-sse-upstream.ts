@@ -7,6 +7,14 @@ import { z } from 'zod';
 
 export const httpSseTools = ['count', 'ask', 'progress', 'slow'];
 
+export interface HttpSseRequest {
+  readonly path: string;
+  /** Names and values in turn, as they stood on the wire. */
+  readonly rawHeaders: readonly string[];
+  /** Grows until it is whole. */
+  body: string;
+}
+
 export interface HttpSseUpstream {
   /** Of the event stream. */
   readonly url: string;
@@ -16,6 +24,7 @@ export interface HttpSseUpstream {
   readonly sessions: ReadonlyMap<string, SSEServerTransport>;
   /** Request ids that were cancelled. */
   readonly cancelled: readonly unknown[];
+  readonly requests: readonly HttpSseRequest[];
   /** Tells every session that the list of tools changed. */
   announce(): Promise<void>;
   /** Breaks every event stream. */
@@ -71,7 +80,11 @@ export async function startHttpSseUpstream(
   const sessions = new Map<string, SSEServerTransport>();
   const servers = new Map<string, McpServer>();
   const cancelled: unknown[] = [];
+  const requests: HttpSseRequest[] = [];
   const http = createServer((request, response) => {
+    const kept: HttpSseRequest = { path: request.url ?? '', rawHeaders: request.rawHeaders, body: '' };
+    requests.push(kept);
+    if (request.method === 'POST') request.on('data', (chunk: Buffer) => (kept.body += chunk.toString()));
     const { pathname, searchParams } = new URL(request.url ?? '/', 'http://upstream');
     if (request.method === 'GET' && pathname === '/sse' && options.stream !== undefined) {
       response.writeHead(200, { 'content-type': 'text/event-stream' }).write(options.stream);
@@ -110,6 +123,7 @@ export async function startHttpSseUpstream(
     executions,
     sessions,
     cancelled,
+    requests,
     announce: async () => {
       await Promise.all([...servers.values()].map((server) => server.server.sendToolListChanged()));
     },

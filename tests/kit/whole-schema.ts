@@ -48,9 +48,9 @@ function selectionOf(type: GraphQLObjectType, above: readonly string[], connecti
   return fields.length === 0 ? undefined : `{ ${fields.join(' ')} }`;
 }
 
-/** @param args as they stand between the parentheses; a connection gets its page size besides */
-export function documentOf(field: Field, args: string | undefined): string {
-  const paged = isConnection(field) ? `first: ${pageSize}` : '';
+/** @param args as they stand between the parentheses; a connection gets `first` besides */
+export function documentOf(field: Field, args: string | undefined, first = pageSize): string {
+  const paged = isConnection(field) ? `first: ${first}` : '';
   const given = [args ?? '', paged].filter((part) => part !== '').join(', ');
   const named = getNamedType(field.type);
   const selection = isObjectType(named) ? (selectionOf(named, [], isConnection(field) ? 1 : 0) ?? '') : '';

@@ -21,6 +21,8 @@ export interface FakeIdentityProvider {
   /** Requests for groups; those to the place that a token named. */
   readonly groupRequests: string[];
   readonly foreignRequests: string[];
+  /** Every request: its target, and names and values of its headers in turn. */
+  readonly requests: { readonly target: string; readonly rawHeaders: readonly string[] }[];
   /** Requests for the keys. */
   keyRequests: number;
   /** Requests for tokens. */
@@ -146,6 +148,7 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
     groups: [],
     groupRequests: [],
     foreignRequests: [],
+    requests: [],
     keyRequests: 0,
     tokenRequests: 0,
     lastRequest: new URLSearchParams(),
@@ -159,7 +162,9 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
 
   registerExchange(provider, idp);
   const server = createServer((request, response) => {
-    const url = new URL(request.url ?? '/', issuer);
+    const { url: target = '/', rawHeaders } = request;
+    idp.requests.push({ target, rawHeaders });
+    const url = new URL(target, issuer);
     if (url.pathname === '/auth') {
       idp.lastRequest = url.searchParams;
       // Each login is one of a fresh browser.
