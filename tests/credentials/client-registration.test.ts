@@ -1,16 +1,16 @@
 import { createServer, type Server } from 'node:http';
 import {
   AuthorizationServers,
-  CredentialVault,
   createKeyProvider,
+  CredentialVault,
   openDatabase,
   UpstreamClients,
   UpstreamKeys,
 } from '@sallyport/control-plane/credentials';
-import { systemClock as clock, createEgress, parseEgressAllowList } from '@sallyport/schema/platform';
+import { createEgress, parseEgressAllowList, systemClock as clock } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest';
 import { z } from 'zod';
-import { type OAuthPlane, startOAuthPlane } from '../oauth/oauth-kit.ts';
+import { startOAuthPlane, type OAuthPlane } from '../oauth/oauth-kit.ts';
 import { keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 

@@ -19,8 +19,8 @@ import {
   linkOf,
   open,
   press,
-  type Somebody,
   somebody,
+  type Somebody,
 } from './connecting-kit.ts';
 import { credential, credentialFields, identified, keyFile } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';

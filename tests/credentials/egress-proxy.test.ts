@@ -1,14 +1,14 @@
+import { AppError } from '@sallyport/schema';
+import { createEgress, type EgressOptions, parseEgressAllowList, parseEgressProxy } from '@sallyport/schema/platform';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { createServer as createTlsServer } from 'node:tls';
-import { AppError } from '@sallyport/schema';
-import { createEgress, type EgressOptions, parseEgressAllowList, parseEgressProxy } from '@sallyport/schema/platform';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { httpEngines } from '../kit/config.ts';
 import { type ConnectProxy, startConnectProxy } from '../kit/connect-proxy.ts';
-import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 import { startHarness } from '../kit/harness.ts';
 import { connectSdkV2 } from '../kit/mcp-clients.ts';
+import { type EchoUpstream, startEchoUpstream } from '../kit/echo-upstream.ts';
 
 let proxy: ConnectProxy;
 const hosts: (string | undefined)[] = [];

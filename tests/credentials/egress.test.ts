@@ -1,5 +1,3 @@
-import { createServer, type RequestListener, type Server } from 'node:http';
-import type { AddressInfo } from 'node:net';
 import { AuthorizationServers } from '@sallyport/control-plane/credentials';
 import { type IdentityProviderRow, OidcConnections } from '@sallyport/control-plane/idp';
 import { AppError } from '@sallyport/schema';
@@ -10,6 +8,8 @@ import {
   systemClock,
   WebhookSender,
 } from '@sallyport/schema/platform';
+import { createServer, type RequestListener, type Server } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 

@@ -1,7 +1,7 @@
 import { appendFileSync, readFileSync, writeFileSync } from 'node:fs';
 import {
-  CredentialVault,
   createKeyProvider,
+  CredentialVault,
   openDatabase,
   RewrapService,
   type SecretIdentity,

@@ -1,4 +1,4 @@
-import { type CredentialMode, credentialHeaderProblem, credentialValueProblem } from '@sallyport/schema';
+import { credentialHeaderProblem, type CredentialMode, credentialValueProblem } from '@sallyport/schema';
 import type { Violations } from '../database/violations.ts';
 import { type ClientAuthentication, privateJwk } from './client-authentication.ts';
 

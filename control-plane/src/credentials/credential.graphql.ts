@@ -9,7 +9,6 @@ import {
   PageArguments,
 } from '../graphql-connection.ts';
 import type { ClientAuthentication } from './client-authentication.ts';
-import type { ConnectionStatus } from './credential.tables.ts';
 import type {
   ClientInput,
   CredentialHeader,
@@ -17,6 +16,7 @@ import type {
   IdentityClaim,
   UserOAuthFields,
 } from './credential-form.ts';
+import type { ConnectionStatus } from './credential.tables.ts';
 import type { UpstreamKey } from './upstream-keys.service.ts';
 
 export const CredentialModeEnum = graphqlEnum<CredentialMode>(

@@ -4,8 +4,6 @@ import { Server } from '../catalog/catalog.graphql.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
 import { type ConnectionOf, connectionFrom, pageOf } from '../graphql-connection.ts';
-import type { ClientAuthentication } from './client-authentication.ts';
-import type { ConnectionRow, ConnectionService } from './connection.service.ts';
 import {
   CredentialKeys,
   CredentialModeEnum,
@@ -20,7 +18,9 @@ import {
   UpstreamAccountsArguments,
   UpstreamSigningKey,
 } from './credential.graphql.ts';
+import type { ClientAuthentication } from './client-authentication.ts';
 import type { ClientSettings, CredentialSettings, IdentityClaim } from './credential-form.ts';
+import type { ConnectionRow, ConnectionService } from './connection.service.ts';
 import type { RewrapService } from './rewrap.service.ts';
 import type { ServerCredential as Credential, ServerCredentialService } from './server-credential.service.ts';
 import type { UpstreamKey, UpstreamKeys } from './upstream-keys.service.ts';

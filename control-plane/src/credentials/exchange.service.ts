@@ -4,21 +4,21 @@ import { recordAccess } from '../audit/audit.service.ts';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
-import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
 import {
   type AuthorizationServers,
   canonicalResource,
   challengedScopes,
   type TokenTarget,
 } from './authorization-servers.ts';
+import { type TokenOutcome, tokenTypes } from './token-outcome.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import type { TokenExchangeSettings } from './credential-form.ts';
 import { type Caller, callerOf, type IdentityTokens } from './identity-token.service.ts';
 import type { LoginTokens, UsableLogin } from './login-tokens.service.ts';
-import { storedCredentialOf } from './server-credential.service.ts';
 import { type HeldToken, heldToken, TokenCache, type TokenUse } from './token-cache.ts';
 import { lent, wantedScopesMax } from './token-lending.service.ts';
-import { type TokenOutcome, tokenTypes } from './token-outcome.ts';
+import type { OidcConnections } from '../identity/idp/oidc-connection.ts';
+import { storedCredentialOf } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const tokensMax = 20_000;

@@ -16,8 +16,8 @@ import type { Lending } from '../fleet/node-connection.ts';
 import type { CredentialVault } from './credential-vault.ts';
 import type { Exchanges } from './exchange.service.ts';
 import type { IdentityTokens } from './identity-token.service.ts';
-import { serverCredentialIdentity, storedCredentialOf } from './server-credential.service.ts';
 import type { TokenLending } from './token-lending.service.ts';
+import { serverCredentialIdentity, storedCredentialOf } from './server-credential.service.ts';
 
 const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
 

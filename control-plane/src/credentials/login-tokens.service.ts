@@ -8,7 +8,7 @@ import type { Database, Transaction } from '../database/client.ts';
 import { hasNotEnded } from '../identity/idp/federated-login.service.ts';
 import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
 import type { GivenTokens, OidcConnections } from '../identity/idp/oidc-connection.ts';
-import { type LoginTokensRow, loginTokens } from './credential.tables.ts';
+import { loginTokens, type LoginTokensRow } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { notifyForgotten } from './forgotten.service.ts';
 import type { Caller } from './identity-token.service.ts';

@@ -2,17 +2,17 @@ import { AppError, type CredentialMode } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { asc, eq, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
-import type { ServerService } from '../catalog/server.service.ts';
 import { lockServerFor, type ServerRow, setCredentialMode } from '../catalog/server-row.service.ts';
+import type { ServerService } from '../catalog/server.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
-import { assertRevision, type MutationOptions, mutate } from '../database/mutation.ts';
+import { assertRevision, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { canonicalResource } from './authorization-servers.ts';
+import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
 import type { ConnectionService } from './connection.service.ts';
 import { retiredCredentials, type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
-import { type CredentialInput, type CredentialSettings, checkCredential } from './credential-form.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 
 /** What is told of a credential: everything but the secret. */

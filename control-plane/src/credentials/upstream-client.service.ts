@@ -5,23 +5,23 @@ import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
+import type { ClientSettings, UserOAuthSettings } from './credential-form.ts';
 import {
   type ConnectionRow,
   retiredCredentials,
   type ServerCredentialRow,
   upstreamClients,
 } from './credential.tables.ts';
-import type { ClientSettings, UserOAuthSettings } from './credential-form.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { upstreamKeysPath } from './identity-token.service.ts';
+import { jwtBearerGrant } from './token-outcome.ts';
 import {
   findCredential,
-  type StoredCredential,
   serverCredentialIdentity,
+  type StoredCredential,
   storedCredential,
   storedCredentialOf,
 } from './server-credential.service.ts';
-import { jwtBearerGrant } from './token-outcome.ts';
 import type { UpstreamKeys } from './upstream-keys.service.ts';
 
 export interface UpstreamClientsDependencies {

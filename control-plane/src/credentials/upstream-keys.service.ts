@@ -7,8 +7,8 @@ import { z } from 'zod';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database } from '../database/client.ts';
-import { type MutationOptions, mutate } from '../database/mutation.ts';
-import { type UpstreamSigningKeyRow, upstreamSigningKeys } from './credential.tables.ts';
+import { mutate, type MutationOptions } from '../database/mutation.ts';
+import { upstreamSigningKeys, type UpstreamSigningKeyRow } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 
 /** How long others may keep the published keys, in seconds. */

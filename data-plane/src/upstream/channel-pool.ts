@@ -1,6 +1,6 @@
 import { AppError, toAppError } from '@sallyport/schema';
 import { FairShares } from '../bridge/fair-shares.ts';
-import { type JsonObject, objectMember } from '../mcp/envelope.ts';
+import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import type { CallTerms, LegacyChannel, MessageStream } from './legacy-channel.ts';
 import { isLasting } from './upstream-refusal.ts';
 

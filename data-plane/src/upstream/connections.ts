@@ -1,5 +1,5 @@
-import { AppError, type UpstreamTransport } from '@sallyport/schema';
 import type { Dispatcher } from 'undici';
+import { AppError, type UpstreamTransport } from '@sallyport/schema';
 import type { CallCredential } from './credentials.ts';
 import { GatheredBytes } from './gathered-bytes.ts';
 

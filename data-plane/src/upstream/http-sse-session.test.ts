@@ -1,5 +1,5 @@
-import { AppError } from '@sallyport/schema';
 import { expect, test } from 'vitest';
+import { AppError } from '@sallyport/schema';
 import { SseParser } from '../mcp/sse.ts';
 import type { UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { HttpSseSession, unreadLengthMax } from './http-sse-session.ts';

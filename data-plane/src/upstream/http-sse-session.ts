@@ -1,5 +1,5 @@
 import { AppError, toAppError } from '@sallyport/schema';
-import { isObject, type JsonObject, objectMember } from '../mcp/envelope.ts';
+import { isObject, objectMember, type JsonObject } from '../mcp/envelope.ts';
 import { arrayElements, scanJson } from '../mcp/json-scanner.ts';
 import type { SseEvent, SseParser } from '../mcp/sse.ts';
 import type { Cancellation, Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';

@@ -7,7 +7,7 @@ import { randomSecret } from '@sallyport/schema/platform';
 import { FairShares } from '../bridge/fair-shares.ts';
 import { isObject, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream } from '../mcp/headers.ts';
-import { type SseEvent, SseParser } from '../mcp/sse.ts';
+import { SseParser, type SseEvent } from '../mcp/sse.ts';
 import type { Cancellation, Connections, UpstreamRequest, UpstreamResponse } from './connections.ts';
 import { HttpSseSession } from './http-sse-session.ts';
 import { TranslatedResponse } from './translated-response.ts';

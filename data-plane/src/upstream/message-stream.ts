@@ -1,5 +1,5 @@
 import { AppError, type LimitsDocument } from '@sallyport/schema';
-import { type JsonObject, objectMember } from '../mcp/envelope.ts';
+import { objectMember, type JsonObject } from '../mcp/envelope.ts';
 import { isEventStream, isJson } from '../mcp/headers.ts';
 import { parseUpstreamMessage } from '../mcp/lossless-json.ts';
 import { SseParser } from '../mcp/sse.ts';

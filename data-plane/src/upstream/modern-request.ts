@@ -3,7 +3,7 @@ import { mirroredHeaders } from '../bridge/translate.ts';
 import type { JsonObject } from '../mcp/envelope.ts';
 import type { Connections } from './connections.ts';
 import type { CallTerms } from './legacy-channel.ts';
-import { type ResponseMessages, readMessages } from './message-stream.ts';
+import { readMessages, type ResponseMessages } from './message-stream.ts';
 
 /** Sends one request to a modern upstream, with the headers that mirror it. @throws AppError UPSTREAM_… */
 export async function sendModern(

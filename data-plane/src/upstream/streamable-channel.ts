@@ -3,16 +3,16 @@ import {
   AppError,
   eraOf,
   isProtocolRevision,
-  type LimitsDocument,
   legacyRevisions,
+  type LimitsDocument,
   type UpstreamTransport,
 } from '@sallyport/schema';
-import { isObject, type JsonObject, objectMember, stringMember } from '../mcp/envelope.ts';
+import { isObject, objectMember, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { isJson } from '../mcp/headers.ts';
 import { unsupportedRevision } from '../mcp/revision.ts';
 import type { Connections, UpstreamResponse } from './connections.ts';
 import type { CallTerms, LegacyChannel, LegacyTransport, MessageStream } from './legacy-channel.ts';
-import { type ResponseMessages, readMessages } from './message-stream.ts';
+import { readMessages, type ResponseMessages } from './message-stream.ts';
 
 /** How often one broken stream is taken up again without a message in between. */
 const resumptionsMax = 5;
