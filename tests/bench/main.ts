@@ -44,10 +44,11 @@ pnpm bench revocation [--trials N] [--load N] [--large]
   --large         among 2,000 servers, 100,000 tools, 10,000 grants and 20,000 principals
 
 pnpm bench refresh [--cycles N]
-  A user's token at its end, wanted by 50 calls in each of 3 control-plane processes at once, of an
-  authorization server that revokes all when a refresh token is used twice: errors, families
-  revoked, refreshes per second.
-  --cycles N      how often it ends (default 10000)
+  A user's token at its end, wanted by 50 calls on each of 3 nodes at once, of an authorization
+  server that revokes all when a refresh token is used twice; two control planes, each a process
+  with a clock that is moved. In between the same ahead of the end, and upon a 401: calls that
+  were not answered, families revoked, refreshes beyond one in each cycle, refreshes per second.
+  --cycles N      how often a token ends, in hundreds (default 10000)
 
 pnpm bench isolation [--responses N]
   Sends calls of 200 principals with the same request ids through two nodes to one upstream,

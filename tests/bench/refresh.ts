@@ -1,57 +1,75 @@
-import { randomBytes } from 'node:crypto';
-import { writeFileSync } from 'node:fs';
+/** A token that is to be renewed, wanted by many calls on three nodes at once: how often, and whether any call hears of it. */
 import { join } from 'node:path';
 import { startEmbeddedPostgres } from '@sallyport/cli';
-import { createKeyProvider, CredentialVault, openDatabase } from '@sallyport/control-plane/credentials';
 import { migrate } from '@sallyport/control-plane/migrate';
-import { createEgress, parseEgressAllowList, systemClock } from '@sallyport/schema/platform';
-import { FakeAuthorizationServer } from '../credentials/fake-authorization-server.ts';
-import { replica, resource, storeConnection } from '../credentials/refresh-kit.ts';
+import postgres from 'postgres';
+import { callsPerNode, type CycleKind, cycleKinds, RefreshCycles } from '../credentials/refresh-cycles.ts';
+import { startRefreshFleet } from '../credentials/refresh-fleet.ts';
 import { Figures } from './figures.ts';
 
-const replicaCount = 3;
-const callsEach = 50;
+const usersMax = 100;
+/** After so many rounds at the end of a token there is one of each other kind. */
+const roundsBetweenOthers = 5;
+const progressMs = 30_000;
+const examplesMax = 5;
 
-/** Cycles in which many calls in several processes want one token anew, which may be refreshed once. */
+/** Kinds of rounds in their order. */
+function* kindsOf(roundsAtEnd: number): Generator<CycleKind> {
+  for (let round = 0; round < roundsAtEnd; round++) {
+    yield 'ended';
+    if (round % roundsBetweenOthers === 0) yield* cycleKinds.filter((kind) => kind !== 'ended');
+  }
+}
+
 export async function measureRefreshes(
   { cycles }: { readonly cycles: number },
   directory: string,
   print: (line: string) => void,
   atEnd: (stop: () => Promise<void>) => void,
 ): Promise<Figures> {
-  const postgres = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
-  atEnd(() => postgres.stop());
-  const as = await new FakeAuthorizationServer().start();
-  atEnd(() => as.stop());
-  as.resource = resource;
-  const file = join(directory, 'keys');
-  writeFileSync(file, `first ${randomBytes(32).toString('base64')}\n`);
-  const parts = { vault: new CredentialVault(createKeyProvider({ file }, systemClock)), clock: systemClock };
-  const egress = createEgress({ allow: parseEgressAllowList('127.0.0.1/32:1-65535').allow });
-  atEnd(() => egress.close());
-  const databases = Array.from({ length: replicaCount }, () => openDatabase({ url: postgres.url, connectionsMax: 3 }));
-  for (const database of databases) atEnd(() => database.close());
-  const [first] = databases;
-  if (first === undefined) throw new Error('there is no database');
-  await migrate(first.raw);
-  const id = await storeConnection(first, as, parts);
-  const replicas = databases.map((database) => replica(database, egress, parts));
-  let errors = 0;
-  const startedAt = performance.now();
-  for (let cycle = 1; cycle <= cycles; cycle++) {
-    const calls = replicas.flatMap((one) => Array.from({ length: callsEach }, () => one.renew(id, cycle)));
-    for (const outcome of await Promise.allSettled(calls)) {
-      if (outcome.status === 'rejected' || !as.live.has(outcome.value.tokens.accessToken)) errors++;
-    }
-  }
-  const seconds = (performance.now() - startedAt) / 1000;
-  print(`${cycles} cycles of ${replicaCount} processes with ${callsEach} calls each`);
-  const figures = new Figures(print);
-  figures.add('calls that got no token, or one that is not taken', errors, '', { most: 0 });
-  figures.add('families revoked', as.familiesRevoked, '', { most: 0 });
-  figures.add('requests for a refresh beyond one in each cycle', as.asked('/token', 'refresh_token') - cycles, '', {
-    most: 0,
+  const database = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
+  atEnd(() => database.stop());
+  const sql = postgres(database.url, { max: 1, onnotice: () => undefined });
+  await migrate(sql);
+  await sql.end();
+  const fleet = await startRefreshFleet({
+    databaseUrl: database.url,
+    directory,
+    controlPlanes: 2,
+    atEnd: (stop) => atEnd(async () => void (await stop())),
   });
-  figures.add('refreshes', cycles / seconds, '/s');
+  const userCount = Math.min(usersMax, cycles);
+  const prepared = await RefreshCycles.prepare(fleet, userCount);
+  const done: Record<CycleKind, number> = { ended: 0, ending: 0, refused: 0 };
+  const sum = { failed: 0, notOnce: 0, sentEnded: 0 };
+  const examples: string[] = [];
+  const startedAt = performance.now();
+  let printedAt = startedAt;
+  const seconds = (): number => (performance.now() - startedAt) / 1_000;
+  const total = (): number => done.ended + done.ending + done.refused;
+  for (const kind of kindsOf(Math.ceil(cycles / userCount))) {
+    const found = await prepared.round(kind);
+    done[kind] += found.cycles;
+    sum.failed += found.failed.length;
+    sum.notOnce += found.notOnce;
+    sum.sentEnded += found.sentEnded;
+    examples.push(...found.failed.slice(0, examplesMax - examples.length));
+    if (performance.now() - printedAt < progressMs) continue;
+    printedAt = performance.now();
+    const bad = `${sum.failed} calls failed, ${fleet.as.familiesRevoked} families revoked`;
+    print(`${total()} cycles after ${seconds().toFixed(0)} s: ${bad}`);
+  }
+  print(`each cycle: ${callsPerNode} calls at once on each of 3 nodes, two control planes, one of ${userCount} users`);
+  for (const example of examples) print(example);
+  const figures = new Figures(print);
+  figures.add('cycles at the end of a token', done.ended, '');
+  figures.add('cycles ahead of it, while calls go on', done.ending, '');
+  figures.add('cycles upon a refusal by the upstream', done.refused, '');
+  figures.add('calls that were not answered', sum.failed, '', { most: 0 });
+  figures.add('families revoked', fleet.as.familiesRevoked, '', { most: 0 });
+  figures.add('cycles with another number of refreshes than one', sum.notOnce, '', { most: 0 });
+  figures.add('cycles in which a token was sent that had ended', sum.sentEnded, '', { most: 0 });
+  figures.add('refreshes', total() / seconds(), '/s');
+  figures.add('calls', (total() * 3 * callsPerNode) / seconds(), '/s');
   return figures;
 }

@@ -47,7 +47,7 @@ export async function logIn(browser: Browser, url: string): Promise<Shown> {
 
 async function withKeys({ administrator, controlPlane }: ConnectingPlane, id: string, name: string): Promise<Somebody> {
   const keyOf = async (scope: string): Promise<string> => {
-    const expiresAt = new Date(Date.now() + 86_400_000).toISOString();
+    const expiresAt = new Date(Date.now() + 30 * 86_400_000).toISOString();
     const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };
     return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
   };

@@ -1,21 +1,26 @@
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
+import { createMigratedDatabase } from '../kit/postgres.ts';
 import type { Somebody } from './connecting-kit.ts';
 import { type RefreshFleet, startRefreshFleet } from './refresh-fleet.ts';
 
-const callsPerNode = 50;
+const directory = mkdtempSync(join(tmpdir(), 'sallyport-refresh-'));
+const stops: (() => Promise<unknown>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
 let fleet: RefreshFleet;
 /** Whose connection nothing of what happens to others concerns. */
 let bystander: Somebody;
 
 beforeAll(async () => {
-  fleet = await startRefreshFleet();
+  const { url: databaseUrl } = await createMigratedDatabase();
+  fleet = await startRefreshFleet({ databaseUrl, directory, atEnd: (stop) => stops.push(stop) });
   bystander = await fleet.connected('Bystander');
   await prepareGates();
 }, 120_000);
-afterAll(() => fleet.stop());
-afterEach(() => {
-  fleet.as.expiresIn = 3_600;
+afterAll(async () => {
+  for (const stop of stops.toReversed()) await stop();
 });
 
 interface Connection {
@@ -39,41 +44,6 @@ async function events(action: string, { id }: Somebody): Promise<number> {
     select 1 from audit_events where action = ${action} and after_json::jsonb ->> 'principalId' = ${id}`;
   return rows.length;
 }
-
-test(`3 nodes with ${callsPerNode} calls each at the end of a token refresh once: no error, no family revoked`, async () => {
-  fleet.as.expiresIn = 5;
-  const users: Somebody[] = [];
-  for (let at = 0; at < 3; at++) users.push(await fleet.connected(`At expiry ${at}`));
-  // The nodes hold the token by now, or have held it.
-  for (const user of users) await fleet.call(user, 1);
-  const revoked = fleet.as.familiesRevoked;
-  const isOver = async ({ id }: Somebody): Promise<boolean> =>
-    (await fleet.sql`select 1 from connections where principal_id = ${id} and access_expires_at < now()`).length > 0;
-  for (const user of users) {
-    await waitFor('the end of the token', () => isOver(user));
-    fleet.as.expiresIn = 3_600;
-    const asked = refreshes();
-    const { revision } = await connectionOf(user);
-    expect(await fleet.call(user, callsPerNode)).toEqual(all('answered', callsPerNode));
-    expect(refreshes() - asked).toBe(1);
-    expect(await connectionOf(user)).toEqual({ status: 'active', reason: null, revision: revision + 1 });
-  }
-  expect(fleet.as.familiesRevoked).toBe(revoked);
-}, 120_000);
-
-test('so they do when the upstream stops taking a token that has not ended', async () => {
-  const user = await fleet.connected('Refused');
-  await fleet.call(user, 1);
-  const revoked = fleet.as.familiesRevoked;
-  for (let cycle = 0; cycle < 3; cycle++) {
-    const asked = refreshes();
-    fleet.as.live.clear();
-    expect(await fleet.call(user, callsPerNode)).toEqual(all('answered', callsPerNode));
-    expect(refreshes() - asked).toBe(1);
-  }
-  expect(fleet.as.familiesRevoked).toBe(revoked);
-  expect(await events('connection.refresh', user)).toBe(3);
-}, 120_000);
 
 /** Where a statement of the control plane can be held: transactions wait there for an advisory lock of this number. */
 const gates = { lease: 1, mark: 2, store: 3, lend: 4 } as const;
@@ -160,6 +130,7 @@ test.each<readonly [string, () => Hold | Promise<Hold>, Kill]>([
   async (name, hold, expected) => {
     const { as, sql, process, administrator } = fleet;
     const user = await fleet.connected(name);
+    await administrator.converged();
     await sql`update connections set access_issued_at = now() - interval '1 hour', access_expires_at = now()
     where principal_id = ${user.id}`;
     const before = { refreshes: refreshes(), revoked: as.familiesRevoked, other: await connectionOf(bystander) };

@@ -15,8 +15,6 @@ import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 import { log, replica, resource, storeConnection } from './refresh-kit.ts';
 
 const replicasMax = 3;
-const callsPerReplica = 50;
-const cycles = 200;
 
 let offsetMs = 0;
 const clock: Clock = { ...systemClock, now: () => systemClock.now() + offsetMs };
@@ -73,20 +71,6 @@ async function codeOf(work: Promise<unknown> | undefined): Promise<string> {
     (error: unknown) => (error instanceof AppError ? error.code : String(error)),
   );
 }
-
-test(`${replicasMax} processes with ${callsPerReplica} calls each renew once, ${cycles} times over, and no family is revoked`, async () => {
-  const id = await connect();
-  const before = as.familiesRevoked;
-  for (let cycle = 1; cycle <= cycles; cycle++) {
-    const calls = replicas.flatMap((one) => Array.from({ length: callsPerReplica }, () => one.renew(id, cycle)));
-    const tokens = new Set((await Promise.all(calls)).map((opened) => opened.tokens.accessToken));
-    expect(tokens.size).toBe(1);
-    expect(as.live.has([...tokens][0] ?? '')).toBe(true);
-  }
-  expect(as.asked('/token', 'refresh_token')).toBe(cycles);
-  expect(as.familiesRevoked - before).toBe(0);
-  expect(await stateOf(id)).toEqual({ status: 'active', reason: null, tokenRevision: cycles + 1 });
-}, 60_000);
 
 test('a holder that died before the request left costs the others its lease, and no error', async () => {
   const id = await connect();

@@ -33,14 +33,22 @@ export function sharedNowMs(): number {
 const serverInfo = { name: 'echo', version: '1.0.0' };
 const streamHeaders = { 'content-type': 'text/event-stream' };
 
+/** Of an upstream that wants a token: what is not accepted is answered 401 with the challenge. */
+export interface EchoGuard {
+  readonly isAccepted: (token: string) => boolean;
+  readonly challenge: string;
+}
+
 class Echo {
   readonly arrivals = new Map<string, number>();
   readonly streams = new Set<ServerResponse>();
   private readonly eras: 'dual' | 'legacy' | 'modern';
+  private readonly guard: EchoGuard | undefined;
   private sessions = 0;
 
-  constructor(eras: 'dual' | 'legacy' | 'modern') {
+  constructor(eras: 'dual' | 'legacy' | 'modern', guard: EchoGuard | undefined) {
     this.eras = eras;
+    this.guard = guard;
   }
 
   serve(incoming: IncomingMessage, response: ServerResponse): void {
@@ -48,6 +56,8 @@ class Echo {
     incoming.on('data', (chunk: Buffer) => chunks.push(chunk));
     incoming.on('end', () => {
       const body = Buffer.concat(chunks).toString();
+      if (this.guard?.isAccepted(incoming.headers.authorization?.slice('Bearer '.length) ?? '') === false)
+        return void response.writeHead(401, { 'www-authenticate': this.guard.challenge }).end();
       if (incoming.method === 'GET') this.stream(response);
       else if (incoming.method === 'POST') this.answer(JSON.parse(body) as Message, response);
       else response.writeHead(200).end();
@@ -134,8 +144,11 @@ function event(message: object): string {
   return `data: ${JSON.stringify(message)}\n\n`;
 }
 
-export async function startEchoUpstream(eras: 'dual' | 'legacy' | 'modern' = 'dual'): Promise<EchoUpstream> {
-  const echo = new Echo(eras);
+export async function startEchoUpstream(
+  eras: 'dual' | 'legacy' | 'modern' = 'dual',
+  guard?: EchoGuard,
+): Promise<EchoUpstream> {
+  const echo = new Echo(eras, guard);
   const server = createServer({ keepAliveTimeout: 60_000 }, (incoming, response) => echo.serve(incoming, response));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);

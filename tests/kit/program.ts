@@ -3,11 +3,16 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { waitFor } from './condition.ts';
 import { testConfig } from './config.ts';
+import type { ClockMessage } from './moved-clock.ts';
 
-const repository = join(import.meta.dirname, '../..');
+/** Of the sources, or of what was built of them. */
+const repository = import.meta.dirname.replace(/tests\/(dist\/)?kit$/, '');
 const startDeadlineMs = 30_000;
 const respawnDelayMs = 200;
 const outputLengthMax = 100_000;
+
+/** In the environment of a program whose clock is to be moved; the system's own, and PostgreSQL's, stay. */
+export const movableClock = { NODE_OPTIONS: `--import=${join(repository, 'tests/dist/kit/moved-clock.js')}` };
 
 /** A program that is started, killed and started again with the same environment; again also when it ends by itself. */
 export class Program {
@@ -43,6 +48,20 @@ export class Program {
       intervalMs: 50,
     });
     this.#ready = true;
+  }
+
+  /** Of one with `movableClock`, until it is started again: its time is so much ahead of the system's, in milliseconds. */
+  async moveClock(aheadMs: number): Promise<void> {
+    const child = this.#child;
+    if (child === undefined) throw new Error(`${this.#script} does not run`);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const onMessage = (message: unknown): void => {
+      if ((message as Partial<ClockMessage> | null)?.type === 'clockMoved') resolve();
+    };
+    child.on('message', onMessage);
+    child.send({ type: 'moveClock', aheadMs } satisfies ClockMessage);
+    await promise;
+    child.off('message', onMessage);
   }
 
   /** A program that loses its database in the midst of its start ends, and whoever supervises it starts it again. */
