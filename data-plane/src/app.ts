@@ -273,6 +273,8 @@ function createEdges(
     now: () => clock.monotonic(),
     send: (serverId, definitions) => sync.reportSightings(serverId, definitions),
   });
+  const decisions = new DecisionCache({ bytesMax: config.decisionCacheBytesMax });
+  store.onSwap((runtime) => decisions.keepOnly(runtime.serverById.values()));
   const pipeline = new Pipeline({
     runtimes: store,
     audit: telemetry.spool,
@@ -286,7 +288,7 @@ function createEdges(
     peers: peerClient,
     health,
     sightings,
-    decisions: new DecisionCache({ bytesMax: config.decisionCacheBytesMax }),
+    decisions,
     slots,
     receive: { access: config.access, requestBodyTimeoutMs: config.listener.requestBodyTimeoutMs },
     failedAttempts: new FailedAttempts({ clock }),

@@ -164,6 +164,40 @@ test('the memory for decisions keeps its bound, whatever names callers make up',
   }
 });
 
+test('what is not configured any more is let go with the change, and what a change left alone stays', () => {
+  const before = serverOf([grant({ tools: ['t'] })], [definition('tool', 't')]);
+  const after = serverOf([grant({ tools: ['t', 'u'] })], [definition('tool', 't')]);
+  const cache = cacheOf();
+  const set = cache.get(before, principal('alice'), 0);
+  const alone = cache.bytes;
+  // As it is built when something else changed.
+  const again = serverOf([grant({ tools: ['t'] })], [definition('tool', 't')]);
+  cache.keepOnly([again]);
+  expect(cache.get(again, principal('alice'), 0)).toBe(set);
+  cache.keepOnly([after]);
+  expect(cache.bytes).toBe(0);
+  // What an exchange that began before still holds is decided as before, and counts no more.
+  expect(set.decide({ kind: 'tool', name: 't' }, at(0)).effect).toBe('allow');
+  expect(cache.bytes).toBe(0);
+  cache.get(after, principal('alice'), 0);
+  expect(cache.bytes).toBe(alone);
+});
+
+test('when the memory is full, what was used longest ago goes first, of whatever server', () => {
+  const users = Array.from({ length: 20 }, (_, at) => `user-${at}`);
+  const byUser = (tool: string) => users.map((id) => grant({ id, subject: { kind: 'user', id }, tools: [tool] }));
+  const [one, other] = [serverOf(byUser('t'), []), serverOf(byUser('u'), [])];
+  const cache = cacheOf(3_000);
+  const used = cache.get(one, principal('user-0'), 0);
+  const forgotten = cache.get(other, principal('user-0'), 0);
+  for (const user of users.slice(1)) {
+    cache.get(other, principal(user), 0);
+    expect(cache.get(one, principal('user-0'), 0)).toBe(used);
+    expect(cache.bytes).toBeLessThanOrEqual(3_000);
+  }
+  expect(cache.get(other, principal('user-0'), 0)).not.toBe(forgotten);
+});
+
 test('what was decided anew equals what was remembered, over random grants', () => {
   const names = ['a', 'ab', 'b', 'file://a'];
   const pattern = fc.constantFrom(...names, '*', 'a*', 'file://*');

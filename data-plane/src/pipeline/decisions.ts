@@ -103,24 +103,39 @@ export class DecisionSet {
 
 interface CacheEntry {
   readonly set: DecisionSet;
+  readonly of: ServerEntries;
+  readonly key: string;
   /** Control-plane time in which the set holds: `fromMs` inclusive, `untilMs` exclusive. */
   readonly fromMs: number;
   readonly untilMs: number;
   bytes: number;
+  /** Its neighbours in the order of use. */
+  older: CacheEntry | undefined;
+  newer: CacheEntry | undefined;
 }
 
 function holds({ fromMs, untilMs }: CacheEntry, nowMs: number): boolean {
   return fromMs <= nowMs && nowMs < untilMs;
 }
 
+/** All that is remembered of one server as it was configured at some time. */
+interface ServerEntries {
+  readonly index: ServerIndex;
+  /** By grant subjects. */
+  readonly entries: Map<string, CacheEntry>;
+}
+
 /**
- * Decision sets by (grant subjects, server fingerprint): principals whom the same grants concern share one, and what a
- * configuration change did not touch survives it. Least recently used sets go when the memory bound is reached.
+ * Decision sets by server fingerprint and grant subjects: principals whom the same grants concern share one, and what a
+ * configuration change did not touch survives it. Least recently used sets go when the memory bound is reached; those of
+ * what is not configured any more go with the change, since each holds all that was known of its server.
  */
 export class DecisionCache {
   readonly #bytesMax: number;
-  readonly #entries = new Map<string, CacheEntry>();
-  readonly #indexes = new WeakMap<ServerRuntime, ServerIndex>();
+  /** By fingerprint. */
+  readonly #servers = new Map<string, ServerEntries>();
+  #oldest: CacheEntry | undefined;
+  #newest: CacheEntry | undefined;
   #bytes = 0;
   /** What was asked for last: the stages of one exchange ask for the same, one after the other. */
   #last:
@@ -144,65 +159,94 @@ export class DecisionCache {
     return entry.set;
   }
 
-  #find(server: ServerRuntime, principal: PrincipalRecord, nowMs: number): CacheEntry {
-    const index = this.#index(server);
-    const key = cacheKey(server, index, principal);
-    const found = this.#entries.get(key);
-    if (found !== undefined) {
-      // Re-inserted: the order of a Map is the order of use.
-      this.#entries.delete(key);
-      if (holds(found, nowMs)) {
-        this.#entries.set(key, found);
-        return found;
-      }
-      this.#bytes -= found.bytes;
+  /** Lets go of what was decided about other servers than these. */
+  keepOnly(servers: Iterable<ServerRuntime>): void {
+    this.#last = undefined;
+    const kept = new Set<string>();
+    for (const { fingerprint } of servers) kept.add(fingerprint);
+    for (const [fingerprint, { entries }] of this.#servers) {
+      if (kept.has(fingerprint)) continue;
+      for (const entry of entries.values()) this.#unlink(entry);
+      entries.clear();
+      this.#servers.delete(fingerprint);
     }
-    return this.#add(key, server, index, principal, nowMs);
   }
 
-  #add(key: string, server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord, nowMs: number): CacheEntry {
+  #find(server: ServerRuntime, principal: PrincipalRecord, nowMs: number): CacheEntry {
+    let of = this.#servers.get(server.fingerprint);
+    if (of === undefined) {
+      of = { index: indexServer(server), entries: new Map() };
+      this.#servers.set(server.fingerprint, of);
+    }
+    const key = subjectsKey(of.index, principal);
+    const found = of.entries.get(key);
+    if (found !== undefined) {
+      this.#unlink(found);
+      if (holds(found, nowMs)) {
+        this.#link(found);
+        return found;
+      }
+    }
+    return this.#add(key, server, of, principal, nowMs);
+  }
+
+  #add(key: string, server: ServerRuntime, of: ServerEntries, principal: PrincipalRecord, nowMs: number): CacheEntry {
+    const { boundaries } = of.index;
     const grew = (bytes: number): void => {
-      // A set that was evicted while a request still holds it no longer counts.
-      if (this.#entries.get(key) !== entry) return;
+      // A set that was let go while a request still holds it no longer counts.
+      if (of.entries.get(key) !== entry) return;
       entry.bytes += bytes;
       this.#bytes += bytes;
       this.#evict();
     };
-    const set = new DecisionSet(server, principal, grew);
     const entry: CacheEntry = {
-      set,
-      fromMs: index.boundaries.findLast((instant) => instant <= nowMs) ?? Number.NEGATIVE_INFINITY,
-      untilMs: index.boundaries.find((instant) => instant > nowMs) ?? Number.POSITIVE_INFINITY,
+      set: new DecisionSet(server, principal, grew),
+      of,
+      key,
+      fromMs: boundaries.findLast((instant) => instant <= nowMs) ?? Number.NEGATIVE_INFINITY,
+      untilMs: boundaries.find((instant) => instant > nowMs) ?? Number.POSITIVE_INFINITY,
       bytes: entryBytes + 2 * key.length,
+      older: undefined,
+      newer: undefined,
     };
-    this.#entries.set(key, entry);
-    this.#bytes += entry.bytes;
+    of.entries.set(key, entry);
+    this.#link(entry);
     this.#evict();
     return entry;
   }
 
   #evict(): void {
     if (this.#bytes > this.#bytesMax) this.#last = undefined;
-    for (const [key, entry] of this.#entries) {
-      if (this.#bytes <= this.#bytesMax) return;
-      this.#entries.delete(key);
-      this.#bytes -= entry.bytes;
+    while (this.#bytes > this.#bytesMax && this.#oldest !== undefined) {
+      const { of, key } = this.#oldest;
+      this.#unlink(this.#oldest);
+      of.entries.delete(key);
     }
   }
 
-  #index(server: ServerRuntime): ServerIndex {
-    let index = this.#indexes.get(server);
-    if (index === undefined) {
-      index = indexServer(server);
-      this.#indexes.set(server, index);
-    }
-    return index;
+  /** As the one used last. */
+  #link(entry: CacheEntry): void {
+    this.#bytes += entry.bytes;
+    entry.older = this.#newest;
+    entry.newer = undefined;
+    if (this.#newest === undefined) this.#oldest = entry;
+    else this.#newest.newer = entry;
+    this.#newest = entry;
+  }
+
+  #unlink(entry: CacheEntry): void {
+    const { older, newer } = entry;
+    this.#bytes -= entry.bytes;
+    if (older === undefined) this.#oldest = newer;
+    else older.newer = newer;
+    if (newer === undefined) this.#newest = older;
+    else newer.older = older;
   }
 }
 
 /** Short, since it is made for each exchange, and a principal may be in hundreds of groups. */
-function cacheKey(server: ServerRuntime, index: ServerIndex, principal: PrincipalRecord): string {
-  let key = server.fingerprint;
+function subjectsKey(index: ServerIndex, principal: PrincipalRecord): string {
+  let key = '';
   if (index.groups.size > 0) for (const group of principal.groups) key += index.groups.get(group) ?? '';
   if (index.principals.size === 0) return key;
   const self = `${principal.kind}:${principal.id}`;
