@@ -4,11 +4,10 @@ import {
   type ControlPlaneMessage,
   type Manifest,
   type ManifestDelta,
-  manifestHash,
   type NodeMessage,
 } from '@sallyport/schema';
 import type { Clock, Log } from '@sallyport/schema/platform';
-import { buildRuntimeInSlices, type BuiltConfiguration, missingHashes } from './build-runtime.ts';
+import { buildRuntimeInSlices, type BuiltConfiguration, hasItsHash, missingHashes } from './build-runtime.ts';
 import { type LastKnownGood, matchesHash } from './last-known-good.ts';
 import type { NodeIdentity } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
@@ -134,7 +133,7 @@ export class ManifestApplier {
   /** Why this manifest must not be looked at any further. */
   #refusal(manifest: Manifest): string | undefined {
     const { identity, store } = this.#options;
-    if (manifestHash(manifest.entries) !== manifest.hash) return 'the hash does not match the entries';
+    if (!hasItsHash(manifest)) return 'the hash does not match the entries';
     if (!identity.acceptsHistory(manifest.history)) {
       return `history ${manifest.history.id} is not signed by the fleet key or is older than one seen before`;
     }

@@ -39,6 +39,10 @@ function grants(serverId: string, tools: string[]): ConfigDocument {
   const entry = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const, tools };
   return { kind: 'grants', serverId, grants: [{ id: `g-${serverId}`, ...entry }] };
 }
+function labelGrants(selector: Record<string, string>, tools: string[]): ConfigDocument {
+  const entry = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const, tools };
+  return { kind: 'labelGrants', selector, grants: [{ ...entry, id: `l-${JSON.stringify(selector)}` }] };
+}
 function failing(serverId: string): ConfigDocument {
   const entry = { ...grantDefaults, subject: { kind: 'everyone' as const }, effect: 'allow' as const };
   return { kind: 'grants', serverId, grants: [{ ...entry, id: 'g', tools: ['*'], when: 'principal.nam == ""' }] };
@@ -77,7 +81,8 @@ function comparable(runtime: Runtime): unknown {
     servers: sorted(runtime.serverById).map(([id, one]) => [
       id,
       one.document,
-      one.grants.map(({ entry }) => entry),
+      [...one.definitions],
+      one.grants.map(({ entry }) => entry).sort((a, b) => (a.id < b.id ? -1 : 1)),
       one.fingerprint,
     ]),
     slugs: sorted(runtime.serverBySlug).map(([slug, one]) => [slug, one.document.id]),
@@ -245,43 +250,57 @@ describe('what did not change is shared', () => {
     expect([...before.runtime.apiKeyByHash.keys()]).toEqual(['a'.padEnd(64, '0')]);
   });
 
-  test('building on what ran gives the same as building from nothing', () => {
+  test('whatever changes, building on what ran gives the same as building from nothing, or the same problems', () => {
+    const id = fc.constantFrom('1', '2', '3');
+    const team = fc.constantFrom('crm', 'erp');
     const configuration = fc.record({
-      servers: fc.uniqueArray(fc.record({ id: fc.constantFrom('1', '2', '3'), tools: fc.subarray(['a', 'b', 'c']) }), {
-        selector: ({ id }) => id,
-      }),
+      // Slugs pass from one to another, and are used twice now and then.
+      servers: fc.uniqueArray(
+        fc.record({ id, slug: fc.constantFrom('p', 'q', 'r', 's'), team, tools: fc.subarray(['a', 'b', 'c']) }),
+        { selector: (one) => one.id },
+      ),
+      // Also on servers that are not there.
       granted: fc.subarray(['1', '2', '3']),
       tools: fc.subarray(['x', 'y*', '*']),
+      labelled: fc.uniqueArray(fc.record({ team, tools: fc.subarray(['m', 'n']) }), { selector: (one) => one.team }),
+      // A key of two principals, too.
       principals: fc.uniqueArray(
         fc.record({
           id: fc.constantFrom('u', 'v', 'w', 'u2'),
-          key: fc.constantFrom('a', 'b', 'c', 'd'),
+          key: fc.constantFrom('a', 'b', 'c', 'd', 'e', 'f'),
           epoch: fc.nat(2),
         }),
-        { selector: ({ id }) => id },
+        { selector: (one) => one.id },
       ),
     });
+    let applied = 0;
+    let refused = 0;
     fc.assert(
       fc.property(fc.array(configuration, { minLength: 2, maxLength: 6 }), (timeline) => {
         let previous: BuiltConfiguration | undefined;
-        for (const { servers, granted, tools, principals } of timeline) {
-          const records = [
-            ...new Map(principals.map(({ id, key, epoch }) => [key, principal(id, key, epoch)])).values(),
-          ];
-          const present = new Set<string>(servers.map(({ id }) => id));
-          const wanted: ConfigDocument[] = [
-            ...servers.map(({ id, tools: defined }) => server(id, defined)),
-            ...granted.filter((id) => present.has(id)).map((id) => grants(id, tools)),
-            ...shards(records),
+        for (const { servers, granted, tools, labelled, principals } of timeline) {
+          const wanted = [
+            ...servers.map((one) => ({ ...server(one.id, one.tools), slug: one.slug, labels: { team: one.team } })),
+            ...granted.map((serverId) => grants(serverId, tools)),
+            ...labelled.map((one) => labelGrants({ team: one.team }, one.tools)),
+            ...shards(principals.map((one) => principal(one.id, one.key, one.epoch))),
             defaultLimits,
             keys,
           ];
-          const fresh = buildFromDocuments(wanted);
-          previous = buildFromDocuments(wanted, previous === undefined ? {} : { previous });
-          expect(comparable(previous.runtime)).toEqual(comparable(fresh.runtime));
+          const fresh = build(wanted);
+          const built = build(wanted, previous);
+          // Which of two is named as the second depends on their order: the problems are counted.
+          const outcome = (of: BuildResult) => (of.ok ? comparable(of.built.runtime) : of.problems.length);
+          expect(outcome(built)).toEqual(outcome(fresh));
+          if (built.ok) {
+            previous = built.built;
+            applied++;
+          } else refused++;
         }
       }),
-      { numRuns: 60 },
+      { numRuns: 100 },
     );
+    expect(applied).toBeGreaterThan(50);
+    expect(refused).toBeGreaterThan(50);
   });
 });

@@ -32,7 +32,7 @@ import {
 } from '@sallyport/schema';
 import { type Clock, isLendingKey, type SealingKey } from '@sallyport/schema/platform';
 import { inSlices } from './in-slices.ts';
-import type { ApiKeyEntry, OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
+import type { OAuthRuntime, Runtime, ServerRuntime } from './runtime.ts';
 
 /** Most problems one NACK names; one broken kind of document would otherwise name every document. */
 const problemsMax = 50;
@@ -121,6 +121,17 @@ class Problems {
   }
 }
 
+/** Manifests found to be what their hashes say: reckoning it takes longer than everything else about a small change. */
+const verified = new WeakSet<Manifest>();
+
+/** Whether a manifest is what its hash says. Does NOT say who made it. */
+export function hasItsHash(manifest: Manifest): boolean {
+  if (verified.has(manifest)) return true;
+  if (manifestHash(manifest.entries) !== manifest.hash) return false;
+  verified.add(manifest);
+  return true;
+}
+
 /** The document hashes that a build of `entries` needs bodies for: what `previous` does not hold compiled. */
 export function missingHashes(
   entries: Readonly<Record<string, string>>,
@@ -161,24 +172,33 @@ export function buildRuntimeInSlices(
   return inSlices(buildSteps(manifest, body, previous), slicing.clock, slicing.isWanted);
 }
 
-/** Yields after each document that is compiled and each part of an index that is made anew. */
+/**
+ * Yields after each document that is compiled and each part of an index that is made anew. What it costs follows what
+ * changed, but for the copies of maps.
+ */
 function* buildSteps(
   manifest: Manifest,
   body: BodySource,
   previous: BuiltConfiguration | undefined,
 ): Generator<undefined, BuildResult> {
   const problems = new Problems();
-  if (manifestHash(manifest.entries) !== manifest.hash) {
+  if (!hasItsHash(manifest)) {
     problems.add('manifest', 'hash', 'does not match the entries');
     return { ok: false, problems: problems.found };
   }
-  const parts = new Map<string, Part>();
+  const parts = new Map(previous?.parts);
+  const touched: string[] = [];
+  for (const key of parts.keys()) {
+    if (Object.hasOwn(manifest.entries, key)) continue;
+    parts.delete(key);
+    touched.push(key);
+  }
   for (const [key, hash] of Object.entries(manifest.entries)) {
-    const shared = previous?.parts.get(key);
-    const isShared = shared?.hash === hash;
-    const part = isShared ? shared : readPart(key, hash, body(hash), problems);
+    if (parts.get(key)?.hash === hash) continue;
+    touched.push(key);
+    const part = readPart(key, hash, body(hash), problems);
     if (part !== undefined) parts.set(key, part);
-    if (!isShared) yield;
+    yield;
   }
   if (problems.found.length > 0) return { ok: false, problems: problems.found };
   const limits = parts.get('limits');
@@ -190,16 +210,18 @@ function* buildSteps(
   const payloadKey = parts.get('payloadKey');
   if (limits?.kind !== 'limits') problems.add('limits', '', 'the manifest has no such document');
   if (keys?.kind !== 'keys') problems.add('keys', '', 'the manifest has no such document');
-  const servers = yield* indexServers(parts, previous, problems);
-  const principals = yield* indexPrincipals(parts, previous, problems);
+  const servers = yield* indexServers(parts, touched, previous, problems);
+  const principals = yield* indexPrincipals(parts, touched, previous, problems);
   if (problems.found.length > 0 || limits?.kind !== 'limits' || keys?.kind !== 'keys') {
     return { ok: false, problems: problems.found };
   }
   const runtime: Runtime = {
     historyId: manifest.history.id,
     revision: manifest.revision,
-    ...servers,
-    ...principals,
+    serverById: servers.serverById,
+    serverBySlug: servers.serverBySlug,
+    principalById: principals.principalById,
+    apiKeyByHash: principals.apiKeyByHash,
     groupNames: groups?.kind === 'groups' ? groups.names : new Map(),
     limits: limits.document,
     policies: policies?.kind === 'policies' ? policies.policies : noPolicies,
@@ -369,47 +391,42 @@ function compileKeys(key: string, hash: string, document: KeysDocument, problems
   return { kind: 'keys', hash, sealing: { seal, open } };
 }
 
-/** Whether every part under this prefix is the same object in both. */
-function unchanged(
-  prefixes: readonly string[],
-  parts: ReadonlyMap<string, Part>,
-  previous: ReadonlyMap<string, Part>,
-): boolean {
-  const concerned = (key: string): boolean => prefixes.some((prefix) => key.startsWith(prefix));
-  for (const [key, part] of parts) if (concerned(key) && previous.get(key) !== part) return false;
-  for (const key of previous.keys()) if (concerned(key) && !parts.has(key)) return false;
-  return true;
+/** What stands behind a prefix in those keys that begin with it. */
+function namesUnder(prefix: string, keys: readonly string[]): string[] {
+  return keys.flatMap((key) => (key.startsWith(prefix) ? key.slice(prefix.length) : []));
 }
 
 function* indexServers(
   parts: ReadonlyMap<string, Part>,
+  touched: readonly string[],
   previous: BuiltConfiguration | undefined,
   problems: Problems,
 ): Generator<undefined, Pick<Runtime, 'serverById' | 'serverBySlug'>> {
-  if (previous !== undefined && unchanged(['server/', 'grants/', 'labelGrants/'], parts, previous.parts)) {
-    return { serverById: previous.runtime.serverById, serverBySlug: previous.runtime.serverBySlug };
-  }
+  const isAny = namesUnder('labelGrants/', touched).length > 0;
+  const concerned = isAny ? [...touched, ...parts.keys()] : touched;
+  const ids = new Set([...namesUnder('server/', concerned), ...namesUnder('grants/', concerned)]);
+  if (previous !== undefined && ids.size === 0) return previous.runtime;
   const labelGrants = [...parts.values()].filter((part) => part.kind === 'labelGrants');
-  // While these are the same, a server whose own documents are is as it was.
-  const base = previous !== undefined && unchanged(['labelGrants/'], parts, previous.parts) ? previous : undefined;
-  const serverById = new Map<string, ServerRuntime>();
-  const serverBySlug = new Map<string, ServerRuntime>();
-  for (const [key, part] of parts) {
-    if (part.kind === 'grants' && parts.get(`server/${part.serverId}`)?.kind !== 'server') {
-      problems.add(key, 'serverId', 'names a server that has no document');
+  const serverById = new Map(previous?.runtime.serverById);
+  const serverBySlug = new Map(previous?.runtime.serverBySlug);
+  // All of them out before one comes in: a slug may have passed from one server to another.
+  for (const id of ids) {
+    serverBySlug.delete(serverById.get(id)?.document.slug ?? '');
+    if (!parts.has(`server/${id}`)) serverById.delete(id);
+  }
+  for (const id of ids) {
+    const key = `server/${id}`;
+    const grantsKey = `grants/${id}`;
+    const [part, grants] = [parts.get(key), parts.get(grantsKey)];
+    if (part?.kind !== 'server') {
+      if (grants !== undefined) problems.add(grantsKey, 'serverId', 'names a server that has no document');
+      continue;
     }
-    if (part.kind !== 'server') continue;
-    const grantsKey = `grants/${part.document.id}`;
-    const grants = parts.get(grantsKey);
-    const isAsBefore = base?.parts.get(key) === part && base.parts.get(grantsKey) === grants;
-    let server = isAsBefore ? base.runtime.serverById.get(part.document.id) : undefined;
-    if (server === undefined) {
-      server = assembleServer(part, grants, labelGrants);
-      yield;
-    }
+    const server = assembleServer(part, grants, labelGrants);
     if (serverBySlug.has(part.document.slug)) problems.add(key, 'slug', 'is used by two servers');
     serverBySlug.set(part.document.slug, server);
-    serverById.set(part.document.id, server);
+    serverById.set(id, server);
+    yield;
   }
   return { serverById, serverBySlug };
 }
@@ -434,23 +451,27 @@ function assembleServer(
 
 function* indexPrincipals(
   parts: ReadonlyMap<string, Part>,
+  touched: readonly string[],
   previous: BuiltConfiguration | undefined,
   problems: Problems,
 ): Generator<undefined, Pick<Runtime, 'principalById' | 'apiKeyByHash'>> {
-  if (previous !== undefined && unchanged(['principals/'], parts, previous.parts)) {
-    return { principalById: previous.runtime.principalById, apiKeyByHash: previous.runtime.apiKeyByHash };
-  }
+  const keys = touched.filter((key) => key.startsWith('principals/'));
+  if (previous !== undefined && keys.length === 0) return previous.runtime;
   const principalById = new Map(previous?.runtime.principalById);
-  const apiKeyByHash = new Map<string, ApiKeyEntry>(previous?.runtime.apiKeyByHash);
-  for (const [key, part] of previous?.parts ?? []) {
-    if (part.kind !== 'principals' || parts.get(key) === part) continue;
+  const apiKeyByHash = new Map(previous?.runtime.apiKeyByHash);
+  // All of them out before one comes in: a key may have passed from one principal to another.
+  for (const key of keys) {
+    const part = previous?.parts.get(key);
+    if (part?.kind !== 'principals') continue;
     for (const principal of part.document.principals) {
       principalById.delete(principal.id);
       for (const apiKey of principal.keys) apiKeyByHash.delete(apiKey.hash);
     }
+    yield;
   }
-  for (const [key, part] of parts) {
-    if (part.kind !== 'principals' || previous?.parts.get(key) === part) continue;
+  for (const key of keys) {
+    const part = parts.get(key);
+    if (part?.kind !== 'principals') continue;
     part.document.principals.forEach((principal, index) => {
       if (principalById.has(principal.id)) problems.add(key, `principals.${index}.id`, 'occurs twice');
       principalById.set(principal.id, principal);
