@@ -2,14 +2,22 @@ import { type Manifest, manifestSchema, sha256 } from '@sallyport/schema';
 import { z } from 'zod';
 import { buildRuntime, type BuiltConfiguration } from './build-runtime.ts';
 import type { SavedContact } from './runtime-store.ts';
-import type { SealedFiles } from './sealed-files.ts';
+import type { SealedFiles, SealedRead } from './sealed-files.ts';
 
-/** Documents written (each with an fsync) at the same time. */
-const writesAtOnceMax = 16;
+/** Packs written (each with an fsync) at the same time: half of the threads that fsyncs of the audit spool need, too. */
+const writesAtOnceMax = 2;
+/** Documents are put into packs of about this size, in characters: sealing one stops the event loop for little. */
+const packLengthMax = 64 * 1024;
 
 const manifestFile = 'manifest';
 const contactFile = 'contact';
+/** Several documents: a line with the hash and the length of each, as JSON, and their bodies one after the other. */
+const packName = /^pack-[0-9a-f]{64}$/;
+/** One document, named by its hash, as earlier builds wrote them. */
 const documentName = /^[0-9a-f]{64}$/;
+const packIndex = z.array(z.tuple([z.string(), z.number().int().nonnegative()]));
+
+type Document = readonly [hash: string, body: string];
 
 const contactSchema = z.strictObject({
   controlPlaneTimeMs: z.number(),
@@ -25,16 +33,19 @@ export type LoadResult =
   | { readonly state: 'loaded'; readonly built: BuiltConfiguration; readonly contact: SavedContact };
 
 /**
- * The last configuration that was applied, on disk: one file per document named by its hash, the manifest, and what is
- * known of the control plane's time. The manifest is written last, so that it never names a document that is not there.
+ * The last configuration that was applied, on disk: its documents in packs, the manifest, and what is known of the control
+ * plane's time. The manifest is written last, so that it never names a document that is not there. A pack that holds
+ * more of what is gone than of what is wanted is written anew, so the disk holds about twice the configuration at most.
  */
 export class LastKnownGood {
   readonly #files: SealedFiles;
-  /** Hashes known to be on disk. */
-  readonly #stored = new Set<string>();
+  /** The file that each document is in, by its hash. */
+  readonly #fileOf = new Map<string, string>();
+  /** What each file holds, gone or not. */
+  readonly #hashesIn = new Map<string, readonly string[]>();
   #contactWrite: Promise<void> = Promise.resolve();
   #contactSaved = false;
-  #pruned = false;
+  #leftoversRemoved = false;
 
   constructor(files: SealedFiles) {
     this.#files = files;
@@ -52,9 +63,9 @@ export class LastKnownGood {
   }
 
   #load(): LoadResult {
-    const manifestText = this.#files.read(manifestFile);
+    const manifestText = this.#files.readSync(manifestFile);
     if (manifestText.state === 'absent') return { state: 'absent' };
-    const contactText = this.#files.read(contactFile);
+    const contactText = this.#files.readSync(contactFile);
     if (manifestText.state !== 'read' || contactText.state !== 'read') {
       return { state: 'unusable', problem: 'the files do not open with this node secret' };
     }
@@ -66,13 +77,26 @@ export class LastKnownGood {
     } catch (error) {
       return { state: 'unusable', problem: error instanceof Error ? error.message : String(error) };
     }
-    const result = buildRuntime(manifest, (hash) => {
-      const document = this.#files.read(hash);
-      return document.state === 'read' ? document.text : undefined;
-    });
+    const bodies = this.#readDocuments();
+    const result = buildRuntime(manifest, (hash) => bodies.get(hash));
     if (!result.ok) return { state: 'unusable', problem: JSON.stringify(result.problems.slice(0, 3)) };
-    for (const hash of Object.values(manifest.entries)) this.#stored.add(hash);
     return { state: 'loaded', built: result.built, contact };
+  }
+
+  #readDocuments(): ReadonlyMap<string, string> {
+    const bodies = new Map<string, string>();
+    for (const name of this.#files.namesSync().filter(isDocumentFile)) {
+      const documents = documentsOf(name, this.#files.readSync(name));
+      this.#hashesIn.set(
+        name,
+        documents.map(([hash]) => hash),
+      );
+      for (const [hash, body] of documents) {
+        bodies.set(hash, body);
+        this.#fileOf.set(hash, name);
+      }
+    }
+    return bodies;
   }
 
   /**
@@ -81,19 +105,46 @@ export class LastKnownGood {
    */
   async save(manifest: Manifest, bodies: ReadonlyMap<string, string>, contact: SavedContact): Promise<void> {
     const wanted = new Set(Object.values(manifest.entries));
-    const toWrite = [...bodies].filter(([hash]) => wanted.has(hash) && !this.#stored.has(hash));
-    for (let from = 0; from < toWrite.length; from += writesAtOnceMax) {
-      const batch = toWrite.slice(from, from + writesAtOnceMax);
-      await Promise.all(batch.map(([hash, body]) => this.#files.write(hash, body)));
-    }
-    if (toWrite.length > 0) await this.#files.syncDirectory();
-    for (const [hash] of toWrite) this.#stored.add(hash);
-    for (const hash of wanted) if (!this.#stored.has(hash)) throw new Error(`document ${hash} is not on disk`);
+    const added = [...bodies].filter(([hash]) => wanted.has(hash) && !this.#fileOf.has(hash));
+    await this.#writePacks([...(await this.#inSparseFiles(wanted)), ...added]);
+    for (const hash of wanted) if (!this.#fileOf.has(hash)) throw new Error(`document ${hash} is not on disk`);
     // Once is enough here: a file without one is of no use, and from then on it is written every now and then.
     if (!this.#contactSaved) await this.saveContact(contact);
     await this.#files.write(manifestFile, JSON.stringify(manifest));
     await this.#files.syncDirectory();
     await this.#prune(wanted);
+  }
+
+  /** What is still wanted of files most of whose documents are not, or are in another file. */
+  async #inSparseFiles(wanted: ReadonlySet<string>): Promise<Document[]> {
+    const moving: Document[] = [];
+    for (const [name, hashes] of this.#hashesIn) {
+      if (hashes.length === 1) continue;
+      const live = hashes.filter((hash) => wanted.has(hash) && this.#fileOf.get(hash) === name);
+      if (live.length === 0 || live.length * 2 > hashes.length) continue;
+      const kept = new Set(live);
+      moving.push(...documentsOf(name, await this.#files.read(name)).filter(([hash]) => kept.has(hash)));
+    }
+    return moving;
+  }
+
+  async #writePacks(documents: readonly Document[]): Promise<void> {
+    if (documents.length === 0) return;
+    const packs = packed(documents);
+    const written: { readonly name: string; readonly hashes: readonly string[] }[] = [];
+    const write = async (): Promise<void> => {
+      for (const { hashes, text } of packs) {
+        const name = `pack-${sha256(text)}`;
+        await this.#files.write(name, text);
+        written.push({ name, hashes });
+      }
+    };
+    await Promise.all(Array.from({ length: writesAtOnceMax }, write));
+    await this.#files.syncDirectory();
+    for (const { name, hashes } of written) {
+      this.#hashesIn.set(name, hashes);
+      for (const hash of hashes) this.#fileOf.set(hash, name);
+    }
   }
 
   /** Remembers the control plane's time; called every now and then, so that a restart knows how old its contact is. */
@@ -106,17 +157,59 @@ export class LastKnownGood {
     return write;
   }
 
-  /** The directory is read once: after that, what is on disk and not wanted was stored by this process. */
+  /** Removes the files that hold nothing that is wanted, and once those that nobody knows. */
   async #prune(wanted: ReadonlySet<string>): Promise<void> {
-    if (!this.#pruned)
-      for (const name of await this.#files.names()) if (documentName.test(name)) this.#stored.add(name);
-    this.#pruned = true;
-    for (const name of this.#stored) {
-      if (wanted.has(name)) continue;
+    for (const [name, hashes] of this.#hashesIn) {
+      if (hashes.some((hash) => wanted.has(hash) && this.#fileOf.get(hash) === name)) continue;
       await this.#files.remove(name);
-      this.#stored.delete(name);
+      this.#hashesIn.delete(name);
+      for (const hash of hashes) if (this.#fileOf.get(hash) === name) this.#fileOf.delete(hash);
     }
+    if (this.#leftoversRemoved) return;
+    for (const name of await this.#files.names()) {
+      if (isDocumentFile(name) && !this.#hashesIn.has(name)) await this.#files.remove(name);
+    }
+    this.#leftoversRemoved = true;
   }
+}
+
+function isDocumentFile(name: string): boolean {
+  return packName.test(name) || documentName.test(name);
+}
+
+/** What is in a file; nothing where it does not open, so that the build finds out what is missing. */
+function documentsOf(name: string, file: SealedRead): readonly Document[] {
+  if (file.state !== 'read') return [];
+  if (documentName.test(name)) return [[name, file.text]];
+  const end = file.text.indexOf('\n');
+  let at = end + 1;
+  return packIndex.parse(JSON.parse(file.text.slice(0, end))).map(([hash, length]) => {
+    const from = at;
+    at += length;
+    return [hash, file.text.slice(from, at)] as const;
+  });
+}
+
+function* packed(
+  documents: readonly Document[],
+): Generator<{ readonly hashes: readonly string[]; readonly text: string }> {
+  const pack = (part: readonly Document[]) => ({
+    hashes: part.map(([hash]) => hash),
+    text: `${JSON.stringify(part.map(([hash, body]) => [hash, body.length]))}\n${part.map(([, body]) => body).join('')}`,
+  });
+  let part: Document[] = [];
+  let length = 0;
+  for (const document of documents) {
+    const [, body] = document;
+    if (part.length > 0 && length + body.length > packLengthMax) {
+      yield pack(part);
+      part = [];
+      length = 0;
+    }
+    part.push(document);
+    length += body.length;
+  }
+  yield pack(part);
 }
 
 /** Whether the body is what its hash says. */

@@ -59,7 +59,7 @@ export class NodeIdentity {
 
   constructor(files: SealedFiles) {
     this.#files = files;
-    const read = files.read(fileName);
+    const read = files.readSync(fileName);
     this.unreadable = read.state === 'unreadable';
     if (read.state !== 'read') return;
     this.#record = identitySchema.parse(JSON.parse(read.text));

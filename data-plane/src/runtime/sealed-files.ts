@@ -9,7 +9,7 @@ import {
   rmSync,
   writeSync,
 } from 'node:fs';
-import { open as openFile, readdir, rename, rm } from 'node:fs/promises';
+import { open as openFile, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { open, seal, type SealingKey } from '@sallyport/schema/platform';
 
@@ -42,14 +42,25 @@ export class SealedFiles {
     }
   }
 
-  read(name: string): SealedRead {
-    let sealed: string;
+  readSync(name: string): SealedRead {
     try {
-      sealed = readFileSync(join(this.#directory, name), 'utf8');
+      return this.#opened(name, readFileSync(join(this.#directory, name), 'utf8'));
     } catch (error) {
-      if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return { state: 'absent' };
+      if (isAbsence(error)) return { state: 'absent' };
       throw error;
     }
+  }
+
+  async read(name: string): Promise<SealedRead> {
+    try {
+      return this.#opened(name, await readFile(join(this.#directory, name), 'utf8'));
+    } catch (error) {
+      if (isAbsence(error)) return { state: 'absent' };
+      throw error;
+    }
+  }
+
+  #opened(name: string, sealed: string): SealedRead {
     const opened = open(this.#keys, purposeOf(name), sealed);
     return opened === undefined ? { state: 'unreadable' } : { state: 'read', text: opened.toString('utf8') };
   }
@@ -98,9 +109,17 @@ export class SealedFiles {
     return readdir(this.#directory);
   }
 
+  namesSync(): string[] {
+    return readdirSync(this.#directory);
+  }
+
   async remove(name: string): Promise<void> {
     await rm(join(this.#directory, name), { force: true });
   }
+}
+
+function isAbsence(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'ENOENT';
 }
 
 function purposeOf(name: string): string {
