@@ -10,11 +10,18 @@ export interface ControlProcess {
   end(signal: 'SIGTERM' | 'SIGKILL'): Promise<void>;
 }
 
-/** The control plane as a process of its own; resolves when it is ready. */
-export async function startControlProcess(environment: Readonly<Record<string, string>>): Promise<ControlProcess> {
+/**
+ * The control plane as a process of its own; resolves when it is ready.
+ * @param prefix the command that starts it, such as `nice`
+ */
+export async function startControlProcess(
+  environment: Readonly<Record<string, string>>,
+  prefix: readonly string[] = [],
+): Promise<ControlProcess> {
   const port = await freePort();
   const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/control-plane')));
-  const child: ChildProcess = spawn(process.execPath, [program], {
+  const [command, ...args] = [...prefix, process.execPath, program];
+  const child: ChildProcess = spawn(command, args, {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     env: {
       PATH: testConfig.path,

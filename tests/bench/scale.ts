@@ -1,11 +1,10 @@
 /**
  * A configuration of the size that the budgets are for: how long a change of it takes to compile, a cold node to be
  * ready, a decision to be made, what a node needs of memory, and what calls notice while all of it is applied anew.
- * The node has core 1 to itself; everything else is on core 0.
+ * The node has core 1 to itself; everything else is on core 0, where callers and upstream come before control plane and
+ * PostgreSQL.
  */
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
-import { startEmbeddedPostgres } from '@sallyport/cli';
 import {
   bumpConfigGeneration,
   type Database,
@@ -20,14 +19,20 @@ import { Administrator } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { startTestControlPlane, testSecretKey } from '../kit/fleet.ts';
 import { designSize, type LargeConfiguration, seedLargeConfiguration } from '../kit/large-configuration.ts';
-import { startSyncProxy, type SyncProxy } from '../kit/sync-proxy.ts';
+import { type Relay, startRelay } from '../kit/relay.ts';
 import { Callers, type CallLatency, readCallers } from './callers.ts';
 import { addDecisionFigures } from './decision-figures.ts';
 import { Figures } from './figures.ts';
 import { quantile } from './load.ts';
 import { keepToFirstCore, residentMebibytesMax } from './process-figures.ts';
 import { startUpstreamThread } from './thread.ts';
-import { type NodeProcess, startControl, startNodeProcess } from './topology.ts';
+import {
+  type AtEnd,
+  type NodeProcess,
+  startBackgroundControl,
+  startBackgroundPostgres,
+  startNodeProcess,
+} from './topology.ts';
 
 export interface ScaleOptions {
   /** Changes that are compiled one by one. */
@@ -38,8 +43,6 @@ export interface ScaleOptions {
   readonly small: boolean;
 }
 
-type AtEnd = (stop: () => Promise<void>) => void;
-
 const compileMsMax = 150;
 const coldMsMax = 5_000;
 const residentMebibytesMost = 400;
@@ -47,10 +50,6 @@ const applyAddedMsMax = 15;
 const changeEveryMs = 250;
 /** In turn; not more than there are in the small configuration. */
 const grantsChanged = 500;
-/** As the guide to operating recommends for configurations of this size. */
-const nodeArguments = ['--max-semi-space-size=16'];
-/** Where nobody listens: the node is away from the control plane then. */
-const nowhere = 'ws://127.0.0.1:1/';
 
 /** One grant narrowed or widened, as `updateGrant` does it. */
 async function changeGrant(database: Database, at: number): Promise<void> {
@@ -90,8 +89,8 @@ async function compileFigures(databaseUrl: string, { changes }: ScaleOptions, fi
 }
 
 interface Site {
-  readonly proxy: SyncProxy;
-  readonly syncUrl: string;
+  /** Between node and control plane. */
+  readonly relay: Relay;
   readonly start: () => Promise<NodeProcess>;
 }
 
@@ -135,14 +134,13 @@ async function applyEverything(
   administrator: Administrator,
   sql: postgres.Sql,
 ): Promise<() => Promise<void>> {
-  site.proxy.target = nowhere;
-  site.proxy.cut();
+  site.relay.cut();
   const before = await newestRevision(sql);
   await changeEverything(sql);
   const next = async () => (await newestRevision(sql)) > before;
   await waitFor('the changes are published', next, { deadlineMs: 120_000 });
   return async () => {
-    site.proxy.target = site.syncUrl;
+    site.relay.mend();
     await converged(administrator);
   };
 }
@@ -150,6 +148,16 @@ async function applyEverything(
 async function newestRevision(sql: postgres.Sql): Promise<number> {
   const [row] = await sql<{ revision: string }[]>`select coalesce(max(revision), 0) as revision from config_manifests`;
   return Number(row?.revision ?? 0);
+}
+
+/** What comes after calls is over: the trail of those before is stored, so that nobody is at work on it. */
+async function settled(node: NodeProcess): Promise<void> {
+  const unconfirmed = /^sallyport_audit_spool_unconfirmed_records (\d+)/m;
+  const isStored = async (): Promise<boolean> => {
+    const answer = await fetch(new URL('/metrics', node.operations));
+    return unconfirmed.exec(await answer.text())?.[1] === '0';
+  };
+  await waitFor('the audit trail is stored', isStored, { deadlineMs: 120_000, intervalMs: 500 });
 }
 
 async function callFigures(
@@ -167,6 +175,7 @@ async function callFigures(
     most: residentMebibytesMost,
   });
   await callers.during(() => delay(2_000));
+  await settled(node);
   addLatency(figures, 'and no change', await callers.during(() => delay(seconds * 1000)));
   const oneByOne = await callers.during(async () => {
     const end = performance.now() + seconds * 1000;
@@ -177,6 +186,7 @@ async function callFigures(
   });
   addLatency(figures, 'and a grant changed 4 times a second', oneByOne);
   await converged(administrator);
+  await settled(node);
   const apply = await applyEverything(site, administrator, sql);
   const began = performance.now();
   const latency = await callers.during(apply);
@@ -215,33 +225,30 @@ export async function measureScale(
   const figures = new Figures(print);
   addDecisionFigures(figures);
   const upstreamUrl = await startUpstreamThread(new URL('./echo-thread.js', import.meta.url), atEnd);
-  const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
-  atEnd(() => server.stop());
+  const databaseUrl = await startBackgroundPostgres(directory, atEnd);
   const egressAllow = `127.0.0.1/32:${new URL(upstreamUrl).port}`;
   const size = scaleSize(options, upstreamUrl);
-  const [compiled, served] = await seededDatabases(server.url, size);
+  const [compiled, served] = await seededDatabases(databaseUrl, size);
   print(`${size.servers} servers, ${size.servers * size.definitions} tools, ${size.servers * size.grants} grants,`);
   print(`${size.principals} principals in ${size.groups} groups\n`);
   await compileFigures(compiled, options, figures);
-  const [controlPlane, api] = await startControl(egressAllow, served);
-  atEnd(() => controlPlane.stop());
+  const { port, api } = await startBackgroundControl(egressAllow, served, atEnd);
   const administrator = new Administrator(api, 1);
   const sql = postgres(served, { max: 1, onnotice: () => undefined });
   atEnd(() => sql.end());
-  const proxy = await startSyncProxy(controlPlane.syncUrl ?? '');
-  atEnd(() => proxy.stop());
+  const relay = await startRelay(port);
+  atEnd(() => relay.stop());
   const joinToken = await administrator.createJoinToken(1);
   const environment = {
-    SALLYPORT_CONTROL_PLANE_URL: new URL(proxy.url).origin,
+    SALLYPORT_CONTROL_PLANE_URL: `http://127.0.0.1:${relay.port}`,
     SALLYPORT_NODE_SECRET: randomSecret('node_'),
     SALLYPORT_JOIN_TOKEN: joinToken,
     SALLYPORT_EGRESS_ALLOW: egressAllow,
     DATABASE_URL: served,
   };
   const site: Site = {
-    proxy,
-    syncUrl: controlPlane.syncUrl ?? '',
-    start: () => startNodeProcess({ directory, nodePin: ['taskset', '-c', '1'], nodeArguments }, environment),
+    relay,
+    start: () => startNodeProcess({ directory, nodePin: ['taskset', '-c', '1'], nodeArguments: [] }, environment),
   };
   const database = openDatabase({ url: served, connectionsMax: 2 });
   atEnd(() => database.close());

@@ -1,6 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
+import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createGraphqlClient, freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
 import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
@@ -9,12 +10,16 @@ import { z } from 'zod';
 import { Administrator, type ClientAccount } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { testConfig } from '../kit/config.ts';
+import { startControlProcess } from './control-process.ts';
 
 /** Groups whose grants a decision has to look through, besides the one that allows. */
 const otherGrants = 50;
 
 /** Under which resources lie; access tokens are for URLs under it, wherever the nodes listen. */
 export const nodesUrl = 'https://mcp.example.com';
+
+/** Takes what stops a part, as soon as the part runs. */
+export type AtEnd = (stop: () => Promise<void>) => void;
 
 export interface Topology {
   readonly nodeUrl: URL;
@@ -37,26 +42,53 @@ export interface TopologyOptions {
   readonly nodeArguments?: readonly string[];
   /** Slugs of the servers whose traffic every detector looks at. */
   readonly inspected?: readonly string[];
-  /** Takes what stops a part, as soon as the part runs. */
-  readonly atEnd: (stop: () => Promise<void>) => void;
+  readonly atEnd: AtEnd;
 }
 
-export async function startControl(egressAllow: string, databaseUrl: string): Promise<[ControlPlane, GraphqlClient]> {
-  const bootstrapToken = randomSecret('spb_');
-  const port = await freePort();
-  const parsed = parseConfig({
+function controlEnvironment(egressAllow: string, databaseUrl: string, port: number, bootstrapToken: string) {
+  return {
     DATABASE_URL: databaseUrl,
     SALLYPORT_SECRET_KEY: randomSecret('secret_'),
     SALLYPORT_BOOTSTRAP_TOKEN: bootstrapToken,
     SALLYPORT_LISTEN_PORT: String(port),
     SALLYPORT_PUBLIC_URL: `http://127.0.0.1:${port}`,
     SALLYPORT_NODES_URL: nodesUrl,
-    SALLYPORT_OPERATIONS_PORT: '0',
     SALLYPORT_EGRESS_ALLOW: egressAllow,
-  });
+  };
+}
+
+export async function startControl(egressAllow: string, databaseUrl: string): Promise<[ControlPlane, GraphqlClient]> {
+  const [port, bootstrapToken] = [await freePort(), randomSecret('spb_')];
+  const environment = controlEnvironment(egressAllow, databaseUrl, port, bootstrapToken);
+  const parsed = parseConfig({ ...environment, SALLYPORT_OPERATIONS_PORT: '0' });
   if (!parsed.ok) throw new Error(parsed.problems.join('\n'));
   const controlPlane = await startControlPlane(parsed.config, { log: createLog({ name: 'bench', level: 'error' }) });
   return [controlPlane, await bootstrapped(controlPlane.graphqlUrl ?? '', bootstrapToken)];
+}
+
+/** For what is behind a node and may come later: load and upstreams on the same core then do not wait for it. */
+const backgroundNiceness = 10;
+
+/** PostgreSQL, which takes what others leave of the processor. */
+export async function startBackgroundPostgres(directory: string, atEnd: AtEnd): Promise<string> {
+  const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
+  atEnd(() => server.stop());
+  // All its other processes are begun by this one.
+  setPriority(server.pid, backgroundNiceness);
+  return server.url;
+}
+
+/** The control plane as a process that does, too. @returns where it listens, and its API as its first owner */
+export async function startBackgroundControl(
+  egressAllow: string,
+  databaseUrl: string,
+  atEnd: AtEnd,
+): Promise<{ readonly port: number; readonly api: GraphqlClient }> {
+  const [port, bootstrapToken] = [await freePort(), randomSecret('spb_')];
+  const environment = controlEnvironment(egressAllow, databaseUrl, port, bootstrapToken);
+  const control = await startControlProcess(environment, ['nice', '-n', String(backgroundNiceness)]);
+  atEnd(() => control.end('SIGTERM'));
+  return { port, api: await bootstrapped(`http://127.0.0.1:${port}/graphql`, bootstrapToken) };
 }
 
 /** The API as its first owner. */
