@@ -105,7 +105,7 @@ async function throughputTable(
   print(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
-  print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request');
+  print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request   of its core');
   for (const size of answersOf(small)) {
     const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
       contenders.map(({ name }) => [name, []]),
@@ -141,6 +141,10 @@ async function throughputTable(
           .toFixed(0)
           .replace('NaN', '–')
           .padStart(16),
+        // Less than all of it: the load or the upstream were slower.
+        `${median(measured.map((result) => (result.cpuMicroseconds * result.requestsPerSecond) / 1e4)).toFixed(0)} %`
+          .replace('NaN %', '–')
+          .padStart(13),
       ];
       print(row.join(' '));
       if (name === 'direct' || name === 'nginx') continue;

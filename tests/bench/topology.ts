@@ -184,21 +184,23 @@ async function provision(
   return accounts;
 }
 
-/** The real planes: control plane and PostgreSQL here, one node as a process of its own on the core it is pinned to. */
+/**
+ * The real planes, each a process of its own: one node on the core it is pinned to, control plane and PostgreSQL beside
+ * the load and the upstream, behind which they stand back. They store what the node recorded, which no call waits for; a
+ * node would else be measured by how often its load gets its turn among them.
+ */
 export async function startTopology(options: TopologyOptions): Promise<Topology> {
-  const postgres = await startEmbeddedPostgres({ directory: join(options.directory, 'postgres') });
-  options.atEnd(() => postgres.stop());
+  const databaseUrl = await startBackgroundPostgres(options.directory, options.atEnd);
   const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
-  const [controlPlane, api] = await startControl(egressAllow, postgres.url);
-  options.atEnd(() => controlPlane.stop());
+  const { port, api } = await startBackgroundControl(egressAllow, databaseUrl, options.atEnd);
   const { workers = 1 } = options;
   const administrator = new Administrator(api, workers);
   const node = await startNodeProcess(options, {
     SALLYPORT_WORKERS: String(workers),
-    SALLYPORT_CONTROL_PLANE_URL: controlPlane.syncUrl ?? '',
+    SALLYPORT_CONTROL_PLANE_URL: `ws://127.0.0.1:${port}`,
     SALLYPORT_JOIN_TOKEN: await administrator.createJoinToken(workers),
     SALLYPORT_EGRESS_ALLOW: egressAllow,
-    DATABASE_URL: postgres.url,
+    DATABASE_URL: databaseUrl,
   });
   options.atEnd(() => node.stop());
   const clients = await provision(administrator, options);

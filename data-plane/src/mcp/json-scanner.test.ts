@@ -46,6 +46,20 @@ describe('the scanner agrees with JSON.parse on what is JSON', () => {
     );
   });
 
+  test('for long strings, with one character of them changed', () => {
+    const characters = fc.constantFrom(...Array.from('"\\\n\u0000\u001f\u007f é/u'));
+    const unit = fc.constantFrom('a', 'é', '\\n', '\\u00e9', '\\\\', '😀');
+    fc.assert(
+      fc.property(unit, fc.nat(40), fc.nat(300), characters, fc.nat(400), (repeated, count, pad, character, where) => {
+        const text = `{"${'k'.repeat(pad)}":"${repeated.repeat(count)}${'z'.repeat(100)}"}`;
+        const at = where % text.length;
+        const changed = text.slice(0, at) + character + text.slice(at + 1);
+        expect(problemOf(changed) === 'none').toBe(parses(changed));
+      }),
+      { numRuns: 2000 },
+    );
+  });
+
   test('for JSON with one character changed, taken away or put in', () => {
     const characters = fc.constantFrom(...Array.from('{}[],:"\\/0123456789.-+eEtruefalsn \t\n\ru\u0000é'));
     fc.assert(

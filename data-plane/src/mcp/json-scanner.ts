@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import { behindEscape, JsonStrings } from './json-strings.ts';
 
 /** Deepest nesting accepted, in levels. */
 export const jsonDepthMax = 128;
@@ -61,6 +62,8 @@ export function scanJson(bytes: Buffer, text?: string): ScanResult {
   }
 }
 
+/** Strings are looked through byte by byte up to here. */
+const shortStringBytesMax = 64;
 /** Keys of an object that are looked through one by one; beyond that, they are found by their hash. */
 const listedKeysMax = 16;
 
@@ -71,6 +74,7 @@ class Scanner {
   /** Of the objects that are open, from the outermost to the innermost. */
   readonly #keys: string[] = [];
   readonly #members = new Map<string, Range>();
+  #strings: JsonStrings | undefined;
   #at = 0;
   #nodes = 0;
 
@@ -173,13 +177,13 @@ class Scanner {
     return keyText(this.#bytes, start, this.#at, escaped);
   }
 
-  /** Moves behind the closing quote; true where the string has an escape. */
+  /** Moves behind the closing quote; true where the string may have an escape. */
   #string(): boolean {
     const bytes = this.#bytes;
-    const length = bytes.length;
     let at = this.#at + 1;
+    const near = Math.min(bytes.length, at + shortStringBytesMax);
     let escaped = false;
-    while (at < length) {
+    while (at < near) {
       const byte = bytes[at] ?? 0;
       if (byte === quote) {
         this.#at = at + 1;
@@ -188,33 +192,16 @@ class Scanner {
       if (byte < 0x20) throw new Refused('syntax');
       if (byte === backslash) {
         escaped = true;
-        at = this.#escape(at + 1);
+        at = behindEscape(bytes, at + 1);
+        if (at < 0) throw new Refused('syntax');
       } else {
         at++;
       }
     }
-    throw new Refused('syntax');
-  }
-
-  /** @returns the offset behind the escape whose letter is at `at` */
-  #escape(at: number): number {
-    const letter = this.#bytes[at];
-    switch (letter) {
-      case quote:
-      case backslash:
-      case 0x2f:
-      case 0x62:
-      case 0x66:
-      case 0x6e:
-      case 0x72:
-      case 0x74:
-        return at + 1;
-      case 0x75:
-        for (let digit = 1; digit <= 4; digit++) if (!isHex(this.#bytes[at + digit])) throw new Refused('syntax');
-        return at + 5;
-      default:
-        throw new Refused('syntax');
-    }
+    const end = (this.#strings ??= new JsonStrings(bytes)).end(at);
+    if (end < 0) throw new Refused('syntax');
+    this.#at = end + 1;
+    return true;
   }
 
   #literal(text: 'true' | 'false' | 'null'): void {
@@ -245,12 +232,6 @@ function digits(bytes: Buffer, from: number): number {
   for (let byte = bytes[at] ?? 0; byte >= zero && byte <= nine; byte = bytes[at] ?? 0) at++;
   if (at === from) throw new Refused('syntax');
   return at;
-}
-
-function isHex(byte: number | undefined): boolean {
-  if (byte === undefined) return false;
-  const lower = byte | 0x20;
-  return (byte >= zero && byte <= nine) || (lower >= 0x61 && lower <= 0x66);
 }
 
 function skipSpace(bytes: Buffer, from: number): number {

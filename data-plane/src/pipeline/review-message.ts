@@ -9,6 +9,7 @@ import { listChangedMethods } from '../bridge/list-changes.ts';
 import { sealTask } from '../bridge/sealed-task.ts';
 import { isObject, isRequestId, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { extensionEdits } from '../mcp/extensions.ts';
+import { parseOutline } from '../mcp/json-outline.ts';
 import {
   applyEdits,
   arrayElements,
@@ -103,7 +104,7 @@ export function reviewMessage(bytes: Buffer, origin: Origin): Reviewed {
 }
 
 function review(bytes: Buffer, origin: Origin, withheld: Withheld): Omit<Reviewed, 'withheld'> {
-  const value = parse(bytes);
+  const value = parse(bytes, origin);
   if (!isObject(value)) throw notAMessage('not an object');
   const asks = asksOf(value);
   const isCall = typeof value['method'] === 'string';
@@ -156,12 +157,22 @@ function reviewError(
   return { ...passed, bytes, isAnswer, isError: true, rpcErrorCode };
 }
 
-function parse(bytes: Buffer): unknown {
+function parse(bytes: Buffer, { authorized }: Origin): unknown {
+  const { message } = authorized.routed.received;
   try {
-    return JSON.parse(bytes.toString('utf8'));
+    if (message?.method !== 'tools/call') return JSON.parse(bytes.toString('utf8'));
+    const outline = parseOutline(bytes);
+    return isPlainAnswer(outline, message.id) ? outline : JSON.parse(bytes.toString('utf8'));
   } catch (cause) {
     throw new AppError('UPSTREAM_PROTOCOL', { internal: 'not JSON', cause });
   }
+}
+
+/** Of a tool's result that asks nothing and is no task, nobody here reads more than its outline. */
+function isPlainAnswer(value: unknown, id: string | number | null): boolean {
+  if (!isObject(value) || 'method' in value || 'error' in value || value['id'] !== id) return false;
+  const { result } = value;
+  return isObject(result) && !('inputRequests' in result) && result['resultType'] !== 'task';
 }
 
 function notAMessage(internal: string): AppError {

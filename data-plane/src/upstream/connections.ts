@@ -245,7 +245,7 @@ class UpstreamCall implements CallHandler, UpstreamResponse {
   async #collect(limits: CollectLimits): Promise<Buffer> {
     const declared = Number(this.header('content-length') ?? 0);
     if (!this.#ended) this.#timer = setTimeout(this.#onTimeout, limits.idleTimeoutMs);
-    const gathered = new GatheredBytes();
+    const gathered = new GatheredBytes(declared);
     for (;;) {
       if (gathered.length > limits.bytesMax || declared > limits.bytesMax) {
         const error = new AppError('UPSTREAM_RESPONSE_TOO_LARGE');

@@ -29,3 +29,20 @@ test('an only part is not copied', () => {
   gathered.push(part);
   expect(gathered.whole()).toBe(part);
 });
+
+test('a body whose length was announced is held in just that, once a part of it has come', () => {
+  for (const announced of [300_000, 100, 250_000]) {
+    const gathered = new GatheredBytes(announced);
+    for (const size of [65_000, 65_000, 65_000, 65_000, 40_000]) gathered.push(Buffer.alloc(size, size % 256));
+    expect(gathered.length).toBe(300_000);
+    expect(gathered.whole().subarray(259_999, 260_001)).toEqual(Buffer.from([65_000 % 256, 40_000 % 256]));
+    expect(gathered.whole().buffer.byteLength).toBeLessThanOrEqual(announced === 300_000 ? 300_000 : 600_000);
+  }
+});
+
+test('an announcement alone takes no memory', () => {
+  const gathered = new GatheredBytes(16 * 1024 * 1024);
+  gathered.push(Buffer.alloc(1_000));
+  gathered.push(Buffer.alloc(1_000));
+  expect(gathered.whole().buffer.byteLength).toBeLessThanOrEqual(8_000);
+});
