@@ -8,6 +8,7 @@ import {
   type RouteMethod,
 } from '@sallyport/schema';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { WebSocket } from 'ws';
 import { legacy, modern, type Sent, send } from '../data-plane/requests.ts';
 import type { ClientAccount } from '../kit/administrator.ts';
 import { canaryMaker, found } from '../kit/canaries.ts';
@@ -24,6 +25,9 @@ import { gather } from './gather-channels.ts';
 import { besides, canary, carrying, CarryingBrowser, cookie, inbound, query, traceId } from './inbound.ts';
 import { isWelcome, modesOf, ours, startTopology, type Topology } from './leak-topology.ts';
 
+/** Keys that are tried from one network, until it has to wait at the latest. */
+const guessesMax = 200;
+
 describe('secrets of a client, and those of the gateway', () => {
   let t: Topology;
   let nodes: readonly string[];
@@ -34,6 +38,8 @@ describe('secrets of a client, and those of the gateway', () => {
   let stranger: ClientAccount;
   /** Of Ada, by the server they are for. */
   const accessTokens: Record<string, string> = {};
+  /** What the gateway gives to a browser and to a client. */
+  const issued: Record<string, string> = {};
   /** What is said in a call, which is for the upstream and for those who may see messages. */
   const argument = canaryMaker()();
   const call = { name: 'count', arguments: { id: argument } };
@@ -134,12 +140,11 @@ describe('secrets of a client, and those of the gateway', () => {
     }
     const ended = new Set(t.upstream.requests.map(({ headers }) => headers.authorization));
     t.upstream.guard((request) => isWelcome(request) && !ended.has(request.headers.authorization));
-    for (const { slug, mode } of modes) {
-      const { text } = await callModern(nodes[0] ?? '', slug);
-      // Of what does not end there is no other.
-      const expected = mode === 'none' || mode === 'staticHeaders' ? expect.any(String) : executed;
-      expect([slug, text]).toEqual([slug, expected]);
-    }
+    const answers: [slug: string, text: string][] = [];
+    for (const { slug } of modes) answers.push([slug, (await callModern(nodes[0] ?? '', slug)).text]);
+    // Of what does not end there is no other.
+    const refused = answers.filter(([, text]) => !text.includes(`executed ${argument}`));
+    expect(refused.map(([slug]) => slug)).toEqual(['open', 'own']);
     t.upstream.guard(isWelcome);
   }, 120_000);
 
@@ -193,11 +198,20 @@ describe('secrets of a client, and those of the gateway', () => {
       const { status, text } = await ask(`${nodes[0]}/mcp/${slug}`, sent, key);
       expect([what, `${status} ${text}`]).toEqual([what, expect.stringContaining(expected)]);
     }
+    const { onExchange } = t.as;
+    t.as.onExchange = () => ({ error: 'invalid_target' });
+    expect((await callModern(nodes[0] ?? '', 'exchanged', stranger.key)).status).toBe(503);
+    t.as.onExchange = onExchange;
     t.asked.answer(saying({ decision: 'deny', reasonCode: 'not.today' }));
     for (const slug of ['own', 'old']) expect((await callModern(nodes[1] ?? '', slug)).text).toContain('1023');
     t.asked.answer(saying({ decision: 'allow' }));
     const garbage = `POST /mcp/own?${query} HTTP/1.1\r\nhost: 127.0.0.1\r\nx-key ${misplace('a broken header')}\r\n\r\n`;
     for (const node of nodes) expect(await rawAnswer(new URL(node), garbage)).toContain('400');
+    const guesses = new Set<number>();
+    for (let tries = 0; tries < guessesMax && !guesses.has(429); tries++) {
+      guesses.add((await callModern(nodes[0] ?? '', 'own', `sp_${misplace('a guess')}`)).status);
+    }
+    expect([...guesses]).toEqual([401, 429]);
   }, 60_000);
 
   /** What is answered to bytes. */
@@ -258,7 +272,8 @@ describe('secrets of a client, and those of the gateway', () => {
   }, 60_000);
 
   test('pages of the control plane, and every route of it, are asked, by nobody and by somebody', async () => {
-    const browser = new CarryingBrowser(apiOrigin);
+    const browsers = Array.from({ length: 3 }, () => new CarryingBrowser(apiOrigin));
+    const [browser, unknown, another] = browsers as [CarryingBrowser, CarryingBrowser, CarryingBrowser];
     await logIn(browser, `${apiOrigin}/oauth/account`);
     const personal = t.serverIds.get('personal') ?? '';
     const connected = await browser.request(await answerFor(t.harness, browser, await linkOf(t.ada, personal), t.ada));
@@ -268,15 +283,15 @@ describe('secrets of a client, and those of the gateway', () => {
     const { url } = authorizationRequest(t.users, t.users.clientId, asking);
     const page = await browser.follow(url);
     const { location } = page.location === null ? await submit(browser, page, { decision: 'allow' }) : page;
-    expect(location?.searchParams.has('code')).toBe(true);
+    issued['a code'] = location?.searchParams.get('code') ?? '';
+    issued['a session'] = browser.cookies.get('sallyport_session')?.value ?? '';
+    expect(Object.values(issued).map(({ length }) => length)).toEqual([43, 43]);
     // Of a browser that nobody knows: to the client with an error, and to the login, by a code and at the provider.
-    const stranger = new CarryingBrowser(apiOrigin);
     const silent = authorizationRequest(t.users, t.users.clientId, { ...asking, prompt: 'none' });
-    expect((await stranger.follow(silent.url)).location?.searchParams.get('error')).toBe('login_required');
-    await open(t.harness, stranger, `${apiOrigin}/oauth/account`, t.ada);
-    await logIn(new CarryingBrowser(apiOrigin), await linkOf(t.ada, t.serverIds.get('asserted') ?? ''));
-    for (const shown of [...browser.shown, ...stranger.shown]) {
-      const { status, headers, text, location: target } = shown;
+    expect((await unknown.follow(silent.url)).location?.searchParams.get('error')).toBe('login_required');
+    await open(t.harness, unknown, `${apiOrigin}/oauth/account`, t.ada);
+    await logIn(another, await linkOf(t.ada, t.serverIds.get('asserted') ?? ''));
+    for (const { status, headers, text, location: target } of browsers.flatMap(({ shown }) => shown)) {
       t.watch.add('answers of the control plane', `${status} ${JSON.stringify([...headers])} ${text}`);
       if (target !== null) t.watch.add('redirect targets', target.href);
       // No page is told to others as where somebody came from.
@@ -285,10 +300,31 @@ describe('secrets of a client, and those of the gateway', () => {
     }
     const { ownerKey } = t.harness;
     for (const key of [undefined, ownerKey, misplace('a key for the API')]) await askRoutes(apiOrigin, apiRoutes, key);
+    await askSocket(apiRoutes.sync.path, {
+      ...{ type: 'hello', auth: { kind: 'join', token: misplace('a join token') }, publicKey: btoa('nonsense') },
+      ...{ name: 'n', build: '0', formats: [1], labels: {}, peerUrl: null, applied: null, spoolEpochs: [] },
+    });
+    const payload = { authorization: `Bearer ${misplace('a key in a socket')}` };
+    await askSocket(apiRoutes.graphql.path, { type: 'connection_init', payload }, 'graphql-transport-ws');
     const operations = [t.harness.controlPlane, ...t.harness.nodes].map(({ operationsUrl }) => operationsUrl);
     for (const origin of operations) await askRoutes(origin, operationsRoutes, undefined);
     for (const origin of nodes) await askRoutes(origin, nodeRoutes, undefined);
   }, 120_000);
+
+  /** What a socket says until it is closed, as it is where what comes first is refused. */
+  function askSocket(path: string, first: object, protocol?: string): Promise<void> {
+    const url = carrying(`${apiOrigin.replace('http', 'ws')}${path}`);
+    const socket = new WebSocket(url, protocol === undefined ? [] : [protocol], { headers: { cookie, ...besides } });
+    return new Promise((resolve) => {
+      socket.on('open', () => socket.send(JSON.stringify(first)));
+      socket.on('message', (data: Buffer) => t.watch.add('answers of the control plane', data.toString()));
+      socket.on('error', (error) => t.watch.add('answers of the control plane', String(error)));
+      socket.on('close', (code, reason) => {
+        t.watch.add('answers of the control plane', `closed ${code} ${reason.toString()}`);
+        resolve();
+      });
+    });
+  }
 
   async function askRoutes(
     origin: string,
@@ -344,8 +380,34 @@ describe('secrets of a client, and those of the gateway', () => {
       'requests to upstreams': ['header of a service'],
       'requests to upstreams of HTTP+SSE': ['header of a service'],
     });
-    const tokens = Object.fromEntries([...t.as.live].map((token) => [token.split('_')[0], token]));
-    expect(t.watch.seen({ secrets: tokens })).toEqual({ 'requests to upstreams': ['at', 'cc', 'ja', 'tx'] });
+    expect(t.watch.seen({ secrets: issued, digested: Object.keys(issued) })).toEqual({
+      'answers of the control plane': ['a code', 'a session'],
+      'redirect targets': ['a code'],
+    });
+  }, 120_000);
+
+  test('nor is any token that the gateway has for upstreams where it is not for', () => {
+    const live = Object.fromEntries([...t.as.live].map((token) => [token.split('_')[0], token]));
+    expect(t.watch.seen({ secrets: live })).toEqual({ 'requests to upstreams': ['at', 'cc', 'ja', 'tx'] });
+    const refreshes = [...t.as.families.values()].map(({ current }) => [current, current] as const);
+    const seen = t.watch.seen({ secrets: Object.fromEntries(refreshes) });
+    expect(['requests to authorization servers']).toEqual(expect.arrayContaining(Object.keys(seen)));
+    const signature = (token: unknown): string => String(token).split('.')[2] ?? '';
+    const sent = (name: string) => t.as.requests.map(({ form }) => form.get(name)).findLast((token) => token !== null);
+    const shown = t.upstream.requests.map(({ headers }) => headers.authorization);
+    const signed = {
+      'ID token': signature(t.idp.assertionRequests.at(-1)?.['subject_token']),
+      'assertion of a user': signature(sent('assertion')),
+      'assertion of a client': signature(sent('client_assertion')),
+      'subject of an exchange': signature(sent('subject_token')),
+      'identity of a caller': signature(shown.findLast((token) => token?.startsWith('Bearer eyJ'))),
+    };
+    expect(Object.values(signed).every(({ length }) => length > 80)).toBe(true);
+    expect(t.watch.seen({ secrets: signed })).toEqual({
+      'requests to authorization servers': ['assertion of a client', 'assertion of a user', 'subject of an exchange'],
+      'requests to the identity provider': ['ID token'],
+      'requests to upstreams': ['identity of a caller'],
+    });
   }, 120_000);
 });
 

@@ -74,7 +74,9 @@ export function readingsOf(text: string): Readings {
   const readings = new Set<string>();
   let current = text;
   for (let times = 0; times < decodedTimesMax; times++) {
-    current = decodings.reduce((read, decode) => decode(read), current);
+    const decoded = decodings.reduce((read, decode) => decode(read), current);
+    if (decoded === current) break;
+    current = decoded;
     readings.add(current);
   }
   readings.add(current.replaceAll(/\\r|\\n|\s/g, ''));
