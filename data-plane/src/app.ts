@@ -27,6 +27,7 @@ import {
 import { Registry } from 'prom-client';
 import type { NodeConfig } from './config.ts';
 import { DetectorPool } from './inspection/detector-pool.ts';
+import { SealerPool } from './inspection/sealer-pool.ts';
 import { InputSchemas } from './inspection/input-schemas.ts';
 import { ExchangeSlots } from './pipeline/admit.ts';
 import { DecisionCache } from './pipeline/decisions.ts';
@@ -93,6 +94,7 @@ interface Telemetry {
 
 interface PayloadTelemetry {
   readonly captures: PayloadCapture;
+  readonly sealer: SealerPool;
   readonly spool: AuditSpool;
   readonly shipper: AuditShipper;
 }
@@ -348,7 +350,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   listener.close();
   pipeline.close();
   await telemetry.payloads.captures.settled(spoolTimeoutMs);
-  await parts.detectorPool.close();
+  await Promise.all([telemetry.payloads.sealer.close(), parts.detectorPool.close()]);
   parts.peerClient.close();
   parts.peers.server.close();
   parts.health.close();
@@ -370,7 +372,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   return { recordsUnconfirmed: recordsUnconfirmed + payloads.recordsUnconfirmed };
 }
 
-interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'detectorPool' | 'clock' | 'log'> {
+interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'clock' | 'log'> {
   readonly nodeId: string;
   readonly sync: SyncClient;
   readonly queues: Queues;
@@ -434,7 +436,8 @@ function openPayloads(
   parts: TelemetryParts,
   { epoch, signer, metrics }: { epoch: string; signer: () => BatchSigner; metrics: Metrics },
 ): PayloadTelemetry {
-  const { config, store, detectorPool, nodeId, sync, queues, clock, log } = parts;
+  const { config, store, nodeId, sync, queues, clock, log } = parts;
+  const sealer = new SealerPool();
   const spool = AuditSpool.open({
     content: 'PAYLOAD',
     epoch: payloadEpoch(epoch),
@@ -453,12 +456,12 @@ function openPayloads(
   const captures = new PayloadCapture({
     nodeId,
     spool,
-    detect: (input) => detectorPool.detect(input),
+    seal: (job) => sealer.seal(job),
     heldBytesMax: config.payloadMemoryBytesMax,
     metrics,
     log,
   });
-  return { captures, spool, shipper };
+  return { captures, sealer, spool, shipper };
 }
 
 /** How busy the node is, between two readings. */

@@ -1,6 +1,7 @@
 export { type NodeDependencies, type RunningNode, startNode } from './app.ts';
 export { configHelp as nodeConfigHelp, type NodeConfig, parseConfig as parseNodeConfig } from './config.ts';
 export { DetectorPool } from './inspection/detector-pool.ts';
+export { SealerPool } from './inspection/sealer-pool.ts';
 export { InputSchemas } from './inspection/input-schemas.ts';
 export { ExchangeSlots } from './pipeline/admit.ts';
 export { DecisionCache, decisionCacheBytesMax } from './pipeline/decisions.ts';

@@ -6,7 +6,8 @@ import {
   type PolicyEntry,
   policyMatchDefaults,
 } from '@sallyport/schema';
-import { LendingKey, openPayload } from '@sallyport/schema/platform';
+import type { PayloadCaptureOptions } from '@sallyport/data-plane';
+import { LendingKey, openPayload, sealMessages } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { type AskingUpstream, startAskingUpstream } from '../kit/asking-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
@@ -239,7 +240,7 @@ describe('nothing but the size is kept', () => {
 
   test('where the detector of secrets fails', async () => {
     const failing = await startPipelineNode(
-      configuration([capture()], { detectorPool: { detect: () => Promise.reject(new Error('no thread')) } }),
+      configuration([capture()], { capture: { seal: () => Promise.reject(new Error('no thread')) } }),
     );
     await send(failing.url('both'), call({ id: 'a' }));
     await waitFor('both payloads', () => failing.payloads.length === 2 || undefined);
@@ -276,10 +277,8 @@ describe('nothing but the size is kept', () => {
 test('a flood of small messages is kept within the bound of memory, and told where it was not', async () => {
   let answer = (): void => undefined;
   const free = new Promise<void>((resolve) => (answer = resolve));
-  const detect = () => free.then(() => ({ findings: [], durations: {} }));
-  const flooded = await startPipelineNode(
-    configuration([capture()], { detectorPool: { detect }, capture: { heldBytesMax: 16_384 } }),
-  );
+  const seal: PayloadCaptureOptions['seal'] = (job) => free.then(() => sealMessages(job, () => 0));
+  const flooded = await startPipelineNode(configuration([capture()], { capture: { heldBytesMax: 16_384, seal } }));
   for (let sent = 0; sent < 12; sent += 1) await send(flooded.url('both'), call({ id: 'a' }));
   expect(flooded.captures.heldBytes).toBeLessThanOrEqual(16_384);
   answer();

@@ -14,6 +14,7 @@ import {
   ObservedHealth,
   PayloadCapture,
   type PayloadCaptureOptions,
+  SealerPool,
   type CredentialSource,
   type PeerLink,
   Pipeline,
@@ -108,7 +109,7 @@ export interface TestConfiguration {
   readonly webhooks?: readonly WebhookEntry[];
   readonly payloadKey?: PayloadKeyDocument;
   /** Default: plenty of memory and room. */
-  readonly capture?: Partial<Pick<PayloadCaptureOptions, 'heldBytesMax' | 'spool'>>;
+  readonly capture?: Partial<Pick<PayloadCaptureOptions, 'heldBytesMax' | 'spool' | 'seal'>>;
   /** Looks at long texts; default a thread. */
   readonly detectorPool?: PipelineOptions['detectorPool'];
   readonly sealing?: readonly { id: string; secret: string; use: 'open' | 'seal' }[];
@@ -308,7 +309,8 @@ function inspecting({ detectorPool }: TestConfiguration) {
   return { detected, metrics, pool: detectorPool ?? own, close: () => own.close() };
 }
 
-function capturing({ capture, keepRecords = true }: TestConfiguration, detect: PayloadCaptureOptions['detect']) {
+function capturing({ capture, keepRecords = true }: TestConfiguration) {
+  const sealer = new SealerPool();
   const payloads: PayloadRecord[] = [];
   const append = (record: { readonly type: string }): Promise<void> => {
     if (keepRecords && record.type === 'payload') payloads.push(record as PayloadRecord);
@@ -317,13 +319,13 @@ function capturing({ capture, keepRecords = true }: TestConfiguration, detect: P
   const captures = new PayloadCapture({
     nodeId: 'node-1',
     spool: { append, hasRoomFor: () => true },
-    detect,
+    seal: (job) => sealer.seal(job),
     heldBytesMax: 64 * 1_048_576,
     metrics: { captured: () => undefined },
     log: silent,
     ...capture,
   });
-  return { captures, payloads };
+  return { captures, payloads, closeSealer: () => sealer.close() };
 }
 
 function receiveSettings({ listener }: TestConfiguration) {
@@ -388,7 +390,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
   const { doubted, seen, ...observed } = observing(store, configuration);
   const audit = new ArrayAudit(configuration.keepRecords ?? true);
   const inspected = inspecting(configuration);
-  const captured = capturing(configuration, (input) => inspected.pool.detect(input));
+  const { closeSealer, ...captured } = capturing(configuration);
   const pipeline = new Pipeline({
     runtimes: store,
     audit,
@@ -439,7 +441,7 @@ export async function startPipelineNode(configuration: TestConfiguration, peers:
     url: (slug: string) => `http://127.0.0.1:${port}/mcp/${slug}`,
     stop: async () => {
       pipeline.close();
-      await inspected.close();
+      await Promise.all([inspected.close(), closeSealer()]);
       observed.health.close();
       observed.credentials.close();
       listener.close();

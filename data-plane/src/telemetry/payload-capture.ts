@@ -1,20 +1,13 @@
-import { isUtf8 } from 'node:buffer';
 import {
-  type DetectionInput,
-  type DetectionResult,
-  NotInspectable,
   payloadIdentity,
   type PayloadKeyDocument,
   type PayloadOmission,
   type PayloadRecord,
   type PolicyDirection,
-  redactSecrets,
 } from '@sallyport/schema';
-import { type Log, sealPayload } from '@sallyport/schema/platform';
+import type { Log, SealedMessages, SealJob } from '@sallyport/schema/platform';
 import type { AuditSpool } from './audit-spool.ts';
 
-/** Of messages with their secrets taken out, in UTF-16 units: sealed, they fit a line of the spool. */
-const contentLengthMax = 2_621_440;
 const methodLengthMax = 256;
 const targetLengthMax = 2_048;
 /** What a message and a direction take in memory beside the bytes of messages: else a flood of small ones had no bound. */
@@ -24,8 +17,8 @@ const directionCostBytes = 2_048;
 export interface PayloadCaptureOptions {
   readonly nodeId: string;
   readonly spool: Pick<AuditSpool, 'append' | 'hasRoomFor'>;
-  /** A thread: nothing of it is done on the event loop. */
-  readonly detect: (input: DetectionInput) => Promise<DetectionResult>;
+  /** Takes secrets out and seals, in a thread: of a large message that takes longer than others may wait. */
+  readonly seal: (job: SealJob) => Promise<SealedMessages>;
   /** Of all messages that wait to be sealed, streams that go on and what keeping each takes included. */
   readonly heldBytesMax: number;
   readonly metrics: {
@@ -97,59 +90,60 @@ export class PayloadCapture {
   /** Never rejects: what fails is left out. */
   async #keep(captured: CapturedMessages, ended: CapturedExchange): Promise<void> {
     const { metrics, log, spool } = this.#options;
-    const exchange = { ...ended, target: await this.#safeTarget(ended.target) };
-    let record = omittedRecord(captured, exchange, captured.omission ?? 'notInspected');
-    if (captured.omission === null) {
-      try {
-        record = await this.#sealed(captured, exchange);
-      } catch (error) {
-        const isForm = error instanceof NotInspectable;
-        if (!isForm) log.warn({ err: error, eventId: exchange.eventId }, 'a payload was not kept');
-        record = omittedRecord(captured, exchange, isForm ? 'notInspectable' : 'notInspected');
-      }
+    let record: PayloadRecord;
+    try {
+      record = await this.#sealed(captured, ended);
+    } catch (error) {
+      log.warn({ err: error, eventId: ended.eventId }, 'a payload was not kept');
+      const target = ended.target === null ? null : { ...ended.target, name: '[not inspected]' };
+      record = omittedRecord(captured, { ...ended, target }, captured.omission ?? 'notInspected');
     }
     metrics.captured(record.omission);
     try {
       await spool.append(record);
     } catch (error) {
       // Closed: the node has stopped, and its record of the exchange says that there should be a payload.
-      log.warn({ err: error, eventId: exchange.eventId }, 'a payload was lost');
+      log.warn({ err: error, eventId: ended.eventId }, 'a payload was lost');
     }
   }
 
-  /** It stands in clear beside what is sealed, and a URI may carry a secret. */
-  async #safeTarget(target: CapturedExchange['target']): Promise<CapturedExchange['target']> {
-    if (target === null) return null;
-    try {
-      const { redactions } = await redactSecrets([JSON.stringify(target.name)], [], this.#options.detect);
-      return redactions === 0 ? target : { ...target, name: '[redacted]' };
-    } catch {
-      return { ...target, name: '[not inspected]' };
-    }
-  }
-
-  async #sealed(captured: CapturedMessages, exchange: CapturedExchange): Promise<PayloadRecord> {
-    const { nodeId, detect, spool } = this.#options;
+  async #sealed(captured: CapturedMessages, ended: CapturedExchange): Promise<PayloadRecord> {
+    const { nodeId, seal, spool, log } = this.#options;
     const { plan, messages } = captured;
-    if (plan.key === undefined) return omittedRecord(captured, exchange, 'noKey');
-    if (messages.some((message) => !isUtf8(message))) return omittedRecord(captured, exchange, 'notInspectable');
-    const texts = messages.map((message) => message.toString('utf8'));
-    const redacted = await redactSecrets(texts, plan.secretMembers, detect);
-    const base = omittedRecord(captured, exchange, 'spoolFull');
-    const identity = payloadIdentity(nodeId, base, plan.key.id);
-    const content = JSON.stringify({ messages: redacted.messages });
-    if (content.length > contentLengthMax) return omittedRecord(captured, exchange, 'tooLarge');
-    const sealed = { keyId: plan.key.id, ...sealPayload(plan.key.publicKey, identity, content) };
-    const record: PayloadRecord = {
-      ...base,
-      messages: texts.length,
-      messagesOmitted: captured.messagesOmitted,
-      redactions: redacted.redactions,
-      omission: null,
-      sealed,
-    };
-    return spool.hasRoomFor(JSON.stringify(record).length) ? record : base;
+    const keyId = plan.key?.id ?? '';
+    const done = await seal({
+      // It stands in clear beside what is sealed, and a URI may carry a secret.
+      target: ended.target?.name ?? null,
+      messages: captured.omission === null ? joined(messages) : null,
+      secretMembers: plan.secretMembers,
+      publicKey: plan.key?.publicKey ?? '',
+      identity: payloadIdentity(nodeId, { ...ended, direction: plan.direction, policyId: plan.policyId }, keyId),
+    });
+    if (done.problem !== null) log.warn({ problem: done.problem, eventId: ended.eventId }, 'a payload was not kept');
+    const target = ended.target === null ? null : { ...ended.target, name: done.target ?? '' };
+    const omitted = (why: PayloadOmission): PayloadRecord => omittedRecord(captured, { ...ended, target }, why);
+    if (done.sealed === null) return omitted(captured.omission ?? done.omission ?? 'notInspected');
+    const { messagesOmitted } = captured;
+    const { redactions, sealed } = done;
+    const kept = { messages: messages.length, messagesOmitted, redactions, omission: null };
+    const record: PayloadRecord = { ...omitted('spoolFull'), ...kept, sealed: { keyId, ...sealed } };
+    // The sealed texts are of characters that JSON leaves as they are, and long.
+    const frame = JSON.stringify({ ...record, sealed: { keyId, wrappedKey: '', content: '' } });
+    const bytes = Buffer.byteLength(frame) + sealed.wrappedKey.length + sealed.content.length;
+    return spool.hasRoomFor(bytes) ? record : omitted('spoolFull');
   }
+}
+
+/** Copied once, into bytes that can be given away. */
+function joined(messages: readonly Buffer[]): NonNullable<SealJob['messages']> {
+  const lengths = messages.map(({ length }) => length);
+  const bytes = new Uint8Array(lengths.reduce((sum, length) => sum + length, 0));
+  let at = 0;
+  for (const message of messages) {
+    bytes.set(message, at);
+    at += message.length;
+  }
+  return { bytes, lengths };
 }
 
 interface CaptureHome {

@@ -11,6 +11,7 @@ export * from './log.ts';
 export * from './operations.ts';
 export * from './payload-sealing.ts';
 export * from './queues.ts';
+export * from './seal-messages.ts';
 export * from './sealing.ts';
 export * from './webhook-sender.ts';
 export * from './webhook-signing.ts';
