@@ -14,9 +14,11 @@ import {
   type AuditBatch,
   auditQueue,
   type AuditRecord,
+  type BatchContent,
   batchSigningText,
-  chainLine,
+  chainText,
   epochSeed,
+  type PayloadRecord,
 } from '@sallyport/schema';
 import {
   createLog,
@@ -39,16 +41,18 @@ export class Chain {
   readonly signer: BatchSigner;
   readonly epoch = uuidv7(systemClock.now());
   readonly lines: string[] = [];
+  readonly #content: BatchContent;
   #previous: string;
 
-  constructor(signer: BatchSigner = nodeSigner()) {
+  constructor(signer: BatchSigner = nodeSigner(), content: BatchContent = 'auditBatch') {
     this.signer = signer;
+    this.#content = content;
     this.#previous = epochSeed(signer.nodeId, this.epoch);
   }
 
-  add(...records: AuditRecord[]): this {
+  add(...records: (AuditRecord | PayloadRecord)[]): this {
     for (const record of records) {
-      const { line, hash } = chainLine(this.lines.length + 1, this.#previous, record);
+      const { line, hash } = chainText(this.lines.length + 1, this.#previous, JSON.stringify(record));
       this.#previous = hash;
       this.lines.push(line);
     }
@@ -69,7 +73,7 @@ export class Chain {
       publicKey: this.signer.publicKey,
       ...more,
     };
-    return { ...unsigned, signature: this.signer.sign(batchSigningText(unsigned)) };
+    return { ...unsigned, signature: this.signer.sign(batchSigningText(unsigned, this.#content)) };
   }
 }
 

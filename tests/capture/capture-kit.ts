@@ -16,7 +16,10 @@ export interface Actor {
  * A service account with one role, and its key for the API. The key comes first: nobody but an auditor makes one for an
  * auditor.
  */
-export async function actorWith({ administrator, controlPlane }: Harness, role: string): Promise<Actor> {
+export async function actorWith(
+  { administrator, controlPlane }: Pick<Harness, 'administrator' | 'controlPlane'>,
+  role: string,
+): Promise<Actor> {
   const account = { name: `the ${role}`, expiresAt: inDays(1) };
   const { id } = await administrator.mutate('createServiceAccount', account, 'id', identified);
   const input = { principalId: id, name: 'key', scopes: ['API'], expiresAt: inDays(1) };
@@ -26,8 +29,10 @@ export async function actorWith({ administrator, controlPlane }: Harness, role: 
 }
 
 /** A policy that only captures, in force on every node. */
-export async function capturing(harness: Harness, input: Readonly<Record<string, unknown>> = {}): Promise<string> {
-  const { administrator } = harness;
+export async function capturing(
+  { administrator }: Pick<Harness, 'administrator'>,
+  input: Readonly<Record<string, unknown>> = {},
+): Promise<string> {
   const capture = { directions: ['REQUEST', 'RESPONSE'] };
   const made = { name: `capture ${randomSecret('c_').slice(0, 8)}`, rules: [], mode: 'ENFORCE', capture, ...input };
   const { id } = await administrator.mutate('createPolicy', made, 'id', identified);

@@ -70,6 +70,9 @@ export class PayloadIngestService {
     if (batch.first > watermark + 1 && batch.undeliverableFrom > watermark + 1) {
       throw new PredecessorMissing('a batch before this one is missing');
     }
+    if (batch.first > watermark + 1) {
+      this.#alarm('PAYLOADS_LOST', batch, `lines ${watermark + 1} to ${batch.first - 1} of the payload spool are gone`);
+    }
     const fresh = batch.lines.slice(Math.max(0, watermark - batch.first + 1));
     const records = fresh.flatMap((line) => this.#read(line, batch) ?? []);
     const shed = records.reduce((sum, record) => sum + (record.type === 'shed' ? record.count : 0), 0);
