@@ -5,13 +5,14 @@ import {
   isHooked,
   readInterception,
 } from '../inspection/interceptor.ts';
+import { legacyRevisions } from '../mcp-methods.ts';
 import { webhookContract, type WebhookFailure, type WebhookVerdict } from '../inspection/webhook.ts';
 import type { InspectionEvent } from '../inspection/webhook-event.ts';
 
 /** What is listed is asked for again after that long. */
 const listedForMs = 5 * 60_000;
 const modernRevision = '2026-07-28';
-const legacyRevision = '2025-11-25';
+const [newestLegacy] = legacyRevisions;
 const clientInfo = { name: 'sallyport', version: '1' };
 
 /** A JSON-RPC answer, and the session that it opened. */
@@ -40,7 +41,7 @@ interface Target {
   readonly interceptor: string;
 }
 
-/** Invokes interceptors of MCP servers: stateless ones of today's revision, and those that want to be initialized. */
+/** Invokes interceptors of MCP servers: stateless ones of today's revision, and those of older ones, that want to be initialized. */
 export class InterceptorClient {
   readonly #monotonic: () => number;
   readonly #sessions = new Map<string, Session & { readonly version: number }>();
@@ -91,10 +92,13 @@ export class InterceptorClient {
     let listed = await call(modern, `${id}-list`, 'interceptors/list', {}, post);
     if (typeof listed === 'string') {
       if (listed === 'timeout' || listed === 'unreachable' || listed === 'noSigningKey') return listed;
-      const params = { protocolVersion: legacyRevision, capabilities: {}, clientInfo };
+      const params = { protocolVersion: newestLegacy, capabilities: {}, clientInfo };
       const greeted = await call({ revision: '', sessionId: null }, `${id}-initialize`, 'initialize', params, post);
       if (typeof greeted === 'string') return greeted;
-      place = { revision: legacyRevision, sessionId: greeted.sessionId };
+      const protocolRevision = legacyRevisions.find((each) => each === agreedOn(greeted.result));
+      // Nothing is said in a revision that nobody here knows.
+      if (protocolRevision === undefined) return 'answerInvalid';
+      place = { revision: protocolRevision, sessionId: greeted.sessionId };
       await post('', JSON.stringify({ jsonrpc: '2.0', method: 'notifications/initialized' }), headersOf(place, null));
       listed = await call(place, `${id}-list`, 'interceptors/list', {}, post);
       if (typeof listed === 'string') return listed;
@@ -105,6 +109,11 @@ export class InterceptorClient {
     this.#sessions.set(target.id, { ...session, version: target.version });
     return session;
   }
+}
+
+/** The revision that a server answers `initialize` with: the one it was offered, or one of its own (lifecycle, Version Negotiation). */
+function agreedOn(result: unknown): unknown {
+  return typeof result === 'object' && result !== null && 'protocolVersion' in result ? result.protocolVersion : null;
 }
 
 type Place = Pick<Session, 'revision' | 'sessionId'>;
