@@ -3,6 +3,7 @@ import { type Egress, WebhookSender } from '@sallyport/schema/platform';
 import { isPermitted } from './access/rights.ts';
 import type { RoleService } from './access/role.service.ts';
 import { AuditDeliveryService } from './audit/delivery.service.ts';
+import type { AuditAlarm } from './audit/ingest.service.ts';
 import { systemContext } from './context.ts';
 import { usablePrincipal } from './identity/principal.service.ts';
 import type { WebhookService } from './inspection/webhook.service.ts';
@@ -19,11 +20,15 @@ export function auditDeliveryOf(
   egress: Egress,
 ): AuditDeliveryService {
   const { database, metrics, clock, log } = options;
+  const alarm = (code: AuditAlarm, webhookId: string, message: string): void => {
+    metrics.auditAlarm(code);
+    log.error({ webhookId, code }, message);
+  };
   return new AuditDeliveryService({
     database,
     targetOf: async (webhookId) => {
       const entry = await webhooks.entryOf(webhookId);
-      if (entry === undefined) return undefined;
+      if (entry === undefined || entry === 'unusable') return entry;
       const sender = new WebhookSender({ egress, now: () => clock.now(), monotonic: () => clock.monotonic() });
       const target = { ...entry, deadlineMs: deliveryDeadlineMs };
       return { bytesMax: entry.payloadBytesMax, send: (event) => sender.deliver(target, event) };
@@ -32,10 +37,8 @@ export function auditDeliveryOf(
       if ((await usablePrincipal(database.db, principalId, clock.now())) === undefined) return false;
       return isPermitted(await roles.rightsOf(database.db, principalId), 'audit:read');
     },
-    onStopped: (webhookId, message) => {
-      metrics.auditAlarm('AUDIT_DELIVERY_STOPPED');
-      log.error({ webhookId, code: 'AUDIT_DELIVERY_STOPPED' }, message);
-    },
+    onUnusable: (webhookId, message) => alarm('AUDIT_DELIVERY_UNUSABLE', webhookId, message),
+    onStopped: (webhookId, message) => alarm('AUDIT_DELIVERY_STOPPED', webhookId, message),
     systemContext: systemContext('audit delivery', [], { clock, log }),
     clock,
     log,

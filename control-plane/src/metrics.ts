@@ -139,6 +139,13 @@ export class ControlPlaneMetrics {
       state,
       (one) => [[{}, one.unchained]],
     );
+    this.#gauge(
+      'sallyport_audit_deliveries',
+      'Deliveries of audit events to webhooks, by how they stand: active, failing or stopped.',
+      ['state'],
+      state,
+      ({ deliveries }) => Object.entries(deliveries).map(([standing, count]) => [{ state: standing }, count]),
+    );
     if (queues !== undefined) {
       this.#gauge(
         'sallyport_queue_jobs',

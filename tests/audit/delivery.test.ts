@@ -32,10 +32,12 @@ let readerId: string;
 let nowMs: number;
 let mayRead: boolean;
 let isOff: boolean;
+let isUnusable: boolean;
 let bytesMax: number;
 let failure: string | null;
 let sent: Sent[];
 const stopped: string[] = [];
+const unusable: string[] = [];
 
 const clock = { now: () => nowMs, monotonic: () => systemClock.monotonic() };
 const systemContext = {
@@ -60,20 +62,23 @@ function service(onSend: () => Promise<void> = () => Promise.resolve()): AuditDe
     database: store.database,
     targetOf: () =>
       Promise.resolve(
-        isOff
-          ? undefined
-          : {
-              bytesMax,
-              send: async ({ id, body }) => {
-                const text = body.toString('utf8');
-                const { events } = (JSON.parse(text) as { data: { events: Sent['events'] } }).data;
-                sent.push({ id, body: text, events });
-                await onSend();
-                return { failure };
+        isUnusable
+          ? 'unusable'
+          : isOff
+            ? undefined
+            : {
+                bytesMax,
+                send: async ({ id, body }) => {
+                  const text = body.toString('utf8');
+                  const { events } = (JSON.parse(text) as { data: { events: Sent['events'] } }).data;
+                  sent.push({ id, body: text, events });
+                  await onSend();
+                  return { failure };
+                },
               },
-            },
       ),
     mayRead: () => Promise.resolve(mayRead),
+    onUnusable: (id) => unusable.push(id),
     onStopped: (id) => stopped.push(id),
     systemContext,
     clock,
@@ -110,7 +115,8 @@ describe('audit events', () => {
   beforeEach(async () => {
     nowMs = systemClock.now();
     [webhookId, readerId] = [uuidv7(nowMs), uuidv7(nowMs)];
-    [mayRead, isOff, bytesMax, failure, sent] = [true, false, 1_048_576, null, []];
+    [mayRead, isOff, isUnusable, bytesMax, failure, sent] = [true, false, false, 1_048_576, null, []];
+    unusable.length = 0;
     const { raw, db } = store.database;
     await raw`insert into principals (id, kind, name, issuer, subject)
       values (${readerId}, 'user', 'reader', 'local', ${readerId})`;
@@ -197,6 +203,25 @@ describe('audit events', () => {
     nowMs += 30_000;
     await service().run();
     expect(placesOf(sent, chain)).toEqual([1]);
+  });
+
+  test('that cannot be sent since the webhook is unusable are told of once, on record, and sent when it is mended', async () => {
+    const chain = await written(1);
+    isUnusable = true;
+    for (const wait of [0, 5_000, 10_000]) {
+      nowMs += wait;
+      await service().run();
+    }
+    expect(await state()).toMatchObject({ state: 'active', failure: 'webhookUnusable', attempts: 3 });
+    expect(unusable).toEqual([webhookId]);
+    const events = await store.database.raw`select action from audit_events where object_id = ${webhookId}`;
+    expect(events.map(({ action }) => action as unknown)).toEqual(['webhook.suspendDelivery']);
+    isUnusable = false;
+    // Whoever changes it has it tried at once.
+    await store.database.db.transaction((tx) => openDelivery(tx, webhookId, readerId));
+    await service().run();
+    expect(placesOf(sent, chain)).toEqual([1]);
+    expect(await state()).toMatchObject({ failure: null, failingSince: null });
   });
 
   test('of more bytes than a batch may have come in several, and one that fits in none by its digest', async () => {

@@ -25,6 +25,8 @@ export interface AuditState {
   readonly quarantined: number;
   /** Events of the control plane that wait for their place in the chain. */
   readonly unchained: number;
+  /** Deliveries of events to webhooks by how they stand: `active`, `failing`, `stopped`. */
+  readonly deliveries: Readonly<Record<string, number>>;
 }
 
 /** Events of the control plane that one pass chains. */
@@ -56,7 +58,14 @@ export class CheckpointService {
   async state(): Promise<AuditState> {
     const [row] = await this.#database.raw<{ quarantined: string; unchained: string }[]>`
       select (select count(*) from audit_quarantine) as quarantined, (select count(*) from audit_unchained) as unchained`;
-    return { quarantined: Number(row?.quarantined), unchained: Number(row?.unchained) };
+    const rows = await this.#database.raw<{ standing: string; count: number }[]>`
+      select case when state = 'active' and failing_since is not null then 'failing' else state end as standing,
+        count(*)::int as count from audit_deliveries group by 1`;
+    const deliveries = {
+      ...{ active: 0, failing: 0, stopped: 0 },
+      ...Object.fromEntries(rows.map(({ standing, count }) => [standing, count])),
+    };
+    return { quarantined: Number(row?.quarantined), unchained: Number(row?.unchained), deliveries };
   }
 
   /**

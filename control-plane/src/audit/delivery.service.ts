@@ -27,6 +27,9 @@ export const deliveryFailingMsMax = 72 * 3_600_000;
 /** Chains whose cursors are shown. */
 const shownCursorsMax = 100;
 
+/** The failure of a webhook that is on, and by which nothing can be sent: its settings or keys do not fit this build. */
+const unusable = 'webhookUnusable';
+
 /** Processes and the database may tell different times. */
 const atOnce = new Date(0);
 
@@ -39,10 +42,12 @@ export interface DeliveryTarget {
 
 export interface AuditDeliveryOptions {
   readonly database: Database;
-  /** Undefined where the webhook is off or gone: it waits. */
-  readonly targetOf: (webhookId: string) => Promise<DeliveryTarget | undefined>;
+  /** Undefined where the webhook is off or gone: it waits. `unusable` where it is on, and nothing can be sent by it. */
+  readonly targetOf: (webhookId: string) => Promise<DeliveryTarget | 'unusable' | undefined>;
   /** Whether somebody may read the audit trail now. */
   readonly mayRead: (principalId: string) => Promise<boolean>;
+  /** Told once when a webhook turns out to be unusable. */
+  readonly onUnusable: (webhookId: string, message: string) => void;
   /** Told when a receiver is given up. */
   readonly onStopped: (webhookId: string, message: string) => void;
   readonly systemContext: Context;
@@ -67,7 +72,11 @@ export async function openDelivery(tx: Transaction, webhookId: string, readerId:
     .onConflictDoNothing()
     .returning({ webhookId: auditDeliveries.webhookId });
   if (made !== undefined) return setCursors(tx, webhookId, null);
-  await tx.update(auditDeliveries).set({ readerId }).where(eq(auditDeliveries.webhookId, webhookId));
+  // Whoever changed the webhook mended it, perhaps.
+  await tx
+    .update(auditDeliveries)
+    .set({ readerId, nextAttemptAt: atOnce })
+    .where(eq(auditDeliveries.webhookId, webhookId));
 }
 
 export async function closeDelivery(tx: Transaction, webhookId: string): Promise<void> {
@@ -175,6 +184,7 @@ export class AuditDeliveryService {
         await this.#update(webhookId, lease, { nextAttemptAt: new Date(clock.now() + pausedMs) });
         return;
       }
+      if (target === 'unusable') return this.#failed(row, lease, unusable);
       if (!(await mayRead(row.readerId))) return this.#failed(row, lease, 'readerNotPermitted');
       const batch = row.batch ?? (await this.#nextBatch(webhookId, target.bytesMax));
       if (batch === undefined) return;
@@ -257,7 +267,7 @@ export class AuditDeliveryService {
   }
 
   async #failed(row: AuditDeliveryRow, lease: string, failure: string): Promise<void> {
-    const { clock, random, log, onStopped, database, systemContext } = this.#options;
+    const { clock, random, log, onStopped, onUnusable, database, systemContext } = this.#options;
     const now = clock.now();
     const { webhookId } = row;
     const attempts = row.attempts + 1;
@@ -266,15 +276,18 @@ export class AuditDeliveryService {
     const nextAttemptAt = new Date(now + longest / 2 + (random() * longest) / 2);
     const isOver = now - failingSince.getTime() >= deliveryFailingMsMax;
     const state = isOver ? ('stopped' as const) : ('active' as const);
+    // The receiver's failures are its own to tell of, for three days; this one is nobody's but ours.
+    const isNews = failure === unusable && row.failure !== unusable;
     log.warn({ webhookId, failure, attempts }, 'audit events were not delivered');
     const isMine = await database.db.transaction(async (tx) => {
       const isHeld = await updateHeld(tx, webhookId, lease, { attempts, failingSince, failure, nextAttemptAt, state });
-      if (!isHeld || !isOver) return isHeld;
+      const action = isOver ? 'webhook.stopDelivery' : isNews ? 'webhook.suspendDelivery' : undefined;
+      if (!isHeld || action === undefined) return isHeld;
       const object = { kind: 'webhook', id: webhookId } as const;
-      const after = { failure, attempts, failingSince };
-      await recordMutation(tx, systemContext, { action: 'webhook.stopDelivery', object, after });
+      await recordMutation(tx, systemContext, { action, object, after: { failure, attempts, failingSince } });
       return true;
     });
+    if (isMine && isNews) onUnusable(webhookId, 'audit events cannot be sent by it: its settings do not fit');
     if (isMine && isOver) onStopped(webhookId, `no audit events were taken since ${failingSince.toISOString()}`);
   }
 

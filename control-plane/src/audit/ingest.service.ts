@@ -19,6 +19,7 @@ export type AuditAlarm =
   | 'PAYLOADS_SHED'
   | 'PAYLOADS_UNREADABLE'
   | 'PAYLOADS_LOST'
+  | 'AUDIT_DELIVERY_UNUSABLE'
   | 'AUDIT_DELIVERY_STOPPED';
 
 /** Tells an operator what he must know of a node's trail or payloads. */

@@ -133,7 +133,7 @@ export class AuditDelivery {
 
   @Field(() => String, {
     nullable: true,
-    description: 'Why the last attempt failed, such as timeout, status or readerNotPermitted.',
+    description: 'Why the last attempt failed, such as timeout, status, readerNotPermitted or webhookUnusable.',
   })
   failure!: string | null;
 

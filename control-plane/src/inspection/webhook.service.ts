@@ -261,11 +261,15 @@ export class WebhookService {
     return deliveryCursors(this.options.database.db, id);
   }
 
-  /** What a node or the control plane sends by; undefined where nothing is sent. */
-  async entryOf(id: string): Promise<WebhookEntry | undefined> {
+  /**
+   * What audit events are sent by; undefined where none are to be sent, `unusable` where they are and what is stored of
+   * the webhook, or of all its keys, gives nothing to send by.
+   */
+  async entryOf(id: string): Promise<WebhookEntry | 'unusable' | undefined> {
     const row = await findWebhook(this.options.database.db, id);
     if (row === undefined || row.mode === 'off' || !row.events.includes('auditBatch')) return undefined;
-    return compileWebhookRow(row, signingKeyOpener(this.options.vault)).entry;
+    const { entry } = compileWebhookRow(row, signingKeyOpener(this.options.vault));
+    return entry === undefined || entry.signingKeys.length === 0 ? 'unusable' : entry;
   }
 
   private async tell(tx: Transaction, ctx: Context, row: WebhookRow): Promise<void> {
