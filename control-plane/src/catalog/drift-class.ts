@@ -94,10 +94,30 @@ function collapsed(text: string): string {
     .trim();
 }
 
-/** By what of a definition changed and how, leaving aside what its words say. */
-function classOf({ path, before, after }: Difference): DriftClass {
+/**
+ * From where the icons of a definition come: the origin, or what stands for it where there is none. Images in the definition
+ * itself come from nowhere.
+ */
+function iconSources({ icons }: Wording['raw']): ReadonlySet<string> {
+  if (!Array.isArray(icons)) return new Set();
+  const sources = icons.flatMap((icon: unknown) => {
+    const src = isObject(icon) ? icon['src'] : undefined;
+    if (typeof src !== 'string') return [''];
+    if (/^data:image\//i.test(src)) return [];
+    const url = URL.canParse(src) ? new URL(src) : undefined;
+    return [url === undefined || url.origin === 'null' ? src : url.origin];
+  });
+  return new Set(sources);
+}
+
+/**
+ * By what of a definition changed and how, leaving aside what its words say.
+ * @param hasNewSource of icons: whoever shows them tells somebody of it who was not told before
+ */
+function classOf({ path, before, after }: Difference, hasNewSource: boolean): DriftClass {
   if (typeof before === 'string' && typeof after === 'string' && collapsed(before) === collapsed(after)) return 'minor';
-  if (path === '/icons' || path.startsWith('/icons/') || passingPath.test(path)) return 'minor';
+  if (path === '/icons' || path.startsWith('/icons/')) return hasNewSource ? 'review' : 'minor';
+  if (passingPath.test(path)) return 'minor';
   const isText = (value: unknown): boolean =>
     value === undefined || (typeof value === 'string' && value.length <= titleLengthMax);
   // A parameter may be called title as well; what describes it is then no text.
@@ -123,7 +143,7 @@ function newFindings(approved: Wording, seen: Wording): readonly DefinitionFindi
  * How far a wording is from an approved one, and where. Pure; the rules are these, and the worst decides:
  *
  * - `same`: no difference that says anything.
- * - `minor`: white space, titles, icons, size and dates of a resource.
+ * - `minor`: white space, titles, icons from where some were approved, size and dates of a resource.
  * - `review`: everything else: descriptions, schemas, annotations, metadata, members that nobody knows; and whatever has
  *   a finding of medium severity that the approved one has not.
  * - `quarantine`: a new finding of high severity (hidden characters, demands on the model, …); a tool whose name and
@@ -133,9 +153,14 @@ function newFindings(approved: Wording, seen: Wording): readonly DefinitionFindi
 export function driftBetween(kind: DefinitionKind, approved: Wording, seen: Wording): Drift {
   const before = delicateParameters(approved.raw['inputSchema']);
   const opened = [...delicateParameters(seen.raw['inputSchema'])].filter((path) => !before.has(path));
+  const known = iconSources(approved.raw);
+  const hasNewSource = [...iconSources(seen.raw)].some((source) => !known.has(source));
   const differences = differencesOf(approved.raw, seen.raw).map((difference) => ({
     ...difference,
-    class: opened.length > 0 && schemaPath.test(difference.path) ? ('quarantine' as const) : classOf(difference),
+    class:
+      opened.length > 0 && schemaPath.test(difference.path)
+        ? ('quarantine' as const)
+        : classOf(difference, hasNewSource),
   }));
   if (differences.length === 0) return { class: 'same', differences };
   const found = newFindings(approved, seen);
