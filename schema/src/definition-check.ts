@@ -1,5 +1,5 @@
 import { canonicalJson } from './canonical-json.ts';
-import { instructionsName } from './definition-digest.ts';
+import { instructionsName, serverInfoName } from './definition-digest.ts';
 import type { DefinitionKind, ListedKind } from './snapshot.ts';
 
 export const definitionBytesMax = 256 * 1024;
@@ -105,19 +105,34 @@ function headerDeclarationProblem(inputSchema: unknown): string | undefined {
   return undefined;
 }
 
+function namedBy(
+  kind: DefinitionKind,
+  raw: Readonly<Record<string, unknown>>,
+): { readonly name: unknown; readonly badName: string | undefined } {
+  switch (kind) {
+    case 'instructions':
+      return { name: instructionsName, badName: instructionsProblem(raw) };
+    case 'serverInfo':
+      return { name: serverInfoName, badName: undefined };
+    default: {
+      const name = raw[nameMember[kind]];
+      return { name, badName: nameProblem(kind, name) };
+    }
+  }
+}
+
 export type CheckedDefinition =
   | { readonly ok: true; readonly name: string; readonly raw: Readonly<Record<string, unknown>> }
   | { readonly ok: false; readonly name: string | null; readonly problem: string };
 
 /**
  * Whether an object of an upstream's list can be taken into the catalog, and the name it goes by: `name` of a tool or
- * prompt, `uri` of a resource or view, `uriTemplate` of a template. Checks bounds and what a gateway must refuse; does not
+ * prompt, `uri` of a resource or view, `uriTemplate` of a template; instructions and what a server is have one of ours. Checks bounds and what a gateway must refuse; does not
  * check that a schema compiles, nor judge what the words say.
  */
 export function checkDefinition(kind: DefinitionKind, raw: unknown): CheckedDefinition {
   if (!isObject(raw)) return { ok: false, name: null, problem: 'is not an object' };
-  const name = kind === 'instructions' ? instructionsName : raw[nameMember[kind]];
-  const badName = kind === 'instructions' ? instructionsProblem(raw) : nameProblem(kind, name);
+  const { name, badName } = namedBy(kind, raw);
   if (badName !== undefined || typeof name !== 'string') return { ok: false, name: null, problem: badName ?? '' };
   const bad = (problem: string): CheckedDefinition => ({ ok: false, name, problem });
   const shape = shapeProblem(raw);

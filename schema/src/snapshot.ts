@@ -14,13 +14,13 @@ import { payloadKeyDocumentSchema } from './payload.ts';
 import { paramHeaderName, paramHeadersMax, paramHeaderTypes } from './param-headers.ts';
 
 /** The format of the documents this build writes. A node that cannot read it is told so at hello. */
-export const snapshotFormat = 11;
+export const snapshotFormat = 12;
 /**
- * What a node of this build reads: 10 has no views, no webhooks that invoke interceptors and captures nothing, 9 no
+ * What a node of this build reads: 11 does not say what a server may be said to be, 10 has no views, no webhooks that invoke interceptors and captures nothing, 9 no
  * webhooks, 8 no policies and nothing that servers may ask of clients, 7 knows
  * no credentials of servers, 6 pins no instructions, 5 has no headers of parameters, 4 no limits of keys, and nothing else differs.
  */
-export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 10, 9, 8, 7, 6, 5, 4];
+export const snapshotFormatsRead: readonly number[] = [snapshotFormat, 11, 10, 9, 8, 7, 6, 5, 4];
 
 /** Principals are spread over this many documents, so that one changed principal resends a small part. */
 export const principalShardCount = 256;
@@ -33,9 +33,9 @@ export const listedKinds = ['tool', 'prompt', 'resource', 'resourceTemplate'] as
 export type ListedKind = (typeof listedKinds)[number];
 /**
  * `instructions`: what a server says to models of itself when it is greeted; there is one of them at most. `view`: a page of
- * MCP Apps, as it is read.
+ * MCP Apps, as it is read. `serverInfo`: what a server says that it is, where that is more than a name and a version.
  */
-export const definitionKinds = [...listedKinds, 'instructions', 'view'] as const;
+export const definitionKinds = [...listedKinds, 'instructions', 'view', 'serverInfo'] as const;
 export type DefinitionKind = (typeof definitionKinds)[number];
 export const definitionStates = ['approved', 'pending', 'drifted', 'quarantined'] as const;
 export type DefinitionState = (typeof definitionStates)[number];
@@ -68,7 +68,7 @@ const paramHeader = z.strictObject({
 
 const definitionEntry = z.strictObject({
   kind: z.enum(definitionKinds),
-  /** Name of a tool or prompt, URI of a resource, URI template of a resource template, `instructions` of those, URI of a view. */
+  /** Name of a tool or prompt, URI of a resource, URI template of a resource template, `instructions` of those, URI of a view, `serverInfo` of that. */
   name: z.string().min(1).max(2048),
   /** Digests approved for this name; lists may vary by authorization, so there may be several. */
   approvedDigests: z.array(z.string()),

@@ -21,6 +21,8 @@ export interface ListingUpstream {
   contents: Readonly<Record<string, object>>;
   /** What it tells of itself when it is greeted. */
   instructions: string | undefined;
+  /** What it says that it is. */
+  serverInfo: Readonly<Record<string, unknown>>;
   /** Revisions whose `initialize` it accepts; none: it is modern only. */
   legacyRevisions: readonly string[];
   modern: boolean;
@@ -52,8 +54,6 @@ const members = {
   'resources/templates/list': 'resourceTemplates',
 } as const;
 
-const serverInfo = { name: 'listing', version: '1.0.0' };
-
 type Settings = Omit<ListingUpstream, 'url' | 'stop'>;
 
 function isListMethod(method: string): method is keyof typeof members {
@@ -69,7 +69,7 @@ function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, mo
   };
   const complete = modern ? { resultType: 'complete', ttlMs: 0, cacheScope: 'private' } : {};
   if (method === 'server/discover' && upstream.modern) {
-    const _meta = { 'io.modelcontextprotocol/serverInfo': serverInfo };
+    const _meta = { 'io.modelcontextprotocol/serverInfo': upstream.serverInfo };
     return {
       ...complete,
       supportedVersions: ['2026-07-28', '2099-01-01'],
@@ -81,7 +81,8 @@ function resultOf(upstream: Settings, message: z.infer<typeof messageSchema>, mo
   if (method === 'initialize' && upstream.legacyRevisions.length > 0) {
     const wanted = params?.protocolVersion ?? '';
     const protocolVersion = upstream.legacyRevisions.includes(wanted) ? wanted : upstream.legacyRevisions[0];
-    return { protocolVersion, capabilities, serverInfo, instructions: upstream.instructions };
+    const { serverInfo, instructions } = upstream;
+    return { protocolVersion, capabilities, serverInfo, instructions };
   }
   const content = method === 'resources/read' ? upstream.contents[params?.uri ?? ''] : undefined;
   if (content !== undefined) return { ...complete, contents: [content] };
@@ -149,6 +150,7 @@ export async function startListingUpstream(tools: readonly unknown[] = [toolName
     legacyLists: {},
     contents: {},
     instructions: undefined,
+    serverInfo: { name: 'listing', version: '1.0.0' },
     legacyRevisions: ['2025-11-25', '2025-06-18', '2025-03-26'],
     modern: true,
     announcesChanges: false,

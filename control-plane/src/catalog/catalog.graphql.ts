@@ -45,6 +45,7 @@ export const DefinitionKindEnum = graphqlEnum<DefinitionKind>('DefinitionKind', 
   resourceTemplate: 'A resource template.',
   instructions: 'Its instructions for models, told when it is greeted.',
   view: 'A page of MCP Apps (ui://…) that a tool or list names: what is read there, of the page itself its digest.',
+  serverInfo: 'What it says that it is, where that is more than a name and the number of a version.',
 });
 
 export const DefinitionStateEnum = graphqlEnum<DefinitionState>(
@@ -64,7 +65,7 @@ export const AutoApprovalEnum = graphqlEnum<AutoApproval>(
     'somebody rejected and what is quarantined never is.',
   {
     none: 'Somebody looks at everything.',
-    minor: 'White space, titles, icons, and what says nothing to a model.',
+    minor: 'White space, titles, icons from where some were approved, and what says nothing to a model.',
     review: 'All but what would be quarantined; new definitions too, unless they suggest a high risk.',
   },
 );
@@ -74,7 +75,7 @@ export const DriftClassEnum = graphqlEnum<DriftClass>(
   'How far what a server sends is from what was approved, in ascending order.',
   {
     same: 'Nothing that says anything differs.',
-    minor: 'White space, titles, icons, and what says nothing to a model.',
+    minor: 'White space, titles, icons from where some were approved, and what says nothing to a model.',
     review: 'Descriptions, schemas, annotations, metadata, and whatever is not known.',
     quarantine:
       'Hidden characters, demands on the model, a higher risk, a parameter that newly takes a secret, a command or an address.',
@@ -280,7 +281,7 @@ export class ToolLabelsInput {
 
 @ObjectType({
   description:
-    'A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.',
+    'A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.',
 })
 export class Definition {
   @Field(() => ID, { description: 'Unique and permanent.' })
@@ -293,7 +294,8 @@ export class Definition {
   kind!: DefinitionKind;
 
   @Field(() => String, {
-    description: 'Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions.',
+    description:
+      'Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions, serverInfo.',
   })
   name!: string;
 

@@ -44,6 +44,7 @@ const listedBy = {
   resourceTemplate: 'resources/templates/list',
   instructions: 'server/discover',
   view: 'resources/read',
+  serverInfo: 'server/discover',
 } as const satisfies Record<DefinitionKind, string>;
 
 /** Of which server a definition is. */

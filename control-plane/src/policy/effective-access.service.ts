@@ -127,8 +127,8 @@ export function usableOn(
 ): UsableTarget[] {
   const access = new PotentialAccessOf(view, principal, nowMs);
   return view.document.definitions.flatMap(({ kind, name }) => {
-    // Who may use anything of a server hears its instructions; who may read a resource sees it as a view.
-    if (kind === 'instructions' || kind === 'view') return [];
+    // Who may use anything of a server hears what it is, and its instructions; who may read a resource sees it as a view.
+    if (kind === 'instructions' || kind === 'serverInfo' || kind === 'view') return [];
     const potential = access.to(targetOf({ kind, name }));
     return potential === undefined ? [] : [{ ...potential, serverId, slug, kind, name }];
   });

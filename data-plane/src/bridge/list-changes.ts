@@ -21,6 +21,7 @@ export const listOfKind: Readonly<Record<DefinitionKind, WatchedList | null>> = 
   resourceTemplate: 'resources',
   view: 'resources',
   instructions: null,
+  serverInfo: null,
 };
 
 /** The notification that a list is another now. */

@@ -10,6 +10,8 @@ import {
   type MethodRule,
   type ServerDefinitions,
   type Sighting,
+  plainServerInfo,
+  serverInfoDefinition,
   sha256,
   viewDefinition,
 } from '@sallyport/schema';
@@ -69,6 +71,23 @@ export function areApproved(definitions: ServerDefinitions, instructions: unknow
   if (typeof instructions !== 'string') return false;
   const text = JSON.stringify(instructionsDefinition(instructions));
   return approvedName(definitions, 'instructions', text, withheld) !== undefined;
+}
+
+/**
+ * What a server is said to be in place of what it says; undefined where that was approved, or is no more than a plain name
+ * and the number of a version.
+ */
+export function toldServerInfo(
+  { definitions, document }: { readonly definitions: ServerDefinitions; readonly document: { readonly slug: string } },
+  info: unknown,
+  withheld: Withheld,
+): JsonObject | undefined {
+  if (!isObject(info)) return plainServerInfo({}, document.slug);
+  const said = serverInfoDefinition(info);
+  if (said === undefined) return undefined;
+  const text = textOf(said);
+  const isApproved = text !== undefined && approvedName(definitions, 'serverInfo', text, withheld) !== undefined;
+  return isApproved ? undefined : plainServerInfo(info, document.slug);
 }
 
 /**

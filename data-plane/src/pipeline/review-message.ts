@@ -7,6 +7,7 @@ import {
 } from '@sallyport/schema';
 import { listChangedMethods } from '../bridge/list-changes.ts';
 import { sealTask } from '../bridge/sealed-task.ts';
+import { serverInfoKey } from '../bridge/translate.ts';
 import { isObject, isRequestId, stringMember, type JsonObject } from '../mcp/envelope.ts';
 import { extensionEdits } from '../mcp/extensions.ts';
 import { parseOutline } from '../mcp/json-outline.ts';
@@ -29,6 +30,7 @@ import {
   areApproved,
   listedKind,
   type ListRule,
+  toldServerInfo,
   unapprovedView,
   type Withheld,
 } from './pinned-definitions.ts';
@@ -93,7 +95,7 @@ const passed: Omit<Reviewed, 'bytes' | 'withheld'> = {
 
 /**
  * Looks at one JSON-RPC message on its way to the client: lists lose what the principal may not use and what nobody
- * approved, instructions go with them, capabilities lose what the gateway refuses, updates of resources and tasks that are no longer granted are dropped, tasks get the ids
+ * approved, instructions and what a server says that it is go with them, capabilities lose what the gateway refuses, updates of resources and tasks that are no longer granted are dropped, tasks get the ids
  * that only their principal can use. Everything else passes with its very bytes.
  * @throws AppError UPSTREAM_PROTOCOL where it is no message; UNSUPPORTED_PROTOCOL_REVISION where a legacy handshake
  *   agreed on a revision the gateway does not know
@@ -216,7 +218,7 @@ function updatedUri(params: unknown): string | undefined {
 }
 
 function reviewAnswer(
-  bytes: Buffer,
+  came: Buffer,
   result: Readonly<Record<string, unknown>>,
   origin: Origin,
   withheld: Withheld,
@@ -224,6 +226,7 @@ function reviewAnswer(
   const { authorized } = origin;
   const answer = { ...passed, isAnswer: true, isError: result['isError'] === true };
   const { rule, routed } = authorized;
+  const bytes = toldIdentity(came, result, origin, withheld);
   if (rule?.list !== undefined) return { ...answer, bytes: reviewList(bytes, result, rule.list, origin, withheld) };
   const { extensions } = routed.server.document;
   switch (routed.received.message?.method) {
@@ -260,9 +263,27 @@ function toldInstructions(bytes: Buffer, result: JsonObject, { authorized }: Ori
   return edit(bytes, 'result', (scanned) => removeMembers(bytes, scanned, (key) => key === 'instructions'));
 }
 
+/**
+ * The answer with no more of what its server says that it is than was approved: in the greeting of the legacy era, and in
+ * any answer of the modern one (2026-07-28 basic, `_meta`).
+ */
+function toldIdentity(bytes: Buffer, result: JsonObject, { authorized }: Origin, withheld: Withheld): Buffer {
+  const { server, received } = authorized.routed;
+  const { message } = received;
+  const told = (before: Buffer, path: readonly string[], info: unknown): Buffer => {
+    const instead = info === undefined ? undefined : toldServerInfo(server, info, withheld);
+    if (instead === undefined) return before;
+    return edit(before, 'result', (scanned) => memberEdits(before, scanned, path, instead));
+  };
+  const meta = result['_meta'];
+  const inMeta = isObject(meta) ? told(bytes, ['_meta', serverInfoKey], meta[serverInfoKey]) : bytes;
+  const isGreeting = message === null || message.method === 'initialize';
+  return isGreeting ? told(inMeta, ['serverInfo'], result['serverInfo']) : inMeta;
+}
+
 /** An answer to whatever it was, on a stream that is taken up again. */
 function reviewAnyAnswer(bytes: Buffer, result: JsonObject, origin: Origin, withheld: Withheld): Buffer {
-  const told = toldInstructions(bytes, result, origin, withheld);
+  const told = toldInstructions(toldIdentity(bytes, result, origin, withheld), result, origin, withheld);
   return edit(told, 'result', (scanned) =>
     allLists.flatMap((list) => listEdits(told, scanned, list, origin, withheld)),
   );

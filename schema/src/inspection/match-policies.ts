@@ -148,8 +148,8 @@ function matches(policy: CompiledPolicy, { principal, target, definitions }: Ins
 
 /**
  * Whether a policy is about a definition of a server. Who may come to use it, in which direction messages about it go,
- * and a risk that nobody has judged yet narrow nothing. Instructions, which no policy can name, are of those that name
- * nothing.
+ * and a risk that nobody has judged yet narrow nothing. Instructions and what a server says that it is, which no policy
+ * can name, are of those that name nothing.
  */
 export function isAboutDefinition(
   { entry, targets }: CompiledPolicy,
@@ -160,7 +160,7 @@ export function isAboutDefinition(
   if (targets === null) return true;
   // A template stands for resources that are not known yet.
   if (kind === 'resourceTemplate') return targets.resource.length > 0;
-  if (kind === 'instructions') return false;
+  if (kind === 'instructions' || kind === 'serverInfo') return false;
   return targets[kind === 'view' ? 'resource' : kind].some((isNamed) => isNamed(name));
 }
 

@@ -1,6 +1,13 @@
 import { canonicalJson, sha256 } from '../canonical-json.ts';
 import { checkDefinition } from '../definition-check.ts';
-import { instructionsDefinition, instructionsName, isViewUri, viewDefinition } from '../definition-digest.ts';
+import {
+  instructionsDefinition,
+  instructionsName,
+  isViewUri,
+  serverInfoDefinition,
+  serverInfoName,
+  viewDefinition,
+} from '../definition-digest.ts';
 import { eraOf, legacyRevisions, type ProtocolRevision, protocolRevisions } from '../mcp-methods.ts';
 import type { DefinitionKind, UpstreamTransport } from '../snapshot.ts';
 import type { DiscoveryResult } from '../sync.ts';
@@ -24,6 +31,7 @@ const definitionsBytesMaxDefault = 16 * 1024 * 1024;
 const viewsMax = 64;
 const informationBytesMax = 64 * 1024;
 const noteNameLengthMax = 128;
+const serverInfoMeta = 'io.modelcontextprotocol/serverInfo';
 
 interface Found {
   readonly kind: DefinitionKind;
@@ -113,6 +121,22 @@ function collectInstructions(attempt: Attempt, { greeting, protocolRevision }: C
   else attempt.note(`instructions (${protocolRevision}) ${checked.problem}; left out`);
 }
 
+/** What it says that it is, in either era. */
+function serverInfoOf({ greeting, protocolRevision }: Connection): Record<string, unknown> | null {
+  const isModern = eraOf(protocolRevision) === 'modern';
+  return objectOf(isModern ? objectOf(greeting['_meta'])?.[serverInfoMeta] : greeting['serverInfo']);
+}
+
+/** A plain name and the number of a version are nothing to pin. */
+function collectServerInfo(attempt: Attempt, connection: Connection, into: Collection): void {
+  const info = serverInfoOf(connection);
+  const raw = info === null ? undefined : serverInfoDefinition(info);
+  if (raw === undefined) return;
+  const checked = checkDefinition('serverInfo', raw);
+  if (checked.ok) into.add('serverInfo', serverInfoName, checked.raw);
+  else attempt.note(`serverInfo (${connection.protocolRevision}) ${checked.problem}; left out`);
+}
+
 /** URIs of pages that a definition names. */
 function viewsNamedBy(kind: DefinitionKind, raw: Readonly<Record<string, unknown>>): string[] {
   if (kind === 'resource') return typeof raw['uri'] === 'string' && isViewUri(raw['uri']) ? [raw['uri']] : [];
@@ -145,6 +169,7 @@ async function collectViews(
 
 async function collect(attempt: Attempt, connection: Connection, into: Collection): Promise<void> {
   collectInstructions(attempt, connection, into);
+  collectServerInfo(attempt, connection, into);
   const capabilities = capabilitiesOf(connection);
   const views = new Set<string>();
   for (const list of lists) {
@@ -177,8 +202,6 @@ function storable(value: unknown): unknown {
   return Object.fromEntries(Object.entries(value).map(([key, member]) => [storable(key), storable(member)]));
 }
 
-const serverInfoMeta = 'io.modelcontextprotocol/serverInfo';
-
 function objectOf(value: unknown): Record<string, unknown> | null {
   return typeof value === 'object' && value !== null && !Array.isArray(value) ? { ...value } : null;
 }
@@ -207,12 +230,9 @@ function describe(
   attempt: Attempt,
   connection: Connection,
 ): Omit<DiscoveryResult, 'protocolRevisions' | 'transport' | 'definitions' | 'notes'> {
-  const { greeting } = connection;
-  const modern = eraOf(connection.protocolRevision) === 'modern';
-  const serverInfo = modern ? objectOf(greeting['_meta'])?.[serverInfoMeta] : greeting['serverInfo'];
-  const instructions = greeting['instructions'];
+  const instructions = connection.greeting['instructions'];
   return {
-    serverInfo: information(attempt, 'serverInfo', objectOf(serverInfo)),
+    serverInfo: information(attempt, 'serverInfo', serverInfoOf(connection)),
     capabilities: information(attempt, 'capabilities', capabilitiesOf(connection)) ?? {},
     instructions:
       typeof instructions === 'string' ? String(storable(instructions.slice(0, informationBytesMax))) : null,

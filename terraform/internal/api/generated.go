@@ -275,7 +275,7 @@ var AllApiKeyScope = []ApiKeyScope{
 // ApproveDefinitionsApproveDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.
 type ApproveDefinitionsApproveDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -747,7 +747,7 @@ func (v *AuthorizationServerFields) GetStepUp() []StepUpFields { return v.StepUp
 type AutoApproval string
 
 const (
-	// White space, titles, icons, and what says nothing to a model.
+	// White space, titles, icons from where some were approved, and what says nothing to a model.
 	AutoApprovalMinor AutoApproval = "MINOR"
 	// Somebody looks at everything.
 	AutoApprovalNone AutoApproval = "NONE"
@@ -1924,7 +1924,7 @@ func (v *DefinitionBodyFields) GetRaw() json.RawMessage { return v.Raw }
 // DefinitionFields includes the GraphQL fields of Definition requested by the fragment DefinitionFields.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.
 type DefinitionFields struct {
 	// Unique and permanent.
 	Id string `json:"id"`
@@ -1932,7 +1932,7 @@ type DefinitionFields struct {
 	ServerId string `json:"serverId"`
 	// What it is.
 	Kind DefinitionKind `json:"kind"`
-	// Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions.
+	// Name of a tool or prompt, URI of a resource or page, URI template of a template, instructions, serverInfo.
 	Name string `json:"name"`
 	// Whether it may be served.
 	State DefinitionState `json:"state"`
@@ -1990,6 +1990,8 @@ const (
 	DefinitionKindResource DefinitionKind = "RESOURCE"
 	// A resource template.
 	DefinitionKindResourceTemplate DefinitionKind = "RESOURCE_TEMPLATE"
+	// What it says that it is, where that is more than a name and the number of a version.
+	DefinitionKindServerInfo DefinitionKind = "SERVER_INFO"
 	// A tool.
 	DefinitionKindTool DefinitionKind = "TOOL"
 	// A page of MCP Apps (ui://…) that a tool or list names: what is read there, of the page itself its digest.
@@ -2001,6 +2003,7 @@ var AllDefinitionKind = []DefinitionKind{
 	DefinitionKindPrompt,
 	DefinitionKindResource,
 	DefinitionKindResourceTemplate,
+	DefinitionKindServerInfo,
 	DefinitionKindTool,
 	DefinitionKindView,
 }
@@ -4417,7 +4420,7 @@ func (v *LabelDefinitionsInput) GetLabels() ToolLabelsInput { return v.Labels }
 // LabelDefinitionsLabelDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.
 type LabelDefinitionsLabelDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.
@@ -4728,7 +4731,7 @@ func (v *ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdge) GetN
 // ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.
 type ListDefinitionsDefinitionsDefinitionConnectionEdgesDefinitionEdgeNodeDefinition struct {
 	DefinitionFields `json:"-"`
 	// What the server sends.
@@ -6274,7 +6277,7 @@ func (v *QuarantineDefinitionsInput) GetId() string { return v.Id }
 // QuarantineDefinitionsQuarantineDefinitionsDefinition includes the requested fields of the GraphQL type Definition.
 // The GraphQL type's documentation follows.
 //
-// A tool, prompt, resource or resource template that a server defines, its instructions for models, or a page of MCP Apps.
+// A tool, prompt, resource or resource template that a server defines, its instructions for models, a page of MCP Apps, or what it says that it is.
 type QuarantineDefinitionsQuarantineDefinitionsDefinition struct {
 	DefinitionFields `json:"-"`
 	// Difference in effective access, in the answer to a change with dryRun; null otherwise.

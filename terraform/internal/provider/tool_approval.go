@@ -27,14 +27,14 @@ type toolApprovalModel struct {
 var toolApprovalKind = kind[toolApprovalModel]{
 	name: "tool_approval",
 	schema: schema.Schema{
-		MarkdownDescription: "That a tool, prompt or resource of a server, its instructions, or a page of MCP Apps, may be served in exactly the wordings that were " +
+		MarkdownDescription: "That a tool, prompt or resource of a server, its instructions, a page of MCP Apps, or what it says that it is, may be served in exactly the wordings that were " +
 			"reviewed. Nothing else is approved by mistake: where the server sends another wording, the plan says so and " +
 			"refuses until the digests are changed. Destroying it takes the definition out of service (quarantine).",
 		Attributes: map[string]schema.Attribute{
 			"server_id": required("Id of the server. Another one makes another approval."),
-			"kind": defaulted("`tool`, `prompt`, `resource`, `resource_template`, `instructions` or `view`; `tool` if absent. Another one makes "+
+			"kind": defaulted("`tool`, `prompt`, `resource`, `resource_template`, `instructions`, `view` or `server_info`; `tool` if absent. Another one makes "+
 				"another approval.", "tool", oneOf(lowered(api.AllDefinitionKind)...)),
-			"name": required("Name of the tool or prompt, URI of the resource, its template or the page, `instructions` of those. Another one makes another approval."),
+			"name": required("Name of the tool or prompt, URI of the resource, its template or the page, `instructions` of those, `serverInfo` of what it is. Another one makes another approval."),
 			"digests": schema.SetAttribute{
 				MarkdownDescription: "Digests of the reviewed wordings, as `sha256:<hex>`: several where the server words it differently " +
 					"for older revisions of the protocol. The data source `sallyport_server_tools` lists what the server sends.",
