@@ -1,5 +1,6 @@
 import postgres from 'postgres';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { waitFor } from '../kit/condition.ts';
 import { startTestControlPlane, type TestControlPlane } from '../kit/control-plane.ts';
 import { type ListingUpstream, startListingUpstream, toolNamed } from '../kit/listing-upstream.ts';
 import { receiverFailures, saying, startWebhookReceiver, type WebhookReceiver } from '../kit/webhook-receiver.ts';
@@ -145,6 +146,22 @@ describe('a definition that is new or changed', () => {
         }),
       }),
     ]);
+  });
+
+  test('is out of service before a slow webhook has said anything, and back once it says yes', async () => {
+    const { promise: isFree, resolve: free } = Promise.withResolvers<void>();
+    const allow = saying({ decision: 'allow' });
+    receiver.answer((delivery, response) => void isFree.then(() => allow(delivery, response)));
+    sends(reworded(), toolNamed('fresh', `Number ${wordings++}.`));
+    const discovering = discover();
+    await waitFor('both are asked about', () => receiver.deliveries.length === 2 || undefined);
+    const rows = await sql`select name, state from definitions where server_id = ${serverId} order by name`;
+    expect(rows.map(({ name, state }) => [name, state] as unknown)).toEqual([
+      ['echo', 'drifted'],
+      ['fresh', 'pending'],
+    ]);
+    free();
+    expect(await discovering).toMatchObject({ echo: { state: 'APPROVED' }, fresh: { state: 'APPROVED' } });
   });
 
   test('is quarantined where the webhook denies it, and approved by nobody as long as it does', async () => {

@@ -5,9 +5,9 @@ import {
   HealthService,
 } from '@sallyport/control-plane/catalog';
 import { type Database, openDatabase } from '@sallyport/control-plane/fleet';
-import { AppError, type DefinitionFinding, type DiscoveryResult } from '@sallyport/schema';
+import { AppError, definitionDigest, type DefinitionFinding, type DiscoveryResult } from '@sallyport/schema';
 import { type Clock, createEgress, parseEgressAllowList, systemClock, uuidv7 } from '@sallyport/schema/platform';
-import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
 import { administrator } from '../kit/fleet.ts';
 import { type ListingUpstream, startListingUpstream, toolNamed } from '../kit/listing-upstream.ts';
@@ -293,6 +293,56 @@ test('scans that fail are severe and soon given up, so that other servers get th
   expect([scans, again.every(({ findings }) => findings.length === 0)]).toEqual([10, true]);
   // What was quarantined waits for a person all the same.
   expect(again.every(({ state }) => state === 'quarantined')).toBe(true);
+});
+
+describe('what drifted is out of service while its scan goes on, and is judged when it ends:', () => {
+  const worded = (description: string) => {
+    const raw = toolNamed('drifting', description) as Record<string, unknown>;
+    return { kind: 'tool' as const, name: 'drifting', digest: definitionDigest(raw), raw };
+  };
+  const [approved, drifted] = [worded('Finds issues.'), worded('Finds issues, and more.')];
+  const withTool = (tool: typeof approved): DiscoveryResult => ({ ...learntByNode, definitions: [tool] });
+
+  /** Over a scanner that takes as long as the test wants. */
+  function held() {
+    const { promise, resolve } = Promise.withResolvers<readonly DefinitionFinding[]>();
+    const scanner = { scan: () => promise, stop: () => Promise.resolve() };
+    return { store: new DiscoveryService(database, new HealthService(database), noWebhooks, scanner), end: resolve };
+  }
+  const ways: [string, (store: DiscoveryService, id: string) => Promise<unknown>][] = [
+    [
+      'seen by a discovery',
+      (store, id) =>
+        jobWith({ askNode: () => Promise.resolve(withTool(drifted)), store }).discoverNow(administrator, { id }),
+    ],
+    ['reported by a node', (store, id) => store.storeSightings(administrator, 'node', id, [drifted])],
+  ];
+
+  test.each(ways)('%s', async (_way, see) => {
+    const id = await register({ discoveredBy: 'node' });
+    await jobWith({ askNode: () => Promise.resolve(withTool(approved)) }).discoverNow(administrator, { id });
+    await database.raw`update definitions set state = 'approved', approved_digests = digests where server_id = ${id}`;
+    const stored = async () => {
+      const [row] = await database.raw`select d.state, d.drift_class, b.findings from definitions d
+        left join definition_bodies b on b.server_id = d.server_id and b.digest = ${drifted.digest}
+        where d.server_id = ${id}`;
+      return row;
+    };
+    const generation = async () =>
+      Number((await database.raw`select generation from config_generation`)[0]?.['generation']);
+    const before = await generation();
+    const { store, end } = held();
+    const seeing = see(store, id);
+    const waiting = await waitFor('it is out of service', async () => {
+      const row = await stored();
+      return row?.['state'] === 'approved' ? undefined : row;
+    });
+    expect(waiting).toMatchObject({ state: 'drifted', findings: [{ category: 'notScanned', severity: 'high' }] });
+    expect(await generation()).toBeGreaterThan(before);
+    end([]);
+    await seeing;
+    expect(await stored()).toEqual({ state: 'drifted', drift_class: 'review', findings: [] });
+  });
 });
 
 test('stopping ends what is under way and leaves no lease', async () => {

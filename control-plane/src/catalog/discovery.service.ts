@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   AppError,
   canonicalJson,
@@ -6,11 +7,10 @@ import {
   type DefinitionFinding,
   definitionScanVersion,
   type DiscoveryResult,
+  plainServerInfo,
   type Sighting,
-  toolKey,
 } from '@sallyport/schema';
-import { uuidv7 } from '@sallyport/schema/platform';
-import { and, eq, inArray, sql } from 'drizzle-orm';
+import { and, eq, isNull } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Transaction } from '../database/client.ts';
@@ -27,23 +27,19 @@ import {
   type SeenDefinition,
 } from './definition-changes.ts';
 import { judgeOf, type SeenWordings } from './definition-judge.ts';
+import { dropUnreferenced, type Scan, type Scans, storeBodies, storeDefinitions } from './definition-rows.ts';
 import { DefinitionScanner, isNotScanned, notScanned } from './definition-scanner.ts';
 import type { HealthService } from './health.service.ts';
 import { isServed } from './lifecycle.ts';
 import { lockServer } from './server-row.service.ts';
 import { isRelational, ToolNames } from './tool-names.ts';
 
-/** Rows per statement, below PostgreSQL's bound on parameters. */
-const rowsPerStatement = 500;
-/**
- * Vanished definitions that nobody ever approved, kept for each server, and as many that were quarantined: an upstream
- * must not fill the database.
- */
-const removedKeptMax = 1_000;
 /** Definitions of one server that only nodes saw and nobody approved; there is no room for more. */
 const sightedKeptMax = 1_000;
 /** Scans of one discovery that may fail before the rest of it is not scanned: others wait for the same thread. */
 const failedScansMax = 3;
+/** For so long a scan is waited for before what drifted is taken out of service without it, in milliseconds. */
+const scanGraceMs = 250;
 /** Names of each kind of change that the audit event lists. */
 const auditedNamesMax = 100;
 
@@ -63,12 +59,6 @@ export interface DiscoveryOutcome {
   readonly result: DiscoveryResult | AppError;
 }
 
-interface Scan {
-  readonly findings: readonly DefinitionFinding[];
-  /** It is not in the catalog yet, or not with these findings. */
-  readonly isNew: boolean;
-}
-type Scans = ReadonlyMap<string, Scan>;
 type Found = DiscoveryResult['definitions'];
 
 interface ScannedDiscovery {
@@ -87,17 +77,6 @@ export interface StoreOptions {
 export type AskingWebhooks = Pick<DefinitionHookService, 'ask' | 'store' | 'standing'>;
 
 type ServerUpdate = Partial<typeof servers.$inferInsert>;
-
-/** Of a tool by what it may be mistaken for; empty for all else. */
-function nameKeyOf({ kind, name }: Pick<DefinitionRow, 'kind' | 'name'>): string {
-  return kind === 'tool' ? toolKey(name) : '';
-}
-
-function inChunks<Item>(items: readonly Item[]): readonly (readonly Item[])[] {
-  return Array.from({ length: Math.ceil(items.length / rowsPerStatement) }, (_, index) =>
-    items.slice(index * rowsPerStatement, (index + 1) * rowsPerStatement),
-  );
-}
 
 function observed(result: DiscoveryResult): ServerUpdate {
   return {
@@ -158,22 +137,30 @@ function wordingsOf(found: Found, scanned: Scans): { readonly fresh: SeenWording
   return { fresh: new Map(fresh), scanned };
 }
 
-/** What a node saw, with what is known of it. */
+/** What was seen, with what is known of it. */
 interface Sighted {
   readonly found: Found;
   readonly scans: Scans;
   readonly verdicts: readonly DefinitionVerdict[];
+  /** Digests of what was kept before anybody looked at it. */
+  readonly unscanned?: readonly string[];
 }
 
-/** What sightings change, as far as there is room for what nobody approved. */
+/** Who saw it: a node, or the control plane itself, at an address that the server may not have any more. */
+type Seer = { readonly nodeId: string } | { readonly url: string };
+
+/**
+ * What sightings change, as far as there is room for what nobody approved.
+ * @param newsOf digests that are known already, and of which more is known now
+ */
 function keptSightings(
   held: readonly DefinitionRow[],
   seen: readonly SeenDefinition[],
   judge: Judge,
-  verdicts: readonly DefinitionVerdict[] = [],
+  newsOf: readonly string[] = [],
 ) {
   const waiting = held.filter((row) => !row.discovered && row.approvedDigests.length === 0).length;
-  const planned = planSightings(held, seen, judge, new Set(verdicts.map(({ digest }) => digest)));
+  const planned = planSightings(held, seen, judge, new Set(newsOf));
   return { ...planned, added: planned.added.slice(0, Math.max(0, sightedKeptMax - waiting)) };
 }
 
@@ -184,6 +171,8 @@ const unjudged: Judge = {
   webhooksOn: () => 'unanswered',
   autoApproval: 'none',
 };
+/** How far it drifted is said by who looks at it later; until then it is out of service. */
+const unlooked: Judge = { ...unjudged, driftOf: () => 'same' };
 
 /** Digests of sightings that are in the catalog, or will be: what is not kept would be asked about again and again. */
 function sightedDigests(held: readonly DefinitionRow[], found: Found): ReadonlySet<string> {
@@ -215,25 +204,51 @@ export class DiscoveryService {
     await this.scanner.stop();
   }
 
-  /** Bumps the generation and writes an audit event only when something changed. */
+  /**
+   * Bumps the generation and writes an audit event only when something changed. What drifted is out of service before
+   * anybody is asked about it: after a moment also before it is scanned, however long that takes.
+   */
   async store(ctx: Context, serverId: string, outcome: DiscoveryOutcome, options: StoreOptions): Promise<ServerRow> {
-    // Before the transaction: a scan takes its time, and so do webhooks, which a dry run tells nothing.
-    const found = outcome.result instanceof AppError ? [] : outcome.result.definitions;
-    const scans = outcome.result instanceof AppError ? new Map() : await this.scan(serverId, found, true);
-    const verdicts = options.dryRun === true ? [] : await this.askWebhooks(serverId, found);
+    const { result } = outcome;
+    if (result instanceof AppError) {
+      return this.inTransaction(ctx, serverId, outcome, options, (tx, before) =>
+        this.storeFailure(tx, ctx, before, outcome.begunAt, result, options),
+      );
+    }
+    const { definitions: found } = result;
+    const isTried = options.dryRun === true;
+    const scanning = this.scan(serverId, found, true);
+    if (!isTried) await this.withholdMeanwhile(ctx, { url: outcome.url }, serverId, { found, scanning });
+    const scans = await scanning;
+    const keep = (how: StoreOptions, about: DiscoveryOutcome, verdicts: readonly DefinitionVerdict[]) =>
+      this.inTransaction(ctx, serverId, about, how, (tx, before) =>
+        this.storeSuccess(tx, ctx, before, { begunAt: outcome.begunAt, result, scans, verdicts }, how),
+      );
+    // What may be approved by itself meanwhile is asked about all the same, since webhooks in shadow are.
+    const asked = await this.unapproved(serverId, found);
+    const row = await keep(options, outcome, []);
+    // Outside of transactions, since it takes its time; a dry run tells nobody.
+    const verdicts = isTried ? [] : await this.webhooks.ask(row, asked);
+    return verdicts.length === 0 ? row : keep({ onDemand: false }, { ...outcome, sight: null }, verdicts);
+  }
+
+  /** Nothing is stored of a server that has another address by now. */
+  private inTransaction(
+    ctx: Context,
+    serverId: string,
+    { url, sight }: DiscoveryOutcome,
+    options: StoreOptions,
+    keep: (tx: Transaction, before: ServerRow) => Promise<ServerRow>,
+  ): Promise<ServerRow> {
     return mutate(this.database, options, async (tx) => {
       const before = await lockServer(tx, serverId);
-      if (before.url !== outcome.url) return before;
-      const now = ctx.clock.now();
-      if (outcome.sight !== null) {
-        const { latencyMs, problem } = outcome.sight;
+      if (before.url !== url) return before;
+      if (sight !== null) {
+        const { latencyMs, problem } = sight;
         const state = problem === null ? 'healthy' : 'unhealthy';
-        await this.health.observe(tx, { serverId, state, observedAt: now, latencyMs, problem });
+        await this.health.observe(tx, { serverId, state, observedAt: ctx.clock.now(), latencyMs, problem });
       }
-      if (outcome.result instanceof AppError) {
-        return this.storeFailure(tx, ctx, before, outcome.begunAt, outcome.result, options);
-      }
-      return this.storeSuccess(tx, ctx, before, { ...outcome, result: outcome.result, scans, verdicts }, options);
+      return keep(tx, before);
     });
   }
 
@@ -247,35 +262,76 @@ export class DiscoveryService {
       return checked.ok ? [{ kind, name: checked.name, digest: definitionDigest(raw), raw }] : [];
     });
     if (found.length === 0) return;
-    const scans = await this.scan(serverId, found, false);
+    const seer = { nodeId };
+    const scanning = this.scan(serverId, found, false);
+    const unscanned = await this.withholdMeanwhile(ctx, seer, serverId, { found, scanning });
+    const scans = await scanning;
+    const asked = await this.unapproved(serverId, found, sightedDigests);
     // What drifted is out of service at once, however long webhooks take; what they say may change what becomes of it.
-    await this.keepSightings(ctx, nodeId, serverId, { found, scans, verdicts: [] });
-    const verdicts = await this.askWebhooks(serverId, found, sightedDigests);
-    if (verdicts.length > 0) await this.keepSightings(ctx, nodeId, serverId, { found, scans, verdicts });
+    await this.keepSightings(ctx, seer, serverId, { found, scans, verdicts: [], unscanned });
+    const [server] = await this.database.db.select().from(servers).where(eq(servers.id, serverId));
+    const verdicts = server === undefined ? [] : await this.webhooks.ask(server, asked);
+    if (verdicts.length > 0) await this.keepSightings(ctx, seer, serverId, { found, scans, verdicts });
   }
 
+  /**
+   * Where a scan takes longer than a moment, what drifted waits for it out of service.
+   * @returns digests of that
+   */
+  private async withholdMeanwhile(
+    ctx: Context,
+    seer: Seer,
+    serverId: string,
+    { found, scanning }: { readonly found: Found; readonly scanning: Promise<unknown> },
+  ): Promise<readonly string[]> {
+    const isSlow = await Promise.race([scanning.then(() => false), delay(scanGraceMs, true, { ref: false })]);
+    if (!isSlow) return [];
+    const served = await this.database.db
+      .select()
+      .from(definitions)
+      .where(and(eq(definitions.serverId, serverId), eq(definitions.state, 'approved'), isNull(definitions.removedAt)));
+    const approved = new Map(served.map((row) => [`${row.kind} ${row.name}`, row.approvedDigests]));
+    const drifted = found.filter(
+      ({ kind, name, digest }) => approved.get(`${kind} ${name}`)?.includes(digest) === false,
+    );
+    if (drifted.length === 0) return [];
+    const scans = new Map(drifted.map(({ digest }) => [digest, { findings: [notScanned], isNew: true }]));
+    await this.keepSightings(ctx, seer, serverId, { found: drifted, scans, verdicts: [] }, unlooked);
+    return drifted.map(({ digest }) => digest);
+  }
+
+  /** @param judge in place of what is known, where nobody has looked yet */
   private async keepSightings(
     ctx: Context,
-    nodeId: string,
+    seer: Seer,
     serverId: string,
-    { found, scans, verdicts }: Sighted,
+    { found, scans, verdicts, unscanned = [] }: Sighted,
+    judge?: Judge,
   ): Promise<void> {
     await this.database.db.transaction(async (tx) => {
       const server = await lockServer(tx, serverId);
+      if ('url' in seer && server.url !== seer.url) return;
       const now = new Date(ctx.clock.now());
       const held = await tx.select().from(definitions).where(eq(definitions.serverId, serverId));
       const seen = seenDefinitions(found);
-      await this.storeBodies(tx, serverId, found, scans, now);
+      await storeBodies(tx, serverId, found, { scans, isScanned: judge === undefined, now });
       await this.webhooks.store(tx, ctx, serverId, verdicts);
       const standing = await this.webhooks.standing(tx, server);
-      const judge = await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans), standing });
-      const changes = keptSightings(held, seen, judge, verdicts);
-      if (changes.added.length + changes.changed.length === 0) return this.dropUnreferenced(tx, serverId);
-      await this.storeDefinitions(tx, server, { changes, discovered: false, now });
+      const known = judge ?? (await judgeOf(tx, server, held, { seen, ...wordingsOf(found, scans), standing }));
+      const newsOf = [...unscanned, ...verdicts.map(({ digest }) => digest)];
+      const changes = keptSightings(held, seen, known, newsOf);
+      if (changes.added.length + changes.changed.length === 0) return dropUnreferenced(tx, serverId);
+      await storeDefinitions(tx, server, { changes, discovered: false, now });
       const row = await this.updateServer(tx, server, { revision: server.revision + 1, updatedAt: now });
       const object = { kind: 'server', id: row.id } as const;
-      const after = { nodeId, definitions: summary(changes) };
-      await recordMutation(tx, ctx, { action: 'server.reportDefinitions', object, after });
+      const what = { definitions: summary(changes), ...(judge === undefined ? {} : { isScanned: false }) };
+      await recordMutation(
+        tx,
+        ctx,
+        'url' in seer
+          ? { action: 'server.discover', object, after: what }
+          : { action: 'server.reportDefinitions', object, after: { ...seer, ...what } },
+      );
       if (isServed(server.lifecycle)) await bumpConfigGeneration(tx, { serverIds: [serverId] });
     });
   }
@@ -310,13 +366,13 @@ export class DiscoveryService {
     const now = new Date(ctx.clock.now());
     const held = await tx.select().from(definitions).where(eq(definitions.serverId, before.id));
     const seen = seenDefinitions(result.definitions);
-    await this.storeBodies(tx, before.id, result.definitions, scans, now);
+    await storeBodies(tx, before.id, result.definitions, { scans, isScanned: true, now });
     await this.webhooks.store(tx, ctx, before.id, verdicts);
     const standing = await this.webhooks.standing(tx, before);
     const judge = await judgeOf(tx, before, held, { seen, ...wordingsOf(result.definitions, scans), standing });
     const changes = planDefinitionChanges(held, seen, judge);
     const definitionsChanged = changes.added.length + changes.changed.length + changes.removed.length > 0;
-    if (definitionsChanged) await this.storeDefinitions(tx, before, { changes, discovered: true, now });
+    if (definitionsChanged) await storeDefinitions(tx, before, { changes, discovered: true, now });
     const update = observed(result);
     const changed = definitionsChanged || describesAnother(before, update);
     const row = await this.updateServer(tx, before, {
@@ -329,9 +385,13 @@ export class DiscoveryService {
     });
     if (changed || options.onDemand) {
       const object = { kind: 'server', id: row.id } as const;
-      const { protocolRevisions, transport } = row;
-      const after = { protocolRevisions, transport, definitions: summary(changes) };
-      const was = { protocolRevisions: before.protocolRevisions, transport: before.transport };
+      const seenOf = ({ protocolRevisions, transport, serverInfo, slug }: ServerRow) => ({
+        protocolRevisions,
+        transport,
+        serverInfo: serverInfo === null ? null : plainServerInfo(serverInfo, slug),
+      });
+      const after = { ...seenOf(row), definitions: summary(changes) };
+      const was = seenOf(before);
       await recordMutation(tx, ctx, { action: 'server.discover', object, before: was, after });
     }
     const nodesMustKnow =
@@ -341,23 +401,20 @@ export class DiscoveryService {
     return row;
   }
 
-  /** What webhooks say of the wordings that nobody approved; not more than once of each. */
-  private async askWebhooks(
+  /** The wordings that nobody approved, which webhooks are asked about. */
+  private async unapproved(
     serverId: string,
     found: Found,
     kept: (held: readonly DefinitionRow[], found: Found) => ReadonlySet<string> | undefined = () => undefined,
-  ): Promise<readonly DefinitionVerdict[]> {
-    const { db } = this.database;
-    const [server] = await db.select().from(servers).where(eq(servers.id, serverId));
-    if (server === undefined || found.length === 0) return [];
-    const held = await db.select().from(definitions).where(eq(definitions.serverId, serverId));
+  ): Promise<Found> {
+    if (found.length === 0) return [];
+    const held = await this.database.db.select().from(definitions).where(eq(definitions.serverId, serverId));
     const approved = new Map(held.map((row) => [`${row.kind} ${row.name}`, row.approvedDigests]));
     const digests = kept(held, found);
-    const asked = found.filter(
+    return found.filter(
       ({ kind, name, digest }) =>
         approved.get(`${kind} ${name}`)?.includes(digest) !== true && digests?.has(digest) !== false,
     );
-    return this.webhooks.ask(server, asked);
   }
 
   /**
@@ -394,101 +451,9 @@ export class DiscoveryService {
     return scans;
   }
 
-  /** Each wording that was not known, or not scanned in this way, with what the scan saw. */
-  private async storeBodies(tx: Transaction, serverId: string, found: Found, scans: Scans, now: Date): Promise<void> {
-    const bodies = new Map(found.map(({ digest, raw }) => [digest, raw]));
-    const fresh = [...bodies].flatMap(([digest, raw]) => {
-      const scan = scans.get(digest);
-      return scan?.isNew === true ? [{ digest, raw: canonicalJson(raw), findings: scan.findings }] : [];
-    });
-    for (const chunk of inChunks(fresh)) {
-      await tx
-        .insert(definitionBodies)
-        .values(chunk.map((body) => ({ serverId, ...body, scanVersion: definitionScanVersion, createdAt: now })))
-        .onConflictDoUpdate({
-          target: [definitionBodies.serverId, definitionBodies.digest],
-          set: { findings: sql`excluded.findings`, scanVersion: sql`excluded.scan_version` },
-        });
-    }
-  }
-
   private async updateServer(tx: Transaction, before: ServerRow, set: ServerUpdate): Promise<ServerRow> {
     const [row] = await tx.update(servers).set(set).where(eq(servers.id, before.id)).returning();
     if (row === undefined) throw new AppError('INTERNAL', { internal: 'server vanished under its lock' });
     return row;
-  }
-
-  private async storeDefinitions(
-    tx: Transaction,
-    server: ServerRow,
-    {
-      changes,
-      discovered,
-      now,
-    }: { readonly changes: DefinitionChanges; readonly discovered: boolean; readonly now: Date },
-  ): Promise<void> {
-    const times = { createdAt: now, updatedAt: now };
-    for (const chunk of inChunks(changes.added)) {
-      await tx.insert(definitions).values(
-        chunk.map(({ kind, name, digests, state, approvedDigests }) => ({
-          id: uuidv7(now.getTime()),
-          serverId: server.id,
-          kind,
-          name,
-          nameKey: nameKeyOf({ kind, name }),
-          digests: [...digests],
-          state,
-          approvedDigests: [...approvedDigests],
-          discovered,
-          firstSeenAt: now,
-          lastSeenAt: now,
-          ...times,
-        })),
-      );
-    }
-    const next = { revision: sql`${definitions.revision} + 1`, updatedAt: now };
-    for (const { row, digests, reportedDigests, approvedDigests, state, driftClass } of changes.changed) {
-      const seen = { digests: [...digests], reportedDigests: [...reportedDigests] };
-      const standing = { state, driftClass, approvedDigests: [...approvedDigests] };
-      const presence = { discovered: row.discovered || discovered, removedAt: null, lastSeenAt: now };
-      const nameKey = nameKeyOf(row);
-      await tx
-        .update(definitions)
-        .set({ ...seen, ...standing, ...presence, ...next, nameKey })
-        .where(eq(definitions.id, row.id));
-    }
-    for (const chunk of inChunks(changes.removed)) {
-      const ids = chunk.map((row) => row.id);
-      const lastSeenAt = server.discoveredAt ?? now;
-      await tx
-        .update(definitions)
-        .set({ removedAt: now, lastSeenAt, ...next })
-        .where(inArray(definitions.id, ids));
-    }
-    await this.dropUnreferenced(tx, server.id);
-  }
-
-  /** Keeps what one upstream can make us store in bounds, however it changes from one discovery to the next. */
-  private async dropUnreferenced(tx: Transaction, serverId: string): Promise<void> {
-    await tx.execute(sql`
-      delete from definitions where id in (
-        select id from (
-          select id, row_number() over (
-            partition by state = 'quarantined' order by removed_at desc, id desc
-          ) as place
-          from definitions
-          where server_id = ${serverId} and removed_at is not null and cardinality(approved_digests) = 0
-        ) removed where place > ${removedKeptMax}
-      )`);
-    await tx.delete(definitionBodies).where(
-      and(
-        eq(definitionBodies.serverId, serverId),
-        sql`${definitionBodies.digest} not in (
-          select unnest(${definitions.digests} || ${definitions.reportedDigests} || ${definitions.approvedDigests})
-          from ${definitions}
-          where ${definitions.serverId} = ${serverId}
-        )`,
-      ),
-    );
   }
 }
