@@ -104,11 +104,11 @@ class CredentialedRequest implements Cancellation {
     this.#cancelled?.removeEventListener(type, listener);
   }
 
-  /** Ends it unless its credential can still be had. Never rejects. */
+  /** Ends it unless its credential is still good. Never rejects. */
   async recheck(): Promise<void> {
     clearTimeout(this.#timer);
     try {
-      await this.credential.current();
+      await this.credential.stillGood();
     } catch (thrown) {
       const error = toAppError(thrown);
       if (this.#listener === undefined) return;

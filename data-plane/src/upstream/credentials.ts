@@ -104,6 +104,22 @@ export class CallCredential {
     return other && this.#same(other);
   }
 
+  /**
+   * Whether a request that is under way may go on with what it was sent with. That is asked of the configuration that runs
+   * now, since nothing is lent for one that was.
+   * @throws AppError as `current`; CREDENTIAL_MISSING where the server is gone, or is called without a credential
+   */
+  async stillGood(): Promise<void> {
+    const running = this.#credentials.running(this.#server);
+    if (running?.document.credential === undefined) {
+      throw new AppError('CREDENTIAL_MISSING', { internal: 'the server is called with none any more' });
+    }
+    const found = await this.#credentials.forCall(running, this.#principal);
+    const { credential: sent } = this.#server.document;
+    // A secret that was replaced was not taken away from anybody: what is under way goes on with the old one.
+    if (sent?.mode === 'userOAuth' || sent?.revision === running.document.credential.revision) this.#same(found);
+  }
+
   #same(credential: UpstreamCredential): UpstreamCredential {
     this.#id ??= credential.id;
     if (this.#id === credential.id) return credential;
@@ -133,6 +149,12 @@ export class UpstreamCredentials {
 
   get size(): number {
     return this.#entries.size;
+  }
+
+  /** A server as the running configuration has it; undefined where it has none such. */
+  running(server: ServerRuntime): ServerRuntime | undefined {
+    const runtime = this.#source.runtime();
+    return runtime === undefined ? server : runtime.serverById.get(server.document.id);
   }
 
   /** What the requests of a call are made with; null where the server is called without. */
