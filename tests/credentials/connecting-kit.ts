@@ -45,7 +45,12 @@ export async function logIn(browser: Browser, url: string): Promise<Shown> {
   return follow(browser, new URL(link, shown.url));
 }
 
-async function withKeys({ administrator, controlPlane }: ConnectingPlane, id: string, name: string): Promise<Somebody> {
+/** A user who is there, with a key for nodes and one for the API. */
+export async function withKeys(
+  { administrator, controlPlane }: ConnectingPlane,
+  id: string,
+  name: string,
+): Promise<Somebody> {
   const keyOf = async (scope: string): Promise<string> => {
     const expiresAt = new Date(Date.now() + 30 * 86_400_000).toISOString();
     const input = { principalId: id, name: `${name} ${scope}`, scopes: [scope], expiresAt };

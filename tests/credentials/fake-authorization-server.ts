@@ -56,6 +56,12 @@ export class FakeAuthorizationServer {
   beforeWork: Promise<void> | undefined;
   /** Answers to requests for tokens wait for it, which are worked off before. */
   beforeAnswer: Promise<void> | undefined;
+  /** Who issues tokens, by what the server is said to say of itself; undefined: this one. */
+  named: string | undefined;
+  /** Of answers to revocations, which are then not worked off; 200 for those that are. */
+  revocationStatus = 200;
+  /** Answers to revocations wait for it. */
+  beforeRevocation: Promise<void> | undefined;
   resource = '';
   /** What the answer to a token exchange (RFC 8693) says besides the token, or the error instead of one. */
   onExchange: (form: URLSearchParams) => { readonly error: string } | Readonly<Record<string, unknown>> = () => ({
@@ -120,7 +126,11 @@ export class FakeAuthorizationServer {
       case '/.well-known/oauth-authorization-server/cut':
         return void response.destroy();
       case '/prm':
-        return json(200, { resource: this.resource, authorization_servers: [this.url], scopes_supported: ['tools'] });
+        return json(200, {
+          resource: this.resource,
+          authorization_servers: [this.named ?? this.url],
+          scopes_supported: ['tools'],
+        });
       case '/.well-known/oauth-authorization-server':
         return json(200, this.metadataNow());
       case '/register':
@@ -130,8 +140,9 @@ export class FakeAuthorizationServer {
       case '/token':
         return await this.token(new URLSearchParams(body), response, json);
       case '/revoke':
-        this.revoke(new URLSearchParams(body).get('token') ?? '');
-        return void response.writeHead(200).end();
+        await this.beforeRevocation;
+        if (this.revocationStatus === 200) this.revoke(new URLSearchParams(body).get('token') ?? '');
+        return void response.writeHead(this.revocationStatus).end();
       default:
         return json(404, {});
     }

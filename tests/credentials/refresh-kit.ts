@@ -4,7 +4,7 @@ import {
   type CredentialVault,
   type openDatabase,
   RefreshService,
-  sealTokens,
+  tokenSealer,
 } from '@sallyport/control-plane/credentials';
 import { type Clock, createLog, type Egress, uuidv7 } from '@sallyport/schema/platform';
 import type { FakeAuthorizationServer } from './fake-authorization-server.ts';
@@ -45,7 +45,7 @@ export async function storeConnection(
     clientId: 'gateway',
     origin: 'https://mcp.example',
   };
-  const { sealed, wrappedKey, keyId } = await sealTokens(vault, row, { accessToken, refreshToken });
+  const { sealed, wrappedKey, keyId } = (await tokenSealer(vault, row))({ accessToken, refreshToken });
   await sql`insert into connections (id, principal_id, server_id, issuer, resource, client_id, origin, scopes, status,
       access_expires_at, access_issued_at, can_refresh, sealed, wrapped_key, key_id, created_at, updated_at)
     values (${id}, ${principalId}, ${serverId}, ${as.url}, ${resource}, 'gateway', ${row.origin}, '{}', 'active',

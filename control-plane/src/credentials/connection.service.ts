@@ -3,7 +3,7 @@ import { AppError, sha256 } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
 import { and, asc, eq, gt, lt, ne } from 'drizzle-orm';
 import { recordAccess, recordMutation } from '../audit/audit.service.ts';
-import { currentServer, discoverAgain, type ServerRow } from '../catalog/server-row.service.ts';
+import { currentServer, discoverAgain, lockServer, type ServerRow } from '../catalog/server-row.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Transaction } from '../database/client.ts';
 import { isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
@@ -11,12 +11,13 @@ import type { FleetVault } from '../fleet/fleet-keys.ts';
 import type { Page } from '../graphql-connection.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
+import type { UpstreamClient } from './client-authentication.ts';
 import { isUnknownClient, type Tokens } from './token-outcome.ts';
 import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
-import type { CredentialVault } from './credential-vault.ts';
+import type { CredentialVault, SealedSecret } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
 import type { LoginTokens } from './login-tokens.service.ts';
-import { expiryOf, lifeSecondsMax, sealTokens } from './refresh.service.ts';
+import { expiryOf, lifeSecondsMax, tokenSealer } from './refresh.service.ts';
 import { requiredAtLogin, requiredAtLoginMax } from './server-credential.service.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
@@ -280,7 +281,7 @@ export class ConnectionService {
    * @throws ConnectRefused with words that hold nothing of what came
    */
   async complete(ctx: Context, answer: URL, browser: string): Promise<string | null> {
-    const { servers, clients, seals, clock, database } = this.deps;
+    const { seals, clock, database } = this.deps;
     const state = answer.searchParams.get('state') ?? '';
     const stateHash = sha256(state);
     const [attempt] = await database.db
@@ -299,62 +300,80 @@ export class ConnectionService {
     const found = await this.connectable(attempt.principalId, attempt.serverId);
     if (found?.by !== 'account') throw new ConnectRefused('The server wants no connection any longer.', interactionId);
     const { server } = found;
-    let tokens: Tokens;
+    const given = await this.redeem(ctx, server, attempt, { answer, state, verifier });
     try {
-      const client = await clients.clientFor(server, attempt.issuer, this.redirectUri());
-      if (client.clientId !== attempt.clientId) throw new Error('the client changed meanwhile');
-      tokens = await servers.redeem(attempt.issuer, client, answer, { state, verifier, resource: attempt.resource });
+      await this.store(ctx, server, given);
     } catch (error) {
-      this.deps.log.warn({ err: error, serverId: server.id }, 'an account was not connected');
-      if (isUnknownClient(error)) await clients.forget(attempt);
-      await this.record(ctx, 'connection.fail', server.id, { reason: 'notConnected' });
-      throw new ConnectRefused('The authorization server of the MCP server did not give access.', interactionId);
+      this.deps.log.warn({ err: error, serverId: server.id }, 'what an authorization server gave was not kept');
+      await this.giveBack(ctx, given);
+      throw new ConnectRefused('What the authorization server gave could not be kept. Begin anew.', interactionId);
     }
-    await this.store(ctx, server, attempt, tokens);
     return interactionId;
   }
 
-  private async store(
+  /** @throws ConnectRefused where there are no tokens, or nothing to keep them by: then the code is not spent */
+  private async redeem(
     ctx: Context,
     server: ServerRow,
     attempt: typeof connectAttempts.$inferSelect,
-    tokens: Tokens,
-  ): Promise<void> {
-    const { vault, clock, database } = this.deps;
-    const now = new Date(clock.now());
+    { answer, ...expected }: { readonly answer: URL; readonly state: string; readonly verifier: string },
+  ): Promise<Given> {
+    const { servers, clients, vault, clock, log } = this.deps;
     const { principalId, serverId, issuer, resource, clientId } = attempt;
-    const row = {
-      id: uuidv7(now.getTime()),
-      principalId,
-      serverId,
-      issuer,
-      resource,
-      clientId,
-      origin: new URL(server.url).origin,
-    };
-    const secret = await sealTokens(vault, row, tokens);
-    await database.db.transaction(async (tx) => {
-      await endConnections(tx, now, eq(connections.principalId, principalId), eq(connections.serverId, serverId));
-      const [made] = await tx
-        .insert(connections)
-        .values({
-          ...row,
-          ...secret,
-          // Asked for and not given: asking again would give no more.
-          scopes: [...new Set([...attempt.scopes, ...(tokens.scopes ?? [])])],
-          status: 'active',
-          // Without a refresh token nothing but the user could bring another: it is used until it is refused.
-          accessExpiresAt: expiryOf(tokens, now.getTime(), tokens.refreshToken === null ? lifeSecondsMax : undefined),
-          accessIssuedAt: now,
-          canRefresh: tokens.refreshToken !== null,
-          createdAt: now,
-          updatedAt: now,
-        })
-        .returning();
+    const id = uuidv7(clock.now());
+    const row = { id, principalId, serverId, issuer, resource, clientId, origin: new URL(server.url).origin };
+    try {
+      const client = await clients.clientFor(server, issuer, this.redirectUri());
+      if (client.clientId !== clientId) throw new Error('the client changed meanwhile');
+      const seal = await tokenSealer(vault, row);
+      const tokens = await servers.redeem(issuer, client, answer, { ...expected, resource });
+      return { client, tokens, values: valuesOf({ ...row, ...seal(tokens) }, attempt, tokens, clock.now()) };
+    } catch (error) {
+      log.warn({ err: error, serverId }, 'an account was not connected');
+      if (isUnknownClient(error)) await clients.forget(attempt);
+      const isKeyAway = error instanceof AppError && error.code === 'CREDENTIAL_UNAVAILABLE';
+      await this.record(ctx, 'connection.fail', serverId, { reason: isKeyAway ? 'keyUnavailable' : 'notConnected' });
+      const message = isKeyAway
+        ? 'Nothing can be kept of your account just now. Begin anew in a while.'
+        : 'The authorization server of the MCP server did not give access.';
+      throw new ConnectRefused(message, attempt.interactionId);
+    }
+  }
+
+  private async store(ctx: Context, server: ServerRow, { values }: Given): Promise<void> {
+    const { principalId, serverId } = values;
+    await this.deps.database.db.transaction(async (tx) => {
+      // Whoever changes a server ends what is connected to it: this is among that, or does not come about.
+      const { credentialRevision } = await lockServer(tx, serverId);
+      if (credentialRevision !== server.credentialRevision) {
+        throw new AppError('CONFLICT', { internal: 'the server changed while an account was connected to it' });
+      }
+      const isHis = [eq(connections.principalId, principalId), eq(connections.serverId, serverId)] as const;
+      await endConnections(tx, this.now(), ...isHis);
+      const [made] = await tx.insert(connections).values(values).returning();
       if (made === undefined) throw new AppError('INTERNAL', { internal: 'a connection was not inserted' });
       await discoverAgain(tx, serverId, principalId);
       const object = { kind: 'connection', id: made.id };
       await recordMutation(tx, ctx, { action: 'connection.create', object, after: shown(made) });
+    });
+  }
+
+  /** Tokens that nobody will use are revoked now; where their authorization server does not answer, as those of ended ones. */
+  private async giveBack(ctx: Context, { client, tokens, values }: Given): Promise<void> {
+    const { servers, database, log } = this.deps;
+    const { serverId, issuer } = values;
+    const isRevoked = await servers
+      .revoke(issuer, client, tokens.refreshToken ?? tokens.accessToken)
+      .catch((error: unknown) => {
+        log.warn({ err: error, serverId }, 'an authorization server was not told of a revocation');
+        return undefined;
+      });
+    await database.db.transaction(async (tx) => {
+      if (isRevoked === undefined) {
+        await tx.insert(connections).values({ ...values, status: 'ended', revokeNotBefore: this.now() });
+      }
+      const after = { reason: 'notKept', isRevoked: isRevoked === true };
+      await recordAccess(tx, ctx, { action: 'connection.fail', object: { kind: 'server', id: serverId }, after });
     });
   }
 
@@ -384,6 +403,37 @@ export class ConnectionService {
       recordAccess(tx, ctx, { action, object: { kind: 'server', id: serverId }, after }),
     );
   }
+}
+
+/** What came of a consent, and the row that keeps it. */
+interface Given {
+  readonly client: UpstreamClient;
+  readonly tokens: Tokens;
+  readonly values: typeof connections.$inferInsert;
+}
+
+function valuesOf(
+  row: Pick<
+    typeof connections.$inferInsert,
+    'id' | 'principalId' | 'serverId' | 'issuer' | 'resource' | 'clientId' | 'origin' | keyof SealedSecret
+  >,
+  attempt: Pick<typeof connectAttempts.$inferSelect, 'scopes'>,
+  tokens: Tokens,
+  nowMs: number,
+): Given['values'] {
+  const now = new Date(nowMs);
+  return {
+    ...row,
+    // Asked for and not given: asking again would give no more.
+    scopes: [...new Set([...attempt.scopes, ...(tokens.scopes ?? [])])],
+    status: 'active',
+    // Without a refresh token nothing but the user could bring another: it is used until it is refused.
+    accessExpiresAt: expiryOf(tokens, nowMs, tokens.refreshToken === null ? lifeSecondsMax : undefined),
+    accessIssuedAt: now,
+    canRefresh: tokens.refreshToken !== null,
+    createdAt: now,
+    updatedAt: now,
+  };
 }
 
 /** What of a user a server is called with; undefined where it is nothing that he could bring about. */

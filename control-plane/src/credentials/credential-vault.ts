@@ -35,17 +35,32 @@ export class CredentialVault {
 
   /** @throws AppError CREDENTIAL_KEY_MISSING, CREDENTIAL_UNAVAILABLE */
   async seal(identity: SecretIdentity, secret: string): Promise<SealedSecret> {
+    return (await this.sealer(identity))(secret);
+  }
+
+  /**
+   * Seals in two steps, for a secret that is paid for with something that is good once (a code, a refresh token): all that can
+   * fail is done before that is spent.
+   * @returns what seals one secret, for the row, without asking anybody
+   * @throws AppError as `seal`
+   */
+  async sealer(identity: SecretIdentity): Promise<(secret: string) => SealedSecret> {
     if (this.#keys === undefined) throw new AppError('CREDENTIAL_KEY_MISSING');
     const dataKey = randomBytes(keyBytes);
     const wrapped = await this.#keys.wrap(dataKey);
-    const iv = randomBytes(ivBytes);
-    const cipher = createCipheriv('aes-256-gcm', dataKey, iv);
-    cipher.setAAD(additionalData(identity));
-    const ciphertext = Buffer.concat([cipher.update(secret, 'utf8'), cipher.final()]);
-    dataKey.fill(0);
-    return {
-      ...wrapped,
-      sealed: `${format}${Buffer.concat([iv, cipher.getAuthTag(), ciphertext]).toString('base64url')}`,
+    let isUsed = false;
+    return (secret) => {
+      if (isUsed) throw new AppError('INTERNAL', { internal: 'a data key is for one secret' });
+      isUsed = true;
+      const iv = randomBytes(ivBytes);
+      const cipher = createCipheriv('aes-256-gcm', dataKey, iv);
+      cipher.setAAD(additionalData(identity));
+      const ciphertext = Buffer.concat([cipher.update(secret, 'utf8'), cipher.final()]);
+      dataKey.fill(0);
+      return {
+        ...wrapped,
+        sealed: `${format}${Buffer.concat([iv, cipher.getAuthTag(), ciphertext]).toString('base64url')}`,
+      };
     };
   }
 

@@ -9,7 +9,7 @@ import { hasNotEnded } from '../identity/idp/federated-login.service.ts';
 import type { IdentityProviderService } from '../identity/idp/identity-provider.service.ts';
 import type { GivenTokens, OidcConnections } from '../identity/idp/oidc-connection.ts';
 import { loginTokens, type LoginTokensRow } from './credential.tables.ts';
-import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
+import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
 import { notifyForgotten } from './forgotten.service.ts';
 import type { Caller } from './identity-token.service.ts';
 import { anyServerIsCalledBy } from './server-credential.service.ts';
@@ -74,7 +74,7 @@ export class LoginTokens {
         identityProviderId: provider.id,
         clientId: provider.clientId,
       };
-      const secret = await seal(vault, { ...row, subject }, tokens);
+      const secret = (await sealer(vault, { ...row, subject }))(tokens);
       await database.db.transaction(async (tx) => {
         await tx.insert(loginTokens).values({
           ...row,
@@ -174,7 +174,8 @@ export class LoginTokens {
       if (row.refreshSentAt === null) {
         // What can fail without a request having left comes first.
         const { refreshToken } = await opened(vault, row);
-        if (await this.mark(row)) return this.renew(provider, row, refreshToken ?? '');
+        const seal = await sealer(vault, row);
+        if (await this.mark(row)) return this.renew(provider, row, refreshToken ?? '', seal);
       } else if (row.refreshSentAt.getTime() + sentMs < now) {
         throw await this.refused(row, 'refreshOutcomeUnknown');
       }
@@ -193,8 +194,8 @@ export class LoginTokens {
     return marked.length === 1;
   }
 
-  private async renew(provider: Provider, row: LoginTokensRow, refreshToken: string): Promise<string> {
-    const { database, vault, idp, log } = this.deps;
+  private async renew(provider: Provider, row: LoginTokensRow, refreshToken: string, seal: Sealer): Promise<string> {
+    const { database, idp, log } = this.deps;
     const outcome = await idp.renew(provider, refreshToken, row.subject);
     if (outcome.kind === 'notSent') {
       log.warn({ loginId: row.loginId, reason: outcome.reason }, 'a login was not renewed');
@@ -206,7 +207,7 @@ export class LoginTokens {
     }
     const { given } = outcome;
     const kept = { ...given, refreshToken: given.refreshToken ?? refreshToken };
-    const secret = await seal(vault, row, kept);
+    const secret = seal(kept);
     const stored = await database.db
       .update(loginTokens)
       .set({
@@ -245,8 +246,12 @@ function identityOf({ id, loginId, principalId, identityProviderId, clientId, su
   return ['login_tokens', id, loginId, principalId, identityProviderId, clientId, subject];
 }
 
-function seal(vault: CredentialVault, row: Sealable, { idToken, refreshToken }: z.infer<typeof stored>) {
-  return vault.seal(identityOf(row), JSON.stringify({ idToken, refreshToken } satisfies z.infer<typeof stored>));
+type Sealer = (tokens: z.infer<typeof stored>) => SealedSecret;
+
+async function sealer(vault: CredentialVault, row: Sealable): Promise<Sealer> {
+  const seal = await vault.sealer(identityOf(row));
+  return ({ idToken, refreshToken }) =>
+    seal(JSON.stringify({ idToken, refreshToken } satisfies z.infer<typeof stored>));
 }
 
 async function opened(vault: CredentialVault, row: LoginTokensRow): Promise<z.infer<typeof stored>> {

@@ -31,6 +31,12 @@ export interface RefreshDependencies {
   readonly log: Log;
 }
 
+/** What a refresh was asked with, and what keeps its outcome. */
+interface Sent {
+  readonly refreshToken: string;
+  readonly seal: TokenSealer;
+}
+
 /** A connection with its tokens in clear. */
 export interface OpenedConnection {
   readonly row: ConnectionRow;
@@ -45,13 +51,15 @@ export function connectionIdentity(
   return ['connections', id, principalId, serverId, issuer, resource, clientId, origin];
 }
 
-export function sealTokens(
+export type TokenSealer = (tokens: StoredTokens) => SealedSecret;
+
+/** What seals the tokens of a connection once they are there. @throws AppError CREDENTIAL_KEY_MISSING, CREDENTIAL_UNAVAILABLE */
+export async function tokenSealer(
   vault: CredentialVault,
   row: Parameters<typeof connectionIdentity>[0],
-  tokens: StoredTokens,
-): Promise<SealedSecret> {
-  const { accessToken, refreshToken } = tokens;
-  return vault.seal(connectionIdentity(row), JSON.stringify({ accessToken, refreshToken } satisfies StoredTokens));
+): Promise<TokenSealer> {
+  const seal = await vault.sealer(connectionIdentity(row));
+  return ({ accessToken, refreshToken }) => seal(JSON.stringify({ accessToken, refreshToken } satisfies StoredTokens));
 }
 
 /** When an access token ends, by our clock; what a server says beyond a year, or any date, is a year. */
@@ -148,9 +156,12 @@ export class RefreshService {
     const { servers, clientOf, clock } = this.deps;
     let client: UpstreamClient;
     let refreshToken: string | null;
+    let seal: TokenSealer;
     try {
       ({ refreshToken } = (await this.open(leased)).tokens);
       client = await clientOf(leased);
+      // Without a key nothing could be kept of what comes, and what was sent is used up.
+      seal = await tokenSealer(this.deps.vault, leased);
       // All that can be asked for before is: whoever dies over it has sent nothing yet.
       await servers.metadata(leased.issuer).catch((error: unknown) => {
         throw later(String(error));
@@ -161,7 +172,7 @@ export class RefreshService {
     }
     if (refreshToken === null || !(await this.markSent(leased))) throw later('the lease ended before the request left');
     const outcome = await servers.refresh(leased.issuer, client, refreshToken, leased.resource);
-    return this.settle(leased, outcome, refreshToken);
+    return this.settle(leased, outcome, { refreshToken, seal });
   }
 
   private async markSent(leased: ConnectionRow): Promise<boolean> {
@@ -175,7 +186,7 @@ export class RefreshService {
     return marked.length === 1;
   }
 
-  private async settle(leased: ConnectionRow, outcome: TokenOutcome, sent: string): Promise<OpenedConnection> {
+  private async settle(leased: ConnectionRow, outcome: TokenOutcome, sent: Sent): Promise<OpenedConnection> {
     const { clock, log } = this.deps;
     const now = clock.now();
     switch (outcome.kind) {
@@ -199,11 +210,11 @@ export class RefreshService {
   }
 
   /** Before the new access token is used for the first time: with it the old refresh token may have ended. */
-  private async store(leased: ConnectionRow, tokens: Tokens, sent: string): Promise<OpenedConnection> {
-    const { vault, clock, database } = this.deps;
+  private async store(leased: ConnectionRow, tokens: Tokens, sent: Sent): Promise<OpenedConnection> {
+    const { clock, database } = this.deps;
     const now = clock.now();
-    const kept = { accessToken: tokens.accessToken, refreshToken: tokens.refreshToken ?? sent };
-    const secret = await sealTokens(vault, leased, kept);
+    const kept = { accessToken: tokens.accessToken, refreshToken: tokens.refreshToken ?? sent.refreshToken };
+    const secret = sent.seal(kept);
     const row = await database.db.transaction(async (tx) => {
       const [renewed] = await tx
         .update(connections)

@@ -10,6 +10,7 @@ import { type ConnectionRow, connections, retiredCredentials } from './credentia
 import { endConnections } from './forgotten.service.ts';
 import type { RefreshService } from './refresh.service.ts';
 
+/** Told all at once, so that an authorization server that does not answer keeps no other waiting. */
 const rowsPerRun = 50;
 /** After so many attempts the tokens are destroyed without their authorization server having been told. */
 const attemptsMax = 6;
@@ -44,7 +45,7 @@ export class RevocationService {
       .where(and(eq(connections.status, 'ended'), lte(connections.revokeNotBefore, new Date(clock.now()))))
       .orderBy(asc(connections.revokeNotBefore))
       .limit(rowsPerRun);
-    for (const row of due) await this.revoke(row);
+    await Promise.all(due.map((row) => this.revoke(row)));
     await this.forgetRetired();
   }
 
@@ -98,6 +99,7 @@ export class RevocationService {
           serverId: row.serverId,
           issuer: row.issuer,
           isRevoked: isRevoked === true,
+          attempts: row.revokeAttempts + 1,
         };
         const object = { kind: 'connection', id: row.id };
         await recordAccess(tx, systemContext('revocation', [], this.deps), {
