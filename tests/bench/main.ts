@@ -38,7 +38,8 @@ pnpm bench bridges [--seconds N] [--rounds N]
 
 pnpm bench revocation [--trials N] [--load N] [--large]
   Measures, for each kind of revocation, how long after the mutation's answer a call is still
-  admitted and a stream still open: 20 runtimes in 3 processes, 3 of them whole nodes.
+  admitted and a stream still open, and for each way in which what a server is called with ends,
+  how long calls still carry it: 20 runtimes in 3 processes, 3 of them whole nodes.
   --trials N      revocations of each kind (default 20)
   --load N        calls of others on each node, per second (default 100)
   --large         among 2,000 servers, 100,000 tools, 10,000 grants and 20,000 principals

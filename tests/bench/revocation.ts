@@ -1,5 +1,7 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { once } from 'node:events';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -15,9 +17,16 @@ import { designSize, seedLargeConfiguration } from '../kit/large-configuration.t
 import { type FakeIdentityProvider, startFakeIdentityProvider } from '../oauth/fake-identity-provider.ts';
 import { connectUsers } from '../oauth/federation-kit.ts';
 import { RawConnection } from '../isolation/raw-connection.ts';
+import {
+  createCredentialVictim,
+  createCredentialWorld,
+  credentialKinds,
+  type CredentialOutside,
+  startCredentialOutside,
+} from '../revocation/credential-victims.ts';
 import type { FromLight, ToLight } from '../revocation/light-process.ts';
 import { head, nodeSite, openLegacySession, revokeOne, type Site, type TrialResult } from '../revocation/trial.ts';
-import { createVictim, type RevocationKind, revocationKinds, type World } from '../revocation/victims.ts';
+import { createVictim, revocationKinds, type Victim, type World } from '../revocation/victims.ts';
 import { quantile } from './load.ts';
 import { nodesUrl, startControl } from './topology.ts';
 
@@ -79,6 +88,7 @@ interface Fleet {
   readonly administrator: Administrator;
   readonly upstream: EchoUpstream;
   readonly idp: FakeIdentityProvider;
+  readonly outside: CredentialOutside;
   readonly nodeUrls: readonly string[];
   readonly sites: readonly Site[];
   readonly issuer: string;
@@ -97,8 +107,13 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
   atEnd(() => upstream.stop());
   const idp = await startFakeIdentityProvider('http://127.0.0.1');
   atEnd(() => idp.stop());
-  const egressAllow = [upstream.url, idp.issuer].map((url) => `127.0.0.1/32:${new URL(url).port}`).join(',');
-  const [controlPlane, api] = await startControl(egressAllow, database.url);
+  const outside = await startCredentialOutside();
+  atEnd(() => outside.stop());
+  const dialled = [upstream.url, idp.issuer, ...outside.urls];
+  const egressAllow = dialled.map((url) => `127.0.0.1/32:${new URL(url).port}`).join(',');
+  const keyFile = join(directory, 'credential-keys');
+  writeFileSync(keyFile, `first ${randomBytes(32).toString('base64')}\n`);
+  const [controlPlane, api] = await startControl(egressAllow, database.url, { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile });
   atEnd(() => controlPlane.stop());
   const issuer = new URL(controlPlane.graphqlUrl ?? '').origin;
   if (options.large) await seed(database.url);
@@ -118,7 +133,7 @@ async function startFleet(options: RevocationOptions, directory: string, atEnd: 
     }),
   );
   const nodes = nodeUrls.map((url, at) => nodeSite(`node-${at}`, url, upstream.arrivals));
-  return { administrator, upstream, idp, nodeUrls, sites: [...nodes, ...processes], issuer };
+  return { administrator, upstream, idp, outside, nodeUrls, sites: [...nodes, ...processes], issuer };
 }
 
 function nodeEnvironment(
@@ -195,6 +210,37 @@ function row(name: string, values: readonly number[]): string {
 
 const columns = `${'kind'.padEnd(36)} ${['p50 ms', 'p95 ms', 'p99 ms', 'max ms', 'samples'].map((title) => title.padStart(8)).join(' ')}`;
 
+/** So many trials of each kind, a round of all kinds after the other. */
+async function tried<Kind extends string>(
+  kinds: readonly Kind[],
+  create: (kind: Kind) => Promise<Victim>,
+  { sites, nodeUrls }: Fleet,
+  trials: number,
+): Promise<ReadonlyMap<string, readonly TrialResult[]>> {
+  const results = new Map<Kind, TrialResult[]>(kinds.map((kind) => [kind, []]));
+  for (let trial = 0; trial < trials; trial++) {
+    for (const kind of kinds) results.get(kind)?.push(await revokeOne(await create(kind), sites, nodeUrls));
+  }
+  return results;
+}
+
+function table(
+  print: (line: string) => void,
+  title: string,
+  results: ReadonlyMap<string, readonly TrialResult[]>,
+  pick: (result: TrialResult) => readonly number[],
+): void {
+  print(`\nFrom the answer of the mutation to ${title}`);
+  print(columns);
+  const all: number[] = [];
+  for (const [kind, found] of results) {
+    const values = found.flatMap(pick);
+    print(row(kind, values));
+    all.push(...values);
+  }
+  print(row('all', all));
+}
+
 export async function measureRevocations(
   options: RevocationOptions,
   directory: string,
@@ -206,31 +252,18 @@ export async function measureRevocations(
   const world = await createWorld(fleet);
   await everywhere(fleet);
   await startLoad(world, fleet, options.load, atEnd);
-  const results = new Map<RevocationKind, TrialResult[]>(revocationKinds.map((kind) => [kind, []]));
-  for (let trial = 0; trial < options.trials; trial++) {
-    for (const kind of revocationKinds) {
-      const victim = await createVictim(kind, world);
-      results.get(kind)?.push(await revokeOne(victim, fleet.sites, fleet.nodeUrls));
-    }
-  }
-  print(
-    `${runtimeCount} runtimes, ${options.load} calls/s of others on each node${options.large ? ', large configuration' : ''}`,
+  const results = await tried(revocationKinds, (kind) => createVictim(kind, world), fleet, options.trials);
+  const credentials = await createCredentialWorld(world, fleet.outside, fleet.upstream.url);
+  const ended = await tried(
+    credentialKinds,
+    (kind) => createCredentialVictim(kind, credentials),
+    fleet,
+    options.trials,
   );
-  print('\nFrom the answer of the mutation to the last call that a runtime admitted');
-  print(columns);
-  const of = (pick: (result: TrialResult) => readonly number[]) =>
-    [...results].map(([kind, found]) => [kind, found.flatMap(pick)] as const);
-  const table = (rows: readonly (readonly [string, readonly number[]])[]): void => {
-    for (const [kind, values] of rows) print(row(kind, values));
-    print(
-      row(
-        'all',
-        rows.flatMap(([, values]) => values),
-      ),
-    );
-  };
-  table(of(({ admittedMs }) => admittedMs));
-  print('\nFrom the answer of the mutation to the end of an open stream');
-  print(columns);
-  table(of(({ streamMs }) => streamMs));
+  const load = `${options.load} calls/s of others on each node`;
+  print(`${runtimeCount} runtimes, ${load}${options.large ? ', large configuration' : ''}`);
+  table(print, 'the last call that a runtime admitted', results, ({ admittedMs }) => admittedMs);
+  table(print, 'the end of an open stream', results, ({ streamMs }) => streamMs);
+  table(print, 'the last call that carried the credential that it ended', ended, ({ admittedMs }) => admittedMs);
+  table(print, 'the end of an open stream that carried it', ended, ({ streamMs }) => streamMs);
 }

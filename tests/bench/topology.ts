@@ -57,10 +57,15 @@ function controlEnvironment(egressAllow: string, databaseUrl: string, port: numb
   };
 }
 
-export async function startControl(egressAllow: string, databaseUrl: string): Promise<[ControlPlane, GraphqlClient]> {
+/** @param more further variables */
+export async function startControl(
+  egressAllow: string,
+  databaseUrl: string,
+  more: Readonly<Record<string, string>> = {},
+): Promise<[ControlPlane, GraphqlClient]> {
   const [port, bootstrapToken] = [await freePort(), randomSecret('spb_')];
   const environment = controlEnvironment(egressAllow, databaseUrl, port, bootstrapToken);
-  const parsed = parseConfig({ ...environment, SALLYPORT_OPERATIONS_PORT: '0' });
+  const parsed = parseConfig({ ...environment, SALLYPORT_OPERATIONS_PORT: '0', ...more });
   if (!parsed.ok) throw new Error(parsed.problems.join('\n'));
   const controlPlane = await startControlPlane(parsed.config, { log: createLog({ name: 'bench', level: 'error' }) });
   return [controlPlane, await bootstrapped(controlPlane.graphqlUrl ?? '', bootstrapToken)];

@@ -41,6 +41,7 @@ const configStatus = z.object({
 const inputTypes: Readonly<Record<string, string>> = {
   approveServer: 'ServerInput',
   disableServer: 'ServerInput',
+  deleteServer: 'ServerInput',
   discoverServer: 'ServerInput',
   assignRole: 'RoleInput',
   removeRole: 'RoleInput',

@@ -5,12 +5,24 @@
  */
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http';
 
+/** A call that came in whole. */
+export interface Arrival {
+  /** Shared monotonic instant, in milliseconds. */
+  readonly at: number;
+  /** `Authorization`, as it came; null for none. */
+  readonly authorization: string | null;
+}
+
 export interface EchoUpstream {
   readonly url: string;
-  /** Monotonic instant (ms) at which the last call with this `nonce` came in whole. */
-  readonly arrivals: ReadonlyMap<string, number>;
+  /** The last call with this `nonce`. */
+  readonly arrivals: ReadonlyMap<string, Arrival>;
   /** Streams open now: subscriptions, and the own streams of legacy sessions. */
   readonly streamsOpen: number;
+  /** Calls with a `delayMs` that were neither answered nor given up. */
+  readonly callsWaiting: number;
+  /** Answers those now. */
+  answerWaiting(): void;
   broadcast(message: object): void;
   stop(): Promise<void>;
 }
@@ -30,6 +42,7 @@ export function sharedNowMs(): number {
   return Number(process.hrtime.bigint() / 1000n) / 1000;
 }
 
+const path = '/mcp';
 const serverInfo = { name: 'echo', version: '1.0.0' };
 const streamHeaders = { 'content-type': 'text/event-stream' };
 
@@ -40,8 +53,10 @@ export interface EchoGuard {
 }
 
 class Echo {
-  readonly arrivals = new Map<string, number>();
+  readonly arrivals = new Map<string, Arrival>();
   readonly streams = new Set<ServerResponse>();
+  /** What answers each of them. */
+  readonly waiting = new Map<ServerResponse, () => void>();
   private readonly eras: 'dual' | 'legacy' | 'modern';
   private readonly guard: EchoGuard | undefined;
   private sessions = 0;
@@ -58,14 +73,16 @@ class Echo {
       const body = Buffer.concat(chunks).toString();
       if (this.guard?.isAccepted(incoming.headers.authorization?.slice('Bearer '.length) ?? '') === false)
         return void response.writeHead(401, { 'www-authenticate': this.guard.challenge }).end();
-      if (incoming.method === 'GET') this.stream(response);
-      else if (incoming.method === 'POST') this.answer(JSON.parse(body) as Message, response);
+      if (incoming.method === 'GET' && incoming.url !== path) response.writeHead(404).end();
+      else if (incoming.method === 'GET') this.stream(response);
+      else if (incoming.method === 'POST')
+        this.answer(JSON.parse(body) as Message, incoming.headers.authorization ?? null, response);
       else response.writeHead(200).end();
     });
     incoming.on('error', () => response.destroy());
   }
 
-  private answer(message: Message, response: ServerResponse): void {
+  private answer(message: Message, authorization: string | null, response: ServerResponse): void {
     if (message.id === undefined) return void response.writeHead(202).end();
     const { id, params } = message;
     const modern = { resultType: 'complete', cacheScope: 'public', ttlMs: 3_600_000 };
@@ -90,7 +107,7 @@ class Echo {
       case 'subscriptions/listen':
         return this.stream(response);
       case 'tools/call':
-        return this.call({ ...message, id }, response);
+        return this.call({ ...message, id }, authorization, response);
       default:
         return json(response, unknown);
     }
@@ -103,16 +120,20 @@ class Echo {
     response.once('close', () => this.streams.delete(response));
   }
 
-  private call({ id, params }: Message & { readonly id: string | number }, response: ServerResponse): void {
+  private call(
+    { id, params }: Message & { readonly id: string | number },
+    authorization: string | null,
+    response: ServerResponse,
+  ): void {
     const values = params?.arguments ?? {};
-    if (values.nonce !== undefined) this.arrivals.set(values.nonce, sharedNowMs());
+    if (values.nonce !== undefined) this.arrivals.set(values.nonce, { at: sharedNowMs(), authorization });
     const content = [{ type: 'text', text: JSON.stringify(values) }];
     const answer = { jsonrpc: '2.0', id, result: { resultType: 'complete', content } };
     const notes = values.progress ?? 0;
     const progressToken = params?._meta?.progressToken;
     if (notes > 0) response.writeHead(200, streamHeaders);
     const step = (at: number): void => {
-      if (response.destroyed) return;
+      if (response.destroyed || response.writableEnded) return;
       if (at > notes) {
         if (notes === 0) return json(response, answer);
         return void response.end(event(answer));
@@ -121,12 +142,16 @@ class Echo {
       response.write(event({ jsonrpc: '2.0', method: 'notifications/progress', params: note }));
       later(() => step(at + 1), values.delayMs);
     };
+    if (values.delayMs !== undefined) {
+      this.waiting.set(response, () => step(1));
+      response.once('close', () => this.waiting.delete(response));
+    }
     later(() => step(1), values.delayMs);
   }
 }
 
 function later(work: () => void, delayMs = 0): void {
-  if (delayMs > 0) setTimeout(work, delayMs);
+  if (delayMs > 0) setTimeout(work, delayMs).unref();
   else work();
 }
 
@@ -157,10 +182,16 @@ export async function startEchoUpstream(
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
-    url: `http://127.0.0.1:${port}/mcp`,
+    url: `http://127.0.0.1:${port}${path}`,
     arrivals: echo.arrivals,
     get streamsOpen() {
       return echo.streams.size;
+    },
+    get callsWaiting() {
+      return echo.waiting.size;
+    },
+    answerWaiting: () => {
+      for (const answer of echo.waiting.values()) answer();
     },
     broadcast: (message) => {
       const text = event(message);

@@ -17,7 +17,7 @@ import { SyncClient } from '@sallyport/data-plane/runtime';
 import { AppError } from '@sallyport/schema';
 import { createLog, randomSecret, systemClock, FailedAttempts } from '@sallyport/schema/platform';
 import type { Dispatcher } from 'undici';
-import { sharedNowMs } from '../kit/echo-upstream.ts';
+import { type Arrival, sharedNowMs } from '../kit/echo-upstream.ts';
 import type { Call } from './victims.ts';
 
 const log = createLog({ name: 'light', level: 'silent' });
@@ -29,8 +29,6 @@ const alone = {
   peerUrl: null,
   peerCertificate: null,
   onPeers: () => undefined,
-  onReturned: () => undefined,
-  onForget: () => undefined,
 };
 const idle = {
   exchangesOpen: 0,
@@ -42,8 +40,8 @@ const idle = {
 };
 
 export interface LightRuntime {
-  /** @returns the shared instant at which the call was about to be written, or undefined where it was refused */
-  call(call: Call): Promise<number | undefined>;
+  /** @returns the instant at which the call was about to be written, or undefined where it was refused */
+  call(call: Call): Promise<Arrival | undefined>;
   stop(): Promise<void>;
 }
 
@@ -59,9 +57,9 @@ class InstantController implements Dispatcher.DispatchController {
 }
 
 /** Answers when the first byte would be written, and tells when that was. */
-function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
+function instantPool(admitted: (arrival: Arrival) => void): Pick<Dispatcher, 'dispatch'> {
   return {
-    dispatch: (_options, handler) => {
+    dispatch: ({ headers }, handler) => {
       const controller = new InstantController();
       try {
         handler.onRequestStart?.(controller, undefined);
@@ -69,13 +67,20 @@ function instantPool(admitted: () => void): Pick<Dispatcher, 'dispatch'> {
         handler.onResponseError?.(controller, error instanceof Error ? error : new Error(String(error)));
         return true;
       }
-      admitted();
+      admitted({ at: sharedNowMs(), authorization: authorizationOf(headers) });
       handler.onResponseStart?.(controller, 200, { 'content-type': 'application/json' });
       handler.onResponseData?.(controller, answer);
       handler.onResponseEnd?.(controller, {});
       return true;
     },
   };
+}
+
+/** @param headers name, value, name, value, … */
+function authorizationOf(headers: Dispatcher.DispatchOptions['headers']): string | null {
+  const flat: readonly unknown[] = Array.isArray(headers) ? headers : [];
+  const at = flat.findIndex((text, index) => index % 2 === 0 && text === 'authorization');
+  return at < 0 ? null : String(flat[at + 1]);
 }
 
 /** Nothing is counted, and nothing long inspected. */
@@ -102,37 +107,51 @@ function unheard(store: RuntimeStore) {
   return { health, sightings: { seen: () => undefined } };
 }
 
-export function startLightRuntime(options: {
+export interface LightRuntimeOptions {
   readonly syncUrl: string;
   readonly joinToken: string;
   readonly name: string;
   /** Of its own; whoever gives it removes it. */
   readonly directory: string;
-}): LightRuntime {
-  const clock = systemClock;
-  const store = new RuntimeStore({ clock });
+}
+
+/** The end of the push, and what it lends, which it takes back too. */
+function joined({ syncUrl, directory, ...who }: LightRuntimeOptions, store: RuntimeStore) {
+  const credentials: UpstreamCredentials = new UpstreamCredentials({
+    lend: (need) => sync.lend(need),
+    now: () => store.now(),
+    runtime: () => store.current,
+  });
   const sync = new SyncClient({
-    url: options.syncUrl,
-    joinToken: options.joinToken,
-    dataDirectory: options.directory,
+    url: syncUrl,
+    dataDirectory: directory,
     nodeSecret: randomSecret('node_'),
-    name: options.name,
+    ...who,
     ...alone,
+    onReturned: () => credentials.forgetUsers(),
+    onForget: (serverId, principalId) => credentials.forget(serverId, principalId),
     store,
-    clock,
+    clock: systemClock,
     log,
     spoolEpochs: () => [],
     load: () => idle,
     discover: () => Promise.reject(new AppError('UPSTREAM_UNREACHABLE')),
   });
-  let admittedAt: number | undefined;
+  return { sync, credentials };
+}
+
+export function startLightRuntime(options: LightRuntimeOptions): LightRuntime {
+  const clock = systemClock;
+  const store = new RuntimeStore({ clock });
+  const { sync, credentials } = joined(options, store);
+  let admitted: Arrival | undefined;
   const observed = unheard(store);
   const pipeline = new Pipeline({
     runtimes: store,
     audit: { append: () => Promise.resolve(), appendDurable: () => Promise.resolve() },
     ...uncounted,
-    connections: new Connections({ pool: () => instantPool(() => (admittedAt = sharedNowMs())) }),
-    credentials: credentialsOf(sync, store),
+    connections: new Connections({ pool: () => instantPool((arrival) => (admitted = arrival)) }),
+    credentials,
     peers: loneNode('node-1'),
     ...observed,
     decisions: new DecisionCache({ bytesMax: decisionCacheBytesMax }),
@@ -148,7 +167,7 @@ export function startLightRuntime(options: {
   sync.start();
   return {
     call: async ({ slug, headers, body }) => {
-      admittedAt = undefined;
+      admitted = undefined;
       const response = await pipeline.handle({
         method: 'POST',
         path: `/mcp/${slug}`,
@@ -160,20 +179,13 @@ export function startLightRuntime(options: {
         readBody: () => Promise.resolve(Buffer.from(body)),
       });
       response.follower?.ended(true, 0, null);
-      return admittedAt;
+      return admitted;
     },
     stop: async () => {
       await sync.stop();
       pipeline.close();
       observed.health.close();
+      credentials.close();
     },
   };
-}
-
-function credentialsOf(sync: SyncClient, store: RuntimeStore): UpstreamCredentials {
-  return new UpstreamCredentials({
-    lend: (need) => sync.lend(need),
-    now: () => store.now(),
-    runtime: () => store.current,
-  });
 }

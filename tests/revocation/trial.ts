@@ -1,6 +1,6 @@
 import { request } from 'node:http';
 import { setTimeout as delay } from 'node:timers/promises';
-import { sharedNowMs } from '../kit/echo-upstream.ts';
+import { type Arrival, sharedNowMs } from '../kit/echo-upstream.ts';
 import { waitFor } from '../kit/condition.ts';
 import { RawConnection } from '../isolation/raw-connection.ts';
 import type { LightRuntime } from './light-runtime.ts';
@@ -19,7 +19,10 @@ export interface SiteWatch {
 }
 
 export interface TrialResult {
-  /** By runtime: from the mutation's answer to the last call that was admitted, in milliseconds; 0 where none was. */
+  /**
+   * By runtime: from the mutation's answer to the last call that was admitted, with the credential that it ended where it
+   * ended one, in milliseconds; 0 where none was.
+   */
   readonly admittedMs: readonly number[];
   /** By open stream: from the mutation's answer to its end. */
   readonly streamMs: readonly number[];
@@ -57,20 +60,20 @@ export async function openLegacySession(url: string, key: string): Promise<strin
 }
 
 /** A real node, called over HTTP; a call was admitted when it arrived at the upstream. */
-export function nodeSite(name: string, url: string, arrivals: ReadonlyMap<string, number>): Site {
+export function nodeSite(name: string, url: string, arrivals: ReadonlyMap<string, Arrival>): Site {
   return {
     watch: async (victim) => {
       const connection = new RawConnection(new URL(url));
       const nonce = `${name}/${Math.random()}`;
       const call = victim.call(nonce);
       const text = head(call);
-      let seen: number | undefined;
+      let seen: Arrival | undefined;
       const watch = new Watch(name, async () => {
         await connection.send(text, call.body);
-        const at = arrivals.get(nonce);
-        if (at === seen) return undefined;
-        seen = at;
-        return at;
+        const arrival = arrivals.get(nonce);
+        if (arrival === seen) return undefined;
+        seen = arrival;
+        return arrival;
       });
       await watch.admitted;
       return {
@@ -102,13 +105,13 @@ export function lightSite(runtimes: readonly LightRuntime[]): Site {
   };
 }
 
-interface OpenStream {
+export interface OpenStream {
   /** Shared instant of its end. */
   readonly ended: Promise<number>;
 }
 
 /** Opens a stream and resolves when it is open. */
-function openStream(url: string, { method, slug, headers, body }: Victim['stream']): Promise<OpenStream> {
+export function openStream(url: string, { method, slug, headers, body }: Victim['stream']): Promise<OpenStream> {
   return new Promise((resolve, reject) => {
     const outgoing = request(`${url}/mcp/${slug}`, { method, agent: false, headers }, (response) => {
       if (response.statusCode !== 200) {

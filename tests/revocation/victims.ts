@@ -28,7 +28,7 @@ export interface Call {
 }
 
 export interface Victim {
-  readonly kind: RevocationKind;
+  readonly kind: string;
   /** A call with a nonce of its own. */
   call(nonce: string): Call;
   /** Opens a stream that stays open: a subscription, or a legacy session's own. */
@@ -54,7 +54,7 @@ export interface World {
   readonly users: FederatedUsers;
 }
 
-const identified = z.object({ id: z.string() });
+export const identified = z.object({ id: z.string() });
 const prefix = 'io.modelcontextprotocol/';
 const envelope = {
   [`${prefix}protocolVersion`]: '2026-07-28',
@@ -62,11 +62,11 @@ const envelope = {
   [`${prefix}clientCapabilities`]: {},
 };
 const accept = 'application/json, text/event-stream';
-const tools = ['echo'];
+export const tools = ['echo'];
 /** What the stream is about: without a right to it the stream ends, whatever else is left. */
-const resources = ['file:///inbox'];
+export const resources = ['file:///inbox'];
 
-function modernVictim(slug: string, key: string): Pick<Victim, 'call' | 'stream'> {
+export function modernVictim(slug: string, key: string): Pick<Victim, 'call' | 'stream'> {
   const headers = {
     authorization: `Bearer ${key}`,
     accept,
@@ -112,11 +112,11 @@ function legacyVictim(slug: string, key: string, session: string): Pick<Victim, 
   };
 }
 
-const nothing = (): Promise<void> => Promise.resolve();
+export const nothing = (): Promise<void> => Promise.resolve();
 
 const keyLifeMs = 86_400_000;
 
-async function createKey({ administrator }: World, principalId: string): Promise<string> {
+export async function createKey({ administrator }: World, principalId: string): Promise<string> {
   const expiresAt = new Date(systemClock.now() + keyLifeMs).toISOString();
   const input = { principalId, name: 'revocation', scopes: ['MCP'], expiresAt };
   return (await administrator.mutate('createApiKey', input, 'secret', z.object({ secret: z.string() }))).secret;
