@@ -120,7 +120,10 @@ export class PageInfo {
   @Field(() => String, { nullable: true, description: 'Cursor of the first edge; null for an empty page.' })
   startCursor!: string | null;
 
-  @Field(() => String, { nullable: true, description: 'Cursor of the last edge; null for an empty page.' })
+  @Field(() => String, {
+    nullable: true,
+    description: 'Cursor after which the list goes on, as a rule that of the last edge; null after an empty last page.',
+  })
   endCursor!: string | null;
 }
 
@@ -207,20 +210,22 @@ export function pageOf(args: PageArguments, parts = 1, idPart = true): Page {
 /**
  * The connection for rows fetched with `limit + 1`.
  * @param position the row's sort key; its last part is unique in the list
+ * @param goesOnAfter sort key where the list goes on after a page that is not full
  */
 export function connectionFrom<Row>(
   rows: readonly Row[],
   page: Page,
   position: (row: Row) => readonly string[],
+  goesOnAfter?: readonly string[],
 ): ConnectionOf<Row> {
   const edges = rows.slice(0, page.limit).map((row) => ({ node: row, cursor: encodeCursor(position(row)) }));
   return {
     edges,
     pageInfo: {
-      hasNextPage: rows.length > page.limit,
+      hasNextPage: rows.length > page.limit || goesOnAfter !== undefined,
       hasPreviousPage: page.after !== undefined,
       startCursor: edges[0]?.cursor ?? null,
-      endCursor: edges.at(-1)?.cursor ?? null,
+      endCursor: goesOnAfter === undefined ? (edges.at(-1)?.cursor ?? null) : encodeCursor(goesOnAfter),
     },
   };
 }

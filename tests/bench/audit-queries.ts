@@ -11,7 +11,7 @@ const days = 30;
 const dayMs = 86_400_000;
 const hourMs = 3_600_000;
 const p95MsMax = 300;
-const page = { limit: 100, after: undefined };
+const pageSize = 100;
 
 /** A sketch of so many calls: most took about 5 ms, and where there are ten or more, nine took ever longer. */
 function sketchOf(calls: string): string {
@@ -93,48 +93,61 @@ async function sumTraffic(sql: RawTransaction): Promise<void> {
 
 interface Query {
   readonly name: string;
-  readonly ask: () => Promise<readonly unknown[]>;
+  readonly ask: () => Promise<unknown>;
 }
 
 function queriesOf(database: Database): readonly Query[] {
   const events = new EventQueryService(database);
   const traffics = new TrafficQueryService(database);
   const today = Math.floor(systemClock.now() / dayMs) * dayMs;
-  const list = (name: string, filter: Parameters<EventQueryService['list']>[1]): Query => ({
+  const list = (name: string, filter: Parameters<EventQueryService['list']>[1], after?: readonly string[]): Query => ({
     name: `auditEvents, ${name}`,
-    ask: () => events.list(administrator, filter, page),
+    ask: () => events.list(administrator, filter, { limit: pageSize, after }),
   });
-  const traffic = (name: string, lastsMs: number, groupBy: 'server' | 'target', serverId?: string): Query => ({
+  const traffic = (
+    name: string,
+    lastsMs: number,
+    groupBy: 'server' | 'target',
+    filter: Parameters<TrafficQueryService['traffic']>[3] = {},
+    untilMs = today,
+  ): Query => ({
     name: `traffic, ${name}`,
     ask: () =>
-      traffics.traffic(
-        administrator,
-        { from: new Date(today - lastsMs), to: new Date(today) },
-        groupBy,
-        serverId === undefined ? {} : { serverId },
-      ),
+      traffics.traffic(administrator, { from: new Date(untilMs - lastsMs), to: new Date(untilMs) }, groupBy, filter),
   });
   const week = { from: new Date(today - 20 * dayMs), to: new Date(today - 13 * dayMs) };
+  const middle = [String(today - 15 * dayMs), 'f'];
+  const busiest = { serverId: 'server-0' };
   return [
     list('the newest', {}),
+    list('from the middle on', {}, middle),
     list('a week, refused', { ...week, outcomes: ['refused'] }),
     list('of a principal', { principalId: 'principal-4711' }),
     list('of a principal on a server', { principalId: 'principal-7919', serverId: 'server-7' }),
-    list('of a server that is called much', { serverId: 'server-0' }),
+    list('of a server that is called much', busiest),
+    list('of a server that is called much, from the middle on', busiest, middle),
     list('of a server that is called little', { serverId: 'server-1989' }),
     list('of a server by its slug, denied', { serverSlug: 'server-0', decision: 'deny' }),
     list('of a target', { targetName: 'tool_17' }),
+    list('of a target on a server', { ...busiest, targetName: 'tool_17' }),
     list('of targets that begin so, refused', { targetPrefix: 'tool_1', outcomes: ['refused'] }),
     list('of a node', { nodeId: 'node-17' }),
+    list('of methods that contain a text', { method: 'LIST' }),
     list('of a node that is not there', { nodeId: 'nowhere' }),
     list('of a slug that is not there', { serverSlug: 'nowhere' }),
     list('of nobody', { principalId: 'nobody' }),
+    list('of methods that are not there', { method: 'nothing' }),
+    list('of two that occur much, and never together', { targetName: 'tool_17', method: 'prompts/get' }),
     traffic('an hour by server', hourMs, 'server'),
     traffic('a day by server', dayMs, 'server'),
     traffic('30 days by server', days * dayMs, 'server'),
-    traffic('a day of the busiest server by target', dayMs, 'target', 'server-0'),
-    traffic('30 days of the busiest server by target', days * dayMs, 'target', 'server-0'),
-    traffic('30 days of another server by target', days * dayMs, 'target', 'server-1989'),
+    traffic('29 days by server, not from midnight to midnight', 29 * dayMs, 'server', {}, today - 37 * 60_000),
+    traffic('a day by target', dayMs, 'target'),
+    traffic('30 days by target', days * dayMs, 'target'),
+    traffic('30 days of a target by server', days * dayMs, 'server', { targetName: 'tool_17' }),
+    traffic('a day of the busiest server by target', dayMs, 'target', busiest),
+    traffic('30 days of the busiest server by target', days * dayMs, 'target', busiest),
+    traffic('30 days of another server by target', days * dayMs, 'target', { serverId: 'server-1989' }),
   ];
 }
 

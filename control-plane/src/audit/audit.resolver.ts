@@ -29,14 +29,19 @@ export class AuditResolver {
     this.events = services.events;
   }
 
-  @Query(() => AuditEventConnection, { name: 'auditEvents', description: 'Audit events, newest first.' })
+  @Query(() => AuditEventConnection, {
+    name: 'auditEvents',
+    description:
+      'Audit events, newest first. A page may hold fewer than asked for, even none, where few of many events match: ' +
+      'go on after its endCursor while hasNextPage is true.',
+  })
   async list(
     @Ctx() ctx: Context,
     @Args(() => AuditEventsArguments) args: AuditEventsArguments,
   ): Promise<ConnectionOf<AuditEventRow>> {
     const page = pageOf(args, 2, false);
-    const rows = await this.events.list(ctx, args, page);
-    return connectionFrom(rows, page, (row) => [String(row.time.getTime()), row.id]);
+    const { rows, stoppedAt } = await this.events.list(ctx, args, page);
+    return connectionFrom(rows, page, (row) => [String(row.time.getTime()), row.id], stoppedAt);
   }
 
   @Query(() => AuditEvent, { description: 'An audit event by its id.' })

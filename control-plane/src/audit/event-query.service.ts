@@ -1,11 +1,12 @@
 import { AppError, type AuditOutcome } from '@sallyport/schema';
-import { and, asc, desc, eq, gt, gte, inArray, like, lt, or, type SQL, sql } from 'drizzle-orm';
+import { and, asc, desc, eq, gt, gte, inArray, like, lt, type SQL, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
-import type { Database } from '../database/client.ts';
+import type { Database, Reader } from '../database/client.ts';
 import { escaped } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
 import { type AuditEventRow, auditEvents } from './audit.tables.ts';
+import { lookBack, type TimeStretch } from './look-back.ts';
 import { storableText } from './storable-text.ts';
 
 /** Absent members do not narrow. */
@@ -29,7 +30,16 @@ export interface AuditEventFilter {
   readonly objectId?: string | null | undefined;
 }
 
+/** Newest first; one more than was asked for where there is more. */
+export interface EventPage {
+  readonly rows: readonly AuditEventRow[];
+  /** Where the list goes on if time was up before the page was full, as `page.after`. */
+  readonly stoppedAt: readonly string[] | undefined;
+}
+
 const filterTextLengthMax = 1024;
+/** In the place of an id: sorts before each of its time, so that what is older follows. */
+const beforeAllIds = '';
 /** Rows stored in transactions that took longer than this to commit may be missed by a live tail. */
 const tailOverlapMs = 5_000;
 const tailRowsMax = 500;
@@ -52,15 +62,53 @@ export class EventQueryService {
     this.database = database;
   }
 
-  /** Newest first, by the event's own time; `limit + 1` rows. */
-  async list(ctx: Context, filter: AuditEventFilter, page: Page): Promise<AuditEventRow[]> {
+  /** By the event's own time. */
+  async list(ctx: Context, filter: AuditEventFilter, page: Page): Promise<EventPage> {
     ctx.authorize('audit:read');
-    return this.database.db
-      .select()
-      .from(auditEvents)
-      .where(and(conditionOf(filter), afterCursor(page.after)))
-      .orderBy(desc(auditEvents.time), desc(auditEvents.id))
-      .limit(page.limit + 1);
+    const after = cursorOf(page.after);
+    const condition = and(conditionOf(filter), after && isBefore(after));
+    const fromMs = filter.from?.getTime() ?? -Infinity;
+    const toMs = Math.min(filter.to?.getTime() ?? Infinity, after === undefined ? Infinity : after.time.getTime() + 1);
+    const { rows, stoppedAtMs } = await lookBack({
+      range: { fromMs, toMs },
+      wanted: page.limit + 1,
+      clock: ctx.clock,
+      read: (stretch, limit, timeoutMs) =>
+        this.#within(timeoutMs, (reader) =>
+          reader
+            .select()
+            .from(auditEvents)
+            .where(and(condition, isWithin(stretch)))
+            .orderBy(desc(auditEvents.time), desc(auditEvents.id))
+            .limit(limit),
+        ),
+      isAnyBefore: async (timeMs, timeoutMs) => {
+        const older = isWithin({ fromMs, toMs: timeMs });
+        const any = await this.#within(timeoutMs, (reader) =>
+          reader.select({ id: auditEvents.id }).from(auditEvents).where(older).limit(1),
+        );
+        return any === undefined || any.length > 0;
+      },
+    });
+    return { rows, stoppedAt: stoppedAtMs === undefined ? undefined : [String(stoppedAtMs), beforeAllIds] };
+  }
+
+  /** @returns undefined where it took longer */
+  async #within<Result>(
+    timeoutMs: number | undefined,
+    query: (reader: Reader) => PromiseLike<Result>,
+  ): Promise<Result | undefined> {
+    const { db } = this.database;
+    if (timeoutMs === undefined) return query(db);
+    try {
+      return await db.transaction(async (tx) => {
+        await tx.execute(sql`select set_config('statement_timeout', ${String(timeoutMs)}, true)`);
+        return query(tx);
+      });
+    } catch (error) {
+      if (wasCancelled(error)) return undefined;
+      throw error;
+    }
   }
 
   async get(ctx: Context, id: string): Promise<AuditEventRow> {
@@ -115,16 +163,43 @@ function later(time: Date): Date {
   return new Date(time.getTime() + 1);
 }
 
-function afterCursor(after: readonly string[] | undefined): SQL | undefined {
+/** An event of a list, by what it is sorted by. */
+interface EventPosition {
+  readonly time: Date;
+  readonly id: string;
+}
+
+/** @throws AppError INVALID_INPUT */
+function cursorOf(after: readonly string[] | undefined): EventPosition | undefined {
   if (after === undefined) return undefined;
   const time = new Date(Number(after[0]));
-  const id = after[1] ?? '';
   if (Number.isNaN(time.getTime())) {
     throw new AppError('INVALID_INPUT', { violations: [{ path: 'after', message: 'is not a cursor of this list' }] });
   }
-  return or(lt(auditEvents.time, time), and(eq(auditEvents.time, time), lt(auditEvents.id, id)));
+  return { time, id: after[1] ?? '' };
 }
 
+/** By which an index is entered where the page before ended; an `or` would read all that came before. */
+function isBefore({ time, id }: EventPosition): SQL {
+  return sql`(${auditEvents.time}, ${auditEvents.id}) < (${time.toISOString()}::timestamptz, ${id})`;
+}
+
+function isWithin({ fromMs, toMs }: TimeStretch): SQL | undefined {
+  return and(
+    Number.isFinite(fromMs) ? gte(auditEvents.time, new Date(fromMs)) : undefined,
+    Number.isFinite(toMs) ? lt(auditEvents.time, new Date(toMs)) : undefined,
+  );
+}
+
+const queryCanceled = '57014';
+
+/** Whether PostgreSQL ended the statement, as it does after `statement_timeout`. */
+function wasCancelled(thrown: unknown): boolean {
+  if (!(thrown instanceof Error)) return false;
+  return ('code' in thrown && thrown.code === queryCanceled) || wasCancelled(thrown.cause);
+}
+
+/** All of the filter but its times. */
 function conditionOf(filter: AuditEventFilter): SQL | undefined {
   const violations = new Violations();
   const texts = [
@@ -146,8 +221,6 @@ function conditionOf(filter: AuditEventFilter): SQL | undefined {
   const equal = (column: Parameters<typeof eq>[0], value: string | null | undefined): SQL | undefined =>
     value === null || value === undefined ? undefined : eq(column, storableText(value));
   return and(
-    filter.from ? gte(auditEvents.time, filter.from) : undefined,
-    filter.to ? lt(auditEvents.time, filter.to) : undefined,
     equal(auditEvents.kind, filter.kind),
     equal(auditEvents.principalId, filter.principalId),
     equal(auditEvents.serverId, filter.serverId),

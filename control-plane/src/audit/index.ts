@@ -11,7 +11,7 @@ export {
   restartDelivery,
 } from './delivery.service.ts';
 export { EpochService } from './epoch.service.ts';
-export { EventQueryService, TailPosition } from './event-query.service.ts';
+export { type AuditEventFilter, EventQueryService, TailPosition } from './event-query.service.ts';
 export { ExportService } from './export.service.ts';
 export { type AuditAlarm, IngestService } from './ingest.service.ts';
 export { PartitionService } from './partition.service.ts';

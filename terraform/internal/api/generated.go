@@ -5862,7 +5862,7 @@ func (v *OAuthClientFields) GetJwks() optional.Value[json.RawMessage] { return v
 type PageFields struct {
 	// Whether there is more after this page.
 	HasNextPage bool `json:"hasNextPage"`
-	// Cursor of the last edge; null for an empty page.
+	// Cursor after which the list goes on, as a rule that of the last edge; null after an empty last page.
 	EndCursor optional.Value[string] `json:"endCursor"`
 }
 
