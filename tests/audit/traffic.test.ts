@@ -189,7 +189,8 @@ test('a range of days comes to the same by sums of hours and days as by its minu
       [begin, 61],
     ] as const) {
       const range = { from: new Date(from), to: new Date(from + minutes * 60_000) };
-      found.push(await query.traffic(ctx, range, 'server', {}), await query.traffic(ctx, range, 'target', {}));
+      found.push(await query.traffic(ctx, range, 'server', {}));
+      found.push(await query.traffic(ctx, range, 'target', { serverId: 'server' }));
       found.push(await query.traffic(ctx, range, 'server', { targetName: 'tool_1' }));
     }
     return found;
@@ -200,4 +201,17 @@ test('a range of days comes to the same by sums of hours and days as by its minu
   await store.database.raw`update traffic_rollups_since set start = '-infinity'`;
   expect(summed[0]?.[0]?.calls).toBe(120);
   expect(summed).toEqual(byMinutes);
+});
+
+test('all targets of all servers are told of a day, and of more only for a server or a target', async () => {
+  const query = new TrafficQueryService(store.database);
+  const range = { from: new Date(minute), to: new Date(minute + dayMs + 1) };
+  const asked = query.traffic(ctx, range, 'target', {});
+  await expect(asked).rejects.toMatchObject({
+    code: 'INVALID_INPUT',
+    violations: [{ path: 'to', message: expect.stringContaining('give a serverId or a targetName') }],
+  });
+  await query.traffic(ctx, { ...range, to: new Date(minute + dayMs) }, 'target', {});
+  await query.traffic(ctx, range, 'target', { serverId: 'server' });
+  await query.traffic(ctx, range, 'target', { targetName: 'count' });
 });

@@ -348,7 +348,10 @@ export class TrafficArguments {
   @Field(() => DateTime, { description: 'From then on, to the minute.' })
   from!: Date;
 
-  @Field(() => DateTime, { description: 'Before; at most 31 days after from.' })
+  @Field(() => DateTime, {
+    description:
+      'Before; at most 31 days after from, and 1 day by target where neither serverId nor targetName is given.',
+  })
   to!: Date;
 
   @Field(() => TrafficGroupEnum, { defaultValue: 'server', description: 'What to add up by.' })

@@ -41,30 +41,26 @@ export interface InspectionTraffic {
 }
 
 export const trafficRangeDaysMax = 31;
+/** By target, where neither a server nor a target is named: what thousands of servers have may be millions of rows a day. */
+export const trafficOfAllTargetsDaysMax = 1;
 export const trafficRowsMax = 1_000;
 const fetchRows = 2_000;
 /** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
-const notForwarded: ReadonlySet<AuditOutcome> = new Set(['refused', 'malformed']);
+const notForwarded = ['refused', 'malformed'] as const satisfies readonly AuditOutcome[];
 
-/** Of a minute, an hour or a day. */
-interface TrafficCounts {
-  readonly server_id: string;
-  readonly server_slug: string;
-  readonly target_kind: string;
-  readonly target_name: string;
-  readonly outcome: AuditOutcome;
+interface Total {
+  readonly serverId: string;
+  readonly serverSlug: string;
+  readonly targetKind: string;
+  readonly targetName: string;
   readonly calls: number;
-  readonly duration_ms_sum: number;
-  readonly sketch: string;
+  readonly refused: number;
+  readonly succeeded: number;
+  readonly forwardedMsSum: number;
 }
 
-interface Sum {
-  readonly of: TrafficCounts;
-  calls: number;
-  refused: number;
-  succeeded: number;
-  forwardedMsSum: number;
-  readonly sketch: Sketch;
+interface TargetSketch extends Pick<Total, 'serverId' | 'targetKind' | 'targetName'> {
+  readonly sketch: string;
 }
 
 export class TrafficQueryService {
@@ -83,21 +79,16 @@ export class TrafficQueryService {
   ): Promise<Traffic[]> {
     ctx.authorize('traffic:read');
     checkRange(range);
-    const sums = new Map<string, Sum>();
+    if (groupBy === 'target' && !filter.serverId && !filter.targetName) checkRangeOfAllTargets(range);
     // One snapshot for all pieces: a window that is counted meanwhile is in all of them or in none.
-    await this.database.raw.begin('isolation level repeatable read read only', async (sql) => {
+    return this.database.raw.begin('isolation level repeatable read read only', async (sql) => {
       const [since] = await sql<{ ms: number }[]>`
         select extract(epoch from start)::double precision * 1000 as ms from traffic_rollups_since`;
-      for (const span of trafficSpans(range.from.getTime(), range.to.getTime(), since?.ms ?? Infinity)) {
-        for await (const rows of readSpan(sql, span, groupBy, filter).cursor(fetchRows)) {
-          for (const row of rows) addRow(sums, row, groupBy);
-        }
-      }
+      const spans = trafficSpans(range.from.getTime(), range.to.getTime(), since?.ms ?? Infinity);
+      const totals = await readTotals(sql, spans, groupBy, filter);
+      const sketches = await mergeSketches(sql, spans, groupBy, filter, totals);
+      return totals.map((total) => trafficOf(total, sketches.get(keyOf(total)) ?? new Sketch()));
     });
-    return [...sums.values()]
-      .sort((a, b) => b.calls - a.calls || a.of.server_slug.localeCompare(b.of.server_slug))
-      .slice(0, trafficRowsMax)
-      .map((sum) => trafficOf(sum, groupBy));
   }
 
   /** Looks and verdicts, most first. Minutes count from their start. */
@@ -123,24 +114,75 @@ export class TrafficQueryService {
   }
 }
 
-function readSpan(
+/** The counts of all spans, as rows of one table. */
+function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: TrafficGroup, filter: TrafficFilter) {
+  const whole = groupBy === 'server' && !filter.targetName;
+  const target =
+    groupBy === 'server'
+      ? sql`'' as "targetKind", '' as "targetName"`
+      : sql`target_kind as "targetKind", target_name as "targetName"`;
+  const parts = spans.map(({ unit, fromMs, toMs }) => {
+    const [from, to] = [new Date(fromMs).toISOString(), new Date(toMs).toISOString()];
+    const rows =
+      unit === 'minute'
+        ? sql`traffic_minutes where minute >= ${from} and minute < ${to}`
+        : sql`traffic_rollups where unit = ${unit} and whole = ${whole} and start >= ${from} and start < ${to}`;
+    return sql`
+      select server_id as "serverId", server_slug, ${target}, outcome, calls, duration_ms_sum, sketch
+      from ${rows}
+        ${filter.serverId ? sql`and server_id = ${storableText(filter.serverId)}` : sql``}
+        ${filter.targetName ? sql`and target_name = ${storableText(filter.targetName)}` : sql``}`;
+  });
+  return parts.reduce((all, part) => sql`${all} union all ${part}`);
+}
+
+/** Busiest first. */
+async function readTotals(
   sql: RawTransaction,
-  { unit, fromMs, toMs }: TrafficSpan,
+  spans: readonly TrafficSpan[],
   groupBy: TrafficGroup,
   filter: TrafficFilter,
-) {
-  const [from, to] = [new Date(fromMs).toISOString(), new Date(toMs).toISOString()];
-  const whole = groupBy === 'server' && !filter.targetName;
-  const rows =
-    unit === 'minute'
-      ? sql`traffic_minutes where minute >= ${from} and minute < ${to}`
-      : sql`traffic_rollups where unit = ${unit} and whole = ${whole} and start >= ${from} and start < ${to}`;
-  return sql<TrafficCounts[]>`
-    select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
-      duration_ms_sum, sketch
-    from ${rows}
-      ${filter.serverId ? sql`and server_id = ${storableText(filter.serverId)}` : sql``}
-      ${filter.targetName ? sql`and target_name = ${storableText(filter.targetName)}` : sql``}`;
+): Promise<readonly Total[]> {
+  return sql<Total[]>`
+    select "serverId", max(server_slug) as "serverSlug", "targetKind", "targetName",
+      sum(calls)::double precision as calls,
+      coalesce(sum(calls) filter (where outcome = any (${[...notForwarded]})), 0)::double precision as refused,
+      coalesce(sum(calls) filter (where outcome = 'success'), 0)::double precision as succeeded,
+      coalesce(sum(duration_ms_sum) filter (where outcome <> all (${[...notForwarded]})), 0) as "forwardedMsSum"
+    from (${counts(sql, spans, groupBy, filter)}) counts
+    group by "serverId", "targetKind", "targetName"
+    order by sum(calls) desc, max(server_slug), "serverId", "targetKind", "targetName"
+    limit ${trafficRowsMax}`;
+}
+
+/** How long the forwarded calls of each total took. They are merged here, and read of nothing but what is answered. */
+async function mergeSketches(
+  sql: RawTransaction,
+  spans: readonly TrafficSpan[],
+  groupBy: TrafficGroup,
+  filter: TrafficFilter,
+  totals: readonly Total[],
+): Promise<ReadonlyMap<string, Sketch>> {
+  const merged = new Map<string, Sketch>();
+  const query = sql<TargetSketch[]>`
+    select "serverId", "targetKind", "targetName", sketch
+    from (${counts(sql, spans, groupBy, filter)}) counts
+    where outcome <> all (${[...notForwarded]}) and ("serverId", "targetKind", "targetName") in (
+      select * from unnest(${totals.map(({ serverId }) => serverId)}::text[],
+        ${totals.map(({ targetKind }) => targetKind)}::text[], ${totals.map(({ targetName }) => targetName)}::text[]))`;
+  for await (const rows of query.cursor(fetchRows)) {
+    for (const row of rows) {
+      const sketch = Sketch.parse(row.sketch);
+      const before = merged.get(keyOf(row));
+      if (before === undefined) merged.set(keyOf(row), sketch ?? new Sketch());
+      else if (sketch !== undefined) before.merge(sketch);
+    }
+  }
+  return merged;
+}
+
+function keyOf({ serverId, targetKind, targetName }: Pick<Total, 'serverId' | 'targetKind' | 'targetName'>): string {
+  return `${serverId}\n${targetKind}\n${targetName}`;
 }
 
 /** @throws AppError INVALID_INPUT */
@@ -152,38 +194,29 @@ function checkRange(range: { readonly from: Date; readonly to: Date }): void {
   violations.assertNone();
 }
 
-function addRow(sums: Map<string, Sum>, row: TrafficCounts, groupBy: TrafficGroup): void {
-  const target = groupBy === 'server' ? '' : `\n${row.target_kind}\n${row.target_name}`;
-  const key = `${row.server_id}${target}`;
-  let sum = sums.get(key);
-  if (sum === undefined) {
-    sum = { of: row, calls: 0, refused: 0, succeeded: 0, forwardedMsSum: 0, sketch: new Sketch() };
-    sums.set(key, sum);
-  }
-  sum.calls += row.calls;
-  if (notForwarded.has(row.outcome)) {
-    sum.refused += row.calls;
-    return;
-  }
-  if (row.outcome === 'success') sum.succeeded += row.calls;
-  sum.forwardedMsSum += row.duration_ms_sum;
-  const sketch = Sketch.parse(row.sketch);
-  if (sketch !== undefined) sum.sketch.merge(sketch);
+/** @throws AppError INVALID_INPUT */
+function checkRangeOfAllTargets({ from, to }: { readonly from: Date; readonly to: Date }): void {
+  if (to.getTime() - from.getTime() <= trafficOfAllTargetsDaysMax * 86_400_000) return;
+  const violations = new Violations();
+  violations.add(
+    'to',
+    `must be at most ${trafficOfAllTargetsDaysMax} day after from where all targets of all servers are asked for; for a longer range, give a serverId or a targetName`,
+  );
+  violations.assertNone();
 }
 
-function trafficOf(sum: Sum, groupBy: TrafficGroup): Traffic {
-  const forwarded = sum.calls - sum.refused;
-  const { of, sketch } = sum;
-  const isTarget = groupBy === 'target' && of.target_kind !== '';
+function trafficOf(total: Total, sketch: Sketch): Traffic {
+  const { serverId, serverSlug, targetKind, targetName, calls, refused, succeeded, forwardedMsSum } = total;
+  const forwarded = calls - refused;
   return {
-    serverId: of.server_id,
-    serverSlug: of.server_slug,
-    targetKind: isTarget ? of.target_kind : null,
-    targetName: isTarget ? of.target_name : null,
-    calls: sum.calls,
-    refused: sum.refused,
-    successRate: forwarded === 0 ? null : sum.succeeded / forwarded,
-    durationMsMean: forwarded === 0 ? null : sum.forwardedMsSum / forwarded,
+    serverId,
+    serverSlug,
+    targetKind: targetKind === '' ? null : targetKind,
+    targetName: targetKind === '' ? null : targetName,
+    calls,
+    refused,
+    successRate: forwarded === 0 ? null : succeeded / forwarded,
+    durationMsMean: forwarded === 0 ? null : forwardedMsSum / forwarded,
     durationMsP50: sketch.quantile(0.5) ?? null,
     durationMsP95: sketch.quantile(0.95) ?? null,
     durationMsP99: sketch.quantile(0.99) ?? null,
