@@ -8,7 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Pool } from 'undici';
 import { type LoadRequest, measureLatency, pick } from './load.ts';
 import type { MixedData, MixedRun, ToMixed } from './mixed-load.ts';
-import { toolCall } from './tool-call.ts';
+import { listenRequest, toolCall } from './tool-call.ts';
 
 const { nodeUrl, keys } = workerData as MixedData;
 /** One for each run: between them the node has no client. */
@@ -17,7 +17,7 @@ const callsAtOnce = 32;
 /** Of one server. */
 const sessionsMax = 32;
 /** Calls of a session, about, before its client ends it. */
-const callsPerSession = 50;
+const callsPerSession = 200;
 
 const at = (slug: string): URL => new URL(`/mcp/${slug}`, nodeUrl);
 
@@ -89,10 +89,10 @@ async function endOldest(slug: string, open: Session[]): Promise<boolean> {
 }
 
 /** Nobody waits for the answer. */
-async function aborted(slug: string): Promise<boolean> {
+async function aborted(request: LoadRequest): Promise<boolean> {
   const abort = new AbortController();
   setTimeout(() => abort.abort(), randomInt(1, 60));
-  await send(modern(slug, { delayMs: 50, progress: randomInt(4) }), abort).catch(() => undefined);
+  await send(request, abort).catch(() => undefined);
   return true;
 }
 
@@ -104,12 +104,13 @@ const malformed = (): LoadRequest => ({ ...modern('modern'), body: '{"jsonrpc":"
 
 /** Kinds of calls with how many of a hundred there are; each resolves with whether it came out as it should. */
 const mix: readonly (readonly [number, () => Promise<boolean>])[] = [
-  [40, async () => succeeded(await send(modern('modern', { note: 'x'.repeat(randomInt(2_000)) })))],
+  [38, async () => succeeded(await send(modern('modern', { note: 'x'.repeat(randomInt(2_000)) })))],
   [15, async () => succeeded(await send(modern('legacy', { note: 'bridged' })))],
   [10, () => legacyCall('legacy')],
   [10, () => legacyCall('modern')],
   [5, async () => succeeded(await send(modern('modern', { delayMs: 20 })))],
-  [8, () => aborted(pick(['modern', 'legacy']))],
+  [8, () => aborted(modern(pick(['modern', 'legacy']), { delayMs: 50, progress: randomInt(4) }))],
+  [2, () => aborted(listenRequest(at(pick(['modern', 'legacy'])), pick(keys)))],
   [4, () => refused(modern('modern', {}, pick(keys), 'nothing'))],
   [3, () => refused(modern('modern', {}, `sp_${'0'.repeat(32)}`))],
   [2, () => refused(malformed())],

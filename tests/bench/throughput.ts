@@ -13,7 +13,7 @@ import { type LoadRequest, type Latency, measureLatency, measureThroughput, medi
 import { startNginx } from './nginx.ts';
 import { keepToFirstCore, processorSeconds, residentMebibytes } from './process-figures.ts';
 import { startUpstreamThread } from './thread.ts';
-import { toolCall } from './tool-call.ts';
+import { listenRequest, toolCall } from './tool-call.ts';
 import { startTopology, type Topology } from './topology.ts';
 
 const connections = 64;
@@ -192,15 +192,6 @@ async function latencyTable(
     figures.add('latency added, p50', p50Ms, 'ms', { most: addedMsMost.p50 });
     figures.add('latency added, p99', p99Ms, 'ms', { most: addedMsMost.p99 });
   }
-}
-
-function listenRequest(url: URL, key: string): LoadRequest {
-  const load = toolCall(url, key);
-  const envelope = JSON.parse(load.body) as { params: { _meta: unknown } };
-  const params = { notifications: { toolsListChanged: true }, _meta: envelope.params._meta };
-  const headers: Record<string, string> = { ...load.headers, 'mcp-method': 'subscriptions/listen' };
-  delete headers['mcp-name'];
-  return { url, headers, body: JSON.stringify({ jsonrpc: '2.0', id: 1, method: 'subscriptions/listen', params }) };
 }
 
 /** @returns a function that ends the stream; resolves with the stream's first event */

@@ -1,7 +1,16 @@
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { repositoryRoot } from '../contract/generated-files.ts';
 import { type AuthResult, expectedAuthFailures } from './auth-leg.ts';
 import { type ClientCellResult, clientScenarios, expectedClientFailures, notInTheMidst } from './client-leg.ts';
 import { type Cell, type CellResult, expectedFailures, isSameEra } from './matrix.ts';
 import { scoredScenarios } from './run-suite.ts';
+
+const pageFile = join(repositoryRoot(), 'docs/reference/conformance.md');
+
+export function readPage(): string {
+  return readFileSync(pageFile, 'utf8');
+}
 
 const erasText = { dual: 'both eras', legacy: 'legacy only', modern: 'modern only' } as const;
 
@@ -32,6 +41,18 @@ export function rowOfAuthResult(result: AuthResult): string {
 /** The rows of all tables as a page has them. */
 export function rowsOfPage(page: string): readonly string[] {
   return page.split('\n').filter((line) => /^\| (?:both|legacy|modern|the suite's, |the gateway )/.test(line));
+}
+
+/** A row up to its score: what it is about. */
+export function subjectOf(row: string): string {
+  return row.replace(/\| \d+\/\d+ \| [^|]* \|$/, '');
+}
+
+/** Writes the page with this row in place of the one about the same. */
+export function writeRow(row: string): void {
+  const rows = rowsOfPage(readPage());
+  const at = rows.findIndex((one) => subjectOf(one) === subjectOf(row));
+  writeFileSync(pageFile, conformancePage(at < 0 ? [...rows, row] : rows.with(at, row)));
 }
 
 function reasons(exceptions: Readonly<Record<string, string>>): string {
@@ -104,7 +125,9 @@ tests of their own (\`tests/credentials\`): the last hands out an ID token, and 
 
 ## How it is kept
 \`pnpm conformance\` runs all of it, in some minutes, and writes this page; the tests run the translated half over three
-nodes and hold it to the page. That bytes which pass score the same as directly, check by check, is tested as well
-(\`tests/conformance/suite.test.ts\`).
+nodes and hold it to the page. Of several nodes every other one speaks HTTP with the other pair of edges
+([decision 0135](../decisions/0135-both-pairs-of-edges-are-held-to-one-list.md)); with
+\`SALLYPORT_TESTS_HTTP_ENGINE=libraries\` one node does too, and the page is the same. That bytes which pass score the same as
+directly, check by check, is tested as well (\`tests/conformance/suite.test.ts\`).
 `;
 }

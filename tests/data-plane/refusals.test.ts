@@ -398,9 +398,10 @@ describe('denied looks like unknown [P51]', () => {
       ),
     ],
     ['a server', Object.fromEntries(['closed', 'nowhere'].map((slug) => [slug, () => send(node.url(slug), good)]))],
-  ])('in the time it takes, within noise: %s', async (_what, asked) => {
+  ])('in the time it takes, within noise: %s', { retry: 2 }, async (_what, asked) => {
     const found = await medians(asked);
-    // Two alike differ by a few per cent on a quiet machine; a lookup that only one makes would take far more than twice.
+    // Two alike differ by a few per cent on a quiet machine; a lookup that only one makes would take far more than twice,
+    // each time.
     expect(Math.max(...found)).toBeLessThan(2 * Math.min(...found) + 1);
   });
 

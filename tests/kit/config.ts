@@ -18,5 +18,7 @@ export const testConfig = {
   seed: process.env['SALLYPORT_TESTS_SEED'],
   /** What nodes under test speak HTTP with, where a test does not say. */
   httpEngine: httpEngineOf(process.env['SALLYPORT_TESTS_HTTP_ENGINE'] ?? 'wire'),
+  /** Every cell of the conformance tests, not the short form. */
+  isConformanceWhole: process.env['SALLYPORT_TESTS_CONFORMANCE'] === 'whole',
   path: process.env['PATH'] ?? '',
 } as const;

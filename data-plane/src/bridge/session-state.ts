@@ -54,7 +54,8 @@ interface Session {
   logLevel: ToldState['logLevel'];
   listening: ToldState['listening'];
   isEnded: boolean;
-  readonly subscriptions: Map<string, { readonly isSubscribed: boolean; readonly at: number }>;
+  /** Undefined where it told of none, as nearly all of very many sessions. */
+  subscriptions: Map<string, { readonly isSubscribed: boolean; readonly at: number }> | undefined;
   length: number;
 }
 
@@ -79,7 +80,9 @@ export class SessionStates {
     if (session === undefined) return freshSession;
     return {
       logLevel: session.logLevel?.level ?? null,
-      subscriptions: [...session.subscriptions].flatMap(([uri, { isSubscribed }]) => (isSubscribed ? [uri] : [])),
+      subscriptions: [...(session.subscriptions ?? [])].flatMap(([uri, { isSubscribed }]) =>
+        isSubscribed ? [uri] : [],
+      ),
       listeningId: session.listening?.streamId ?? null,
       isEnded: session.isEnded,
     };
@@ -91,7 +94,9 @@ export class SessionStates {
     const session = this.#sessions.get(name.sessionId);
     if (session === undefined) return undefined;
     const { logLevel, listening, isEnded } = session;
-    const subscriptions = [...session.subscriptions].map(([uri, told]) => [uri, told.isSubscribed, told.at] as const);
+    const subscriptions = [...(session.subscriptions ?? [])].map(
+      ([uri, told]) => [uri, told.isSubscribed, told.at] as const,
+    );
     return { logLevel, listening, isEnded, subscriptions };
   }
 
@@ -145,7 +150,7 @@ export class SessionStates {
       logLevel: undefined,
       listening: undefined,
       isEnded: false,
-      subscriptions: new Map(),
+      subscriptions: undefined,
       length: 0,
     };
     this.#sessions.set(principalId, sessionId, session);
@@ -186,7 +191,7 @@ function stamped(session: Session, change: SessionChange, nowMs: number): ToldSt
       return { logLevel: { level: change.level, at: after(session.logLevel) } };
     case 'subscribe':
     case 'unsubscribe': {
-      const at = after(session.subscriptions.get(change.uri));
+      const at = after(session.subscriptions?.get(change.uri));
       return { subscriptions: [[change.uri, change.kind === 'subscribe', at]] };
     }
     case 'listening':
@@ -204,25 +209,27 @@ function mergeInto(session: Session, told: ToldState): void {
   if (isLater(listening, session.listening, ({ streamId }) => streamId)) session.listening = listening;
   for (const [uri, isSubscribed, at] of subscriptions) {
     const next = { isSubscribed, at };
-    const known = session.subscriptions.get(uri);
+    const known = session.subscriptions?.get(uri);
     if (!isLater(next, known, (one) => String(one.isSubscribed))) continue;
     if (known === undefined) session.length += uri.length;
-    session.subscriptions.set(uri, next);
+    (session.subscriptions ??= new Map()).set(uri, next);
   }
   session.isEnded ||= isEnded;
   dropEnded(session);
 }
 
 function dropEnded(session: Session): void {
-  for (const uri of session.isEnded ? [...session.subscriptions.keys()] : longEnded(session)) {
-    session.subscriptions.delete(uri);
+  for (const uri of session.isEnded ? [...(session.subscriptions?.keys() ?? [])] : longEnded(session)) {
+    session.subscriptions?.delete(uri);
     session.length -= uri.length;
   }
 }
 
 /** Of the subscriptions that ended those before the last `endedSubscriptionsMax`. */
 function longEnded({ subscriptions }: Session): string[] {
-  const ended = [...subscriptions].filter(([, { isSubscribed }]) => !isSubscribed).sort(([, a], [, b]) => a.at - b.at);
+  const ended = [...(subscriptions ?? [])]
+    .filter(([, { isSubscribed }]) => !isSubscribed)
+    .sort(([, a], [, b]) => a.at - b.at);
   return ended.slice(0, Math.max(0, ended.length - endedSubscriptionsMax)).map(([uri]) => uri);
 }
 
