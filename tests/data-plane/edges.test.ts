@@ -1,10 +1,11 @@
 /** What holds at both edges of a node, whatever speaks HTTP there. */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
-import { request as httpsRequest } from 'node:https';
+import { createServer as createHttpsServer, request as httpsRequest } from 'node:https';
 import { type AddressInfo, connect, createServer, type Server, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { getCACertificates, setDefaultCACertificates } from 'node:tls';
 import { systemClock } from '@sallyport/schema/platform';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { makeCertificate } from '../kit/certificate.ts';
@@ -431,6 +432,32 @@ describe.each(httpEngines)('with %s', (httpEngine) => {
       expect((await send(bad.url('open'), call)).json.error.code).toBe(1030);
       expect(upstream.requests).toHaveLength(1);
       expect(new Set(dialled)).toEqual(new Set(['upstream.example']));
+    });
+
+    test('over TLS is called where it shows a trusted certificate for its name, and not otherwise', async () => {
+      const directory = mkdtempSync(join(tmpdir(), 'sallyport-edges-'));
+      ends.push(() => rmSync(directory, { recursive: true }));
+      const { certFile, keyFile, certificate } = makeCertificate(directory, systemClock.now());
+      let asked = 0;
+      const server = createHttpsServer({ cert: readFileSync(certFile), key: readFileSync(keyFile) }, (_, response) => {
+        asked++;
+        response.writeHead(200, { 'content-type': 'application/json' }).end(answered('secured'));
+      });
+      await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
+      ends.push(() => void server.close().closeAllConnections());
+      const { port } = server.address() as AddressInfo;
+      const named = async (name: string): Promise<Awaited<ReturnType<typeof send>>> => {
+        const resolve = (): Promise<string[]> => Promise.resolve(['127.0.0.1']);
+        const secured = await start({ egress: { resolve } }, `https://${name}:${port}/mcp`);
+        return await send(secured.url('open'), call);
+      };
+      expect((await named('localhost')).json.error.code).toBe(1030);
+      const trusted = getCACertificates('default');
+      ends.push(() => setDefaultCACertificates(trusted));
+      setDefaultCACertificates([...trusted, certificate]);
+      expect((await named('upstream.example')).json.error.code).toBe(1030);
+      expect(asked).toBe(0);
+      expect((await named('localhost')).text).toContain('secured');
     });
   });
 
