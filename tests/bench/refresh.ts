@@ -9,7 +9,7 @@ import { Figures } from './figures.ts';
 
 const usersMax = 100;
 /** After so many rounds at the end of a token there is one of each other kind. */
-const roundsBetweenOthers = 5;
+const roundsBetweenOthers = 10;
 const progressMs = 30_000;
 const examplesMax = 5;
 

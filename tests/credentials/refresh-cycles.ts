@@ -4,6 +4,8 @@ import type { Connected, RefreshFleet } from './refresh-fleet.ts';
 
 export const callsPerNode = 50;
 const callsPerCycle = 3 * callsPerNode;
+/** Users whose cycles overlap: while one waits for his token, the other calls. */
+const usersAtOnce = 2;
 /** Of access tokens. Longer than a round takes by far: nothing but the moved clock brings them to their end. */
 const lifeSeconds = 600;
 const lifeMs = lifeSeconds * 1_000;
@@ -52,14 +54,18 @@ export class RefreshCycles {
     const fleet = this.#fleet;
     const found: CyclesFound = { cycles: 0, failed: [], notOnce: 0, sentEnded: 0 };
     if (kind !== 'refused') await fleet.moveClock(kind === 'ended' ? lifeMs : lifeMs - endingMs, this.#witness);
-    for (const user of this.#users) await this.#cycle(kind, user, found);
+    fleet.upstream.refused.clear();
+    const waiting = this.#users.values();
+    const turns = async (): Promise<void> => {
+      for (const user of waiting) await this.#cycle(kind, user, found);
+    };
+    await Promise.all(Array.from({ length: usersAtOnce }, turns));
     return found;
   }
 
   async #cycle(kind: CycleKind, user: Connected, found: CyclesFound): Promise<void> {
     const { as, upstream } = this.#fleet;
     const { access, refreshes } = user.family;
-    upstream.refused.clear();
     if (kind !== 'ending') as.live.delete(access);
     const answers = await this.#fleet.call(user, callsPerNode);
     // Calls do not wait for what is renewed ahead of time.

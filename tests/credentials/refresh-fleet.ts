@@ -83,7 +83,7 @@ class Clients {
 
   constructor(origin: string) {
     this.#url = new URL(`/mcp/${slug}`, origin);
-    this.#pool = new Pool(origin, { connections: 64 });
+    this.#pool = new Pool(origin, { connections: 128 });
   }
 
   async call({ key }: Somebody): Promise<Answer> {
