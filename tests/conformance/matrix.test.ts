@@ -1,4 +1,4 @@
-import { describe, expect, test } from 'vitest';
+import { expect, test } from 'vitest';
 import { testConfig } from '../kit/config.ts';
 import { authRevisions, expectedAuthFailures } from './auth-leg.ts';
 import { type ClientCell, clientCells, expectedClientFailures, runClientCell } from './client-leg.ts';

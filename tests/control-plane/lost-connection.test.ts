@@ -24,7 +24,14 @@ test('a query on a reserved connection that PostgreSQL has ended is refused, and
 test.each<[string, (written: Writable, end: () => Promise<unknown>) => Promise<unknown>]>([
   ['refuses', async (written) => void written.end('not a number\n')],
   ['ends, with its connection,', (_written, end) => end()],
-  ['ends when all was written', (written, end) => Promise.all([end(), written.end('1\n')])],
+  [
+    'ends when all was written',
+    async (written, end) => {
+      const ended = end();
+      written.end('1\n');
+      await ended;
+    },
+  ],
 ])('a COPY that PostgreSQL %s is told to who writes it, and the process lives on', async (_what, spoil) => {
   const { url, drop } = await createEmptyDatabase();
   const database = openDatabase({ url, connectionsMax: 2 });

@@ -444,7 +444,7 @@ describe.each(httpEngines)('with %s', (httpEngine) => {
         response.writeHead(200, { 'content-type': 'application/json' }).end(answered('secured'));
       });
       await new Promise<void>((resolve) => void server.listen(0, '127.0.0.1', resolve));
-      ends.push(() => void server.close().closeAllConnections());
+      ends.push(() => server.close().closeAllConnections());
       const { port } = server.address() as AddressInfo;
       const named = async (name: string): Promise<Awaited<ReturnType<typeof send>>> => {
         const resolve = (): Promise<string[]> => Promise.resolve(['127.0.0.1']);
