@@ -68,9 +68,11 @@ export class TokenCache {
     const now = this.#clock.now();
     const isRefused = held?.expiresAt === refused?.expiresAt;
     if (held !== undefined && !isRefused && held.renewAt > now) return held;
+    // One that only lacks scopes is good for others, whether there will be a wider one or not.
+    const isDead = isRefused && refused?.status === 401;
     try {
       // Whoever waited for the same one may have asked for another meanwhile.
-      return await this.#another(key, held === undefined ? undefined : known, () => ask(held));
+      return await this.#another(key, { than: held === undefined ? undefined : known, isDead }, () => ask(held));
     } catch (error) {
       // Ahead of time: what is there is good for a while yet.
       if (held === undefined || isRefused || held.expiresAt - usableMs <= now) throw error;
@@ -78,7 +80,13 @@ export class TokenCache {
     }
   }
 
-  #another(key: string, than: Promise<HeldToken> | undefined, ask: () => Promise<HeldToken>): Promise<HeldToken> {
+  /** @param before what it takes the place of; where it does not come about, that stays, unless it is good for nobody */
+  #another(
+    key: string,
+    before: { readonly than: Promise<HeldToken> | undefined; readonly isDead: boolean },
+    ask: () => Promise<HeldToken>,
+  ): Promise<HeldToken> {
+    const { than, isDead } = before;
     const underWay = this.#held.get(key);
     if (underWay !== undefined && underWay !== than) return underWay;
     const asked = ask();
@@ -86,7 +94,7 @@ export class TokenCache {
     this.#held.set(key, asked);
     asked.catch(() => {
       if (this.#held.get(key) !== asked) return;
-      if (than === undefined) this.#held.delete(key);
+      if (than === undefined || isDead) this.#held.delete(key);
       else this.#held.set(key, than);
     });
     const [oldest] = this.#held.keys();
