@@ -5,6 +5,7 @@ import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createGraphqlClient, freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
 import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
+import { withV8Options } from '@sallyport/data-plane';
 import { createLog, randomSecret } from '@sallyport/schema/platform';
 import { z } from 'zod';
 import { Administrator, type ClientAccount } from '../kit/administrator.ts';
@@ -121,7 +122,8 @@ export async function startNodeProcess(
 ): Promise<NodeProcess> {
   const [port, operationsPort] = [await freePort(), await freePort()];
   const program = fileURLToPath(new URL('main.js', import.meta.resolve('@sallyport/data-plane')));
-  const [command, ...args] = [...options.nodePin, process.execPath, ...(options.nodeArguments ?? []), program];
+  const nodeArguments = withV8Options(options.nodeArguments ?? []);
+  const [command, ...args] = [...options.nodePin, process.execPath, ...nodeArguments, program];
   const child = spawn(command, args, {
     stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
     env: {

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { withV8Options } from '@sallyport/data-plane';
 import type { CliEnvironment } from '../config.ts';
 import type { Ports } from './choose-ports.ts';
 import type { Secrets, StateDirectory } from './state-directory.ts';
@@ -68,7 +69,7 @@ export function nodeProgram(topology: Topology, at: 0 | 1, joinToken: string): C
   const [port, operationsPort] = at === 0 ? [ports.node1, ports.node1Operations] : [ports.node2, ports.node2Operations];
   return {
     name,
-    nodeArguments: [beside('../../../data-plane/dist/main.js')],
+    nodeArguments: [...withV8Options([]), beside('../../../data-plane/dist/main.js')],
     env: {
       ...environment.inherited,
       // Never the control plane's own: a node must not be able to read it.

@@ -1,5 +1,6 @@
 import { type ChildProcess, fork } from 'node:child_process';
 import type { Clock, Log, Readiness } from '@sallyport/schema/platform';
+import { withV8Options } from '../v8-options.ts';
 
 const restartDelayMsMin = 200;
 const restartDelayMsMax = 10_000;
@@ -55,7 +56,10 @@ export class WorkerProcess {
   start(): void {
     const { program, args, worker, clock, log } = this.#options;
     this.#startedAt = clock.monotonic();
-    const child = fork(program, [`--worker=${worker}`, ...args], { stdio: ['ignore', 'inherit', 'inherit', 'ipc'] });
+    const child = fork(program, [`--worker=${worker}`, ...args], {
+      execArgv: withV8Options(process.execArgv),
+      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+    });
     this.#child = child;
     child.on('message', (answer: Answer) => this.#waiting.get(answer.id)?.(answer));
     child.on('error', (error) => log.error({ err: error, worker }, 'a worker could not be started or asked'));
