@@ -12,7 +12,11 @@ import {
 } from 'bullmq';
 import { Redis } from 'ioredis';
 import pg from 'pg';
+import { keepStringsFast } from './fast-strings.ts';
 import type { Log } from './log.ts';
+
+// ioredis has an heir of strings.
+keepStringsFast();
 
 /** Redis in production; where there is none, PostgreSQL under a role that owns the schema `bullmq` and nothing else. */
 export type QueueBackend = { readonly redisUrl: string } | { readonly databaseUrl: string };
