@@ -1,5 +1,6 @@
-import { isAscii, mayHideText, withoutHiddenText } from './hidden-text.ts';
+import { isAscii, withoutHiddenText } from './hidden-text.ts';
 import { Readings } from './readings.ts';
+import type { TextSigns } from './text-signs.ts';
 
 /**
  * Texts as a reader takes them: hidden characters gone, compatibility forms and look-alike letters folded, lower case.
@@ -114,9 +115,9 @@ function isSmallCapitals(word: string): boolean {
 }
 
 /** The text without what is hidden, in compatibility form, lower case, look-alike letters made Latin. */
-export function foldText(text: string): string {
-  if (isAscii(text)) return (mayHideText(text) ? withoutHiddenText(text) : text).toLowerCase();
-  const visible = withoutHiddenText(text).normalize('NFKC');
+export function foldText(text: string, signs?: TextSigns): string {
+  if (signs?.isAscii ?? isAscii(text)) return withoutHiddenText(text, signs).toLowerCase();
+  const visible = withoutHiddenText(text, signs).normalize('NFKC');
   const plain = visible
     .normalize('NFD')
     .replace(/(?<=[a-zA-Z])[\u0300-\u036f]+/g, '')
@@ -124,13 +125,43 @@ export function foldText(text: string): string {
   return foldLookAlikes(plain.toLowerCase());
 }
 
+const isLetter = 1;
+const isSeparator = 2;
+/** Of a letter and what sets it apart: their sum, in either order. */
+const neighbours = isLetter + isSeparator;
+const spacing = new Uint8Array(128).fill(isLetter, 0x61, 0x7b);
+for (const separator of ' .-_*|') spacing[separator.charCodeAt(0)] = isSeparator;
+
+function spacingAt(text: string, at: number): number {
+  const code = text.charCodeAt(at);
+  return code < 128 ? (spacing[code] ?? 0) : 0;
+}
+
+/**
+ * Whether five letters may stand apart. They are nine characters, every other a separator, and of nine in a row five begin
+ * at one of every fourth: so most of a text is not looked at, which the expression tries from each of its letters.
+ */
+function mayHaveSpacedLetters(text: string): boolean {
+  for (let at = 0; at + 4 < text.length; at += 4) {
+    let kind = spacingAt(text, at);
+    let next = at + 1;
+    for (; next <= at + 4; next++) {
+      const other = spacingAt(text, next);
+      if (kind + other !== neighbours) break;
+      kind = other;
+    }
+    if (next > at + 4) return true;
+  }
+  return false;
+}
+
 /**
  * Folded text with letters put back that were written as digits or set apart, or undefined where nothing was.
  * @param isWord whether a word means anything; names with digits in them do not become others
  */
-export function unmaskText(folded: string, isWord: (word: string) => boolean): string | undefined {
+export function unmaskText(folded: string, isWord: (word: string) => boolean, signs?: TextSigns): string | undefined {
   let result = folded;
-  if (spacedLetters.test(result)) {
+  if (mayHaveSpacedLetters(result) && spacedLetters.test(result)) {
     result = result.replace(spacedRuns, (run) =>
       run
         .split(/[ .\-_*|]{2,3}/)
@@ -139,7 +170,7 @@ export function unmaskText(folded: string, isWord: (word: string) => boolean): s
     );
   }
   spacedLetters.lastIndex = 0;
-  if (maskedLetter.test(result))
+  if (signs?.hasLetterLike !== false && maskedLetter.test(result))
     result = result.replace(maskedWord, (masked) => {
       const word = Array.from(masked, (c) => digitsForLetters.get(c) ?? c).join('');
       return isWord(word) ? word : masked;

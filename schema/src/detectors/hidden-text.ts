@@ -1,4 +1,5 @@
 import type { Finding, FindingSeverity } from './finding.ts';
+import type { TextSigns } from './text-signs.ts';
 
 /**
  * Characters that a person does not see and a model reads: Unicode tags, zero-width characters, bidirectional
@@ -165,14 +166,18 @@ export function isAscii(text: string): boolean {
   return Buffer.byteLength(text) === text.length;
 }
 
-/** Whether a text has any character worth a look; one pass of a regular expression. */
-export function mayHideText(text: string): boolean {
-  return isAscii(text) ? asciiSuspect.test(text) : suspect.test(text);
+/**
+ * Whether a text has any character worth a look.
+ * @param signs of the text, where there are some: they tell of one in ASCII
+ */
+export function mayHideText(text: string, signs?: TextSigns): boolean {
+  if (signs?.isAscii ?? isAscii(text)) return signs?.hasControl ?? asciiSuspect.test(text);
+  return suspect.test(text);
 }
 
 /** Neighbours of one category are one finding. */
-export function findHiddenText(text: string): Finding[] {
-  if (!mayHideText(text)) return [];
+export function findHiddenText(text: string, signs?: TextSigns): Finding[] {
+  if (!mayHideText(text, signs)) return [];
   const findings: Finding[] = [];
   suspects.lastIndex = 0;
   for (let match = suspects.exec(text); match !== null; match = suspects.exec(text)) {
@@ -197,8 +202,8 @@ export function findHiddenText(text: string): Finding[] {
 }
 
 /** The text as a person sees it. */
-export function withoutHiddenText(text: string): string {
-  const findings = findHiddenText(text);
+export function withoutHiddenText(text: string, signs?: TextSigns): string {
+  const findings = findHiddenText(text, signs);
   if (findings.length === 0) return text;
   let result = '';
   let at = 0;
@@ -210,9 +215,9 @@ export function withoutHiddenText(text: string): string {
 }
 
 /** What the hidden characters say where they spell something: tags as ASCII, selectors as the bytes they stand for. */
-export function hiddenMessage(text: string): string {
+export function hiddenMessage(text: string, signs?: TextSigns): string {
   let message = '';
-  for (const { category, start, end } of findHiddenText(text)) {
+  for (const { category, start, end } of findHiddenText(text, signs)) {
     if (category === 'unicodeTags') message += tagsOf(text.slice(start, end));
     if (category === 'variationSelectors') message += bytesOfSelectors(text.slice(start, end));
   }

@@ -6,6 +6,7 @@ import {
   credentialPath,
   discussion,
   meaning,
+  meaningsAt,
   phrases,
   privateContext,
   sensitivePair,
@@ -100,7 +101,7 @@ function hitsOf(text: string, signs: TextSigns): Hit[] {
     at = endOfWord(text, at);
     const ends = at - start > 1 && text.charCodeAt(at - 1) === fullStop;
     const end = ends ? at - 1 : at;
-    const bits = wordMeanings.get(text.slice(start, end));
+    const bits = meaningsAt(text, start, end);
     if (bits !== undefined) hits.push({ bits, word, sentence, start, end });
     word += 1;
     if (ends) sentence += 1;
@@ -340,11 +341,10 @@ function nearest(
   }
 }
 
-function signalsOf(text: string, kind: TextKind): Signal[] {
+function signalsOf(text: string, kind: TextKind, signs: TextSigns): Signal[] {
   const signals: Signal[] = [];
   const weightOf = (source: { inContent: number; inDefinition: number }): number =>
     kind === 'content' ? source.inContent : source.inDefinition;
-  const signs = new TextSigns(text);
   for (const phrase of phrases) {
     if (!mayFind(phrase, signs)) continue;
     phrase.pattern.lastIndex = 0;
@@ -353,12 +353,8 @@ function signalsOf(text: string, kind: TextKind): Signal[] {
       match !== null && signals.length < signalsMax;
       match = phrase.pattern.exec(text)
     ) {
-      signals.push({
-        name: phrase.name,
-        weight: weightOf(phrase),
-        start: match.index,
-        end: match.index + match[0].length,
-      });
+      const end = match.index + match[0].length;
+      signals.push({ name: phrase.name, weight: weightOf(phrase), start: match.index, end });
     }
   }
   const hits = hitsOf(text, signs);
@@ -450,9 +446,9 @@ function severityOf(score: number, kind: TextKind): FindingSeverity | undefined 
   return score >= scoreLow[kind] ? 'low' : undefined;
 }
 
-function findingsIn(folded: string, kind: TextKind): Finding[] {
+function findingsIn(folded: string, kind: TextKind, signs: TextSigns = TextSigns.of(folded)): Finding[] {
   const findings: Finding[] = [];
-  for (const { start, end, score, name } of clustersOf(signalsOf(folded, kind), folded)) {
+  for (const { start, end, score, name } of clustersOf(signalsOf(folded, kind, signs), folded)) {
     const severity = severityOf(score, kind);
     if (severity !== undefined) findings.push({ detector: 'injection', category: name, severity, start, end });
   }
@@ -468,18 +464,20 @@ const disguisedShareMin = 0.2;
  * clear: nobody hides what he may say. Says nothing of intent: a finding is a probability, high about 0.85 and more.
  */
 export function findInjection(text: string, kind: TextKind, readings: Readings = new Readings(text)): Finding[] {
-  const folded = foldText(text);
+  const { signs } = readings;
+  const folded = foldText(text, signs);
   const isExact = folded.length === text.length;
+  const foldedSigns = signs.isAscii && isExact ? signs.inLowerCase(folded) : TextSigns.of(folded);
   const all = { start: 0, end: text.length };
-  const findings = findingsIn(folded, kind).map((finding) => (isExact ? finding : { ...finding, ...all }));
-  const unmasked = unmaskText(folded, (word) => wordMeanings.has(word));
+  const findings = findingsIn(folded, kind, foldedSigns).map((finding) => (isExact ? finding : { ...finding, ...all }));
+  const unmasked = unmaskText(folded, (word) => wordMeanings.has(word), foldedSigns);
   if (unmasked !== undefined) {
     const masked = findingsIn(unmasked, kind).filter(({ severity }) => severity !== 'low');
     if (masked.length > findings.length)
       findings.push(...masked.map((finding) => ({ ...finding, ...all, severity: 'high' as const })));
   }
   for (const reading of readings.all) findings.push(...findingsInReading(reading, kind));
-  const message = hiddenMessage(text);
+  const message = hiddenMessage(text, signs);
   const [hidden] = message === '' ? [] : findingsIn(foldText(message), kind);
   if (hidden !== undefined) findings.push({ ...hidden, ...all, severity: 'critical' });
   return orderedFindings(findings);

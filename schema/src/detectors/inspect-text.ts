@@ -11,7 +11,7 @@ import { findSecrets, secretCategories } from './secrets.ts';
 export const detectorsVersion = '3';
 
 const detectors: Readonly<Record<DetectorName, (text: string, kind: TextKind, readings: Readings) => Finding[]>> = {
-  hiddenText: findHiddenText,
+  hiddenText: (text, _kind, readings) => findHiddenText(text, readings.signs),
   secret: (text, _kind, readings) => throughDisguise(text, findSecrets, readings),
   personalData: (text, _kind, readings) => throughDisguise(text, findPersonalData, readings),
   injection: findInjection,

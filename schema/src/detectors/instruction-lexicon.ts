@@ -100,6 +100,20 @@ function compileWords(): ReadonlyMap<string, number> {
 /** By word in lower case: the meanings it may have, as bits. */
 export const wordMeanings = compileWords();
 
+/** By length, first and last character, whether a word of the lexicon is so: of most words nothing more is looked at. */
+const meantForms = new Uint8Array(1 << 13);
+for (const word of wordMeanings.keys()) meantForms[formOf(word, 0, word.length)] = 1;
+
+function formOf(text: string, start: number, end: number): number {
+  const form = (end - start) ^ (text.charCodeAt(start) << 3) ^ (text.charCodeAt(end - 1) << 8);
+  return form & (meantForms.length - 1);
+}
+
+/** What the word at a place may mean; undefined where nothing. */
+export function meaningsAt(text: string, start: number, end: number): number | undefined {
+  return meantForms[formOf(text, start, end)] === 1 ? wordMeanings.get(text.slice(start, end)) : undefined;
+}
+
 /** What is looked for by an expression, and what nothing that it finds is without. */
 export interface Shape {
   readonly pattern: RegExp;

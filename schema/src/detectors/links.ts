@@ -1,4 +1,5 @@
 import { type Finding, withoutOverlaps } from './finding.ts';
+import type { TextSigns } from './text-signs.ts';
 
 /** Loaded by whoever shows the text, without a click: Markdown images and what HTML loads by itself. */
 const loadedByItself =
@@ -7,6 +8,8 @@ const loadedByItself =
 const reference = /^ {0,3}\[[^\]\n]{1,128}\]:\s{0,8}<?(?<target>https?:[^\s<>]{4,4096})/gim;
 const dangerousScheme =
   /\b(?:javascript|vbscript|livescript)\s{0,4}:[^\s"'<>]{1,512}|\bdata:(?:text\/html|image\/svg\+xml|application\/(?:xhtml\+xml|javascript))[;,][^\s"'<>)]{1,4096}/gi;
+/** What whatever that finds has, in whichever case. */
+const dangerousSigns = ['script', 'data:'];
 const anyAddress = /\bhttps?:\/\/(?:[^\s"'<>)\]]|<[a-z][\w -]{1,60}>){4,2048}/gi;
 /** Where a model is meant to put something in. */
 const slot =
@@ -45,7 +48,7 @@ function linkFinding(address: string, start: number): Finding | undefined {
  * query, addresses with a place for data that a model would fill in, `javascript:` and HTML in `data:`. Whether a host
  * is to be trusted is no question of the text.
  */
-export function findLinks(text: string): Finding[] {
+export function findLinks(text: string, signs?: TextSigns): Finding[] {
   const findings: Finding[] = [];
   const add = (found: Finding | undefined): void => {
     if (found !== undefined) findings.push(found);
@@ -62,9 +65,11 @@ export function findLinks(text: string): Finding[] {
       add(loadedFinding(target, match.index + match[0].lastIndexOf(target)));
     }
   }
-  if (text.includes(':')) {
+  if (text.includes(':') && signs?.mayHaveOneOf(dangerousSigns) !== false) {
     for (const match of text.matchAll(dangerousScheme))
       add(finding('activeAddress', 'high', match.index, match[0].length));
+  }
+  if (text.includes('://')) {
     for (const match of text.matchAll(anyAddress)) add(linkFinding(match[0], match.index));
   }
   return withoutOverlaps(findings, ({ category }) => linkCategories.indexOf(category));

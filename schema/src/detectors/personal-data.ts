@@ -233,7 +233,7 @@ export const personalDataCategories: readonly string[] = [...new Set(categories)
  * numbers, e-mail and IP addresses, phone numbers with a country code or in North American groups. Names and postal
  * addresses have no form and are not found.
  */
-export function findPersonalData(text: string, signs: TextSigns = new TextSigns(text)): Finding[] {
+export function findPersonalData(text: string, signs: TextSigns = TextSigns.of(text)): Finding[] {
   const findings: Finding[] = [];
   for (const { category, needs, sign, pattern, accept } of kinds) {
     if (!(needs === 'digit' ? signs.hasDigit : text.includes(needs)) || !sign.test(text)) continue;

@@ -87,11 +87,11 @@ export class Readings {
 
   /** Of the text as it stands. */
   get signs(): TextSigns {
-    return (this.#signs ??= new TextSigns(this.#text));
+    return (this.#signs ??= TextSigns.of(this.#text));
   }
 
   get all(): readonly Reading[] {
-    return (this.#all ??= readingsOf(this.#text, undefined, 0));
+    return (this.#all ??= readingsOf(this.#text, undefined, 0, this.signs));
   }
 }
 
@@ -99,11 +99,11 @@ export class Readings {
  * What is hidden, folded or escaped undone round by round, until nothing changes; then what is encoded in the text, and in
  * what the rounds gave; and the same of that. So many at most that a text made for it costs a dozen times its like.
  */
-function readingsOf(text: string, source: Reading | undefined, depth: number): Reading[] {
+function readingsOf(text: string, source: Reading | undefined, depth: number, signs?: TextSigns): Reading[] {
   if (depth >= depthMax) return [];
   const plain: Reading[] = [];
   for (let before = source, round = 0; round < roundsMax; round += 1) {
-    const reading = plainer(before?.text ?? text, before);
+    const reading = plainer(before?.text ?? text, before, before === source ? signs : undefined);
     if (reading === undefined) break;
     plain.push(reading);
     before = reading;
@@ -142,10 +142,12 @@ const entities = new Map(
   }),
 );
 
-function isAsWritten(text: string): boolean {
+function isAsWritten(text: string, signs?: TextSigns): boolean {
   if (text.includes('%') || text.includes('&') || text.includes('\\')) return false;
-  if (!isAscii(text) || mayHideText(text)) return false;
-  return !(text.includes('=') && quotedPrintable.test(text)) && !codeList.test(text);
+  if (!(signs?.isAscii ?? isAscii(text)) || mayHideText(text, signs)) return false;
+  if (text.includes('=') && quotedPrintable.test(text)) return false;
+  // Codes of what can be printed have a digit each.
+  return signs?.hasDigit === false || !codeList.test(text);
 }
 
 /**
@@ -153,8 +155,8 @@ function isAsWritten(text: string): boolean {
  * and JavaScript, percent-encoding, quoted-printable, character references and lists of character codes undone, wherever
  * they stand.
  */
-function plainer(text: string, source: Reading | undefined): Reading | undefined {
-  if (isAsWritten(text)) return undefined;
+function plainer(text: string, source: Reading | undefined, signs?: TextSigns): Reading | undefined {
+  if (isAsWritten(text, signs)) return undefined;
   const replacements: Replacement[] = [];
   const hidden = mayHideText(text) ? findHiddenText(text) : [];
   let from = 0;

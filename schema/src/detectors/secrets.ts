@@ -356,7 +356,7 @@ function isSecret(kind: SecretKind, value: string): boolean {
  * strings, and values assigned to names such as `password`. Placeholders, identifiers and digests are told apart by
  * their form and entropy; a password that is a plain word is not found.
  */
-export function findSecrets(text: string, signs: TextSigns = new TextSigns(text)): Finding[] {
+export function findSecrets(text: string, signs: TextSigns = TextSigns.of(text)): Finding[] {
   const findings: RankedFinding[] = [];
   for (const [rank, kind] of kinds.entries()) {
     if (!signs.hasOneOf(kind.signs)) continue;

@@ -1,11 +1,12 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
+import { unmaskText } from './fold-text.ts';
 import { address, credentialPath, phrases, privateContext, sensitivePair } from './instruction-lexicon.ts';
 import { encodedRuns } from './readings.ts';
 import { TextSigns } from './text-signs.ts';
 
 const text = fc.string({
-  unit: fc.constantFrom('a', 'b', 'B', '0', '_', '-', ' ', '=', 'é', '𐀀', '\u2028'),
+  unit: fc.constantFrom('a', 'b', 'B', 'C', '0', '_', '-', ' ', '=', '@', '\u0001', 'é', '𐀀', '\u2028'),
   maxLength: 60,
 });
 
@@ -16,7 +17,7 @@ test('a text has the signs that stand in it and no others, whatever was looked a
       fc.array(fc.string({ unit: 'grapheme', minLength: 1, maxLength: 4 })),
       text,
       (one, signs, other) => {
-        const found = new TextSigns(one);
+        const found = TextSigns.of(one);
         const own = [
           ...signs,
           ...Array.from({ length: 10 }, (_, n) => one.slice(n, n + 3)).filter((sign) => sign !== ''),
@@ -25,7 +26,15 @@ test('a text has the signs that stand in it and no others, whatever was looked a
         expect(own.map((sign) => found.hasOneOf([sign]))).toEqual(expected);
         expect(found.hasOneOf(own)).toBe(expected.some(Boolean));
         expect(found.hasDigit).toBe(/\d/.test(one));
-        new TextSigns(other).hasOneOf(own);
+        expect(found.isAscii).toBe(!/[^\0-\x7f]/.test(one));
+        expect(found.hasLetterLike).toBe(/[\d@$!]/.test(one));
+        const lower = one.toLowerCase();
+        const ofLower = (found.isAscii ? found : TextSigns.of(lower)).inLowerCase(lower);
+        const lowerSigns = own.map((sign) => sign.toLowerCase());
+        const inLower = lowerSigns.filter((sign) => lower.includes(sign));
+        expect(lowerSigns.filter((sign) => ofLower.hasOneOf([sign]))).toEqual(inLower);
+        expect(inLower.filter((sign) => ofLower.mayHaveOneOf([sign]))).toEqual(inLower);
+        TextSigns.of(other).hasOneOf(own);
         expect(own.map((sign) => found.hasOneOf([sign]))).toEqual(expected);
       },
     ),
@@ -49,6 +58,18 @@ test('what may be encoded is found where an expression finds it', () => {
   );
 });
 
+test('letters that are set apart are put together wherever they stand', () => {
+  const around = fc.string({ unit: fc.constantFrom('a', 'bc', ' ', '.', '1', 'é', '\n'), maxLength: 12 });
+  const separator = fc.constantFrom(...Array.from(' .-_*|'));
+  fc.assert(
+    fc.property(around, separator, around, (before, between, after) => {
+      const apart = Array.from('ignoreall').join(between);
+      expect(unmaskText(`${before}! ${apart} !${after}`, () => false)).toContain('ignoreall');
+    }),
+    { numRuns: 1_000 },
+  );
+});
+
 /** Without what only looks around, which finds more and never less. */
 function withoutAssertions({ source }: RegExp): RegExp {
   const plain = source
@@ -66,7 +87,7 @@ test.each(shapes)('whatever is found as %s has the signs by which it is looked f
   for (const alternative of alternativesOf(withoutAssertions(pattern).source)) {
     fc.assert(
       fc.property(fc.stringMatching(new RegExp(`^(?:${alternative})$`)), (found) => {
-        const has = new TextSigns(found);
+        const has = TextSigns.of(found);
         for (const list of signs) expect([found, has.hasOneOf(list)]).toEqual([found, true]);
       }),
       { numRuns: 120 },

@@ -80,6 +80,8 @@ export function judgeMessage(
   texts: readonly MessageText[],
   { findings, durations }: DetectionResult,
 ): Judgement {
+  // As with nearly every message.
+  if (findings.length === 0) return { isBlocked: false, verdicts: [], labels: [], changes: [] };
   const enforcing = policies.filter(({ entry }) => entry.mode === 'enforce');
   const decided = findings.flatMap((finding) => decide(enforcing, finding));
   const shadowed = policies

@@ -245,7 +245,8 @@ class Walker {
   #add(found: Omit<MessageText, 'encoding' | 'isFixed'> & { readonly encoding?: MessageText['encoding'] }): void {
     const isFixed = found.role === 'name' || fixedPlace.test(found.path);
     const role = isFixed && found.role === 'data' ? 'constant' : found.role;
-    this.texts.push({ ...found, role, encoding: found.encoding ?? 'plain', isFixed });
+    const { text, path, member, start, end, encoding = 'plain' } = found;
+    this.texts.push({ text, role, path, member, start, end, encoding, isFixed });
   }
 
   /** The string that begins here, unescaped. */
