@@ -242,6 +242,20 @@ describe('what did not change is shared', () => {
     expect(runtime.apiKeyByHash).toBe(before.runtime.apiKeyByHash);
   });
 
+  test('a server whose definitions are as they were shares them with the one before, and no other does', () => {
+    const changed = documents.map((one) => {
+      if (one.kind !== 'server') return one;
+      return one.id === '1' ? { ...one, labels: { team: 'crm' } } : server(one.id, ['another']);
+    });
+    const { runtime } = buildFromDocuments([...changed, defaultLimits, keys], { previous: before });
+    const [one, other] = ['1', '2'].map((id) => [runtime.serverById.get(id), before.runtime.serverById.get(id)]);
+    expect(one?.[0]?.document.labels).toEqual({ team: 'crm' });
+    expect(one?.[0]?.definitions).toBe(one?.[1]?.definitions);
+    expect(one?.[0]?.document.definitions).toBe(one?.[1]?.document.definitions);
+    expect(other?.[0]?.definitions.get('tool', 'another')?.state).toBe('approved');
+    expect(other?.[0]?.definitions).not.toBe(other?.[1]?.definitions);
+  });
+
   test('a changed principal leaves the servers and the running maps alone', () => {
     const changed = [...documents.filter(({ kind }) => kind !== 'principals'), ...shards([principal('u', 'b', 1)])];
     const { runtime } = buildFromDocuments([...changed, defaultLimits, keys], { previous: before });
