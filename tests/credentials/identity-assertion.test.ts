@@ -52,6 +52,7 @@ beforeAll(async () => {
 afterEach(() => {
   idp.assertion = {};
   idp.givesRefreshTokens = false;
+  idp.withholdsKeys = false;
 });
 afterAll(async () => {
   await harness.stop();
@@ -194,6 +195,22 @@ test('a provider that says that the login is over is asked no more, and the user
   expect(answers.every(({ body }) => body.includes('/oauth/connect/'))).toBe(true);
   expect(await kept()).toBe(0);
   expect(await events('loginTokens.fail')).not.toHaveLength(0);
+});
+
+test('a refresh token whose answer could not be verified is spent: it is not sent again [P63]', async () => {
+  idp.givesRefreshTokens = true;
+  await harness.administrator.mutate('endSessions', { principalId: ada.id }, '__typename', z.unknown());
+  idp.claims = { exp: Math.floor(Date.now() / 1000) + 20, sid: 'fourth' };
+  await logIn(new Browser(), `${users.issuer}/oauth/account`);
+  await harness.administrator.converged();
+  as.live.clear();
+  idp.withholdsKeys = true;
+  const before = { tokens: idp.tokenRequests, keys: idp.keyRequests };
+  await call();
+  const answers = await call();
+  expect(answers.every(({ body }) => body.includes('/oauth/connect/'))).toBe(true);
+  expect(idp.keyRequests).toBeGreaterThan(before.keys);
+  expect(idp.tokenRequests - before.tokens).toBe(1);
 });
 
 test('logging out of the gateway’s own page ends what was kept', async () => {

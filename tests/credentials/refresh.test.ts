@@ -131,10 +131,10 @@ test('a holder that was held up past its lease does not send any more', async ()
   expect(as.asked('/token')).toBe(1);
 });
 
-test('an authorization server that cannot be reached leaves everything as it was', async () => {
+test('an authorization server that says that it did not begin leaves everything as it was', async () => {
   const id = await connect();
   as.onToken = (response) => {
-    response.writeHead(503).end();
+    response.writeHead(429).end();
     return 'answered';
   };
   expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
@@ -152,6 +152,19 @@ test('what was asked for and not given is remembered where a refresh names scope
   as.refreshedScope = null;
   const [row] = await sql`select scopes from connections where id = ${id}`;
   expect(row?.['scopes']).toEqual(['read', 'asked', 'write']);
+});
+
+test('a refresh that was answered 503 may have happened: the token is not sent again', async () => {
+  const id = await connect();
+  as.onToken = (response) => {
+    response.writeHead(503).end();
+    return 'answered';
+  };
+  expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CONNECTION_NEEDED');
+  offsetMs += 6_000;
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('CONNECTION_NEEDED');
+  expect(as.asked('/token')).toBe(1);
+  expect(await stateOf(id)).toMatchObject({ status: 'reauthRequired', reason: 'refreshOutcomeUnknown' });
 });
 
 test('a refusal ends that connection with its reason', async () => {

@@ -25,6 +25,8 @@ export interface FakeIdentityProvider {
   readonly requests: { readonly target: string; readonly rawHeaders: readonly string[] }[];
   /** Requests for the keys. */
   keyRequests: number;
+  /** Whether requests for the keys are answered with 503. */
+  withholdsKeys: boolean;
   /** Requests for tokens. */
   tokenRequests: number;
   /** Parameters of the last authorization request. */
@@ -150,6 +152,7 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
     foreignRequests: [],
     requests: [],
     keyRequests: 0,
+    withholdsKeys: false,
     tokenRequests: 0,
     lastRequest: new URLSearchParams(),
     givesRefreshTokens: false,
@@ -172,7 +175,8 @@ export async function startFakeIdentityProvider(redirectPrefix: string): Promise
     }
     if (url.pathname === '/jwks') idp.keyRequests += 1;
     if (url.pathname === '/token') idp.tokenRequests += 1;
-    if (url.pathname.startsWith('/interaction/')) void interact(provider, idp, request, response);
+    if (url.pathname === '/jwks' && idp.withholdsKeys) response.writeHead(503).end();
+    else if (url.pathname.startsWith('/interaction/')) void interact(provider, idp, request, response);
     else if (url.pathname.startsWith('/groups/')) {
       idp.groupRequests.push(`${url.pathname} ${request.headers.authorization?.split(' ')[0]}`);
       response.setHeader('content-type', 'application/json').end(JSON.stringify({ value: idp.groups }));

@@ -49,9 +49,11 @@ export async function outcomeOf(
   const sent = { status: 0, isSent: false };
   const guarded = configuration[oauth.customFetch];
   configuration[oauth.customFetch] = async (url, options) => {
+    // What follows is about keys that verify the answer, and says nothing of what was spent for it.
+    const isFirst = !sent.isSent;
     sent.isSent = true;
     const response = await (guarded ?? fetch)(url, options as never);
-    sent.status = response.status;
+    if (isFirst) sent.status = response.status;
     return response;
   };
   try {
@@ -97,13 +99,15 @@ export function isUnknownClient(error: unknown): boolean {
 const clientProblems: ReadonlySet<string> = new Set(['unauthorized_client', 'temporarily_unavailable']);
 
 function failureOf(error: unknown, sent: { readonly status: number; readonly isSent: boolean }): TokenOutcome {
+  // It did what it was asked for, whatever became of its answer.
+  if (sent.status >= 200 && sent.status <= 299) return { kind: 'unknown', reason: `status ${sent.status}` };
   if (isUnknownClient(error)) return { kind: 'notSent', reason: unknownClient };
   if (error instanceof oauth.ResponseBodyError) {
     if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
     return { kind: 'refused', error: error.error };
   }
-  // No connection came about, or the server said that it was not able to begin.
-  if (!sent.isSent || isUnreachable(error) || sent.status === 429 || sent.status === 503) {
+  // No connection came about, or the server said that it did not begin. A proxy says 503 also of one that had begun.
+  if (!sent.isSent || (sent.status === 0 && isUnreachable(error)) || sent.status === 429) {
     return { kind: 'notSent', reason: `status ${sent.status}` };
   }
   return { kind: 'unknown', reason: `status ${sent.status}` };
