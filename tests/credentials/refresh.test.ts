@@ -154,6 +154,21 @@ test('what was asked for and not given is remembered where a refresh names scope
   expect(row?.['scopes']).toEqual(['read', 'asked', 'write']);
 });
 
+test('an authorization server that names scopes without end makes no row grow, and the refresh goes on', async () => {
+  const id = await connect();
+  await sql`update connections set scopes = '{read}' where id = ${id}`;
+  for (let round = 1; round <= 3; round++) {
+    const names = Array.from({ length: 5_000 }, (_, at) => `r${round}-${at}`);
+    as.refreshedScope = [`${round}`.repeat(1_000), ...names].join(' ');
+    expect(await codeOf(replicas[0]?.renew(id, round))).toBe('renewed');
+  }
+  as.refreshedScope = null;
+  const [row] = await sql`select cardinality(scopes) as count, scopes[1] as first,
+    (select max(length(one)) from unnest(scopes) one) as longest from connections where id = ${id}`;
+  expect(row).toMatchObject({ count: 256, first: 'read' });
+  expect(row?.['longest']).toBeLessThan(256);
+});
+
 test('a refresh that was answered 503 may have happened: the token is not sent again', async () => {
   const id = await connect();
   as.onToken = (response) => {

@@ -12,7 +12,7 @@ import type { Page } from '../graphql-connection.ts';
 import { usablePrincipal } from '../identity/principal.service.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
-import { isUnknownClient, type Tokens } from './token-outcome.ts';
+import { isUnknownClient, keptScopes, type Tokens } from './token-outcome.ts';
 import { connectAttempts, type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault, SealedSecret } from './credential-vault.ts';
 import { endConnections } from './forgotten.service.ts';
@@ -244,9 +244,9 @@ export class ConnectionService {
     const client = await clients.clientFor(server, issuer, this.redirectUri());
     const [live] = await this.list(ctx, { serverId: server.id }, { limit: 1, after: undefined });
     const base = settings.scopes.length > 0 ? settings.scopes : named;
-    // Stepping up asks for all that was allowed before, too.
-    const earlier = live?.issuer === issuer ? [...live.scopes, ...live.wantedScopes] : [];
-    const scopes = [...new Set([...base, ...earlier])];
+    // Stepping up asks for all that was allowed before, too; what is wanted comes first, should there be too much of it.
+    const earlier = live?.issuer === issuer ? [...live.wantedScopes, ...live.scopes] : [];
+    const scopes = keptScopes(base, earlier);
     const state = randomBytes(32).toString('base64url');
     const verifier = randomBytes(32).toString('base64url');
     const url = await servers.authorizationUrl(issuer, client, {
@@ -425,7 +425,7 @@ function valuesOf(
   return {
     ...row,
     // Asked for and not given: asking again would give no more.
-    scopes: [...new Set([...attempt.scopes, ...(tokens.scopes ?? [])])],
+    scopes: keptScopes(attempt.scopes, tokens.scopes ?? []),
     status: 'active',
     // Without a refresh token nothing but the user could bring another: it is used until it is refused.
     accessExpiresAt: expiryOf(tokens, nowMs, tokens.refreshToken === null ? lifeSecondsMax : undefined),

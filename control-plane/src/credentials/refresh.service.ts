@@ -9,7 +9,7 @@ import type { AuthorizationServers } from './authorization-servers.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
 import type { CredentialVault, SealedSecret, SecretIdentity } from './credential-vault.ts';
-import { type TokenOutcome, type Tokens, unknownClient } from './token-outcome.ts';
+import { keptScopes, type TokenOutcome, type Tokens, unknownClient } from './token-outcome.ts';
 
 /** Longer than a request to an authorization server may take: whoever holds the lease has heard by then, or is gone. */
 const leaseMs = 20_000;
@@ -227,7 +227,7 @@ export class RefreshService {
           refreshNotBefore: null,
           updatedAt: new Date(now),
           // Asked for and not given stays so: a server that wants it again has nothing to ask the user for.
-          ...(tokens.scopes === null ? {} : { scopes: [...new Set([...leased.scopes, ...tokens.scopes])] }),
+          ...(tokens.scopes === null ? {} : { scopes: keptScopes(leased.scopes, tokens.scopes) }),
         })
         .where(this.held(leased))
         .returning();

@@ -86,6 +86,20 @@ export function scopesOf(text: string): readonly string[] {
   return text.split(' ').filter((one) => one !== '');
 }
 
+/** As many are kept of what somebody else names, and so long each. */
+export const keptScopesMax = 256;
+const scopeLengthMax = 256;
+
+/** What is kept of scopes, also of those that an authorization server names: each once, the first of them. */
+export function keptScopes(...lists: readonly (readonly string[])[]): string[] {
+  const kept = new Set<string>();
+  for (const scope of lists.flat()) {
+    if (kept.size >= keptScopesMax) break;
+    if (scope.length <= scopeLengthMax) kept.add(scope);
+  }
+  return [...kept];
+}
+
 /** RFC 6749 §5.2: the client is not known, or did not prove itself. */
 export const unknownClient = 'invalid_client';
 
