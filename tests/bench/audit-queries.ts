@@ -143,7 +143,6 @@ function queriesOf(database: Database): readonly Query[] {
     traffic('30 days by server', days * dayMs, 'server'),
     traffic('29 days by server, not from midnight to midnight', 29 * dayMs, 'server', {}, today - 37 * 60_000),
     traffic('a day by target', dayMs, 'target'),
-    traffic('30 days by target', days * dayMs, 'target'),
     traffic('30 days of a target by server', days * dayMs, 'server', { targetName: 'tool_17' }),
     traffic('a day of the busiest server by target', dayMs, 'target', busiest),
     traffic('30 days of the busiest server by target', days * dayMs, 'target', busiest),

@@ -164,12 +164,13 @@ async function mergeSketches(
   totals: readonly Total[],
 ): Promise<ReadonlyMap<string, Sketch>> {
   const merged = new Map<string, Sketch>();
+  // One text against a list, which PostgreSQL hashes: rows of several columns it compares one by one, and for a column
+  // it would look up each of the list in an index.
   const query = sql<TargetSketch[]>`
     select "serverId", "targetKind", "targetName", sketch
     from (${counts(sql, spans, groupBy, filter)}) counts
-    where outcome <> all (${[...notForwarded]}) and ("serverId", "targetKind", "targetName") in (
-      select * from unnest(${totals.map(({ serverId }) => serverId)}::text[],
-        ${totals.map(({ targetKind }) => targetKind)}::text[], ${totals.map(({ targetName }) => targetName)}::text[]))`;
+    where outcome <> all (${[...notForwarded]})
+      and concat_ws(${separator}, "serverId", "targetKind", "targetName") = any (${totals.map(keyOf)}::text[])`;
   for await (const rows of query.cursor(fetchRows)) {
     for (const row of rows) {
       const sketch = Sketch.parse(row.sketch);
@@ -181,8 +182,10 @@ async function mergeSketches(
   return merged;
 }
 
+const separator = '\n';
+
 function keyOf({ serverId, targetKind, targetName }: Pick<Total, 'serverId' | 'targetKind' | 'targetName'>): string {
-  return `${serverId}\n${targetKind}\n${targetName}`;
+  return [serverId, targetKind, targetName].join(separator);
 }
 
 /** @throws AppError INVALID_INPUT */
