@@ -1,4 +1,5 @@
 import { createPublicKey, generateKeyPairSync, verify } from 'node:crypto';
+import postgres from 'postgres';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import type { ClientAccount } from '../kit/administrator.ts';
 import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
@@ -8,23 +9,27 @@ import { keyFile, registerWith } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
 const as = new FakeAuthorizationServer();
+/** Of somebody who writes to the database. */
+const rogue = new FakeAuthorizationServer();
 let upstream: FakeUpstream;
 let harness: Harness;
 let client: ClientAccount;
 
 beforeAll(async () => {
   await as.start();
+  await rogue.start();
   upstream = await startFakeUpstream({ tools: ['look'] });
   as.resource = upstream.url;
   upstream.guard(({ headers }) => as.live.has(headers.authorization?.slice('Bearer '.length) ?? ''));
   const environment = { SALLYPORT_CREDENTIAL_KEY_FILE: keyFile() };
-  harness = await startHarness({ upstreams: [upstream.url, as.url], environment });
+  harness = await startHarness({ upstreams: [upstream.url, as.url, rogue.url], environment });
   client = await harness.administrator.createClient('caller');
 }, 60_000);
 afterAll(async () => {
   await harness.stop();
   await upstream.stop();
   await as.stop();
+  await rogue.stop();
 });
 
 /** The status of calls made at once on both nodes. */
@@ -77,4 +82,35 @@ test('a client proves itself by a signature that is for the authorization server
     dsaEncoding: 'ieee-p1363',
   } as const;
   expect(verify('sha256', Buffer.from(`${header}.${payload}`), key, Buffer.from(signature, 'base64url'))).toBe(true);
+});
+
+test('a secret goes to no issuer, and for no client, but those that it was set for, whatever the database says by then', async () => {
+  rogue.resource = upstream.url;
+  const sql = postgres(harness.databaseUrl, { max: 1 });
+  try {
+    const clientCredentials = { issuer: as.url, clientId: 'bound', secret: 'canary-of-a-bound-secret' };
+    const id = await registerWith(harness.administrator, { slug: 'bound', url: upstream.url }, { clientCredentials });
+    await harness.administrator.grant({ serverId: id, tools: ['*'] });
+    await harness.administrator.converged();
+    expect(await calls('bound', 2)).toEqual([200, 200]);
+    const before = as.asked('/token');
+    const issuer = JSON.stringify(rogue.url);
+    for (const [path, value] of [
+      ['{issuer}', issuer],
+      ['{clientId}', '"another"'],
+    ] as const) {
+      const [row] = await sql`select settings from server_credentials where server_id = ${id}`;
+      for (const sealedWith of [2, 1]) {
+        await sql`update server_credentials set sealed_with = ${sealedWith},
+          settings = jsonb_set(settings, ${path}::text[], ${value}::text::jsonb) where server_id = ${id}`;
+        as.live.clear();
+        expect(await calls('bound', 2)).toEqual([503, 503]);
+      }
+      await sql`update server_credentials set settings = ${sql.json(row?.['settings'])}, sealed_with = 2 where server_id = ${id}`;
+    }
+    expect(rogue.requests).toEqual([]);
+    expect(as.asked('/token')).toBe(before);
+  } finally {
+    await sql.end();
+  }
 });

@@ -100,6 +100,34 @@ test('a sealed Transit, a token that is refused and a key that was retired fail 
   expect(await codeOf(other.open(of, row))).toBe('CREDENTIAL_UNAVAILABLE');
 });
 
+test('a secret that an older version bound to less is sealed anew, and none is taken for older than it is', async () => {
+  await database.raw`delete from server_credentials`;
+  const vault = fileVault(keyFile());
+  const earlier = (id: string): SecretIdentity => ['server_credentials', id, id, 'clientCredentials', 'https://a'];
+  const now = (id: string): SecretIdentity => [...earlier(id), 'https://as.example', 'gateway'] as const;
+  const settings = { mode: 'clientCredentials', issuer: 'https://as.example', clientId: 'gateway' };
+  const [old, forged] = [uuidv7(systemClock.now()), uuidv7(systemClock.now())];
+  for (const [id, identity] of [
+    [old, earlier(old)],
+    [forged, now(forged)],
+  ] as const) {
+    const row = await vault.seal(identity, `secret of ${id}`);
+    await database.raw`insert into servers (id, slug, slug_key, title, url) values (${id}, ${id}, ${id}, 't', 'https://a')`;
+    await database.raw`insert into server_credentials
+      (id, server_id, mode, settings, origin, sealed, wrapped_key, key_id, created_at, rotated_at)
+      values (${id}, ${id}, 'clientCredentials', ${database.raw.json(settings)}, 'https://a', ${row.sealed}, ${row.wrappedKey}, ${row.keyId}, now(), now())`;
+  }
+  expect(await new RewrapService({ database, vault, log }).run()).toBe(1);
+  const rows = await database.raw<{ sealed: string; wrappedKey: string; keyId: string; sealedWith: number }[]>`
+    select sealed, wrapped_key as "wrappedKey", key_id as "keyId", sealed_with as "sealedWith"
+    from server_credentials order by id = ${old} desc`;
+  expect(rows.map(({ sealedWith }) => sealedWith)).toEqual([2, 1]);
+  const [row] = rows;
+  if (row === undefined) throw new Error('the row is gone');
+  expect(await vault.open(now(old), row)).toBe(`secret of ${old}`);
+  expect(await codeOf(vault.open(earlier(old), row))).toBe('CREDENTIAL_UNAVAILABLE');
+});
+
 describe('after a rotation of the key', () => {
   const count = 60;
   const identityOf = (id: string): SecretIdentity => ['server_credentials', id, 'rotated'];
@@ -112,8 +140,8 @@ describe('after a rotation of the key', () => {
       await database.raw`insert into servers (id, slug, slug_key, title, url) values (${id}, ${id}, ${id}, 't', 'https://a')`;
       const row = await vault.seal(identityOf(id), `secret of ${id}`);
       await database.raw`insert into server_credentials
-        (id, server_id, mode, settings, origin, sealed, wrapped_key, key_id, created_at, rotated_at)
-        values (${id}, ${id}, 'staticHeaders', '{}', 'https://a', ${row.sealed}, ${row.wrappedKey}, ${row.keyId}, now(), now())`;
+        (id, server_id, mode, settings, origin, sealed, wrapped_key, key_id, sealed_with, created_at, rotated_at)
+        values (${id}, ${id}, 'staticHeaders', '{}', 'https://a', ${row.sealed}, ${row.wrappedKey}, ${row.keyId}, 2, now(), now())`;
       ids.push(id);
     }
     return ids;

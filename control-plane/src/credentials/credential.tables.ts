@@ -1,5 +1,5 @@
 import { credentialModes } from '@sallyport/schema';
-import { boolean, char, integer, jsonb, pgTable, text, timestamp, uuid } from 'drizzle-orm/pg-core';
+import { boolean, char, integer, jsonb, pgTable, smallint, text, timestamp, uuid } from 'drizzle-orm/pg-core';
 import { clientAuthentications } from './client-authentication.ts';
 import type { CredentialSettings } from './credential-form.ts';
 
@@ -27,6 +27,8 @@ const credentialColumns = {
   /** Where it may be sent: of the server's URL when it was set. */
   origin: text().notNull(),
   ...sealedColumns,
+  /** What the secret is bound to: 1 knew neither issuer nor client. */
+  sealedWith: smallint('sealed_with').notNull().default(1),
   createdAt: instant('created_at').notNull(),
   rotatedAt: instant('rotated_at').notNull(),
 };

@@ -17,7 +17,8 @@ import type { CredentialVault } from './credential-vault.ts';
 import type { Exchanges } from './exchange.service.ts';
 import type { IdentityTokens } from './identity-token.service.ts';
 import type { TokenLending } from './token-lending.service.ts';
-import { serverCredentialIdentity, storedCredentialOf } from './server-credential.service.ts';
+import { openServerCredential } from './server-credential-secret.ts';
+import { storedCredentialOf } from './server-credential.service.ts';
 
 const storedHeaders = z.array(z.tuple([z.string(), z.string()]));
 
@@ -85,7 +86,7 @@ export class LendingService {
 
   private async staticHeaders(server: ServerRow): Promise<LentCredential> {
     const row = await storedCredentialOf(this.deps.database.db, server, 'staticHeaders');
-    const secret = await this.deps.vault.open(serverCredentialIdentity(row), row);
+    const secret = await openServerCredential(this.deps.vault, row);
     return {
       id: row.id,
       serverId: server.id,

@@ -3,7 +3,13 @@ import type { Log } from '@sallyport/schema/platform';
 import { type SQL, sql } from 'drizzle-orm';
 import type { Context } from '../context.ts';
 import type { Database } from '../database/client.ts';
-import type { CredentialVault } from './credential-vault.ts';
+import type { CredentialVault, SealedSecret } from './credential-vault.ts';
+import {
+  type Identified,
+  openServerCredential,
+  sealedWithNow,
+  sealServerCredential,
+} from './server-credential-secret.ts';
 
 /** Every table with the columns of a sealed secret. */
 const tables = [
@@ -17,6 +23,12 @@ const tables = [
 ] as const;
 type SealedTable = (typeof tables)[number];
 
+/** Those of them whose secrets an older version bound to less. */
+const boundToLess = ['server_credentials', 'retired_credentials'] as const;
+interface BoundToLess extends Identified, SealedSecret {
+  readonly sealedWith: number;
+}
+
 const rowsPerPage = 200;
 
 export interface RewrapDependencies {
@@ -26,9 +38,9 @@ export interface RewrapDependencies {
 }
 
 /**
- * Wraps data keys anew after the key-encryption key was rotated. What is left to do stands in the rows alone, so a run goes
- * on where another was stopped, and two at once harm nobody: a row is changed only if it is as it was read. The secrets
- * themselves are not touched, and can be read at any moment under either version.
+ * Wraps data keys anew after the key-encryption key was rotated, and seals anew what an older version bound to less. What is left to do stands in the rows alone, so a run goes
+ * on where another was stopped, and two at once harm nobody: a row is changed only if it is as it was read, and can be
+ * read at any moment under either version.
  */
 export class RewrapService {
   private readonly deps: RewrapDependencies;
@@ -56,7 +68,7 @@ export class RewrapService {
     return { provider: keys?.name ?? null, currentKeyId: current ?? null, uses: [...uses] };
   }
 
-  /** @returns how many were wrapped anew */
+  /** @returns how many were sealed or wrapped anew */
   async run(): Promise<number> {
     const { keys } = this.deps.vault;
     if (keys === undefined) return 0;
@@ -64,8 +76,10 @@ export class RewrapService {
     if (!due.includes(true)) return 0;
     const current = await keys.currentKeyId();
     let count = 0;
+    for (const table of boundToLess) count += await this.sealAnew(table);
     for (const table of tables) count += await this.rewrapTable(table, current);
-    if (count > 0) this.deps.log.info({ count, keyId: current }, 'data keys of credentials were wrapped anew');
+    if (count > 0)
+      this.deps.log.info({ count, keyId: current }, 'credentials were sealed anew, or their data keys wrapped');
     return count;
   }
 
@@ -76,28 +90,59 @@ export class RewrapService {
     return rows.length > 0;
   }
 
-  private async rewrapTable(table: SealedTable, current: string): Promise<number> {
-    const { database, vault, log } = this.deps;
+  private rewrapTable(table: SealedTable, current: string): Promise<number> {
+    const { database, vault } = this.deps;
+    const columns = sql`wrapped_key as wrapped`;
+    return this.each<{ id: string; wrapped: string }>(table, columns, sql`key_id <> ${current}`, async (row) => {
+      const rewrapped = await vault.keys?.rewrap(row.wrapped);
+      if (rewrapped === undefined) return 0;
+      const changed = await database.db.execute(
+        sql`update ${nameOf(table)} set wrapped_key = ${rewrapped.wrappedKey}, key_id = ${rewrapped.keyId}
+          where id = ${row.id}::uuid and wrapped_key = ${row.wrapped} returning 1`,
+      );
+      return changed.length;
+    });
+  }
+
+  private sealAnew(table: (typeof boundToLess)[number]): Promise<number> {
+    const { database, vault } = this.deps;
+    const columns = sql`server_id as "serverId", settings, origin, sealed, wrapped_key as "wrappedKey",
+      key_id as "keyId", sealed_with as "sealedWith"`;
+    const due = sql`sealed_with < ${sealedWithNow} and sealed is not null`;
+    return this.each<BoundToLess>(table, columns, due, async (row) => {
+      const secret = await openServerCredential(vault, row);
+      const { sealed, wrappedKey, keyId, sealedWith } = await sealServerCredential(vault, row, secret);
+      const changed = await database.db.execute(
+        sql`update ${nameOf(table)}
+          set sealed = ${sealed}, wrapped_key = ${wrappedKey}, key_id = ${keyId}, sealed_with = ${sealedWith}
+          where id = ${row.id}::uuid and sealed = ${row.sealed} returning 1`,
+      );
+      return changed.length;
+    });
+  }
+
+  /** @returns the sum of what `change` made of each row that is due */
+  private async each<Row extends { readonly id: string }>(
+    table: SealedTable,
+    columns: SQL,
+    due: SQL,
+    change: (row: Row) => Promise<number>,
+  ): Promise<number> {
+    const { database, log } = this.deps;
     let count = 0;
     let after = '00000000-0000-0000-0000-000000000000';
     for (;;) {
-      const rows = await database.db.execute<{ id: string; wrapped: string }>(
-        sql`select id::text as id, wrapped_key as wrapped from ${nameOf(table)}
-          where key_id <> ${current} and id > ${after}::uuid order by id limit ${rowsPerPage}`,
-      );
-      for (const { id, wrapped } of rows) {
-        after = id;
+      const rows = (await database.db.execute(
+        sql`select id::text as id, ${columns} from ${nameOf(table)}
+          where ${due} and id > ${after}::uuid order by id limit ${rowsPerPage}`,
+      )) as unknown as readonly Row[];
+      for (const row of rows) {
+        after = row.id;
         try {
-          const rewrapped = await vault.keys?.rewrap(wrapped);
-          if (rewrapped === undefined) continue;
-          const changed = await database.db.execute(
-            sql`update ${nameOf(table)} set wrapped_key = ${rewrapped.wrappedKey}, key_id = ${rewrapped.keyId}
-              where id = ${id}::uuid and wrapped_key = ${wrapped} returning 1`,
-          );
-          count += changed.length;
+          count += await change(row);
         } catch (error) {
-          // One that does not open must not keep the others under the old key.
-          log.error({ err: toAppError(error), table, id }, 'a data key was not wrapped anew');
+          // One that does not open must not keep the others as they are.
+          log.error({ err: toAppError(error), table, id: row.id }, 'a secret was not sealed or wrapped anew');
         }
       }
       if (rows.length < rowsPerPage) return count;

@@ -13,7 +13,8 @@ import { canonicalResource } from './authorization-servers.ts';
 import { type CredentialInput, checkCredential, type CredentialSettings } from './credential-form.ts';
 import type { ConnectionService } from './connection.service.ts';
 import { retiredCredentials, type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
-import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
+import type { CredentialVault } from './credential-vault.ts';
+import { type Identified, sealedWithNow, sealServerCredential } from './server-credential-secret.ts';
 
 /** What is told of a credential: everything but the secret. */
 export interface ServerCredential {
@@ -171,8 +172,8 @@ export class ServerCredentialService {
   }
 
   private async sealed(row: Identified, secret: string | null) {
-    if (secret === null) return { sealed: null, wrappedKey: null, keyId: null };
-    return this.deps.vault.seal(serverCredentialIdentity(row), secret);
+    if (secret === null) return { sealed: null, wrappedKey: null, keyId: null, sealedWith: sealedWithNow };
+    return sealServerCredential(this.deps.vault, row, secret);
   }
 
   private async lock(tx: Transaction, ctx: Context, input: DeleteCredential): Promise<ServerRow> {
@@ -283,18 +284,6 @@ function isOfMode<Mode extends CredentialSettings['mode']>(
   mode: Mode,
 ): settings is SettingsOf<Mode> {
   return settings.mode === mode;
-}
-
-interface Identified {
-  readonly id: string;
-  readonly serverId: string;
-  readonly settings: CredentialSettings;
-  readonly origin: string;
-}
-
-/** What the secret of a row is bound to. */
-export function serverCredentialIdentity({ id, serverId, settings, origin }: Identified): SecretIdentity {
-  return ['server_credentials', id, serverId, settings.mode, origin];
 }
 
 function shown(server: ServerRow, row: ServerCredentialRow | undefined): ServerCredential {

@@ -14,10 +14,10 @@ import {
 } from './credential.tables.ts';
 import type { CredentialVault, SecretIdentity } from './credential-vault.ts';
 import { upstreamKeysPath } from './identity-token.service.ts';
+import { openServerCredential } from './server-credential-secret.ts';
 import { jwtBearerGrant } from './token-outcome.ts';
 import {
   findCredential,
-  serverCredentialIdentity,
   type StoredCredential,
   storedCredential,
   storedCredentialOf,
@@ -192,7 +192,7 @@ export class UpstreamClients {
     clientId: string,
   ): Promise<UpstreamClient> {
     if (row.sealed !== null) {
-      return { clientId, secret: await this.deps.vault.open(serverCredentialIdentity(row), row), authentication };
+      return { clientId, secret: await openServerCredential(this.deps.vault, row), authentication };
     }
     return {
       clientId,
