@@ -37,6 +37,7 @@ import { type ConnectionRow, ConnectionService } from './credentials/connection.
 import { CredentialVault } from './credentials/credential-vault.ts';
 import { createKeyProvider, type KeySettings } from './credentials/create-key-provider.ts';
 import { Exchanges } from './credentials/exchange.service.ts';
+import { CredentialFailures } from './credentials/failure.service.ts';
 import { IdentityTokens } from './credentials/identity-token.service.ts';
 import { LoginTokens } from './credentials/login-tokens.service.ts';
 import { LendingService, needOf } from './credentials/lending.service.ts';
@@ -315,6 +316,7 @@ function credentialServices(
     assertion: (...of: Parameters<OidcConnections['assertion']>) =>
       federation().identityProviderConnections.assertion(...of),
   };
+  const failures = new CredentialFailures({ database, clock, log });
   const unusable = (reader: Reader, ids: readonly string[]) => unusablePrincipals(reader, ids, clock.now());
   return {
     serverCredentials: new ServerCredentialService({
@@ -331,9 +333,10 @@ function credentialServices(
     rewrapping: new RewrapService({ database, vault, log }),
     lending: new LendingService({
       ...base,
-      tokens: new TokenLending({ ...base, clients, refreshes }),
-      exchanges: new Exchanges({ ...base, clients, identityTokens, logins: loginTokens, idp }),
+      tokens: new TokenLending({ ...base, clients, refreshes, failures }),
+      exchanges: new Exchanges({ ...base, clients, identityTokens, logins: loginTokens, idp, failures }),
       identityTokens,
+      failures,
       linkTo: (principalId, serverId) => connections.linkTo(principalId, serverId),
     }),
   };

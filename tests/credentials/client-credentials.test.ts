@@ -68,6 +68,33 @@ test('calls carry a token that the gateway got for itself, once for many calls, 
   expect(JSON.stringify(upstream.requests)).not.toContain('canary-of-a-client-secret');
 });
 
+test('a look at a server is on record as a lending is, and an outage once, not for each call', async () => {
+  const sql = postgres(harness.databaseUrl, { max: 1 });
+  const events = async (action: string) =>
+    (await sql`select after_json from audit_events where action = ${action}`).map(({ after_json }): unknown =>
+      JSON.parse(String(after_json)),
+    );
+  expect(await events('credential.lend')).toContainEqual(
+    expect.objectContaining({ nodeId: null, mode: 'clientCredentials', issuer: as.url }),
+  );
+  as.live.clear();
+  as.onToken = (response) => {
+    response.writeHead(429).end();
+    return 'answered';
+  };
+  const asked = as.asked('/token');
+  for (let round = 0; round < 3; round++) expect(new Set(await calls('service', 4))).toEqual(new Set([503]));
+  expect(as.asked('/token') - asked).toBeGreaterThan(1);
+  as.onToken = undefined;
+  const failures = (await events('credential.fail')).filter((event) => JSON.stringify(event).includes('notSent'));
+  const use = { issuer: as.url, resource: upstream.url, scopes: ['tools'] };
+  expect(failures).toEqual([
+    { id: expect.any(String), mode: 'clientCredentials', principalId: null, ...use, reason: 'notSent' },
+  ]);
+  expect(JSON.stringify(failures)).not.toContain('canary');
+  await sql.end();
+});
+
 test('a client proves itself by a signature that is for the authorization server alone', async () => {
   const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
   const secret = JSON.stringify({ ...privateKey.export({ format: 'jwk' }), kid: 'k1' });

@@ -1,3 +1,5 @@
+import { CredentialVault, createKeyProvider, LoginTokens, openDatabase } from '@sallyport/control-plane/credentials';
+import { createLog, systemClock } from '@sallyport/schema/platform';
 import { decodeJwt } from 'jose';
 import postgres from 'postgres';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
@@ -186,6 +188,7 @@ test('a login whose ID token ends is renewed once for all who call, and its refr
   expect(answers.every(isGood)).toBe(true);
   // One for the ID token, and one for the assertion.
   expect(idp.tokenRequests - before).toBe(2);
+  expect(await events('loginTokens.refresh')).toHaveLength(1);
 });
 
 test('a provider that says that the login is over is asked no more, and the user logs in again', async () => {
@@ -211,6 +214,25 @@ test('a refresh token whose answer could not be verified is spent: it is not sen
   expect(answers.every(({ body }) => body.includes('/oauth/connect/'))).toBe(true);
   expect(idp.keyRequests).toBeGreaterThan(before.keys);
   expect(idp.tokenRequests - before.tokens).toBe(1);
+});
+
+test('what has ended is dropped with an event', async () => {
+  await logIn(new Browser(), `${users.issuer}/oauth/account`);
+  await rows("update login_tokens set ends_at = now() - interval '1 hour'");
+  const database = openDatabase({ url: harness.databaseUrl, connectionsMax: 1 });
+  await new LoginTokens({
+    database,
+    vault: new CredentialVault(createKeyProvider({ file: keyFile() }, systemClock)),
+    providers: { usableById: () => Promise.reject(new Error('nobody is asked')) },
+    idp: { renew: () => Promise.reject(new Error('nothing is renewed')) },
+    clock: systemClock,
+    log: createLog({ name: 'logins', level: 'silent' }),
+  }).forget();
+  await database.close();
+  expect(await rows('select 1 from login_tokens')).toHaveLength(0);
+  const ended =
+    'select 1 from audit_events where action = \'loginTokens.end\' and after_json like \'%"reason":"over"%\'';
+  expect(await rows(ended)).not.toHaveLength(0);
 });
 
 test('logging out of the gateway’s own page ends what was kept', async () => {

@@ -138,10 +138,16 @@ test('an authorization server that says that it did not begin leaves everything 
     return 'answered';
   };
   expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
+  offsetMs += 6_000;
+  expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
   as.onToken = undefined;
   expect(await codeOf(replicas[0]?.renew(id, 1))).toBe('CREDENTIAL_UNAVAILABLE');
   offsetMs += 6_000;
   expect(await codeOf(replicas[1]?.renew(id, 1))).toBe('renewed');
+  // The outage is on record once, whoever met with it.
+  const events = await sql`select action, after_json from audit_events where object_id = ${id} order by id`;
+  expect(events.map(({ action }): unknown => action)).toEqual(['connection.refreshDelay', 'connection.refresh']);
+  expect(events[0]?.['after_json']).toContain('"reason":"refreshNotSent"');
 });
 
 test('what was asked for and not given is remembered where a refresh names scopes', async () => {

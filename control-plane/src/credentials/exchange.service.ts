@@ -1,8 +1,6 @@
 import { AppError, type CredentialNeed, type LentCredential } from '@sallyport/schema';
-import type { Clock, Log } from '@sallyport/schema/platform';
-import { recordAccess } from '../audit/audit.service.ts';
+import type { Clock } from '@sallyport/schema/platform';
 import type { ServerRow } from '../catalog/server-row.service.ts';
-import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import {
   type AuthorizationServers,
@@ -13,6 +11,7 @@ import {
 import { type TokenOutcome, tokenTypes } from './token-outcome.ts';
 import type { UpstreamClient } from './client-authentication.ts';
 import type { TokenExchangeSettings } from './credential-form.ts';
+import type { CredentialFailures } from './failure.service.ts';
 import { type Caller, callerOf, type IdentityTokens } from './identity-token.service.ts';
 import type { LoginTokens, UsableLogin } from './login-tokens.service.ts';
 import { type HeldToken, heldToken, TokenCache, type TokenUse } from './token-cache.ts';
@@ -33,8 +32,8 @@ export interface ExchangesDependencies {
   readonly identityTokens: IdentityTokens;
   readonly logins: LoginTokens;
   readonly idp: Pick<OidcConnections, 'assertion'>;
+  readonly failures: CredentialFailures;
   readonly clock: Clock;
-  readonly log: Log;
 }
 
 /** Access tokens for the user who calls, had without asking him: by an exchange of a token that says who he is. */
@@ -112,7 +111,7 @@ export class Exchanges {
     }
     // The login is over at the provider; whatever else it says, another login would not change.
     if (said.kind !== 'refused' || said.error !== 'invalid_grant') return said;
-    await this.failed(server, principal, of, 'the login is over');
+    await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, 'the login is over');
     throw await logins.refused(login.row, 'assertionRefused');
   }
 
@@ -144,19 +143,8 @@ export class Exchanges {
   private async settle(outcome: TokenOutcome, server: ServerRow, principal: Caller, of: TokenUse): Promise<HeldToken> {
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, of, this.deps.clock.now());
     const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
-    await this.failed(server, principal, of, reason);
-    throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${reason}` });
-  }
-
-  private async failed(server: ServerRow, principal: Caller, of: TokenUse, reason: string): Promise<void> {
-    const { clock, database, log } = this.deps;
-    await database.db.transaction((tx) =>
-      recordAccess(tx, systemContext('exchange', [], { clock, log }), {
-        action: 'credential.fail',
-        object: { kind: 'server', id: server.id },
-        after: { principalId: principal.id, mode: server.credentialMode, ...of, reason },
-      }),
-    );
+    const detail = outcome.kind === 'refused' ? outcome.error : outcome.reason;
+    throw await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, reason, detail);
   }
 }
 

@@ -3,6 +3,7 @@ export { AuthorizationServers } from './authorization-servers.ts';
 export { createKeyProvider } from './create-key-provider.ts';
 export type { ConnectionRow } from './connection.service.ts';
 export { CredentialVault, type SecretIdentity } from './credential-vault.ts';
+export { LoginTokens } from './login-tokens.service.ts';
 export { RefreshService, tokenSealer } from './refresh.service.ts';
 export { RevocationService } from './revocation.service.ts';
 export { RewrapService } from './rewrap.service.ts';

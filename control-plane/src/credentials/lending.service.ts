@@ -15,6 +15,7 @@ import type { Database } from '../database/client.ts';
 import type { Lending } from '../fleet/node-connection.ts';
 import type { CredentialVault } from './credential-vault.ts';
 import type { Exchanges } from './exchange.service.ts';
+import type { CredentialFailures } from './failure.service.ts';
 import type { IdentityTokens } from './identity-token.service.ts';
 import type { TokenLending } from './token-lending.service.ts';
 import { openServerCredential } from './server-credential-secret.ts';
@@ -28,6 +29,7 @@ export interface LendingDependencies {
   readonly tokens: TokenLending;
   readonly exchanges: Exchanges;
   readonly identityTokens: IdentityTokens;
+  readonly failures: CredentialFailures;
   /** Where a user connects his account; null where he cannot. */
   readonly linkTo: (principalId: string, serverId: string) => string | null;
   readonly clock: Clock;
@@ -42,27 +44,41 @@ export class LendingService {
     this.deps = deps;
   }
 
-  /** For a node. Each lending is an event of the audit trail. Never rejects. */
+  /** For a node. Each lending is an event of the audit trail, and so is that nothing was lent. Never rejects. */
   async lend(nodeId: string, need: CredentialNeed): Promise<Lending> {
+    let server: ServerRow | undefined;
     try {
-      const server = await currentServer(this.deps.database.db, need.serverId);
+      server = await currentServer(this.deps.database.db, need.serverId);
       // A node that runs an older configuration takes the new one within moments.
       if (server?.credentialRevision !== need.revision) throw new AppError('CREDENTIAL_UNAVAILABLE');
       const credential = await this.make(server, need);
       await this.record(nodeId, credential, server);
       return { ok: true, credential };
     } catch (thrown) {
-      return this.refusal(nodeId, need, toAppError(thrown));
+      const error = toAppError(thrown);
+      await this.deps.failures.notLent(nodeId, need, server?.credentialMode ?? null, error).catch((err: unknown) => {
+        this.deps.log.error({ err, nodeId, serverId: need.serverId }, 'that no credential was lent is not on record');
+      });
+      return this.refusal(nodeId, need, error);
     }
   }
 
   /**
-   * Headers for the control plane's own look at a server; none where it is called without a credential.
+   * Headers for the control plane's own look at a server; none where it is called without a credential. An event, as
+   * a lending to a node is.
    * @throws AppError CREDENTIAL_…
    */
   async headersFor(server: ServerRow): Promise<LentCredential['headers']> {
     const need = needOf(server);
-    return need === null ? [] : (await this.make(server, need)).headers;
+    if (need === null) return [];
+    try {
+      const credential = await this.make(server, need);
+      await this.record(null, credential, server);
+      return credential.headers;
+    } catch (error) {
+      await this.deps.failures.notLent(null, need, server.credentialMode, toAppError(error));
+      throw error;
+    }
   }
 
   private async make(server: ServerRow, need: CredentialNeed): Promise<LentCredential> {
@@ -101,7 +117,7 @@ export class LendingService {
     };
   }
 
-  private async record(nodeId: string, credential: LentCredential, server: ServerRow): Promise<void> {
+  private async record(nodeId: string | null, credential: LentCredential, server: ServerRow): Promise<void> {
     const { id, serverId, principalId, issuer, resource, revision, expiresAt } = credential;
     const after = {
       nodeId,

@@ -1,6 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import { type Clock, type Log, uuidv7 } from '@sallyport/schema/platform';
-import { and, desc, eq, gt, isNull, sql } from 'drizzle-orm';
+import { and, desc, eq, gt, inArray, isNull, sql } from 'drizzle-orm';
 import { z } from 'zod';
 import { recordAccess } from '../audit/audit.service.ts';
 import { systemContext } from '../context.ts';
@@ -21,6 +21,8 @@ const usableMs = 30_000;
 /** Longer than a request to a provider may take: whoever sent it has heard by then, or is gone. */
 const sentMs = 20_000;
 const waitStepMs = 50;
+/** Logins that are dropped by one transaction, with their events. */
+const forgottenAtOnce = 500;
 
 const stored = z.strictObject({ idToken: z.string(), refreshToken: z.string().nullable() });
 
@@ -159,7 +161,22 @@ export class LoginTokens {
     const isVoid = sql`${loginTokens.endsAt} < ${new Date(clock.now()).toISOString()}::timestamptz or not exists (select 1
       from principals p where p.id = ${loginTokens.principalId} and p.status = 'active' and p.deleted_at is null
       and p.epoch = ${loginTokens.epoch})`;
-    await database.db.delete(loginTokens).where(isNeeded ? isVoid : undefined);
+    const reason = isNeeded ? 'over' : 'notNeeded';
+    let gone: number;
+    do {
+      gone = await database.db.transaction(async (tx) => {
+        const some = await tx
+          .select({ id: loginTokens.id })
+          .from(loginTokens)
+          .where(isNeeded ? isVoid : undefined)
+          .limit(forgottenAtOnce)
+          .for('update', { skipLocked: true });
+        const ids = some.map(({ id }) => id);
+        const rows = await tx.delete(loginTokens).where(inArray(loginTokens.id, ids)).returning();
+        for (const row of rows) await this.record(tx, 'loginTokens.end', row, { reason });
+        return rows.length;
+      });
+    } while (gone === forgottenAtOnce);
   }
 
   private async fresh({ provider, row: { id } }: UsableLogin): Promise<string> {
@@ -208,18 +225,22 @@ export class LoginTokens {
     const { given } = outcome;
     const kept = { ...given, refreshToken: given.refreshToken ?? refreshToken };
     const secret = seal(kept);
-    const stored = await database.db
-      .update(loginTokens)
-      .set({
-        ...secret,
-        idTokenExpiresAt: new Date(given.idTokenExpiresAt),
-        revision: row.revision + 1,
-        refreshSentAt: null,
-      })
-      .where(and(eq(loginTokens.id, row.id), eq(loginTokens.revision, row.revision)))
-      .returning({ id: loginTokens.id });
+    const isStored = await database.db.transaction(async (tx) => {
+      const stored = await tx
+        .update(loginTokens)
+        .set({
+          ...secret,
+          idTokenExpiresAt: new Date(given.idTokenExpiresAt),
+          revision: row.revision + 1,
+          refreshSentAt: null,
+        })
+        .where(and(eq(loginTokens.id, row.id), eq(loginTokens.revision, row.revision)))
+        .returning({ id: loginTokens.id });
+      if (stored.length > 0) await this.record(tx, 'loginTokens.refresh', row, {});
+      return stored.length > 0;
+    });
     // The user logged out meanwhile.
-    if (stored.length === 0) throw needsLogin('the login ended');
+    if (!isStored) throw needsLogin('the login ended');
     return given.idToken;
   }
 

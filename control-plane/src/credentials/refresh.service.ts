@@ -153,7 +153,7 @@ export class RefreshService {
   }
 
   private async refresh(leased: ConnectionRow): Promise<OpenedConnection> {
-    const { servers, clientOf, clock } = this.deps;
+    const { servers, clientOf } = this.deps;
     let client: UpstreamClient;
     let refreshToken: string | null;
     let seal: TokenSealer;
@@ -167,7 +167,7 @@ export class RefreshService {
         throw later(String(error));
       });
     } catch (error) {
-      await this.release(leased, { refreshNotBefore: new Date(clock.now() + retryAfterMs) });
+      await this.putOff(leased, 'refreshNotBegun');
       throw error;
     }
     if (refreshToken === null || !(await this.markSent(leased))) throw later('the lease ended before the request left');
@@ -187,8 +187,6 @@ export class RefreshService {
   }
 
   private async settle(leased: ConnectionRow, outcome: TokenOutcome, sent: Sent): Promise<OpenedConnection> {
-    const { clock, log } = this.deps;
-    const now = clock.now();
     switch (outcome.kind) {
       case 'tokens':
         return this.store(leased, outcome.tokens, sent);
@@ -197,8 +195,8 @@ export class RefreshService {
           await this.giveUp(leased, 'clientForgotten');
           throw needsConnection(leased);
         }
-        log.warn({ connectionId: leased.id, reason: outcome.reason }, 'a refresh did not come about');
-        await this.release(leased, { refreshSentAt: null, refreshNotBefore: new Date(now + retryAfterMs) });
+        this.deps.log.warn({ connectionId: leased.id, reason: outcome.reason }, 'a refresh did not come about');
+        await this.putOff(leased, 'refreshNotSent');
         throw later(outcome.reason);
       case 'refused':
         await this.giveUp(leased, 'refreshRefused');
@@ -255,11 +253,19 @@ export class RefreshService {
       );
   }
 
-  private async release(leased: ConnectionRow, more: Partial<typeof connections.$inferInsert>): Promise<void> {
-    await this.deps.database.db
-      .update(connections)
-      .set({ ...released, ...more })
-      .where(this.held(leased));
+  /** For another try; an event where the last refresh came about, so that an outage is one event of each connection. */
+  private async putOff(leased: ConnectionRow, reason: string): Promise<void> {
+    const refreshNotBefore = new Date(this.deps.clock.now() + retryAfterMs);
+    await this.deps.database.db.transaction(async (tx) => {
+      const put = await tx
+        .update(connections)
+        .set({ ...released, refreshNotBefore })
+        .where(this.held(leased))
+        .returning({ id: connections.id });
+      if (put.length > 0 && leased.refreshNotBefore === null) {
+        await this.record(tx, 'connection.refreshDelay', leased, { reason });
+      }
+    });
   }
 
   /** This connection alone; that it ended is an event. */

@@ -11,6 +11,7 @@ import {
   isResourceOf,
 } from './authorization-servers.ts';
 import { type ConnectionRow, connections } from './credential.tables.ts';
+import type { CredentialFailures } from './failure.service.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
 import { storedCredentialOf } from './server-credential.service.ts';
 import { type HeldToken, heldToken, renewAheadMs, TokenCache, usableMs } from './token-cache.ts';
@@ -23,6 +24,7 @@ export interface TokenLendingDependencies {
   readonly servers: AuthorizationServers;
   readonly clients: UpstreamClients;
   readonly refreshes: RefreshService;
+  readonly failures: CredentialFailures;
   readonly clock: Clock;
 }
 
@@ -44,16 +46,18 @@ export class TokenLending {
   }
 
   private async getService(server: ServerRow): Promise<HeldToken> {
-    const { database, clients, servers, clock } = this.deps;
+    const { database, clients, servers, failures, clock } = this.deps;
     const stored = await storedCredentialOf(database.db, server, 'clientCredentials');
     const client = await clients.confidentialClient(stored);
     const { id } = stored;
     const { issuer, scopes } = stored.settings;
     const resource = canonicalResource(server.url);
     const outcome = await servers.clientCredentials(issuer, client, { resource, scopes });
-    if (outcome.kind === 'tokens') return heldToken(outcome.tokens, { id, issuer, resource, scopes }, clock.now());
-    const internal = outcome.kind === 'refused' ? outcome.error : outcome.reason;
-    throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${internal}` });
+    const use = { id, issuer, resource, scopes };
+    if (outcome.kind === 'tokens') return heldToken(outcome.tokens, use, clock.now());
+    const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
+    const detail = outcome.kind === 'refused' ? outcome.error : outcome.reason;
+    throw await failures.noToken(server, { ...use, principalId: null }, reason, detail);
   }
 
   /** @throws AppError CONNECTION_NEEDED, CREDENTIAL_UNAVAILABLE */
