@@ -272,6 +272,28 @@ test.each([
   },
 );
 
+test('long words of what a server says that it is are compared too, in long answers as in short ones', async () => {
+  const long = { name: 'search', title: 'x'.repeat(2_000) };
+  const result = {
+    _meta: { [infoKey]: { ...long, version: '1.0' } },
+    content: [{ type: 'text', text: 'y'.repeat(8_000) }],
+  };
+  const call = modern('tools/call', { name: 'count', arguments: { id: 'a' } });
+  const told = async (approved: Record<string, unknown>) => {
+    const upstream = await answering(result, false);
+    const definitions = [...approvedAs('tool', [approvedTool]), ...approvedAs('serverInfo', [approved])];
+    const node = await nodeBefore(upstream.url, definitions);
+    const { json } = await send(node.url('s'), call);
+    return { info: json.result._meta[infoKey], sightings: node.sightings };
+  };
+  const sighting = { serverId: 'server-s', kind: 'serverInfo', raw: long };
+  expect(await told({ ...long, title: null })).toEqual({
+    info: { name: 'search', version: '1.0' },
+    sightings: [sighting],
+  });
+  expect(await told(long)).toEqual({ info: { ...long, version: '1.0' }, sightings: [] });
+});
+
 describe('a client that listens is told that its lists changed', () => {
   /** The upstream keeps the stream open, and says what a subscription begins with. */
   async function listening(sent: Sent, first: string) {

@@ -4,6 +4,7 @@ import {
   legacyRevisions,
   type AccessTarget,
   type ProtocolRevision,
+  serverInfoDefinition,
 } from '@sallyport/schema';
 import { listChangedMethods } from '../bridge/list-changes.ts';
 import { sealTask } from '../bridge/sealed-task.ts';
@@ -170,11 +171,17 @@ function parse(bytes: Buffer, { authorized }: Origin): unknown {
   }
 }
 
-/** Of a tool's result that asks nothing and is no task, nobody here reads more than its outline. */
+/**
+ * Of a tool's result that asks nothing, is no task and says no more of its server than a plain name, nobody here reads more
+ * than its outline. What else a server says that it is is compared word by word, long words too.
+ */
 function isPlainAnswer(value: unknown, id: string | number | null): boolean {
   if (!isObject(value) || 'method' in value || 'error' in value || value['id'] !== id) return false;
   const { result } = value;
-  return isObject(result) && !('inputRequests' in result) && result['resultType'] !== 'task';
+  if (!isObject(result) || 'inputRequests' in result || result['resultType'] === 'task') return false;
+  const meta = result['_meta'];
+  const info = isObject(meta) ? meta[serverInfoKey] : undefined;
+  return !isObject(info) || serverInfoDefinition(info) === undefined;
 }
 
 function notAMessage(internal: string): AppError {
