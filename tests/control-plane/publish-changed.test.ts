@@ -107,6 +107,20 @@ test('changes of several transactions are published together', async () => {
   expect(await newPublisher().publish()).toMatchObject({ published: false });
 });
 
+test('what was compiled and could not be published is published with what changed since', async () => {
+  const { raw } = control.database;
+  await raw`update principals set epoch = 77 where id = ${rows.principalId}`;
+  await note(principal());
+  await raw`create function refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$`;
+  await raw`create trigger refuse before insert on config_manifests execute function refuse()`;
+  await expect(publisher.publish()).rejects.toThrow();
+  await raw`drop trigger refuse on config_manifests`;
+  await raw`update grants set tools = '{since}' where id = ${other.grantId}`;
+  await note({ serverIds: [other.serverId] });
+  expect(await publisher.publish()).toMatchObject({ published: true });
+  expect(await newPublisher().publish()).toMatchObject({ published: false });
+});
+
 /** Kinds of changes, each to one of a few states, so that a sequence of them goes back and forth. */
 const steps: readonly ((raw: Sql, value: number) => Promise<ConfigChange>)[] = [
   async (raw, value) => {
