@@ -31,7 +31,7 @@ const signature = sign(null, Buffer.from(historySigningText(unsigned)), fleet.pr
 const history = { ...unsigned, signature };
 
 let applied = 0;
-function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock) {
+function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock, untilSave = Promise.resolve()) {
   const own = join(directory, String(applied++));
   const files = new SealedFiles(own, sealingKeyFromSecret('a secret of at least 32 characters'));
   const identity = new NodeIdentity(files);
@@ -40,11 +40,17 @@ function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock) {
   const store = new RuntimeStore({ clock: systemClock });
   store.contact(systemClock.now());
   const sent: NodeMessage[] = [];
+  const lastKnownGood = new LastKnownGood(files);
+  const save = lastKnownGood.save.bind(lastKnownGood);
+  lastKnownGood.save = async (...saved) => {
+    await untilSave;
+    return await save(...saved);
+  };
   const applier = new ManifestApplier({
     store,
     identity,
     clock,
-    lastKnownGood: new LastKnownGood(files),
+    lastKnownGood,
     log: createLog({ name: 'test', level: 'silent' }),
     send: (message) => void sent.push(message),
     alarm: () => undefined,
@@ -144,4 +150,17 @@ test('what is built when the connection ends is applied, and acknowledged to who
   await waitFor('it is acknowledged', () => answers(sent).length > 0);
   expect(store.current?.revision).toBe(1);
   expect(answers(sent)).toEqual([{ type: 'ack', nonce: 'again', revision: 1 }]);
+});
+
+test('what is applied while an earlier configuration is written to disk is written after it', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const { applier, store, sent } = startApplier(systemClock, promise);
+  for (const revision of [1, 2, 3]) {
+    offer(applier, String(revision), configuration(revision, 2));
+    await waitFor('it is applied', () => store.current?.revision === revision);
+    if (revision < 3) applier.disconnected();
+  }
+  resolve();
+  await waitFor('the newest is answered', () => answers(sent).length > 0);
+  expect(answers(sent)).toEqual([{ type: 'ack', nonce: '3', revision: 3 }]);
 });

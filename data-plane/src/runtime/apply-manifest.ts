@@ -181,7 +181,10 @@ export class ManifestApplier {
         this.#saveFailed(offer, built, error);
         return;
       }
-      for (const hash of bodies.keys()) this.#unsaved.delete(hash);
+      // What runs by now may have documents that came after this configuration, and were not written with it.
+      const running = this.#options.store.built;
+      const owed = new Set(running === built ? [] : Object.values(running?.manifest.entries ?? {}));
+      for (const hash of bodies.keys()) if (!owed.has(hash)) this.#unsaved.delete(hash);
       this.#answer(offer, { type: 'ack', nonce: offer.nonce, revision: built.manifest.revision });
     });
   }
