@@ -55,7 +55,8 @@ async function run(print: Printer): Promise<void> {
   const log = createLog({ name: 'sallyport-node', level: config.logLevel });
   if (flags.worker === undefined) log.info({ config: redactedConfig(config) }, 'starting');
   // Asked to stop before it had joined: there is nothing to drain.
-  const leave = (): void => process.exit(0);
+  // Of a worker that retires, 0 says that all of its spool is stored.
+  const leave = (): void => process.exit(flags.retire ? 1 : 0);
   for (const signal of signals) process.once(signal, leave);
   // Started as a child: without its parent it must not live on.
   const isChild = process.connected;
