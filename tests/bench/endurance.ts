@@ -41,7 +41,8 @@ export async function measureEndurance(
   atEnd(() => modern.stop());
   const legacy = await startEchoUpstream('legacy');
   atEnd(() => legacy.stop());
-  const down = await startEchoUpstream('modern');
+  // At an address of its own: another program may be given its port before the end.
+  const down = await startEchoUpstream('modern', undefined, '127.0.0.2');
   const topology = await startTopology({
     directory,
     nodePin: ['taskset', '-c', '1'],

@@ -198,7 +198,7 @@ async function provision(
  */
 export async function startTopology(options: TopologyOptions): Promise<Topology> {
   const databaseUrl = await startBackgroundPostgres(options.directory, options.atEnd);
-  const egressAllow = [...options.upstreams.values()].map((url) => `127.0.0.1/32:${url.port}`).join(',');
+  const egressAllow = [...options.upstreams.values()].map(({ hostname, port }) => `${hostname}/32:${port}`).join(',');
   const { port, api } = await startBackgroundControl(egressAllow, databaseUrl, options.atEnd);
   const { workers = 1 } = options;
   const administrator = new Administrator(api, workers);

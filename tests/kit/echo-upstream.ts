@@ -172,17 +172,18 @@ function event(message: object): string {
 export async function startEchoUpstream(
   eras: 'dual' | 'legacy' | 'modern' = 'dual',
   guard?: EchoGuard,
+  host = '127.0.0.1',
 ): Promise<EchoUpstream> {
   const echo = new Echo(eras, guard);
   const server = createServer({ keepAliveTimeout: 60_000 }, (incoming, response) => echo.serve(incoming, response));
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(0, '127.0.0.1', resolve);
+    server.listen(0, host, resolve);
   });
   const address = server.address();
   const port = typeof address === 'object' && address !== null ? address.port : 0;
   return {
-    url: `http://127.0.0.1:${port}${path}`,
+    url: `http://${host}:${port}${path}`,
     arrivals: echo.arrivals,
     get streamsOpen() {
       return echo.streams.size;
