@@ -308,11 +308,9 @@ async function compileFor(
   const { changed } = manifestChanges(published, snapshot.entries);
   const without = Object.entries(changed).filter(([, hash]) => !snapshot.bodies.has(hash));
   if (without.length === 0) return snapshot;
-  // Known here, but another process published something else meanwhile, or what was compiled could not be published:
-  // compile those units for their bodies.
+  // Known here, but published by nobody, or something else meanwhile: compile those units for their bodies too.
   const again = [...known].filter(([, { hashes }]) => without.some(([key]) => hashes.has(key)));
   const whole = await compileChanged(tx, sources, known, nowMs, { again: new Set(again.map(([unit]) => unit)) });
-  // What the first look compiled is known by now, and was not compiled again.
   return { ...whole, bodies: new Map([...snapshot.bodies, ...whole.bodies]) };
 }
 
