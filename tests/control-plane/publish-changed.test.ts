@@ -113,7 +113,7 @@ test('what was compiled and could not be published is published with what change
   await note(principal());
   await raw`create function refuse() returns trigger language plpgsql as $$ begin raise 'no room'; end $$`;
   await raw`create trigger refuse before insert on config_manifests execute function refuse()`;
-  await expect(publisher.publish()).rejects.toThrow();
+  await expect(publisher.publish()).rejects.toThrow('config_manifests');
   await raw`drop trigger refuse on config_manifests`;
   await raw`update grants set tools = '{since}' where id = ${other.grantId}`;
   await note({ serverIds: [other.serverId] });
