@@ -38,9 +38,9 @@ export interface RewrapDependencies {
 }
 
 /**
- * Wraps data keys anew after the key-encryption key was rotated, and seals anew what an older version bound to less. What is left to do stands in the rows alone, so a run goes
- * on where another was stopped, and two at once harm nobody: a row is changed only if it is as it was read, and can be
- * read at any moment under either version.
+ * Wraps data keys anew after the key-encryption key was rotated, and seals anew what an older version bound to less. What
+ * is left to do stands in the rows alone, so a run goes on where another was stopped, and two at once harm nobody: a row is
+ * changed only if it is as it was read, and can be read at any moment under either version.
  */
 export class RewrapService {
   private readonly deps: RewrapDependencies;
