@@ -116,7 +116,8 @@ export class TrafficQueryService {
 
 /** The counts of all spans, as rows of one table. */
 function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: TrafficGroup, filter: TrafficFilter) {
-  const whole = groupBy === 'server' && !filter.targetName;
+  // No parameter: a plan that is kept could not use the index of what is not whole.
+  const whole = groupBy === 'server' && !filter.targetName ? sql`whole` : sql`not whole`;
   const target =
     groupBy === 'server'
       ? sql`'' as "targetKind", '' as "targetName"`
@@ -126,7 +127,7 @@ function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: Tra
     const rows =
       unit === 'minute'
         ? sql`traffic_minutes where minute >= ${from} and minute < ${to}`
-        : sql`traffic_rollups where unit = ${unit} and whole = ${whole} and start >= ${from} and start < ${to}`;
+        : sql`traffic_rollups where unit = ${unit} and ${whole} and start >= ${from} and start < ${to}`;
     return sql`
       select server_id as "serverId", server_slug, ${target}, outcome, calls, duration_ms_sum, sketch
       from ${rows}
@@ -164,13 +165,14 @@ async function mergeSketches(
   totals: readonly Total[],
 ): Promise<ReadonlyMap<string, Sketch>> {
   const merged = new Map<string, Sketch>();
-  // One text against a list, which PostgreSQL hashes: rows of several columns it compares one by one, and for a column
-  // it would look up each of the list in an index.
+  // One text against those of a subquery, which PostgreSQL hashes whatever it knows of their number. A list it compares
+  // one by one in a plan that it keeps, and by columns it would look up each total in an index.
   const query = sql<TargetSketch[]>`
     select "serverId", "targetKind", "targetName", sketch
     from (${counts(sql, spans, groupBy, filter)}) counts
     where outcome <> all (${[...notForwarded]})
-      and concat_ws(${separator}, "serverId", "targetKind", "targetName") = any (${totals.map(keyOf)}::text[])`;
+      and "serverId" || ${separator}::text || "targetKind" || ${separator}::text || "targetName" in (
+        select unnest(${totals.map(keyOf)}::text[]))`;
   for await (const rows of query.cursor(fetchRows)) {
     for (const row of rows) {
       const sketch = Sketch.parse(row.sketch);
