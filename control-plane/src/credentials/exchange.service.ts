@@ -111,7 +111,8 @@ export class Exchanges {
     }
     // The login is over at the provider; whatever else it says, another login would not change.
     if (said.kind !== 'refused' || said.error !== 'invalid_grant') return said;
-    await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, 'the login is over');
+    const over = { kind: 'refused', error: 'the login is over' } as const;
+    await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, over);
     throw await logins.refused(login.row, 'assertionRefused');
   }
 
@@ -142,9 +143,7 @@ export class Exchanges {
   /** That none was had is an event: of whom, where, and why in the server's one word. */
   private async settle(outcome: TokenOutcome, server: ServerRow, principal: Caller, of: TokenUse): Promise<HeldToken> {
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, of, this.deps.clock.now());
-    const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
-    const detail = outcome.kind === 'refused' ? outcome.error : outcome.reason;
-    throw await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, reason, detail);
+    throw await this.deps.failures.noToken(server, { ...of, principalId: principal.id }, outcome);
   }
 }
 

@@ -5,6 +5,7 @@ import type { ServerRow } from '../catalog/server-row.service.ts';
 import { systemContext } from '../context.ts';
 import type { Database } from '../database/client.ts';
 import type { TokenUse } from './token-cache.ts';
+import type { TokenOutcome } from './token-outcome.ts';
 
 /** The same failure is on record once within this time, by each process: an outage is no flood of events. */
 const sameAgainMs = 5 * 60_000;
@@ -26,13 +27,18 @@ export class CredentialFailures {
     this.deps = deps;
   }
 
-  /** An authorization server gave no token. @param detail for the log alone @returns what to throw, which is no second event where it is handed on */
+  /**
+   * An authorization server gave no token. Its one word is on record where it refused, and how it ended where it did not.
+   * @returns what to throw, which is no second event where it is handed on
+   */
   async noToken(
     server: Pick<ServerRow, 'id' | 'credentialMode'>,
     use: TokenUse & { readonly principalId: string | null },
-    reason: string,
-    detail = reason,
+    outcome: Exclude<TokenOutcome, { kind: 'tokens' }>,
   ): Promise<AppError> {
+    const isRefused = outcome.kind === 'refused';
+    const reason = isRefused ? outcome.error : outcome.kind;
+    const detail = isRefused ? outcome.error : outcome.reason;
     await this.record(server.id, { mode: server.credentialMode, ...use, reason });
     const error = new AppError('CREDENTIAL_UNAVAILABLE', { internal: `no token for ${server.id}: ${detail}` });
     this.known.add(error);

@@ -55,9 +55,7 @@ export class TokenLending {
     const outcome = await servers.clientCredentials(issuer, client, { resource, scopes });
     const use = { id, issuer, resource, scopes };
     if (outcome.kind === 'tokens') return heldToken(outcome.tokens, use, clock.now());
-    const reason = outcome.kind === 'refused' ? outcome.error : outcome.kind;
-    const detail = outcome.kind === 'refused' ? outcome.error : outcome.reason;
-    throw await failures.noToken(server, { ...use, principalId: null }, reason, detail);
+    throw await failures.noToken(server, { ...use, principalId: null }, outcome);
   }
 
   /** @throws AppError CONNECTION_NEEDED, CREDENTIAL_UNAVAILABLE */
