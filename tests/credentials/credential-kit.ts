@@ -32,6 +32,9 @@ export const identified = z.object({ id: z.string() });
 export const credential = z.object({ mode: z.string(), isComplete: z.boolean(), revision: z.number() });
 export const credentialFields = 'mode isComplete revision';
 
+/** A service credential, in a header. */
+export const withHeader = (value: string) => ({ staticHeaders: { headers: [{ name: 'X-Service-Key', value }] } });
+
 /**
  * Registers a server with a credential, if any, has it discovered by it, and puts it into service.
  * @param ready has the administrator do what the credential wants of him before it can be used

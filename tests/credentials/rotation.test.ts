@@ -10,7 +10,7 @@ import { type Harness, startHarness } from '../kit/harness.ts';
 import { dump } from '../kit/postgres.ts';
 import { askModern } from '../kit/raw-mcp.ts';
 import { connect, type Somebody, somebody } from './connecting-kit.ts';
-import { credential, credentialFields, keyFile, keyLine, registerWith } from './credential-kit.ts';
+import { credential, credentialFields, keyFile, keyLine, registerWith, withHeader } from './credential-kit.ts';
 import { FakeAuthorizationServer } from './fake-authorization-server.ts';
 
 const log = createLog({ name: 'rotation', level: 'silent' });
@@ -29,8 +29,6 @@ function replaceFile(text: string): void {
   writeFileSync(`${file}.next`, text);
   renameSync(`${file}.next`, file);
 }
-
-const withHeader = (value: string) => ({ staticHeaders: { headers: [{ name: 'X-Service-Key', value }] } });
 
 beforeAll(async () => {
   await as.start();

@@ -6,11 +6,18 @@ import { type FakeUpstream, startFakeUpstream } from '../kit/fake-upstream.ts';
 import { type Harness, startHarness } from '../kit/harness.ts';
 import { dump } from '../kit/postgres.ts';
 import { askModern, openLegacySession } from '../kit/raw-mcp.ts';
-import { credential, credentialFields, filesUnder, identified, keyFile, registerWith } from './credential-kit.ts';
+import {
+  credential,
+  credentialFields,
+  filesUnder,
+  identified,
+  keyFile,
+  registerWith,
+  withHeader,
+} from './credential-kit.ts';
 
 const firstSecret = 'canary-of-the-first-service-credential-0123456789';
 const secondSecret = 'canary-of-the-second-service-credential-9876543210';
-const withHeader = (value: string) => ({ staticHeaders: { headers: [{ name: 'X-Service-Key', value }] } });
 
 let upstream: FakeUpstream;
 let other: FakeUpstream;
