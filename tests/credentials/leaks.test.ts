@@ -387,8 +387,11 @@ describe('secrets of a client, and those of the gateway', () => {
   }, 120_000);
 
   test('nor is any token that the gateway has for upstreams where it is not for', () => {
-    const live = Object.fromEntries([...t.as.live].map((token) => [token.split('_')[0], token]));
-    expect(t.watch.seen({ secrets: live })).toEqual({ 'requests to upstreams': ['at', 'cc', 'ja', 'tx'] });
+    // Each of them, as one may have been got ahead of its use and never been shown to anybody.
+    const live = t.watch.seen({ secrets: Object.fromEntries([...t.as.live].map((token) => [token, token])) });
+    expect(Object.keys(live)).toEqual(['requests to upstreams']);
+    const kinds = new Set(Object.values(live).flat().map((token) => token.split('_')[0]));
+    expect([...kinds].sort()).toEqual(['at', 'cc', 'ja', 'tx']);
     const refreshes = [...t.as.families.values()].map(({ current }) => [current, current] as const);
     const seen = t.watch.seen({ secrets: Object.fromEntries(refreshes) });
     expect(['requests to authorization servers']).toEqual(expect.arrayContaining(Object.keys(seen)));
