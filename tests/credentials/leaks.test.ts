@@ -390,7 +390,11 @@ describe('secrets of a client, and those of the gateway', () => {
     // Each of them, as one may have been got ahead of its use and never been shown to anybody.
     const live = t.watch.seen({ secrets: Object.fromEntries([...t.as.live].map((token) => [token, token])) });
     expect(Object.keys(live)).toEqual(['requests to upstreams']);
-    const kinds = new Set(Object.values(live).flat().map((token) => token.split('_')[0]));
+    const kinds = new Set(
+      Object.values(live)
+        .flat()
+        .map((token) => token.split('_')[0]),
+    );
     expect([...kinds].sort()).toEqual(['at', 'cc', 'ja', 'tx']);
     const refreshes = [...t.as.families.values()].map(({ current }) => [current, current] as const);
     const seen = t.watch.seen({ secrets: Object.fromEntries(refreshes) });

@@ -60,6 +60,8 @@ export const servers = pgTable('servers', {
   /** With whose account it is looked at, where it wants one: who set its credential. */
   discoveredAs: uuid('discovered_as'),
   credentialRevision: integer('credential_revision').notNull().default(0),
+  /** The revision since which nothing but secrets changed: nodes that are not further than that are lent the newest one. */
+  credentialSteadySince: integer('credential_steady_since').notNull().default(0),
   /** What it may ask of clients; null for nothing. */
   asks: jsonb().$type<UpstreamAsks>(),
   capabilities: jsonb().$type<Record<string, unknown>>().notNull().default({}),

@@ -64,18 +64,27 @@ export async function lockServerFor(
   return row;
 }
 
+/** Of a change of what a server is called with. */
+interface CredentialChange {
+  readonly mode: CredentialMode;
+  readonly setBy: string;
+  /** Nothing but the secret is another. */
+  readonly isReplacement: boolean;
+}
+
 /** For the slice of credentials, which records the change: what nodes are told of it. The row must be locked. */
 export async function setCredentialMode(
   tx: Transaction,
   server: ServerRow,
-  mode: CredentialMode,
-  setBy: string,
+  { mode, setBy, isReplacement }: CredentialChange,
 ): Promise<ServerRow> {
+  const credentialRevision = server.credentialRevision + 1;
   const [row] = await tx
     .update(servers)
     .set({
       credentialMode: mode,
-      credentialRevision: server.credentialRevision + 1,
+      credentialRevision,
+      credentialSteadySince: isReplacement ? server.credentialSteadySince : credentialRevision,
       discoveredAs: mode === 'none' ? null : setBy,
       discoveryAttemptedAt: null,
     })
@@ -111,5 +120,6 @@ export async function leaveOrigin(
   if (url === before.url) return {};
   if (URL.parse(url)?.origin !== new URL(before.url).origin) await secrets.destroyFor(tx, ctx, before);
   // What nodes were lent is for the resource that was, even where the secret stays.
-  return { credentialRevision: before.credentialRevision + 1 };
+  const credentialRevision = before.credentialRevision + 1;
+  return { credentialRevision, credentialSteadySince: credentialRevision };
 }

@@ -50,10 +50,11 @@ export class LendingService {
     try {
       server = await currentServer(this.deps.database.db, need.serverId);
       // A node that runs an older configuration takes the new one within moments.
-      if (server?.credentialRevision !== need.revision) throw new AppError('CREDENTIAL_UNAVAILABLE');
+      if (server === undefined || !isLentAt(server, need.revision)) throw new AppError('CREDENTIAL_UNAVAILABLE');
       const credential = await this.make(server, need);
       await this.record(nodeId, credential, server);
-      return { ok: true, credential };
+      // By its revision the node knows what it asked for, and lets go of this one with the configuration that it runs.
+      return { ok: true, credential: { ...credential, revision: need.revision } };
     } catch (thrown) {
       const error = toAppError(thrown);
       await this.deps.failures.notLent(nodeId, need, server?.credentialMode ?? null, error).catch((err: unknown) => {
@@ -147,6 +148,14 @@ export class LendingService {
     this.deps.log.warn({ nodeId, serverId: need.serverId, problem, detail: error.message }, 'no credential was lent');
     return { ok: false, problem, connectUrl };
   }
+}
+
+/**
+ * Whether a node that runs this revision of a server's credential is lent what is stored now. It is where nothing but secrets
+ * changed since: whose it is and where it goes are as the node has it, and only the newest secret is there.
+ */
+function isLentAt({ credentialRevision, credentialSteadySince }: ServerRow, revision: number): boolean {
+  return credentialSteadySince <= revision && revision <= credentialRevision;
 }
 
 type DiscoveredWith = Pick<ServerRow, 'id' | 'credentialMode' | 'credentialRevision' | 'discoveredAs'>;

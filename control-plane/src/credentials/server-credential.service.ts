@@ -1,4 +1,4 @@
-import { AppError, type CredentialMode } from '@sallyport/schema';
+import { AppError, canonicalJson, type CredentialMode } from '@sallyport/schema';
 import { uuidv7 } from '@sallyport/schema/platform';
 import { asc, eq, sql } from 'drizzle-orm';
 import { recordMutation } from '../audit/audit.service.ts';
@@ -194,7 +194,11 @@ export class ServerCredentialService {
     },
   ): Promise<ServerCredential> {
     const { before, after, mode } = change;
-    const server = await setCredentialMode(tx, change.server, mode, ctx.actor.principalId);
+    const server = await setCredentialMode(tx, change.server, {
+      mode,
+      setBy: ctx.actor.principalId,
+      isReplacement: isSame(before, after),
+    });
     const object = { kind: 'server', id: server.id };
     await recordMutation(tx, ctx, {
       action: `credential.${verb}`,
@@ -319,6 +323,12 @@ function beyondServer(): AppError {
       'An audience other than the server’s URL, and a client that signs with the gateway’s own key, take credential:write ' +
       'on all servers: what is had by them may be good elsewhere too. Leave the audience out, or give the client a secret.',
   });
+}
+
+/** Whether one is for all that the other is for, and said in the same way. */
+function isSame(before: ServerCredentialRow | undefined, after: ServerCredentialRow | undefined): boolean {
+  if (before === undefined || after === undefined || before.origin !== after.origin) return false;
+  return canonicalJson(before.settings) === canonicalJson(after.settings);
 }
 
 /** Whether what users connected stays of use: their tokens belong to one client at one authorization server. */

@@ -39,6 +39,7 @@ function server(id: string, changes: Partial<ServerRow> = {}): ServerRow {
     extensions: ['io.modelcontextprotocol/ui', 'io.modelcontextprotocol/tasks'],
     credentialMode: 'none',
     credentialRevision: 0,
+    credentialSteadySince: 0,
     discoveredAs: null,
     asks: null,
     capabilities: {},
