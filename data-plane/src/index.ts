@@ -22,4 +22,4 @@ export { LibraryPools } from './upstream/library-pools.ts';
 export { UpstreamPools } from './wire/upstream-pools.ts';
 export { WireListener } from './wire/wire-listener.ts';
 export { ObservedHealth } from './upstream/observed-health.ts';
-export { withV8Options } from './v8-options.ts';
+export { growthPercent, withV8Options } from './v8-options.ts';

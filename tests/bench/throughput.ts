@@ -31,6 +31,8 @@ const streamed = 'events';
 const smallest = '1-kib';
 /** Requests/s of a node with the smallest answer, as a share of nginx's. */
 const shareOfNginxLeast = 0.45;
+/** For each in turn, before rounds are measured. */
+export const warmUpSeconds = 6;
 const addedMsMost = { p50: 0.5, p99: 5 };
 /** Three, and many clients, since streams take half of the room of a server and of a principal at most. */
 const streamServers = ['reference-a', 'reference-b', 'reference-c'];
@@ -111,8 +113,8 @@ async function throughputTable(
       contenders.map(({ name }) => [name, []]),
     );
     const pinned = { directory, connections, pin: ['taskset', '-c', '0'] };
-    // Code that was not compiled yet would be measured with the first round.
-    for (const { request } of contenders) await measureThroughput(request(size), { ...pinned, seconds: 1 });
+    // Code that was not compiled yet would be measured with the first round, and on one core that takes seconds of load.
+    for (const { request } of contenders) await measureThroughput(request(size), { ...pinned, seconds: warmUpSeconds });
     for (let round = 0; round < rounds; round++) {
       for (const { name, pid, request } of contenders) {
         const before = pid === null ? 0 : processorSeconds(pid);

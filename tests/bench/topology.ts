@@ -1,7 +1,6 @@
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { fileURLToPath } from 'node:url';
-import { setPriority } from 'node:os';
 import { join } from 'node:path';
 import { createGraphqlClient, freePort, type GraphqlClient, startEmbeddedPostgres } from '@sallyport/cli';
 import { type ControlPlane, parseConfig, startControlPlane } from '@sallyport/control-plane';
@@ -72,15 +71,20 @@ export async function startControl(
   return [controlPlane, await bootstrapped(controlPlane.graphqlUrl ?? '', bootstrapToken)];
 }
 
-/** For what is behind a node and may come later: load and upstreams on the same core then do not wait for it. */
-const backgroundNiceness = 10;
+/**
+ * For what is behind a node and may come later: load and upstreams on the same core then do not wait for it, not even for the
+ * rest of a slice of time, as they do for what is merely `nice` (sched(7), SCHED_IDLE).
+ */
+const inBackground = ['chrt', '--idle'] as const;
 
 /** PostgreSQL, which takes what others leave of the processor. */
 export async function startBackgroundPostgres(directory: string, atEnd: AtEnd): Promise<string> {
   const server = await startEmbeddedPostgres({ directory: join(directory, 'postgres') });
   atEnd(() => server.stop());
   // All its other processes are begun by this one.
-  setPriority(server.pid, backgroundNiceness);
+  const [command, policy] = inBackground;
+  const { status } = spawnSync(command, [policy, '--all-tasks', '--pid', '0', String(server.pid)]);
+  if (status !== 0) throw new Error('chrt is not installed (apt install util-linux)');
   return server.url;
 }
 
@@ -92,7 +96,7 @@ export async function startBackgroundControl(
 ): Promise<{ readonly port: number; readonly api: GraphqlClient }> {
   const [port, bootstrapToken] = [await freePort(), randomSecret('spb_')];
   const environment = controlEnvironment(egressAllow, databaseUrl, port, bootstrapToken);
-  const control = await startControlProcess(environment, ['nice', '-n', String(backgroundNiceness)]);
+  const control = await startControlProcess(environment, [...inBackground, '0']);
   atEnd(() => control.end('SIGTERM'));
   return { port, api: await bootstrapped(`http://127.0.0.1:${port}/graphql`, bootstrapToken) };
 }

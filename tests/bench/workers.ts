@@ -11,7 +11,7 @@ import { Figures } from './figures.ts';
 import { measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
 import { processorSeconds } from './process-figures.ts';
-import { answer, requireBinaries } from './throughput.ts';
+import { answer, requireBinaries, warmUpSeconds } from './throughput.ts';
 import { toolCall } from './tool-call.ts';
 import { startTopology } from './topology.ts';
 
@@ -69,7 +69,7 @@ export async function measureWorkers(
       measureThroughput(request, { directory, seconds: lastsSeconds, connections, pin: restPin });
     contenders.push({ workers, pid: topology.nodePid, measure, costs: [], rates: [] });
   }
-  for (const { measure } of contenders) await measure(2);
+  for (const { measure } of contenders) await measure(warmUpSeconds);
   for (let round = 0; round < rounds; round++) {
     for (const { workers, pid, measure, costs, rates } of contenders) {
       const before = processorSeconds(pid);

@@ -202,11 +202,10 @@ test('traffic has calls, success rate and percentiles per server and per tool', 
   };
   // Each node reports its windows by itself, and a window ends between any two calls.
   const counted = (name: string) =>
-    waitFor(
-      `${name} is counted`,
-      async () => (await traffic('TARGET')).find(({ targetName }) => targetName === name),
-      { deadlineMs: 25_000, intervalMs: 200 },
-    );
+    waitFor(`${name} is counted`, async () => (await traffic('TARGET')).find(({ targetName }) => targetName === name), {
+      deadlineMs: 25_000,
+      intervalMs: 200,
+    });
   const stream = await counted('stream');
   expect(stream).toMatchObject({ serverSlug: 'counter', calls: 1, refused: 0, successRate: 1 });
   expect(stream.durationMsP50).toBeGreaterThan(80);

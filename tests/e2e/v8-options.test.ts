@@ -1,8 +1,8 @@
-/** The options of V8 that the memory of a node rests on, however it is started. */
+/** The options of V8 that memory and speed of a node rest on, however it is started. */
 import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
-import { withV8Options } from '@sallyport/data-plane';
+import { growthPercent, withV8Options } from '@sallyport/data-plane';
 import { testConfig } from '../kit/config.ts';
 
 const program = join(import.meta.dirname, '../../data-plane/dist/main.js');
@@ -32,11 +32,17 @@ test.skipIf(process.platform === 'win32')(
 );
 
 test('what whoever starts it says goes before', () => {
-  const starts = startsOf(['--max_semi_space_size=64', '--heap-growing-percent=50']);
-  expect(starts.map(([, options]) => options)).toEqual([['--max_semi_space_size=64', '--heap-growing-percent=50']]);
-  expect(withV8Options(['--cpu-prof', '--max_semi_space_size=64'])).toEqual([
-    '--heap-growing-percent=30',
-    '--cpu-prof',
-    '--max_semi_space_size=64',
-  ]);
+  const given = ['--cpu-prof', '--max_semi_space_size=64'];
+  expect(withV8Options(given)).toEqual(given);
+  const starts = startsOf(given.slice(1));
+  expect(starts.map(([, options]) => options)).toEqual([given.slice(1)]);
+});
+
+test('old objects may grow by the same, whether there are few of them or many', () => {
+  const mebibyte = 1_048_576;
+  for (const used of [16, 64, 200, 1_000]) {
+    const grown = used * (growthPercent(used * mebibyte) / 100);
+    expect(grown).toBeGreaterThanOrEqual(32);
+    expect(grown).toBeLessThan(32 + used / 100 + 1e-9);
+  }
 });

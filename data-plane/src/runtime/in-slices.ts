@@ -1,17 +1,18 @@
-import { setImmediate as nextTurn } from 'node:timers/promises';
+import { setTimeout as delay } from 'node:timers/promises';
 import type { Clock } from '@sallyport/schema/platform';
 
-/** How long a slice lasts where requests leave the event loop idle, in milliseconds. */
-const sliceMsMin = 3;
-/** However busy the node is: a slice this long delays each request by no more. */
-const sliceMsMax = 12;
+/** How long a slice lasts where requests leave the event loop idle, and however busy it is, in milliseconds. */
+const sliceMsMin = 2;
+const sliceMsMax = 8;
+/** Between slices, for requests and for V8's threads, which collect what slices leave and may share the core, in milliseconds. */
+const restMs = 3;
 
 /**
- * Runs a computation in slices, with turns of the event loop between them in which requests are served. A slice lasts as
- * long as the turn before it took, within bounds: requests get at least half of the time, and a node that has more of
- * them than it can serve still gets done. What fits into one slice is done before this returns to the event loop.
+ * Runs a computation in slices, with rests between them in which requests are served. A slice lasts half as long as requests
+ * kept the event loop beyond the rest before it, within bounds: a node that has more of them than it can serve still gets
+ * done. What fits into one slice is done before this returns to the event loop.
  * @param steps yields wherever it may be interrupted
- * @param isWanted asked after each turn; once it is not, the computation is given up
+ * @param isWanted asked after each rest; once it is not, the computation is given up
  * @returns what the computation returned, or undefined where it was given up
  */
 export async function inSlices<T>(
@@ -27,8 +28,9 @@ export async function inSlices<T>(
       if (step.done === true) return step.value;
     } while (clock.monotonic() - beganAt < sliceMs);
     const leftAt = clock.monotonic();
-    await nextTurn();
+    await delay(restMs);
     if (!isWanted()) return undefined;
-    sliceMs = Math.min(sliceMsMax, Math.max(sliceMsMin, clock.monotonic() - leftAt));
+    const servedMs = clock.monotonic() - leftAt - restMs;
+    sliceMs = Math.min(sliceMsMax, Math.max(sliceMsMin, servedMs / 2));
   }
 }
