@@ -58,6 +58,8 @@ export class FakeAuthorizationServer {
   beforeAnswer: Promise<void> | undefined;
   /** Who issues tokens, by what the server is said to say of itself; undefined: this one. */
   named: string | undefined;
+  /** Whether all that users allowed a client is one grant, which a revocation ends as a whole (RFC 7009 §2.1). */
+  keepsOneGrant = false;
   /** Of answers to revocations, which are then not worked off; 200 for those that are. */
   revocationStatus = 200;
   /** Answers to revocations wait for it. */
@@ -250,6 +252,8 @@ export class FakeAuthorizationServer {
     this.live.delete(token);
     const family = this.familyOf.get(token);
     // One that was used up is unknown by now (RFC 7009 §2.2).
-    if (family?.current === token) family.isRevoked = true;
+    if (family?.current !== token) return;
+    const ended = this.keepsOneGrant ? this.families.values() : [family];
+    for (const one of ended) one.isRevoked = true;
   }
 }

@@ -44,6 +44,7 @@ beforeEach(async () => {
   // Nothing answers there: what it is called with is all that is looked at.
   as.resource = `${as.url}/mcp`;
   as.revocationStatus = 200;
+  as.keepsOneGrant = false;
   as.requests.length = 0;
   as.families.clear();
   const server = { slug: `server-${++servers}`, url: as.resource };
@@ -116,6 +117,45 @@ test('where their authorization server does not answer then, they wait for it as
     await database.raw`update connections set revoke_not_before = now() where server_id = ${serverId}`;
     return as.familiesRevoked === 1 && (await statuses()).length === 0;
   });
+});
+
+/** What is on record of the end of tokens that were connected to the server. */
+async function destroyed(): Promise<unknown[]> {
+  const rows = await database.raw<{ after: string }[]>`select after_json as after from audit_events
+    where action = 'connection.destroy' and after_json like ${`%${serverId}%`}`;
+  return rows.map(({ after }) => JSON.parse(after) as unknown);
+}
+
+async function destroyedOnce(): Promise<unknown> {
+  return waitFor('the end of the earlier tokens', async () => (await destroyed())[0]);
+}
+
+test('an account that is connected again stays connected where all consents of a user are one grant', async () => {
+  as.keepsOneGrant = true;
+  for (let time = 0; time < 2; time++) expect((await connect(connecting, ada, serverId)).status).toBe(200);
+  expect(await destroyedOnce()).toMatchObject({ principalId: ada.id, isRevoked: false, reason: 'replaced' });
+  expect([as.families.size, as.familiesRevoked, await statuses()]).toEqual([2, 0, ['active']]);
+});
+
+test('what another client was given is revoked when the account is connected again', async () => {
+  await asAda.mutate('setServerCredential', { serverId, userOAuth: { issuer: as.url } }, 'mode', z.unknown());
+  for (let time = 0; time < 2; time++) {
+    expect((await connect(connecting, ada, serverId)).status).toBe(200);
+    await database.raw`delete from upstream_clients`;
+  }
+  expect(await destroyedOnce()).toMatchObject({ principalId: ada.id, isRevoked: true });
+  expect([as.families.size, as.familiesRevoked, await statuses()]).toEqual([2, 1, ['active']]);
+});
+
+test('an answer to what was begun at an authorization server that is the server’s no more connects nothing', async () => {
+  const set = (issuer: string) =>
+    asAda.mutate('setServerCredential', { serverId, userOAuth: { issuer } }, 'mode', z.unknown());
+  await set(as.url);
+  const browser = new Browser();
+  const answer = await answerFor(connecting, browser, await linkOf(ada, serverId), ada);
+  await set('https://another.example');
+  const shown = await browser.request(answer);
+  expect([shown.status, as.asked('/token'), await statuses()]).toEqual([403, 0, []]);
 });
 
 test('a refresh token is not spent where nothing of what it brings could be sealed', async () => {

@@ -174,8 +174,12 @@ export class ConnectionService {
     });
   }
 
-  /** For the catalog, when a server goes, moves to another origin, or is called with something else. */
+  /**
+   * For the catalog, when a server goes, moves to another origin, or is called with something else. Users who are at its
+   * authorization server just then have to begin anew: it may not be the server's any more.
+   */
   async endForServer(tx: Transaction, ctx: Context, serverId: string): Promise<void> {
+    await tx.delete(connectAttempts).where(eq(connectAttempts.serverId, serverId));
     const ended = await endConnections(tx, this.now(), eq(connections.serverId, serverId));
     for (const row of ended) {
       const object = { kind: 'connection', id: row.id };
@@ -348,14 +352,28 @@ export class ConnectionService {
       if (credentialRevision !== server.credentialRevision) {
         throw new AppError('CONFLICT', { internal: 'the server changed while an account was connected to it' });
       }
-      const isHis = [eq(connections.principalId, principalId), eq(connections.serverId, serverId)] as const;
-      await endConnections(tx, this.now(), ...isHis);
+      await this.replace(tx, ctx, values);
       const [made] = await tx.insert(connections).values(values).returning();
       if (made === undefined) throw new AppError('INTERNAL', { internal: 'a connection was not inserted' });
       await discoverAgain(tx, serverId, principalId);
       const object = { kind: 'connection', id: made.id };
       await recordMutation(tx, ctx, { action: 'connection.create', object, after: shown(made) });
     });
+  }
+
+  /**
+   * Ends what the user had connected before. What the same client was given is destroyed, and not revoked: an authorization
+   * server that keeps one grant for a user and a client would take back with it what it has just given.
+   */
+  private async replace(tx: Transaction, ctx: Context, by: Given['values']): Promise<void> {
+    const { principalId, serverId, issuer } = by;
+    const isHis = [eq(connections.principalId, principalId), eq(connections.serverId, serverId)] as const;
+    for (const { id, ...row } of await endConnections(tx, this.now(), ...isHis)) {
+      if (row.issuer !== issuer || row.clientId !== by.clientId) continue;
+      await tx.delete(connections).where(eq(connections.id, id));
+      const after = { principalId, serverId, issuer, isRevoked: false, reason: 'replaced' };
+      await recordMutation(tx, ctx, { action: 'connection.destroy', object: { kind: 'connection', id }, after });
+    }
   }
 
   /** Tokens that nobody will use are revoked now; where their authorization server does not answer, as those of ended ones. */
