@@ -59,10 +59,13 @@ async function serverWith(slug: string, userOAuth: object): Promise<string> {
 }
 
 /** As a process that has read no metadata yet. */
-function clientFor(id: string, issuer = as.url) {
+function clientsOf(issuer = publicUrl): UpstreamClients {
   const servers = new AuthorizationServers(egress, clock);
-  const clients = new UpstreamClients({ database, vault: vaultOf(), servers, keys, issuer: publicUrl, clock });
-  return clients.clientFor({ id, url: serverUrl }, issuer, redirectUri);
+  return new UpstreamClients({ database, vault: vaultOf(), servers, keys, issuer, clock });
+}
+
+function clientFor(id: string, issuer = as.url) {
+  return clientsOf().clientFor({ id, url: serverUrl }, issuer, redirectUri);
 }
 
 test('what an administrator registered comes first, then a document that is taken, then registering oneself', async () => {
@@ -84,6 +87,19 @@ test('a client is known to one issuer: another one is told neither its id nor it
   expect((await clientFor(unregistered)).clientId).toBe(first.clientId);
   expect(as.asked('/register')).toBe(1);
   await other.stop();
+});
+
+test('under another public URL the gateway registers anew, and renews and revokes by the client that it was', async () => {
+  as.metadata = { token_endpoint_auth_methods_supported: ['client_secret_basic'] };
+  const first = await clientFor(unregistered);
+  const moved = 'https://moved.example';
+  const elsewhere = () =>
+    clientsOf(moved).clientFor({ id: unregistered, url: serverUrl }, as.url, `${moved}/oauth/connect/callback`);
+  const second = await elsewhere();
+  expect(second.clientId).not.toBe(first.clientId);
+  expect([await elsewhere(), await clientFor(unregistered), as.asked('/register')]).toEqual([second, first, 2]);
+  const use = { serverId: unregistered, issuer: as.url, clientId: first.clientId };
+  expect(await clientsOf(moved).clientOf(use)).toEqual(first);
 });
 
 test('the document that signs is named where the authorization server takes signatures, and there alone', async () => {

@@ -45,6 +45,8 @@ export const upstreamClients = pgTable('upstream_clients', {
   issuer: text().notNull(),
   clientId: text('client_id').notNull(),
   authentication: text({ enum: clientAuthentications }).notNull(),
+  /** Where users come back to; null where that was not kept. */
+  redirectUri: text('redirect_uri'),
   ...sealedColumns,
   createdAt: instant('created_at').notNull(),
 });

@@ -1,6 +1,6 @@
 import { AppError } from '@sallyport/schema';
 import { type Clock, uuidv7 } from '@sallyport/schema/platform';
-import { and, desc, eq } from 'drizzle-orm';
+import { and, asc, desc, eq, isNull, or, type SQL } from 'drizzle-orm';
 import type { ServerRow } from '../catalog/server-row.service.ts';
 import type { Database, Reader } from '../database/client.ts';
 import type { AuthorizationServers } from './authorization-servers.ts';
@@ -94,7 +94,8 @@ export class UpstreamClients {
     if (settings.mode === 'userOAuth' && settings.clientId !== null) {
       return this.registeredAt(row, settings, settings.clientId, issuer);
     }
-    return (await this.documentFor(issuer)) ?? (await this.known(issuer)) ?? (await this.register(issuer, redirectUri));
+    const document = await this.documentFor(issuer);
+    return document ?? (await this.knownAt(issuer, redirectUri)) ?? (await this.register(issuer, redirectUri));
   }
 
   /** The client by document, where the authorization server says that it takes one, and can read ours. */
@@ -126,8 +127,8 @@ export class UpstreamClients {
     if (publicUrl !== undefined && clientId === `${publicUrl}${signedClientDocumentPath}`) {
       return this.byDocument(publicUrl, signedClientDocumentPath);
     }
-    const known = await this.known(issuer);
-    return known?.clientId === clientId ? known : { clientId, secret: null, authentication: 'none' };
+    const isIt = eq(upstreamClients.clientId, clientId);
+    return (await this.known(issuer, isIt)) ?? { clientId, secret: null, authentication: 'none' };
   }
 
   /**
@@ -201,8 +202,18 @@ export class UpstreamClients {
     };
   }
 
-  private async known(issuer: string): Promise<UpstreamClient | undefined> {
-    const [row] = await this.deps.database.db.select().from(upstreamClients).where(eq(upstreamClients.issuer, issuer));
+  /** Under another public URL users do not come back to where the client is known to be: that takes another one. */
+  private knownAt(issuer: string, redirectUri: string): Promise<UpstreamClient | undefined> {
+    const isHere = or(eq(upstreamClients.redirectUri, redirectUri), isNull(upstreamClients.redirectUri));
+    return this.known(issuer, isHere);
+  }
+
+  private async known(issuer: string, which: SQL | undefined): Promise<UpstreamClient | undefined> {
+    const [row] = await this.deps.database.db
+      .select()
+      .from(upstreamClients)
+      .where(and(eq(upstreamClients.issuer, issuer), which))
+      .orderBy(asc(upstreamClients.redirectUri));
     if (row === undefined) return undefined;
     const secret = row.sealed === null ? null : await this.deps.vault.open(clientIdentity(row), row);
     return { clientId: row.clientId, secret, authentication: row.authentication };
@@ -217,9 +228,9 @@ export class UpstreamClients {
     const secret = client.secret === null ? {} : await vault.seal(clientIdentity(row), client.secret);
     await database.db
       .insert(upstreamClients)
-      .values({ ...row, ...secret, authentication: client.authentication, createdAt: new Date(now) })
+      .values({ ...row, ...secret, redirectUri, authentication: client.authentication, createdAt: new Date(now) })
       .onConflictDoNothing();
-    return (await this.known(issuer)) ?? client;
+    return (await this.knownAt(issuer, redirectUri)) ?? client;
   }
 }
 
