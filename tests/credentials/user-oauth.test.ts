@@ -119,6 +119,11 @@ test('whoever has no account is asked to connect it, in his client’s own way a
     expect([status, result?.resultType]).toEqual([200, 'input_required']);
     expect(url).toMatch(/^http:\/\/127\.0\.0\.1:\d+\/oauth\/connect\//);
   }
+  // Whoever would not open the page is told, and not asked for as long as his client goes on.
+  const declined = { inputResponses: { 'sallyport.connect': { action: 'decline' } } };
+  for (const { result } of await call(bob, { elicitation: { url: {} } }, declined)) {
+    expect(result).toMatchObject({ isError: true, content: [{ text: expect.stringContaining('/oauth/connect/') }] });
+  }
   const [told] = await call(bob);
   expect(told?.result).toMatchObject({ isError: true });
   expect(told?.result?.content?.[0]?.text).toContain('/oauth/connect/');

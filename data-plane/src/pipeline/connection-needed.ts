@@ -29,7 +29,8 @@ export function connectionNeeded(error: AppError, exchange: Exchange): ErrorAnsw
       : `Connect your account to this MCP server first, then try again: ${url}`;
   if (era === 'modern' && message?.method === 'server/discover') return discovered(message, exchange);
   if (message?.kind === 'request' && url !== null) {
-    if (era === 'modern' && mayAsk.has(message.method ?? '') && canOpenUrls(message)) return asked(message, url);
+    const isAsked = mayAsk.has(message.method ?? '') && canOpenUrls(message) && !isDeclined(message);
+    if (era === 'modern' && isAsked) return asked(message, url);
     if (era === 'legacy' && protocolRevision === '2025-11-25') return elicited(message, url, text, exchange.eventId);
   }
   if (message?.kind === 'request' && message.method === 'tools/call') {
@@ -51,6 +52,12 @@ function discovered(message: Message, { server }: Exchange): ErrorAnswer {
 function canOpenUrls({ params }: Message): boolean {
   const declared = objectMember(objectMember(params, '_meta') ?? {}, clientCapabilitiesKey) ?? {};
   return canAnswer(profileOf(declared, undefined).capabilities, 'elicitation/create', { mode: 'url' });
+}
+
+/** Whether the user was asked for this very call, and would not open the page: he is not asked again, but told. */
+function isDeclined({ params }: Message): boolean {
+  const answer = objectMember(objectMember(params, 'inputResponses') ?? {}, questionKey);
+  return answer !== undefined && answer['action'] !== 'accept';
 }
 
 /** 2026-07-28 client/elicitation, URL mode. */
