@@ -391,6 +391,10 @@ test('scopes that a user did not give are asked for once a day, whatever scopes 
   await sql`update connections set created_at = created_at - interval '1 day' where principal_id = ${fay.id}`;
   expect(await asks()).toBe(true);
   expect((await call(fay)).map(ok)).toEqual([true, true]);
+  // A server that wants another one each time does not have him asked without end.
+  await sql`update connections set wanted_scopes = '{}',
+    scopes = array(select 'scope-' || n from generate_series(1, 256) n) where principal_id = ${fay.id}`;
+  expect(await asks()).toBe(false);
   await sql.end();
 });
 

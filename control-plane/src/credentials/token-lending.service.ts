@@ -15,6 +15,7 @@ import type { CredentialFailures } from './failure.service.ts';
 import type { OpenedConnection, RefreshService } from './refresh.service.ts';
 import { storedCredentialOf } from './server-credential.service.ts';
 import { type HeldToken, heldToken, renewAheadMs, TokenCache, usableMs } from './token-cache.ts';
+import { keptScopesMax } from './token-outcome.ts';
 import type { UpstreamClients } from './upstream-client.service.ts';
 
 const serviceTokensMax = 2_000;
@@ -104,12 +105,17 @@ export class TokenLending {
 
   /**
    * A server wants scopes beyond those that were given (basic/authorization, Scope Challenge): the user is asked for all of
-   * them together. Scopes that he was asked for already cannot be what is missing, until it is worth asking him again.
+   * them together. Scopes that he was asked for already cannot be what is missing, until it is worth asking him again; and a
+   * server that wants others each time has him asked until as many are known of it as are kept.
    */
   private async stepUp(row: ConnectionRow, challenge: string | null): Promise<void> {
     const { database, clock } = this.deps;
     const isAskedLately = clock.now() < row.createdAt.getTime() + askAgainAfterMs;
-    const missing = challengedScopes(challenge).filter((scope) => !isAskedLately || !row.scopes.includes(scope));
+    const known = new Set([...row.scopes, ...row.wantedScopes]);
+    const isFull = known.size >= keptScopesMax;
+    const missing = challengedScopes(challenge).filter(
+      (scope) => (!isAskedLately || !row.scopes.includes(scope)) && (!isFull || known.has(scope)),
+    );
     if (missing.length === 0)
       throw new AppError('CREDENTIAL_UNAVAILABLE', { internal: 'all that is asked for was asked for' });
     const wanted = [...new Set([...row.wantedScopes, ...missing])].slice(0, wantedScopesMax);
