@@ -278,6 +278,9 @@ describe('secrets of a client, and those of the gateway', () => {
     const personal = t.serverIds.get('personal') ?? '';
     const connected = await browser.request(await answerFor(t.harness, browser, await linkOf(t.ada, personal), t.ada));
     expect([connected.status, connected.text.includes('Your account is connected')]).toEqual([200, true]);
+    const denied = await answerFor(t.harness, browser, await linkOf(t.ada, personal), t.ada);
+    denied.searchParams.set('error', 'access_denied');
+    expect((await browser.request(denied)).status).toBe(403);
     const resource = t.harness.endpoint('own', '').url;
     const asking = { resource, scope: 'mcp' };
     const { url } = authorizationRequest(t.users, t.users.clientId, asking);

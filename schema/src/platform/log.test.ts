@@ -48,3 +48,19 @@ test('an error that is its own cause, and what is no error, can be logged', () =
     { error: 'a text' },
   ]);
 });
+
+test('of what came along with an error and is none, nothing is logged but its kind', () => {
+  const lines: string[] = [];
+  const log = createLog({ name: 'test', level: 'info' }, { write: (line) => void lines.push(line) });
+  for (const cause of [new URLSearchParams({ code: 'spent' }), new URL('https://a/?code=spent'), ['spent']]) {
+    log.error({ err: new Error('refused', { cause }) }, 'not connected');
+  }
+  log.error({ err: Buffer.from('spent') });
+  expect(lines.join('')).not.toContain('spent');
+  expect(lines.map((line) => JSON.parse(line).err.cause?.message)).toEqual([
+    '[object URLSearchParams]',
+    '[object URL]',
+    '[object Array]',
+    undefined,
+  ]);
+});

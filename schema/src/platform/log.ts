@@ -36,7 +36,7 @@ export interface LoggedError {
  * digests of keys. Drizzle writes the parameters into the message as well, from where the stack repeats them.
  */
 export function loggedError(thrown: unknown, causes = 0): LoggedError {
-  if (!(thrown instanceof Error)) return { type: typeof thrown, message: withoutParameters(String(thrown)) };
+  if (!(thrown instanceof Error)) return { type: typeof thrown, message: kindOf(thrown) };
   const code = 'code' in thrown && typeof thrown.code === 'string' ? thrown.code : undefined;
   const frames = framesOf(thrown);
   const message = withoutParameters(thrown.message);
@@ -48,6 +48,12 @@ export function loggedError(thrown: unknown, causes = 0): LoggedError {
     ...(frames === undefined ? {} : { stack: `${thrown.name}: ${message}${frames}`.slice(0, textLengthMax) }),
     ...(cause === undefined ? {} : { cause }),
   };
+}
+
+/** Of an object no more than what it is: libraries give whole answers along with an error, with their codes and tokens. */
+function kindOf(thrown: unknown): string {
+  if (typeof thrown !== 'object' || thrown === null) return withoutParameters(String(thrown));
+  return Object.prototype.toString.call(thrown);
 }
 
 function errorIn(value: unknown): Error | undefined {
