@@ -173,6 +173,20 @@ test('metadata is looked for in the order of the specification, and nowhere else
   server.close();
 });
 
+test('tokens are asked for in clear at the word of no server that is behind TLS', async () => {
+  const said = { resource: '', authorization_servers: ['http://login.example'] };
+  const issuerOf = async (url: string): Promise<string> => {
+    const answer = (asked: string | URL): Response =>
+      String(asked).includes('well-known')
+        ? Response.json({ ...said, resource: url })
+        : new Response(null, { status: 404 });
+    const servers = new AuthorizationServers({ fetch: (asked) => Promise.resolve(answer(asked)) }, clock);
+    return (await servers.protectedResource(url)).issuer;
+  };
+  await expect(issuerOf('https://mcp.example/mcp')).rejects.toMatchObject({ code: 'UPSTREAM_PROTOCOL' });
+  expect(await issuerOf('http://mcp.example/mcp')).toBe('http://login.example');
+});
+
 test('calls go on while the user is away where that is offered, and it is not asked for where it is not', async () => {
   const client = { clientId: 'x', secret: null, authentication: 'none' } as const;
   const request = { redirectUri, scopes: ['tools'], resource: serverUrl, state: 's', verifier: 'v', hosts: [] };

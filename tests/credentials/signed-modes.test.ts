@@ -179,6 +179,28 @@ test('a token of another kind, and a refusal, are no credential, and nothing sta
   }
 });
 
+test('what an authorization server says instead of a word is not on record, and is one failure however it is put', async () => {
+  const client = await harness.administrator.createClient('Repeated');
+  await harness.administrator.converged();
+  const said: string[] = [];
+  as.onExchange = (form) => {
+    said.push(form.get('subject_token') ?? '');
+    return { error: `${said.at(-1)} is not taken` };
+  };
+  for (let time = 0; time < 2; time++) expect(await call('exchanged', client)).toEqual([503, 503]);
+  as.onExchange = givesAccessToken;
+  const query = '{ auditEvents(first: 50, action: "credential.fail") { edges { node { after } } } }';
+  const after = z.looseObject({ reason: z.string(), principalId: z.string().nullable() });
+  const edges = z.array(z.object({ node: z.object({ after }) }));
+  const answer = z.object({ auditEvents: z.object({ edges }) });
+  const { auditEvents } = await harness.administrator.api.ask(query, {}, answer);
+  const failures = auditEvents.edges.map(({ node }) => node.after);
+  const ofClient = failures.filter(({ principalId }) => principalId === client.principalId);
+  expect(ofClient.map(({ reason }) => reason)).toEqual(['other']);
+  expect(said.length).toBeGreaterThan(1);
+  for (const token of said) expect(JSON.stringify(failures)).not.toContain(token);
+});
+
 test('a server of one’s own is told who calls by a short token for it alone, which it verifies by what is published', async () => {
   const before = own.requests.length;
   expect(await call('own', ada)).toEqual([200, 200]);
@@ -269,7 +291,7 @@ test('who is disabled is told of nowhere any longer', async () => {
   expect(told).not.toContain(dave.principalId);
 });
 
-test('all that is wrong with a mode is said at once, and without a public URL or a key nothing is signed', async () => {
+test('all that is wrong with a mode is said at once, and without a public URL or a key nothing is signed or kept', async () => {
   const { administrator } = harness;
   const { id } = await administrator.mutate('createServer', { slug: 'wrong', url: own.url }, 'id', identified);
   const set = (mode: object) =>
@@ -289,6 +311,9 @@ test('all that is wrong with a mode is said at once, and without a public URL or
     const mutation = 'mutation ($input: SetServerCredentialInput!) { setServerCredential(input: $input) { mode } }';
     const { errors } = await plane.ask(mutation, { input: { serverId: data.createServer.id, identityToken: {} } });
     expect(errors[0]?.extensions.code).toBe(code);
+    // What users connect has to be kept as well.
+    const users = await plane.ask(mutation, { input: { serverId: data.createServer.id, userOAuth: {} } });
+    expect(users.errors[0]?.extensions.code).toBe(code === 'CREDENTIAL_KEY_MISSING' ? code : undefined);
     await plane.stop();
   }
 });

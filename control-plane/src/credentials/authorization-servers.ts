@@ -119,6 +119,8 @@ export class AuthorizationServers {
         throw discoveryProblem('the protected resource metadata is of another resource');
       }
       const [issuer = ''] = found.authorization_servers;
+      // A server behind TLS does not have tokens asked for in clear.
+      checkEndpoint(issuer, url, 'issuer');
       // What the challenge names is what is needed (basic/authorization, Scope Selection Strategy).
       const scopes = challenge.scopes.length > 0 ? challenge.scopes : (found.scopes_supported ?? []);
       return { resource: found.resource, issuer, scopes };
@@ -325,7 +327,7 @@ export class AuthorizationServers {
       await authenticationOf(client),
     );
     configuration.timeout = requestTimeoutSeconds;
-    // Only the addresses on an operator's allow-list can be reached by http at all.
+    // An administrator named it so, or registered a server without TLS that does.
     if (issuer.startsWith('http:')) oauth.allowInsecureRequests(configuration);
     configuration[oauth.customFetch] = async (url, options) =>
       withinBytes(await this.#egress.fetch(url, bodyAsText(options as unknown as RequestInit)), documentBytesMax);

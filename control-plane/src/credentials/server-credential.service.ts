@@ -136,16 +136,19 @@ export class ServerCredentialService {
     });
   }
 
-  /** What the gateway signs itself needs a key to seal its own with, and an address at which others verify it. */
+  /**
+   * What the gateway signs itself needs a key to seal its own with, and an address at which others verify it. What users connect
+   * is sealed, too: without a key each of them would learn that only once he is back from the authorization server.
+   */
   private assertPossible(settings: CredentialSettings, secret: string | null): void {
     const isSigned =
       settings.mode === 'identityToken' ||
       settings.mode === 'tokenExchange' ||
       (settings.mode === 'identityAssertion' && settings.clientId === null) ||
       signsByGateway(settings, secret);
-    if (!isSigned) return;
+    if (!isSigned && settings.mode !== 'userOAuth') return;
     if (this.deps.vault.keys === undefined) throw new AppError('CREDENTIAL_KEY_MISSING');
-    if (this.deps.isPublic) return;
+    if (!isSigned || this.deps.isPublic) return;
     const message = `needs SALLYPORT_PUBLIC_URL and SALLYPORT_NODES_URL: what the gateway signs is verified there`;
     throw new AppError('INVALID_INPUT', { violations: [{ path: `input.${settings.mode}`, message }] });
   }

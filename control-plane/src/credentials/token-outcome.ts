@@ -7,6 +7,7 @@ import * as oauth from 'openid-client';
  */
 export type TokenOutcome =
   | { readonly kind: 'tokens'; readonly tokens: Tokens }
+  /** `error`: a word of RFC 6749 §5.2 and its like, `other` for what is none. */
   | { readonly kind: 'refused'; readonly error: string }
   | { readonly kind: 'notSent' | 'unknown'; readonly reason: string };
 
@@ -109,6 +110,41 @@ export function isUnknownClient(error: unknown): boolean {
   return error instanceof oauth.ResponseBodyError && error.error === unknownClient;
 }
 
+/**
+ * Errors of token endpoints that are registered (IANA, OAuth Extensions Error), or known to be said by some. What else stands
+ * there is not on record: it may repeat what was sent, or be another one each time.
+ */
+const knownErrors: ReadonlySet<string> = new Set([
+  'access_denied',
+  'account_selection_required',
+  'authorization_pending',
+  'consent_required',
+  'expired_token',
+  'insufficient_user_authentication',
+  'interaction_required',
+  'invalid_authorization_details',
+  'invalid_client',
+  'invalid_dpop_proof',
+  'invalid_grant',
+  'invalid_request',
+  'invalid_scope',
+  'invalid_target',
+  'login_required',
+  'mfa_required',
+  'server_error',
+  'slow_down',
+  'temporarily_unavailable',
+  'unauthorized_client',
+  'unmet_authentication_requirements',
+  'unsupported_grant_type',
+  'unsupported_token_type',
+  'use_dpop_nonce',
+]);
+
+function wordOf({ error }: oauth.ResponseBodyError): string {
+  return knownErrors.has(error) ? error : 'other';
+}
+
 /** Errors by which an authorization server says that it did nothing with the token itself. */
 const clientProblems: ReadonlySet<string> = new Set(['unauthorized_client', 'temporarily_unavailable']);
 
@@ -117,8 +153,9 @@ function failureOf(error: unknown, sent: { readonly status: number; readonly isS
   if (sent.status >= 200 && sent.status <= 299) return { kind: 'unknown', reason: `status ${sent.status}` };
   if (isUnknownClient(error)) return { kind: 'notSent', reason: unknownClient };
   if (error instanceof oauth.ResponseBodyError) {
-    if (clientProblems.has(error.error) || sent.status === 429) return { kind: 'notSent', reason: error.error };
-    return { kind: 'refused', error: error.error };
+    const word = wordOf(error);
+    if (clientProblems.has(word) || sent.status === 429) return { kind: 'notSent', reason: word };
+    return { kind: 'refused', error: word };
   }
   // No connection came about, or the server said that it did not begin. A proxy says 503 also of one that had begun.
   if (!sent.isSent || (sent.status === 0 && isUnreachable(error)) || sent.status === 429) {
