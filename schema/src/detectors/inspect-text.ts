@@ -8,7 +8,7 @@ import type { TextSigns } from './text-signs.ts';
 import { findSecrets, secretCategories } from './secrets.ts';
 
 /** Raised where the same text may be found to hold something else: verdicts name it. */
-export const detectorsVersion = '3';
+export const detectorsVersion = '4';
 
 const detectors: Readonly<Record<DetectorName, (text: string, kind: TextKind, readings: Readings) => Finding[]>> = {
   hiddenText: (text, _kind, readings) => findHiddenText(text, readings.signs),

@@ -10,6 +10,7 @@ const dangerousScheme =
   /\b(?:javascript|vbscript|livescript)\s{0,4}:[^\s"'<>]{1,512}|\bdata:(?:text\/html|image\/svg\+xml|application\/(?:xhtml\+xml|javascript))[;,][^\s"'<>)]{1,4096}/gi;
 /** What whatever that finds has, in whichever case. */
 const dangerousSigns = ['script', 'data:'];
+const styleSigns = ['url('];
 const anyAddress = /\bhttps?:\/\/(?:[^\s"'<>)\]]|<[a-z][\w -]{1,60}>){4,2048}/gi;
 /** Where a model is meant to put something in. */
 const slot =
@@ -53,7 +54,7 @@ export function findLinks(text: string, signs?: TextSigns): Finding[] {
   const add = (found: Finding | undefined): void => {
     if (found !== undefined) findings.push(found);
   };
-  if (text.includes('](') || text.includes('<') || text.includes('url(')) {
+  if (text.includes('](') || text.includes('<') || signs?.mayHaveOneOf(styleSigns) !== false) {
     for (const match of text.matchAll(loadedByItself)) {
       const address = match.groups?.['image'] ?? match.groups?.['element'] ?? match.groups?.['style'] ?? '';
       add(loadedFinding(address, match.index + match[0].lastIndexOf(address)));

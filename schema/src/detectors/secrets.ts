@@ -4,7 +4,10 @@ import { TextSigns } from './text-signs.ts';
 /** How the string of a credential is told from others that look alike. */
 interface SecretKind {
   readonly category: string;
-  /** What its text has in any case; looked for first, since nearly no text has it. */
+  /**
+   * Of these its text has one at least; looked for first, since nearly no text has any. In lower case where the expression
+   * ignores case, and then looked for in any.
+   */
   readonly signs: readonly string[];
   readonly pattern: RegExp;
   readonly severity: FindingSeverity;
@@ -14,7 +17,7 @@ interface SecretKind {
 
 // Formats as their providers document them. Each expression begins with a literal and has no nested repetition, so that
 // its time is linear. A group named `value` is the secret where the match has more than that.
-const kinds: readonly SecretKind[] = [
+export const secretKinds: readonly SecretKind[] = [
   {
     category: 'awsAccessKeyId',
     signs: ['AKIA', 'ASIA', 'ABIA', 'ACCA'],
@@ -24,7 +27,7 @@ const kinds: readonly SecretKind[] = [
   },
   {
     category: 'awsSecretAccessKey',
-    signs: ['aws', 'AWS', 'secret', 'Secret', 'SECRET'],
+    signs: ['aws', 'secret'],
     pattern:
       /(?:aws|secret)[a-z_. -]{0,24}(?:key|access)[a-z_ -]{0,8}["']?\s{0,4}(?::|=>|=|,)\s{0,4}["']?(?<value>[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])/gi,
     severity: 'critical',
@@ -269,21 +272,21 @@ const kinds: readonly SecretKind[] = [
   },
   {
     category: 'connectionString',
-    signs: ['assword=', 'wd=', 'PASSWORD='],
+    signs: ['password=', 'pwd='],
     pattern:
       /\b(?:Server|Data Source|Host|Hostname|Endpoint|DSN|Driver)=[^;\n"']{2,200};(?:[^;\n"']{1,200};){0,12}\s?(?:Password|Pwd)=(?<value>[^;\n"']{3,128})/gi,
     severity: 'critical',
   },
   {
     category: 'basicAuthorization',
-    signs: ['asic '],
+    signs: ['basic '],
     pattern: /\bauthorization["']?\s{0,3}[:=]\s{0,3}["']?basic (?<value>[A-Za-z0-9+/]{12,256}={0,2})/gi,
     severity: 'high',
     entropyMin: 3,
   },
   {
     category: 'bearerToken',
-    signs: ['earer '],
+    signs: ['bearer '],
     pattern: /\bbearer (?<value>[A-Za-z0-9_.~+/-]{24,2048}={0,2})/gi,
     severity: 'high',
     entropyMin: 3.6,
@@ -291,24 +294,20 @@ const kinds: readonly SecretKind[] = [
   {
     category: 'assignedSecret',
     signs: [
-      'assw',
-      'ASSW',
-      'ecret',
-      'ECRET',
-      'oken',
-      'OKEN',
-      'pikey',
-      'pi_key',
-      'pi-key',
-      'piKey',
-      'API_KEY',
-      'APIKEY',
-      'ccess_key',
-      'CCESS_KEY',
-      'rivate_key',
+      'passw',
       'passphrase',
       'pwd',
-      'PWD',
+      'secret',
+      'token',
+      'apikey',
+      'api_key',
+      'api-key',
+      'accesskey',
+      'access_key',
+      'access-key',
+      'privatekey',
+      'private_key',
+      'private-key',
     ],
     pattern:
       /(?<![A-Za-z])(?:[a-z0-9]{1,24}[_.-]){0,4}(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key|access[_-]?key|secret[_-]?key|private[_-]?key|client[_-]?secret|auth[_-]?token)(?:[_.-][a-z0-9]{1,16}){0,2}["'`]?\s{0,3}(?::=|=>|[:=])\s{0,3}["'`]?(?<value>[^\s"'`,;<>(){}[\]]{8,256})/gi,
@@ -351,6 +350,11 @@ function isSecret(kind: SecretKind, value: string): boolean {
   return classes >= 2 && !looksOrdinary(value);
 }
 
+/** Whether a text may have what the kind's expression finds. A no is sure. */
+export function isSigned({ signs, pattern }: SecretKind, text: TextSigns): boolean {
+  return pattern.ignoreCase ? text.hasOneOfInAnyCase(signs) : text.hasOneOf(signs);
+}
+
 /**
  * Credentials in a text: keys and tokens of known providers by their documented formats, private keys, connection
  * strings, and values assigned to names such as `password`. Placeholders, identifiers and digests are told apart by
@@ -358,8 +362,8 @@ function isSecret(kind: SecretKind, value: string): boolean {
  */
 export function findSecrets(text: string, signs: TextSigns = TextSigns.of(text)): Finding[] {
   const findings: RankedFinding[] = [];
-  for (const [rank, kind] of kinds.entries()) {
-    if (!signs.hasOneOf(kind.signs)) continue;
+  for (const [rank, kind] of secretKinds.entries()) {
+    if (!isSigned(kind, signs)) continue;
     kind.pattern.lastIndex = 0;
     for (let match = kind.pattern.exec(text); match !== null; match = kind.pattern.exec(text)) {
       const value = match.groups?.['value'] ?? match.groups?.['signature'] ?? match[0];
@@ -383,4 +387,4 @@ interface RankedFinding extends Finding {
   readonly rank: number;
 }
 
-export const secretCategories: readonly string[] = [...new Set(kinds.map(({ category }) => category))];
+export const secretCategories: readonly string[] = [...new Set(secretKinds.map(({ category }) => category))];

@@ -3,6 +3,7 @@ import { expect, test } from 'vitest';
 import { unmaskText } from './fold-text.ts';
 import { address, credentialPath, phrases, privateContext, sensitivePair } from './instruction-lexicon.ts';
 import { encodedRuns } from './readings.ts';
+import { isSigned, secretKinds } from './secrets.ts';
 import { TextSigns } from './text-signs.ts';
 
 const text = fc.string({
@@ -94,6 +95,41 @@ test.each(shapes)('whatever is found as %s has the signs by which it is looked f
     );
   }
 });
+
+/** As people write headers, variables and codes. */
+const spelled = fc.oneof(
+  fc.constantFrom(
+    (text: string) => text,
+    (text: string) => text.toLowerCase(),
+    (text: string) => text.toUpperCase(),
+    (text: string) => text.toLowerCase().replace(/[a-z]+/g, (word) => word.charAt(0).toUpperCase() + word.slice(1)),
+  ),
+  fc.func(fc.boolean()).map((isUpper) => (text: string) => {
+    const lower = text.toLowerCase();
+    return Array.from(lower, (letter, at) => (isUpper(at, letter) ? letter.toUpperCase() : letter)).join('');
+  }),
+);
+
+test.each(secretKinds.map((kind, at) => [`${kind.category} (${at})`, kind] as const))(
+  'whatever is found as %s has the signs by which it is looked for, in whichever case it may be written',
+  (_name, kind) => {
+    // So many repetitions are enough.
+    const source = withoutAssertions(kind.pattern).source.replace(
+      /\{(\d+),(\d+)\}/g,
+      (_all, least: string, most: string) => `{${least},${Math.min(Number(most), Number(least) + 2)}}`,
+    );
+    for (const alternative of alternativesOf(source)) {
+      const written = fc.stringMatching(new RegExp(`^(?:${alternative})$`));
+      fc.assert(
+        fc.property(written, spelled, (text, spell) => {
+          const found = kind.pattern.ignoreCase ? spell(text) : text;
+          expect([found, isSigned(kind, TextSigns.of(found))]).toEqual([found, true]);
+        }),
+        { numRuns: 200 },
+      );
+    }
+  },
+);
 
 /** The parts of an expression between the bars that stand in no group. */
 function alternativesOf(source: string): string[] {

@@ -58,6 +58,7 @@ function passOver(text: string): Pass {
 export class TextSigns {
   readonly #text: string;
   readonly #pass: Pass;
+  #lower: string | undefined;
 
   private constructor(text: string, pass: Pass) {
     this.#text = text;
@@ -95,6 +96,11 @@ export class TextSigns {
   hasOneOf(signs: readonly string[]): boolean {
     for (const sign of signs) if (this.#mayHave(sign) && this.#text.includes(sign)) return true;
     return false;
+  }
+
+  /** Whether one of these, given in lower case, stands in the text in whichever case. */
+  hasOneOfInAnyCase(signs: readonly string[]): boolean {
+    return signs.some((sign) => this.#mayHave(sign) && (this.#lower ??= this.#text.toLowerCase()).includes(sign));
   }
 
   /** Whether one of these may stand in the text in whichever case; they are to be given in lower case. A no is sure. */

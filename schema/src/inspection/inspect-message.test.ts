@@ -352,7 +352,7 @@ describe('policies', () => {
         mode: 'enforce',
         direction: 'response',
         detector: 'secret',
-        version: '3',
+        version: '4',
         decision: 'block',
         reason: 'githubToken',
         severity: 'critical',
