@@ -56,13 +56,25 @@ export class WorkerProcess {
   start(): void {
     const { program, args, worker, clock, log } = this.#options;
     this.#startedAt = clock.monotonic();
-    const child = fork(program, [`--worker=${worker}`, ...args], {
-      execArgv: withV8Options(process.execArgv),
-      stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
-    });
+    let child: ChildProcess;
+    try {
+      child = fork(program, [`--worker=${worker}`, ...args], {
+        execArgv: withV8Options(process.execArgv),
+        stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
+      });
+    } catch (error) {
+      // As where there is no memory for one more.
+      log.error({ err: error, worker }, 'a worker could not be started');
+      return this.#ended(null, null);
+    }
+    child.on('error', (error) => log.error({ err: error, worker }, 'a worker could not be started or asked'));
+    if (child.pid === undefined) {
+      // As where there are as many processes as there may be: what never began has no end.
+      child.once('error', () => this.#ended(null, null));
+      return;
+    }
     this.#child = child;
     child.on('message', (answer: Answer) => this.#waiting.get(answer.id)?.(answer));
-    child.on('error', (error) => log.error({ err: error, worker }, 'a worker could not be started or asked'));
     child.once('exit', (code, signal) => this.#ended(code, signal));
   }
 
@@ -97,9 +109,10 @@ export class WorkerProcess {
         log.error({ worker }, 'a worker did not stop in time and is ended');
         child.kill('SIGKILL');
       }, drainTimeoutMs + stopGraceMs);
-      child.once('exit', (code) => {
+      child.once('exit', (code, signal) => {
         clearTimeout(deadline);
-        resolve(code === 0);
+        // SIGTERM ends only who has not begun with anything yet.
+        resolve(code === 0 || signal === 'SIGTERM');
       });
       child.kill('SIGTERM');
     });
