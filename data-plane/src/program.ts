@@ -73,7 +73,9 @@ async function run(print: Printer): Promise<void> {
   };
   for (const signal of signals) {
     process.off(signal, leave);
-    process.once(signal, stop);
+    // Whoever ends all processes of a service, and then the supervisor, ask a worker twice: that is no haste.
+    if (isChild) process.on(signal, stop);
+    else process.once(signal, stop);
   }
   if (flags.retire) return stop();
   if (!isChild) return;

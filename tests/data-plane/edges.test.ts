@@ -221,6 +221,19 @@ describe.each(httpEngines)('with %s', (httpEngine) => {
     await waitFor('the records', () => aborted() === 20);
   });
 
+  test('a client that goes leaves nothing of the requests that it sent ahead', async () => {
+    const hang = modern('tools/call', { name: 'hang', arguments: {} });
+    const client = open();
+    client.socket.write(raw(hang) + raw(call) + raw(call));
+    // One pair looks at each when the one before is answered, the other at once.
+    const begun = httpEngine === 'libraries' ? 3 : 1;
+    await waitFor('they are upstream', () => upstream.requests.length === begun);
+    client.socket.destroy();
+    await waitFor('nothing is open', () => node.listener.open === 0);
+    await waitFor('each has its end on record', () => node.records.length === 2 * begun);
+    expect(node.records.filter(({ type }) => type === 'closed')).toHaveLength(begun);
+  });
+
   test('an upstream that breaks off in a stream ends it with an error, and in a body with another', async () => {
     upstream.intercept((request, response) => {
       if (request.headers['mcp-name'] !== 'count') return false;

@@ -1,5 +1,6 @@
 /** One node program with several workers that share its port, before a real control plane. */
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { freePort } from '@sallyport/cli';
@@ -148,8 +149,23 @@ test('a revocation reaches every worker', async () => {
   );
 });
 
-test('all are drained, and what fewer workers find of one that is gone is brought home', async () => {
-  await program.end('SIGTERM');
+test('all are drained though each is asked twice, and what fewer workers find of one that is gone is brought home', async () => {
+  const { url, headers, body } = toolCall(new URL(endpoint.url), endpoint.key, 'echo', {});
+  const call = connect(port, '127.0.0.1');
+  let answer = '';
+  call.setEncoding('utf8').on('data', (text: string) => (answer += text));
+  const lines = Object.entries({ host: url.host, 'content-length': body.length, expect: '100-continue', ...headers });
+  call.write(`POST ${url.pathname} HTTP/1.1\r\n${lines.map(([name, value]) => `${name}: ${value}\r\n`).join('')}\r\n`);
+  await waitFor('the call is under way', () => answer === 'HTTP/1.1 100 Continue\r\n\r\n');
+  const readiness = async (): Promise<string> => (await fetch(`${operationsUrl}/readyz`)).text();
+  // As where a service is stopped with all of its processes.
+  for (const worker of childrenOf(program.pid ?? 0)) process.kill(worker, 'SIGTERM');
+  await waitFor('the worker with the call drains', async () => /worker \d: draining/.test(await readiness()));
+  const ended = program.end('SIGTERM');
+  await waitFor('the program drains', async () => /(?<!: )draining/.test(await readiness()));
+  call.write(body);
+  await waitFor('the call is answered', () => /Continue\r\n\r\nHTTP[^]*"id":1/.test(answer));
+  await ended;
   expect(program.exitCode).toBe(0);
   const left = join(nodeDirectory, 'worker-2');
   expect(existsSync(left)).toBe(true);

@@ -40,9 +40,14 @@ export class Program {
     return this.#child?.pid;
   }
 
-  async start(): Promise<void> {
+  /** Starts it without waiting for it to be ready. */
+  begin(): void {
     this.#wanted = true;
     this.#spawn();
+  }
+
+  async start(): Promise<void> {
+    this.begin();
     await waitFor(`${this.#script} is ready`, async () => (await fetch(`${this.#readyUrl}/readyz`)).ok, {
       deadlineMs: startDeadlineMs,
       intervalMs: 50,
