@@ -32,6 +32,9 @@ const syncIntervalMs = 200;
 /** The log says at most this often that records are shed or refused. */
 const logIntervalMs = 10_000;
 
+/** Of directories of a spool that are no epoch to be read: they stay for whoever can make something of them. */
+export const setAsidePrefix = 'unreadable-';
+
 /** What a spool holds: records of the audit trail, or payloads, which have a spool of their own. */
 export type SpooledRecord = AuditRecord | PayloadRecord;
 
@@ -117,12 +120,12 @@ export class AuditSpool {
     mkdirSync(options.directory, { recursive: true, mode: 0o700 });
     const older: SpoolEpoch[] = [];
     const names = readdirSync(options.directory, { withFileTypes: true })
-      .filter((entry) => entry.isDirectory() && !entry.name.startsWith('unreadable-'))
+      .filter((entry) => entry.isDirectory() && !entry.name.startsWith(setAsidePrefix))
       .map((entry) => entry.name);
     for (const name of names.sort()) {
       const recovered = SpoolEpoch.recover(options.directory, name);
       if (recovered === undefined) {
-        renameSync(join(options.directory, name), join(options.directory, `unreadable-${name}`));
+        renameSync(join(options.directory, name), join(options.directory, `${setAsidePrefix}${name}`));
         options.onAlarm('SPOOL_EPOCH_UNREADABLE', `the spool epoch ${name} has no readable identity and is set aside`);
         continue;
       }

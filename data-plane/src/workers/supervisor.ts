@@ -1,10 +1,9 @@
-import { rmSync } from 'node:fs';
 import { type AddressInfo, createServer, type ListenOptions } from 'node:net';
 import { type Clock, type Log, type Readiness, startOperationsServer } from '@sallyport/schema/platform';
 import { Gauge, Registry } from 'prom-client';
 import type { NodeConfig } from '../config.ts';
 import { mergeMetrics } from './merge-metrics.ts';
-import { retiredWorkers, workerDirectory } from './worker-config.ts';
+import { forgetWorker, retiredWorkers } from './worker-config.ts';
 import { WorkerProcess } from './worker-process.ts';
 
 export interface SupervisorOptions {
@@ -104,8 +103,9 @@ export class Supervisor {
     log.warn({ worker }, 'there are fewer workers than before: this one brings its audit spool home');
     const retiring = this.#process(worker, ['--retire'], (code) => {
       if (code !== 0) return true;
-      rmSync(workerDirectory(this.#config.dataDirectory, worker), { recursive: true, force: true });
-      log.info({ worker }, 'the audit spool of a worker that is gone is stored');
+      if (forgetWorker(this.#config.dataDirectory, worker)) {
+        log.info({ worker }, 'the audit spool of a worker that is gone is stored');
+      } else log.error({ worker }, 'a part of the audit spool of a worker that is gone cannot be read, and stays');
       return false;
     });
     this.#retiring.push(retiring);

@@ -1,6 +1,7 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import type { NodeConfig } from '../config.ts';
+import { setAsidePrefix } from '../telemetry/audit-spool.ts';
 
 const nameLengthMax = 128;
 const directoryName = /^worker-(\d+)$/;
@@ -34,7 +35,7 @@ export function retiringConfig(config: NodeConfig, worker: number): NodeConfig {
   return { ...workerConfig(config, worker, 0), listen: { host: '127.0.0.1', port: 0, shared: false }, tls: undefined };
 }
 
-export function workerDirectory(dataDirectory: string, worker: number): string {
+function workerDirectory(dataDirectory: string, worker: number): string {
   return worker === 1 ? dataDirectory : join(dataDirectory, `worker-${worker}`);
 }
 
@@ -51,6 +52,19 @@ export function retiredWorkers(config: NodeConfig): number[] {
     .map((name) => Number(directoryName.exec(name)?.[1]))
     .filter((worker) => worker > config.workers)
     .sort((a, b) => a - b);
+}
+
+/**
+ * Removes what is on the disk of a worker whose spools are stored.
+ * @returns false where it stays, since a part of a spool could not be read
+ */
+export function forgetWorker(dataDirectory: string, worker: number): boolean {
+  const directory = workerDirectory(dataDirectory, worker);
+  if (!existsSync(directory)) return true;
+  const names = readdirSync(directory, { recursive: true, encoding: 'utf8' });
+  if (names.some((name) => basename(name).startsWith(setAsidePrefix))) return false;
+  rmSync(directory, { recursive: true, force: true });
+  return true;
 }
 
 function shifted(peerUrl: string, by: number): string {
