@@ -73,6 +73,8 @@ export class Program {
   #spawn(): void {
     const child = spawn(process.execPath, [join(repository, this.#script)], {
       env: {
+        // Of nodes, which else would all have the default pair of edges; no other program looks at it.
+        SALLYPORT_HTTP_ENGINE: testConfig.httpEngine,
         ...this.#environment,
         SALLYPORT_LOG_LEVEL: testConfig.logLevel === 'silent' ? 'fatal' : testConfig.logLevel,
       },
