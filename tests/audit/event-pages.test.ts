@@ -57,6 +57,17 @@ describe('the events of a trail', () => {
     expect((await readAll(hurried(), range, 2)).found).toEqual(times.slice(2, 5));
   });
 
+  test.each([
+    ['x', ''],
+    ['8e15', ''],
+    ['-1', ''],
+    ['0', '\0'],
+    ['0', '\ud800'],
+  ])('are not looked for after what is no cursor of theirs: %j', async (...after) => {
+    const asked = queries.list({ ...administrator, clock: atNoon }, {}, { limit: 1, after });
+    await expect(asked).rejects.toMatchObject({ code: 'INVALID_INPUT', violations: [{ path: 'after' }] });
+  });
+
   test('are told up to where a part of the trail takes too long to read', async () => {
     const yesterday = new Date(noonMs - dayMs).toISOString().slice(0, 10).replaceAll('-', '');
     await store.database.raw.begin(async (sql) => {

@@ -6,8 +6,9 @@ import { escaped } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
 import type { Page } from '../graphql-connection.ts';
 import { type AuditEventRow, auditEvents } from './audit.tables.ts';
+import { timeMsMax } from './chain-check.ts';
 import { lookBack, type TimeStretch } from './look-back.ts';
-import { storableText } from './storable-text.ts';
+import { isStorable, storableText } from './storable-text.ts';
 
 /** Absent members do not narrow. */
 export interface AuditEventFilter {
@@ -172,11 +173,11 @@ interface EventPosition {
 /** @throws AppError INVALID_INPUT */
 function cursorOf(after: readonly string[] | undefined): EventPosition | undefined {
   if (after === undefined) return undefined;
-  const time = new Date(Number(after[0]));
-  if (Number.isNaN(time.getTime())) {
+  const [timeMs, id] = [Number(after[0]), after[1] ?? ''];
+  if (!(timeMs >= 0 && timeMs <= timeMsMax) || !isStorable(id)) {
     throw new AppError('INVALID_INPUT', { violations: [{ path: 'after', message: 'is not a cursor of this list' }] });
   }
-  return { time, id: after[1] ?? '' };
+  return { time: new Date(timeMs), id };
 }
 
 /** By which an index is entered where the page before ended; an `or` would read all that came before. */
