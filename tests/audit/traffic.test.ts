@@ -215,3 +215,27 @@ test('all targets of all servers are told of a day, and of more only for a serve
   await query.traffic(ctx, range, 'target', { serverId: 'server' });
   await query.traffic(ctx, range, 'target', { targetName: 'count' });
 });
+
+test('of the day in which the retention begins all is told that is still there', async () => {
+  const days = 10;
+  await store.database.raw`
+    insert into settings (key, value) values ('audit', ${JSON.stringify({ retentionDays: days })}::text::jsonb)
+    on conflict (key) do update set value = excluded.value`;
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
+    log,
+  });
+  const kept = Math.floor((systemClock.now() - days * dayMs) / 60_000 + 2) * 60_000;
+  const gone = kept - 2 * dayMs;
+  for (const start of [kept, gone]) await ingest.ingest(window(nodeSigner(), start, [['kept', 'success', [1]]]));
+  await new PartitionService({ database: store.database, clock: systemClock, log }).maintain();
+  const callsOfDay = async (at: number): Promise<number[]> => {
+    const from = Math.floor(at / dayMs) * dayMs;
+    const range = { from: new Date(from), to: new Date(from + dayMs) };
+    const found = await new TrafficQueryService(store.database).traffic(ctx, range, 'server', { targetName: 'kept' });
+    return found.map(({ calls }) => calls);
+  };
+  expect(await callsOfDay(kept)).toEqual([1]);
+  expect(await callsOfDay(gone)).toEqual([]);
+});

@@ -112,7 +112,10 @@ async function forgetOld(sql: RawTransaction, today: number, retentionDays: numb
     await sql.unsafe(`delete from ${table}_default where ${column} < $1::date`, [isoDay(today - retentionDays)]);
   await sql`delete from traffic_windows where window_start < now() - interval '2 days'`;
   await sql`delete from inspection_minutes where minute < now() - make_interval(days => ${retentionDays})`;
-  await sql`delete from traffic_rollups where start < now() - make_interval(days => ${retentionDays})`;
+  // As a whole, or the day in which the retention begins would count for nothing.
+  await sql`
+    delete from traffic_rollups where unit = 'hour' and start < now() - make_interval(days => ${retentionDays}, hours => 1)
+      or unit = 'day' and start < now() - make_interval(days => ${retentionDays + 1})`;
   await sql`delete from traffic_minutes where minute < now() - make_interval(days => ${retentionDays})`;
   await sql`delete from audit_quarantine where stored_at < now() - make_interval(days => ${retentionDays})`;
   // A node that never came back: its open calls are shown as what they are. A close that comes later still wins.
