@@ -10,7 +10,7 @@ import type { AddressInfo, BlockList, Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { AppError, ERRORS, type ErrorCode } from '@sallyport/schema';
 import { type Clock, clientAddress, type Log } from '@sallyport/schema/platform';
-import { GatheredBytes } from './upstream/gathered-bytes.ts';
+import { GatheredBytes } from './mcp/gathered-bytes.ts';
 import type { ByteStream, ProxyRequest, ProxyResponse } from './pipeline/exchange.ts';
 
 /** How long a client may take nothing of its answer, in milliseconds. */

@@ -80,6 +80,16 @@ test('an event above the limit ends the stream, whole or in pieces', () => {
   }).toThrow('larger than allowed');
 });
 
+test('an event that comes byte by byte costs no more than its length', () => {
+  const parser = new SseParser(2 * 1024 * 1024);
+  const text = `data: ${'x'.repeat(1024 * 1024)}\n\n`;
+  const bytes = Buffer.from(text);
+  const events: SseEvent[] = [];
+  // To copy what has come with each of them would take minutes.
+  for (let at = 0; at < bytes.length; at++) events.push(...parser.push(bytes.subarray(at, at + 1)));
+  expect(events.map(({ raw }) => raw.toString() === text)).toEqual([true]);
+});
+
 test('an event with other data keeps its other fields', () => {
   const [event] = parse(Buffer.from('id: 4\r\nevent: message\r\ndata: a\r\ndata: b\r\nretry: 5\r\n\r\n'));
   if (event === undefined) throw new Error('no event');

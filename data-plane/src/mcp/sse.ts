@@ -1,4 +1,5 @@
 import { AppError } from '@sallyport/schema';
+import { GatheredBytes } from './gathered-bytes.ts';
 
 const lineFeed = 0x0a;
 const carriageReturn = 0x0d;
@@ -9,7 +10,6 @@ const idName = Buffer.from('id');
 const eventName = Buffer.from('event');
 const retryName = Buffer.from('retry');
 const digits = /^\d{1,15}$/;
-const nothing: Buffer = Buffer.alloc(0);
 const lineFeedBytes = Buffer.from('\n');
 
 /** One event of a stream, or a block of comments alone. */
@@ -33,7 +33,8 @@ export interface SseEvent {
  */
 export class SseParser {
   readonly #eventBytesMax: number;
-  #pending: Buffer = nothing;
+  /** Of an event that has not ended: gathered, so that one in many small chunks costs no more than its length. */
+  #pending = new GatheredBytes();
   /** Where the line under way starts, and how far the search for its end got; both within `#pending`. */
   #lineStart = 0;
   #searched = 0;
@@ -48,7 +49,9 @@ export class SseParser {
   /** @throws AppError UPSTREAM_RESPONSE_TOO_LARGE where an event exceeds its limit */
   push(chunk: Buffer): SseEvent[] {
     const events: SseEvent[] = [];
-    let bytes = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    const isFirst = this.#pending.length === 0;
+    if (!isFirst) this.#pending.push(chunk);
+    const bytes = isFirst ? chunk : this.#pending.whole();
     let at = this.#searched;
     let eventStart = 0;
     while (at < bytes.length) {
@@ -82,9 +85,16 @@ export class SseParser {
     if (bytes.length - eventStart > this.#eventBytesMax) throw new AppError('UPSTREAM_RESPONSE_TOO_LARGE');
     this.#lineStart -= eventStart;
     this.#searched = at - eventStart;
-    // A copy: the rest must not keep a whole chunk of the socket alive.
-    this.#pending = eventStart === bytes.length ? nothing : Buffer.from(bytes.subarray(eventStart));
+    this.#keep(bytes, eventStart, isFirst);
     return events;
+  }
+
+  /** @param isFirst nothing of the bytes is gathered yet; else all are, and those before `from` belong to events now */
+  #keep(bytes: Buffer, from: number, isFirst: boolean): void {
+    if (isFirst ? from === bytes.length : from === 0) return;
+    this.#pending = new GatheredBytes();
+    // A copy: the rest must not keep a whole chunk of the socket alive.
+    if (from < bytes.length) this.#pending.push(Buffer.from(bytes.subarray(from)));
   }
 
   #event(raw: Buffer): SseEvent {

@@ -1,7 +1,7 @@
 import type { Dispatcher } from 'undici';
 import { AppError, type UpstreamTransport } from '@sallyport/schema';
 import type { CallCredential } from './credentials.ts';
-import { GatheredBytes } from './gathered-bytes.ts';
+import { GatheredBytes } from '../mcp/gathered-bytes.ts';
 
 /** Bytes read ahead of a slow reader before the upstream's connection is paused. */
 const readAheadBytesMax = 64 * 1024;

@@ -2,7 +2,7 @@ import type { Socket } from 'node:net';
 import { AppError } from '@sallyport/schema';
 import { clientAddress } from '@sallyport/schema/platform';
 import type { ProxyRequest } from '../pipeline/exchange.ts';
-import { GatheredBytes } from '../upstream/gathered-bytes.ts';
+import { GatheredBytes } from '../mcp/gathered-bytes.ts';
 import type { ListenerOptions } from '../server.ts';
 import { BodyDecoder } from './body-decoder.ts';
 import { endOfHead, HeadReader, MalformedMessage, parseRequestHead, type RequestHead } from './message-head.ts';
