@@ -3,7 +3,7 @@ import type { Log } from '@sallyport/schema/platform';
 import { GraphQLError, type GraphQLFormattedError } from 'graphql';
 import { isConnectionFailure } from './database/client.ts';
 
-/** Codes of graphql-js and Apollo for a request that is wrong in itself; their messages name nothing but the schema. */
+/** Codes of graphql-js and Apollo for a request that is wrong in itself. */
 const requestProblems: ReadonlySet<unknown> = new Set([
   'GRAPHQL_PARSE_FAILED',
   'GRAPHQL_VALIDATION_FAILED',
@@ -17,6 +17,22 @@ function originOf(thrown: unknown): unknown {
   let current = thrown;
   while (current instanceof GraphQLError && current.originalError) current = current.originalError;
   return current;
+}
+
+/** What graphql-js says of a value, without the value: it may be a secret under a name that was mistyped. */
+function withoutValues(message: string, origin: unknown): string {
+  const [, variable] = /^(Variable "\$[^"]*") got invalid value /.exec(message) ?? [];
+  if (variable === undefined) return withoutValue(message);
+  const reason = origin instanceof GraphQLError && message.endsWith(`; ${origin.message}`) ? origin.message : undefined;
+  if (reason === undefined) return `${variable} does not fit its type.`;
+  const [place = ''] = / at "[^"]*"$/.exec(message.slice(0, -`; ${reason}`.length)) ?? [];
+  return `${variable} got an invalid value${place}; ${withoutValue(reason)}`;
+}
+
+function withoutValue(reason: string): string {
+  return reason
+    .replace(/^(\w+ cannot represent [^:]*): [\s\S]*$/, '$1.')
+    .replace(/^(Expected value of type "[^"]*"), found [\s\S]*$/, '$1.');
 }
 
 function shape(code: ErrorCode, message: string, formatted: GraphQLFormattedError, error?: AppError) {
@@ -50,7 +66,7 @@ function isRequestProblem(formatted: GraphQLFormattedError, thrown: unknown, ori
 export function graphqlErrorOf(formatted: GraphQLFormattedError, thrown: unknown, log: Log): GraphQLFormattedError {
   const origin = originOf(thrown);
   if (!(origin instanceof AppError) && isRequestProblem(formatted, thrown, origin)) {
-    return shape('INVALID_INPUT', formatted.message, formatted);
+    return shape('INVALID_INPUT', withoutValues(formatted.message, origin), formatted);
   }
   if (isConnectionFailure(origin)) {
     log.warn({ err: origin }, 'the database is away');

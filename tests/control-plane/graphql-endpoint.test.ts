@@ -56,6 +56,28 @@ describe('over HTTP', () => {
     expect(await codeOf(get)).toBe('METHOD_NOT_ALLOWED');
   });
 
+  test('what does not fit the schema is told by its place and reason, and never repeated', async () => {
+    const mutation = 'mutation ($input: SetServerCredentialInput!) { setServerCredential(input: $input) { mode } }';
+    const headers = (header: object) => ({ input: { serverId: 'x', staticHeaders: { headers: [header] } } });
+    const literal = (value: string) =>
+      `mutation { setServerCredential(input: { serverId: "x", staticHeaders: ${value} }) { mode } }`;
+    for (const [query, variables, told] of [
+      [mutation, headers({ nam: 'X-Key', value: 'a; secret' }), /at "input.staticHeaders.headers\[0\]"; Field "name"/],
+      [mutation, headers({ name: 'X-Key', value: ['a; secret'] }), /headers\[0\].value"; String cannot represent/],
+      [mutation, { input: 'a; secret' }, /"\$input" got an invalid value; Expected type/],
+      [literal('"a; secret"'), {}, /Expected value of type "\w+"\.$/],
+      [
+        literal('{ headers: [{ name: "X-Key", value: ["a; secret"] }] }'),
+        {},
+        /String cannot represent a non string value/,
+      ],
+    ] as const) {
+      const { errors } = await plane.ask(query, variables);
+      expect(errors[0]?.message).toMatch(told);
+      expect(JSON.stringify(errors)).not.toContain('secret"');
+    }
+  });
+
   test('a bad key is 401 before anything is read, and no key reaches nothing but public fields', async () => {
     const bad = await post('{}', { ...json, authorization: 'Bearer sp_nothing' });
     expect([bad.status, await codeOf(bad)]).toEqual([401, 'UNAUTHENTICATED']);
