@@ -143,6 +143,16 @@ test('a dry run and a lost race change nothing', async () => {
   );
 });
 
+test('a repetition is of the same secret: another one under its key is refused, and not taken for set', async () => {
+  const once = { idempotencyKey: 'once' };
+  const { revision } = await put('setServerCredential', firstSecret, once);
+  expect((await put('setServerCredential', firstSecret, once)).revision).toBe(revision);
+  await expect(put('setServerCredential', secondSecret, once)).rejects.toThrow('used before with another input');
+  // Of what was replaced since nothing is left to compare it with.
+  await put('setServerCredential', secondSecret);
+  expect((await put('setServerCredential', firstSecret, once)).revision).toBe(revision + 1);
+});
+
 test.each([
   'Host',
   'Mcp-Session-Id',

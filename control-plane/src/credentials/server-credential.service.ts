@@ -14,7 +14,12 @@ import { type CredentialInput, checkCredential, type CredentialSettings } from '
 import type { ConnectionService } from './connection.service.ts';
 import { retiredCredentials, type ServerCredentialRow, serverCredentials } from './credential.tables.ts';
 import type { CredentialVault } from './credential-vault.ts';
-import { type Identified, sealedWithNow, sealServerCredential } from './server-credential-secret.ts';
+import {
+  type Identified,
+  openServerCredential,
+  sealedWithNow,
+  sealServerCredential,
+} from './server-credential-secret.ts';
 
 /** What is told of a credential: everything but the secret. */
 export interface ServerCredential {
@@ -121,9 +126,12 @@ export class ServerCredentialService {
       const server = await this.lock(tx, ctx, input);
       const claim = { actorId: ctx.actor.principalId, operation: `${verb}ServerCredential`, key: input.idempotencyKey };
       const told = { serverId: server.id, settings };
-      const earlier = await claimIdempotencyKey(tx, { ...claim, input: told }, server.id, now.getTime());
+      const earlier = await claimIdempotencyKey(tx, { ...claim, input: told }, row.id, now.getTime());
       const before = await findCredential(tx, server.id);
-      if (earlier !== undefined) return shown(server, before);
+      if (earlier !== undefined) {
+        await this.assertSameSecret(before, earlier, checked.secret);
+        return shown(server, before);
+      }
       if (new URL(server.url).origin !== row.origin || server.credentialMode !== looked.credentialMode) {
         throw new AppError('CONFLICT', { internal: 'the server changed while the secret was sealed' });
       }
@@ -134,6 +142,18 @@ export class ServerCredentialService {
       const [after] = await tx.insert(serverCredentials).values(values).returning();
       return this.changed(tx, ctx, verb, { server, before, after, mode: settings.mode });
     });
+  }
+
+  /** A repetition is one of the secret as well, which no digest is kept of. @param id of what was made the first time */
+  private async assertSameSecret(
+    row: ServerCredentialRow | undefined,
+    id: string,
+    secret: string | null,
+  ): Promise<void> {
+    if (row?.id !== id || row.sealed === null || secret === null) return;
+    if ((await openServerCredential(this.deps.vault, row)) === secret) return;
+    const message = 'was used before with another input';
+    throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.idempotencyKey', message }] });
   }
 
   /**
