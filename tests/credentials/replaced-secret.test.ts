@@ -56,9 +56,9 @@ async function call(slug: string): Promise<{ readonly error: number | undefined;
   const before = upstream.requests.length;
   const asked = { method: 'tools/call', params: { name: 'look', arguments: { id: 'x' } } };
   const { body } = await askModern(harness.endpoint(slug, client.key), asked);
-  const shown = upstream.requests
-    .slice(before)
-    .map(({ headers }) => headers['x-service-key'] ?? headers['x-other-key']);
+  // The server is discovered anew after each change, too.
+  const calls = upstream.requests.slice(before).filter((request) => request.body.includes('"tools/call"'));
+  const shown = calls.map(({ headers }) => headers['x-service-key'] ?? headers['x-other-key']);
   return { error: answered.parse(JSON.parse(body)).error?.code, shown };
 }
 
