@@ -78,13 +78,11 @@ export async function setCredentialMode(
   server: ServerRow,
   { mode, setBy, isReplacement }: CredentialChange,
 ): Promise<ServerRow> {
-  const credentialRevision = server.credentialRevision + 1;
   const [row] = await tx
     .update(servers)
     .set({
       credentialMode: mode,
-      credentialRevision,
-      credentialSteadySince: isReplacement ? server.credentialSteadySince : credentialRevision,
+      ...nextRevision(server, isReplacement),
       discoveredAs: mode === 'none' ? null : setBy,
       discoveryAttemptedAt: null,
     })
@@ -120,6 +118,12 @@ export async function leaveOrigin(
   if (url === before.url) return {};
   if (URL.parse(url)?.origin !== new URL(before.url).origin) await secrets.destroyFor(tx, ctx, before);
   // What nodes were lent is for the resource that was, even where the secret stays.
-  const credentialRevision = before.credentialRevision + 1;
-  return { credentialRevision, credentialSteadySince: credentialRevision };
+  return nextRevision(before, false);
+}
+
+/** Of the credential of a server. @param isReplacement nothing but the secret is another */
+function nextRevision(server: ServerRow, isReplacement: boolean) {
+  const credentialRevision = server.credentialRevision + 1;
+  const credentialSteadySince = isReplacement ? server.credentialSteadySince : credentialRevision;
+  return { credentialRevision, credentialSteadySince };
 }
