@@ -61,7 +61,12 @@ const collectorNiceness = 10;
 export function putCollectorsBehind(): void {
   if (process.platform !== 'linux') return;
   const tasks = '/proc/self/task';
-  for (const id of readdirSync(tasks)) {
-    if (readFileSync(`${tasks}/${id}/comm`, 'utf8').trim() === 'V8Worker') setPriority(Number(id), collectorNiceness);
+  try {
+    for (const id of readdirSync(tasks)) {
+      if (readFileSync(`${tasks}/${id}/comm`, 'utf8').trim() === 'V8Worker') setPriority(Number(id), collectorNiceness);
+    }
+  } catch (error) {
+    // A sandbox without /proc, or without priorities: a node is slower there at times, and no reason not to start.
+    process.emitWarning(`the threads of V8 keep their priority: ${String(error)}`);
   }
 }
