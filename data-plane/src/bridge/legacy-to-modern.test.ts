@@ -108,9 +108,14 @@ class Run {
     for (let turn = 0; turn <= roundsMax * 20 && !this.machine.isDone; turn++) {
       const [questionId] = this.machine.openQuestions;
       if (questionId !== undefined) this.take({ kind: 'answered', at: 0, response: { result: { action: 'decline' } } });
-      else if (this.effects.at(-1)?.type === 'readHeaders') this.take({ kind: 'headersRead' });
+      else if (this.#isOwedHeaders) this.take({ kind: 'headersRead' });
       else this.take({ kind: 'ended', stale: false });
     }
+  }
+
+  /** Since it was sent last; notifications may still be delivered meanwhile. */
+  get #isOwedHeaders(): boolean {
+    return this.effects.findLast(({ type }) => type === 'send' || type === 'readHeaders')?.type === 'readHeaders';
   }
 
   #did(effects: readonly LegacyToModernEffect[]): void {

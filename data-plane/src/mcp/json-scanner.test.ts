@@ -68,7 +68,8 @@ describe('the scanner agrees with JSON.parse on what is JSON', () => {
         const at = where % (text.length + 1);
         const changed = text.slice(0, at) + (how === 0 ? '' : character) + text.slice(how === 2 ? at : at + 1);
         const problem = problemOf(changed);
-        expect(problem === 'none' || problem === 'duplicateKey').toBe(parses(changed));
+        // A key that stands twice is refused where it is met, whatever comes after it.
+        if (problem !== 'duplicateKey') expect(problem === 'none').toBe(parses(changed));
       }),
       { numRuns: 2000 },
     );
