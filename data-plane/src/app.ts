@@ -12,13 +12,11 @@ import {
 import {
   type Clock,
   createEgress,
-  createQueues,
   discoverUpstream,
   type Egress,
   FailedAttempts,
   type Log,
   type OperationsServer,
-  type Queues,
   type Readiness,
   startOperationsServer,
   systemClock,
@@ -43,6 +41,7 @@ import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
 import { PayloadCapture } from './telemetry/payload-capture.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
+import { QueueThread } from './telemetry/queue-thread.ts';
 import { Connections } from './upstream/connections.ts';
 import { UpstreamCredentials } from './upstream/credentials.ts';
 import { DefinitionSightings } from './upstream/definition-sightings.ts';
@@ -118,7 +117,7 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     config.httpEngine === 'wire'
       ? new UpstreamPools({ egress, connectionsPerOriginMax: config.upstreamConnectionsMax, clock })
       : undefined;
-  const queues = createQueues(config.queues, { log });
+  const queues = new QueueThread({ backend: config.queues, logLevel: config.logLevel }, log);
   const slots = new ExchangeSlots({ exchangesMax: config.exchangesMax });
   const load = new LoadMeter(clock);
   const peers = await startPeers(config, log);
@@ -128,14 +127,15 @@ export async function startNode(config: NodeConfig, dependencies: NodeDependenci
     runtime: () => store.current,
   });
   const detectorPool = new DetectorPool({ threadsMax: config.inspectionThreads });
-  const base = { config, log, clock, store, state, egress, wirePools, slots, load, peers, credentials, detectorPool };
+  const own = { config, log, clock, store, state, egress, wirePools, slots, load, peers };
+  const base: Base = { ...own, credentials, detectorPool, queues };
   const sync: SyncClient = createSyncClient(base);
   const operations = await startOperationsServer({
     ...config.operations,
     registry,
     ready: () => readinessOf(state, store),
   });
-  const openHere = (nodeId: string): Telemetry => openTelemetry({ ...base, nodeId, sync, queues, registry });
+  const openHere = (nodeId: string): Telemetry => openTelemetry({ ...base, nodeId, sync, registry });
   // The spool's epochs belong into the first hello, where the node knows its id from an earlier start.
   if (sync.signer !== undefined) state.telemetry = openHere(sync.signer.nodeId);
   sync.start();
@@ -201,6 +201,7 @@ interface Base {
   readonly peers: PeerParts;
   readonly credentials: UpstreamCredentials;
   readonly detectorPool: DetectorPool;
+  readonly queues: QueueThread;
 }
 
 function readinessOf(state: State, store: RuntimeStore): Readiness {
@@ -362,6 +363,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
     telemetry.shipper.drain(spoolTimeoutMs),
     telemetry.payloads.shipper.drain(spoolTimeoutMs),
   ]);
+  await parts.queues.close();
   log.info({ recordsUnconfirmed, payloadsUnconfirmed: payloads.recordsUnconfirmed }, 'the node stops');
   await parts.sync.stop();
   parts.credentials.close();
@@ -372,10 +374,9 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   return { recordsUnconfirmed: recordsUnconfirmed + payloads.recordsUnconfirmed };
 }
 
-interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'clock' | 'log'> {
+interface TelemetryParts extends Pick<Base, 'config' | 'store' | 'slots' | 'queues' | 'clock' | 'log'> {
   readonly nodeId: string;
   readonly sync: SyncClient;
-  readonly queues: Queues;
   readonly registry: Registry;
 }
 

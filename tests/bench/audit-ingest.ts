@@ -104,8 +104,8 @@ async function makeBatches(directory: string, events: number, open: number): Pro
     Array.from({ length: nodeCount }, async (_, at) => {
       const batches: AuditBatch[] = [];
       const node: AuditNode = new AuditNode(join(directory, `made-${at}`), nodeSigner(), {
-        add: (_jobId, data) => {
-          const batch = data as AuditBatch;
+        add: (_jobId, data, lines) => {
+          const batch = { ...data, lines: lines?.toString('utf8').split('\n') } as AuditBatch;
           batches.push(batch);
           setImmediate(() =>
             node.shipper.onWatermark([{ epoch: batch.epoch, sequence: batch.last, ended: batch.epochEnded }]),

@@ -7,11 +7,18 @@ import { request as httpRequest } from 'node:http';
 import { availableParallelism, cpus } from 'node:os';
 import { freePort } from '@sallyport/cli';
 import { Pool } from 'undici';
+import { waitFor } from '../kit/condition.ts';
 import { startReferenceServer } from '../kit/reference-server.ts';
 import { Figures } from './figures.ts';
 import { type LoadRequest, type Latency, measureLatency, measureThroughput, median, type Throughput } from './load.ts';
 import { startNginx } from './nginx.ts';
-import { keepToFirstCore, processorSeconds, residentMebibytes } from './process-figures.ts';
+import {
+  keepToFirstCore,
+  moveToFirstCore,
+  processorSeconds,
+  residentMebibytes,
+  threadSeconds,
+} from './process-figures.ts';
 import { startUpstreamThread } from './thread.ts';
 import { listenRequest, toolCall } from './tool-call.ts';
 import { startTopology, type Topology } from './topology.ts';
@@ -28,6 +35,8 @@ const streamedEvents = 6;
 /** How long the upstream takes to answer where latency is measured, in milliseconds. */
 const upstreamMs = 20;
 const streamed = 'events';
+/** The thread of a node that ships what it records; it needs no core of its own, and not that of the calls. */
+const shippingThread = 'queue-worker';
 const smallest = '1-kib';
 /** Requests/s of a node with the smallest answer, as a share of nginx's. */
 const shareOfNginxLeast = 0.45;
@@ -97,6 +106,20 @@ interface Contender {
   readonly slow: LoadRequest;
 }
 
+interface Measured extends Throughput {
+  /** Processor time of a request on the core of the process in the middle. */
+  readonly cpuMicroseconds: number;
+  /** The same elsewhere, of the thread that ships what a node records. */
+  readonly shippingMicroseconds: number;
+}
+
+/** Processor time of the process in the middle, in seconds; NaN where there is none. */
+function spentBy(pid: number | null): { readonly onCore: number; readonly shipping: number } {
+  if (pid === null) return { onCore: Number.NaN, shipping: Number.NaN };
+  const shipping = threadSeconds(pid, shippingThread);
+  return { onCore: processorSeconds(pid) - shipping, shipping };
+}
+
 async function throughputTable(
   contenders: readonly Contender[],
   directory: string,
@@ -107,22 +130,34 @@ async function throughputTable(
   print(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
-  print('answer      proxy     requests/s   p50 ms   p99 ms   of direct   of nginx   CPU µs/request   of its core');
+  const columns = [
+    'requests/s',
+    'p50 ms',
+    'p99 ms',
+    'of direct',
+    'of nginx',
+    'CPU µs/request',
+    'of its core',
+    'shipping µs',
+  ];
+  print(`answer      proxy     ${columns.join('   ')}`);
   for (const size of answersOf(small)) {
-    const results = new Map<string, (Throughput & { readonly cpuMicroseconds: number })[]>(
-      contenders.map(({ name }) => [name, []]),
-    );
+    const results = new Map<string, Measured[]>(contenders.map(({ name }) => [name, []]));
     const pinned = { directory, connections, pin: ['taskset', '-c', '0'] };
     // Code that was not compiled yet would be measured with the first round, and on one core that takes seconds of load.
     for (const { request } of contenders) await measureThroughput(request(size), { ...pinned, seconds: warmUpSeconds });
     for (let round = 0; round < rounds; round++) {
       for (const { name, pid, request } of contenders) {
-        const before = pid === null ? 0 : processorSeconds(pid);
+        const before = spentBy(pid);
         const measured = await measureThroughput(request(size), { ...pinned, seconds });
         if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
-        const spent = pid === null ? Number.NaN : processorSeconds(pid) - before;
-        const cpuMicroseconds = (spent * 1e6) / (measured.requestsPerSecond * seconds);
-        results.get(name)?.push({ ...measured, cpuMicroseconds });
+        const after = spentBy(pid);
+        const perRequest = (spent: number): number => (spent * 1e6) / (measured.requestsPerSecond * seconds);
+        results.get(name)?.push({
+          ...measured,
+          cpuMicroseconds: perRequest(after.onCore - before.onCore),
+          shippingMicroseconds: perRequest(after.shipping - before.shipping),
+        });
       }
     }
     const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
@@ -147,12 +182,18 @@ async function throughputTable(
         `${median(measured.map((result) => (result.cpuMicroseconds * result.requestsPerSecond) / 1e4)).toFixed(0)} %`
           .replace('NaN %', '–')
           .padStart(13),
+        median(measured.map((result) => result.shippingMicroseconds))
+          .toFixed(0)
+          .replace('NaN', '–')
+          .padStart(13),
       ];
       print(row.join(' '));
       if (name === 'direct' || name === 'nginx') continue;
       const target = name === 'node' && size === smallest ? { least: shareOfNginxLeast } : {};
       figures.add(`${size}, ${name}: requests/s, of nginx`, rate(name) / rate('nginx'), '', target);
       figures.add(`${size}, ${name}: CPU`, median(measured.map((result) => result.cpuMicroseconds)), 'µs/request');
+      const shipping = median(measured.map((result) => result.shippingMicroseconds));
+      figures.add(`${size}, ${name}: CPU of the thread that ships`, shipping, 'µs/request');
     }
   }
 }
@@ -311,6 +352,7 @@ export async function measureThroughputs(
     inspected: chosen.small ? [] : [...answers, 'slow'].map((size) => `i-${size}`),
     atEnd,
   });
+  await waitFor('the node ships', () => moveToFirstCore(topology.nodePid, shippingThread));
   const contenders = contendersOf(nginx, topology, slowUrl).filter(({ name }) => !chosen.small || name !== 'inspect');
   const lines: string[] = [];
   const figures = new Figures((line) => void lines.push(line));

@@ -11,6 +11,7 @@ import { Administrator, type ClientAccount } from '../kit/administrator.ts';
 import { waitFor } from '../kit/condition.ts';
 import { testConfig } from '../kit/config.ts';
 import { startControlProcess } from './control-process.ts';
+import { putChildrenBehind } from './process-figures.ts';
 
 /** Groups whose grants a decision has to look through, besides the one that allows. */
 const otherGrants = 50;
@@ -85,6 +86,7 @@ export async function startBackgroundPostgres(directory: string, atEnd: AtEnd): 
   const [command, policy] = inBackground;
   const { status } = spawnSync(command, [policy, '--all-tasks', '--pid', '0', String(server.pid)]);
   if (status !== 0) throw new Error('chrt is not installed (apt install util-linux)');
+  putChildrenBehind(server.pid, atEnd);
   return server.url;
 }
 

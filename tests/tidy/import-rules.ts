@@ -91,11 +91,11 @@ export const foundationFence: ImportRule = (file, { target }) => {
 
 const dataPlaneMay: Readonly<Record<string, readonly string[]>> = {
   pipeline: ['pipeline', 'mcp', 'bridge', 'upstream', 'telemetry', 'runtime/runtime.ts', 'runtime/runtime-store.ts'],
-  inspection: ['inspection'],
+  inspection: ['inspection', 'thread-pool.ts'],
   mcp: ['mcp'],
   bridge: ['bridge', 'mcp', 'runtime/runtime.ts'],
   upstream: ['upstream', 'mcp', 'bridge', 'runtime/runtime.ts'],
-  telemetry: ['telemetry', 'runtime/runtime.ts'],
+  telemetry: ['telemetry', 'runtime/runtime.ts', 'thread-pool.ts'],
   runtime: ['runtime'],
   peers: ['peers', 'pipeline/peer-link.ts', 'upstream/connections.ts', 'bridge', 'mcp'],
 };

@@ -1,6 +1,6 @@
 import type { DetectionInput, DetectionResult } from '@sallyport/schema';
 import { startWorker } from '@sallyport/schema/platform';
-import { ThreadPool, type ThreadPoolOptions, workerMemoryMiBMax } from './thread-pool.ts';
+import { ThreadPool, type ThreadPoolOptions, workerMemoryMiBMax } from '../thread-pool.ts';
 
 export interface DetectorPoolOptions extends Omit<ThreadPoolOptions, 'start'> {
   /** Starts a thread that answers each `DetectionInput` with a `DetectionResult`. */

@@ -1,5 +1,5 @@
 import { type SealedMessages, type SealJob, startWorker } from '@sallyport/schema/platform';
-import { ThreadPool, workerMemoryMiBMax } from './thread-pool.ts';
+import { ThreadPool, workerMemoryMiBMax } from '../thread-pool.ts';
 
 /** The thread that captured messages are sealed in. There is one: they come one after the other. */
 export class SealerPool {

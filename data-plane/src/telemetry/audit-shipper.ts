@@ -47,6 +47,13 @@ const resendAfterMsMax = 15_000;
 const retryAfterMs = 500;
 const tickMs = 100;
 
+/** What the queue is given. */
+interface Batch {
+  readonly jobId: string;
+  readonly batch: Omit<AuditBatch, 'lines'>;
+  readonly lines: Buffer;
+}
+
 interface Flight {
   readonly range: SpoolRange;
   readonly ended: boolean;
@@ -222,8 +229,8 @@ export class AuditShipper {
   async #send(state: EpochState, flight: Flight): Promise<void> {
     const { clock, log, queue } = this.#options;
     try {
-      const { jobId, batch } = await this.#batch(state.epoch, flight);
-      await queue.add(jobId, batch);
+      const { jobId, batch, lines } = await this.#batch(state.epoch, flight);
+      await queue.add(jobId, batch, lines);
       flight.dueAt = clock.monotonic() + Math.min(resendAfterMs * 2 ** flight.attempts, resendAfterMsMax);
       flight.attempts += 1;
     } catch (error) {
@@ -232,10 +239,10 @@ export class AuditShipper {
     }
   }
 
-  async #batch(epoch: SpoolEpoch, flight: Flight): Promise<{ readonly jobId: string; readonly batch: AuditBatch }> {
+  async #batch(epoch: SpoolEpoch, flight: Flight): Promise<Batch> {
     const { first, last, undeliverableFrom } = flight.range;
     const signer = this.#options.signer();
-    const text = (flight.content ?? (await epoch.read(flight.range))).toString('utf8');
+    const lines = flight.content ?? (await epoch.read(flight.range));
     flight.content = undefined;
     const unsigned = {
       nodeId: epoch.nodeId,
@@ -243,14 +250,13 @@ export class AuditShipper {
       first,
       last,
       undeliverableFrom,
-      lines: text.split('\n'),
       epochEnded: flight.ended,
       signedBy: signer.nodeId,
       publicKey: signer.publicKey,
     };
     const jobId = `${epoch.nodeId}.${epoch.epoch}.${first}-${last}${flight.ended ? '.end' : ''}`;
-    const signature = signer.sign(batchSigningTextOf(unsigned, sha256(text), this.#options.content));
-    return { jobId, batch: { ...unsigned, signature } };
+    const signature = signer.sign(batchSigningTextOf(unsigned, sha256(lines), this.#options.content));
+    return { jobId, batch: { ...unsigned, signature }, lines };
   }
 }
 

@@ -36,6 +36,7 @@ export interface SpoolRange {
 /** A stretch of lines and their bytes, without the end of the last. */
 export interface SpoolPiece {
   readonly range: SpoolRange;
+  /** Bytes of its own, that can be given away. */
   readonly content: Buffer;
 }
 
@@ -160,7 +161,7 @@ export class SpoolEpoch {
   async read(range: SpoolRange): Promise<Buffer> {
     const file = await open(range.path, 'r');
     try {
-      const content = Buffer.allocUnsafe(range.bytes);
+      const content = Buffer.allocUnsafeSlow(range.bytes);
       await readFully(file, content, range.offset);
       return withoutEnd(content);
     } finally {
@@ -265,7 +266,7 @@ async function readLines(
   try {
     const rest = segment.bytes - offset;
     for (let wanted = Math.ceil(lineBytes * linesMax * readMargin); ; wanted = bytesMax) {
-      const content = Buffer.allocUnsafe(Math.min(rest, bytesMax, wanted));
+      const content = Buffer.allocUnsafeSlow(Math.min(rest, bytesMax, wanted));
       await readFully(file, content, offset);
       let lines = 0;
       let end = 0;

@@ -25,8 +25,10 @@ export interface QueueProducer {
   /**
    * Adds a job unless one with this id is waiting or being worked on.
    * Rejects within seconds when the backend is away; the job may have been added all the same.
+   * @param lines texts with a line feed between two of them, which become the member `lines` of the data; nobody may use
+   * the bytes afterwards
    */
-  add(jobId: string, data: unknown): Promise<void>;
+  add(jobId: string, data: object, lines?: Buffer): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -107,9 +109,10 @@ class Producer implements QueueProducer, QueueGauge {
     this.#open = open;
   }
 
-  async add(jobId: string, data: unknown): Promise<void> {
+  async add(jobId: string, data: object, lines?: Buffer): Promise<void> {
     const queue = await this.#opened();
-    await within(addTimeoutMs, 'the queue took too long', queue.add('batch', data, { ...jobOptions, jobId }));
+    const whole = lines === undefined ? data : { ...data, lines: lines.toString('utf8').split('\n') };
+    await within(addTimeoutMs, 'the queue took too long', queue.add('batch', whole, { ...jobOptions, jobId }));
   }
 
   async depth(): Promise<QueueDepth> {
