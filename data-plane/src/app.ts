@@ -1,14 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { monitorEventLoopDelay } from 'node:perf_hooks';
-import {
-  auditQueue,
-  discoveryDefinitionsBytesMax,
-  metricsQueue,
-  type NodeLoad,
-  payloadEpoch,
-  payloadQueue,
-} from '@sallyport/schema';
+import { auditQueue, discoveryDefinitionsBytesMax, metricsQueue, payloadEpoch, payloadQueue } from '@sallyport/schema';
 import {
   type Clock,
   createEgress,
@@ -39,6 +31,7 @@ import { SyncClient } from './runtime/sync-client.ts';
 import { Listener, type ListenerOptions } from './server.ts';
 import { AuditShipper, type BatchSigner } from './telemetry/audit-shipper.ts';
 import { AuditSpool } from './telemetry/audit-spool.ts';
+import { LoadMeter } from './telemetry/load-meter.ts';
 import { PayloadCapture } from './telemetry/payload-capture.ts';
 import { Metrics, registerNodeGauges } from './telemetry/metrics.ts';
 import { QueueThread } from './telemetry/queue-thread.ts';
@@ -463,39 +456,4 @@ function openPayloads(
     log,
   });
   return { captures, sealer, spool, shipper };
-}
-
-/** How busy the node is, between two readings. */
-class LoadMeter {
-  readonly #clock: Clock;
-  readonly #delay = monitorEventLoopDelay({ resolution: 20 });
-  #since: number;
-  requests = 0;
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-    this.#since = clock.monotonic();
-    this.#delay.enable();
-  }
-
-  read(exchangesOpen: number, telemetry: Telemetry | undefined): NodeLoad {
-    const at = this.#clock.monotonic();
-    const requestsPerSecond = (this.requests * 1000) / Math.max(1, at - this.#since);
-    const eventLoopDelayP99Ms = Number.isFinite(this.#delay.mean) ? this.#delay.percentile(99) / 1e6 : 0;
-    this.#since = at;
-    this.requests = 0;
-    this.#delay.reset();
-    return {
-      exchangesOpen,
-      requestsPerSecond,
-      eventLoopDelayP99Ms,
-      residentBytes: process.memoryUsage.rss(),
-      spoolBytes: telemetry?.spool.bytes ?? 0,
-      spoolRecordsUnconfirmed: Math.max(0, telemetry?.shipper.recordsUnconfirmed ?? 0),
-    };
-  }
-
-  close(): void {
-    this.#delay.disable();
-  }
 }

@@ -84,8 +84,14 @@ export class ThreadPool<Input, Result> {
       const job = this.#waiting.shift();
       if (job === undefined) return;
       this.#waitingLength -= job.length;
+      try {
+        thread.postMessage(job.input, [...job.transferred]);
+      } catch (error) {
+        this.#idle.push(thread);
+        this.#fail(job, String(error));
+        continue;
+      }
       this.#busy.set(thread, job);
-      thread.postMessage(job.input, [...job.transferred]);
     }
   }
 

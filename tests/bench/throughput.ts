@@ -120,6 +120,27 @@ function spentBy(pid: number | null): { readonly onCore: number; readonly shippi
   return { onCore: processorSeconds(pid) - shipping, shipping };
 }
 
+/** @param rate requests/s of a contender */
+function rowOf(size: string, name: string, measured: readonly Measured[], rate: (name: string) => number): string {
+  const column = (width: number, digits: number, of: (result: Measured) => number, unit = ''): string => {
+    const value = median(measured.map(of));
+    return (Number.isNaN(value) ? '–' : `${value.toFixed(digits)}${unit}`).padStart(width);
+  };
+  return [
+    size.padEnd(10),
+    name.padEnd(8),
+    rate(name).toFixed(0).padStart(11),
+    column(8, 2, (result) => result.latencyP50Ms),
+    column(8, 2, (result) => result.latencyP99Ms),
+    (rate(name) / rate('direct')).toFixed(2).padStart(11),
+    (rate(name) / rate('nginx')).toFixed(2).padStart(10),
+    column(16, 0, (result) => result.cpuMicroseconds),
+    // Less than all of it: the load or the upstream were slower.
+    column(13, 0, (result) => (result.cpuMicroseconds * result.requestsPerSecond) / 1e4, ' %'),
+    column(13, 0, (result) => result.shippingMicroseconds),
+  ].join(' ');
+}
+
 async function throughputTable(
   contenders: readonly Contender[],
   directory: string,
@@ -130,17 +151,8 @@ async function throughputTable(
   print(
     `\nThroughput, ${connections} connections, closed loop, median of ${rounds} interleaved rounds of ${seconds} s`,
   );
-  const columns = [
-    'requests/s',
-    'p50 ms',
-    'p99 ms',
-    'of direct',
-    'of nginx',
-    'CPU µs/request',
-    'of its core',
-    'shipping µs',
-  ];
-  print(`answer      proxy     ${columns.join('   ')}`);
+  const shares = 'of direct   of nginx   CPU µs/request   of its core   shipping µs';
+  print(`answer      proxy     requests/s   p50 ms   p99 ms   ${shares}`);
   for (const size of answersOf(small)) {
     const results = new Map<string, Measured[]>(contenders.map(({ name }) => [name, []]));
     const pinned = { directory, connections, pin: ['taskset', '-c', '0'] };
@@ -162,32 +174,7 @@ async function throughputTable(
     }
     const rate = (name: string): number => median(results.get(name)?.map((result) => result.requestsPerSecond) ?? []);
     for (const [name, measured] of results) {
-      const row = [
-        size.padEnd(10),
-        name.padEnd(8),
-        rate(name).toFixed(0).padStart(11),
-        median(measured.map((result) => result.latencyP50Ms))
-          .toFixed(2)
-          .padStart(8),
-        median(measured.map((result) => result.latencyP99Ms))
-          .toFixed(2)
-          .padStart(8),
-        (rate(name) / rate('direct')).toFixed(2).padStart(11),
-        (rate(name) / rate('nginx')).toFixed(2).padStart(10),
-        median(measured.map((result) => result.cpuMicroseconds))
-          .toFixed(0)
-          .replace('NaN', '–')
-          .padStart(16),
-        // Less than all of it: the load or the upstream were slower.
-        `${median(measured.map((result) => (result.cpuMicroseconds * result.requestsPerSecond) / 1e4)).toFixed(0)} %`
-          .replace('NaN %', '–')
-          .padStart(13),
-        median(measured.map((result) => result.shippingMicroseconds))
-          .toFixed(0)
-          .replace('NaN', '–')
-          .padStart(13),
-      ];
-      print(row.join(' '));
+      print(rowOf(size, name, measured, rate));
       if (name === 'direct' || name === 'nginx') continue;
       const target = name === 'node' && size === smallest ? { least: shareOfNginxLeast } : {};
       figures.add(`${size}, ${name}: requests/s, of nginx`, rate(name) / rate('nginx'), '', target);

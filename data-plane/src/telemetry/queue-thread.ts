@@ -1,10 +1,11 @@
+import { isMarkedAsUntransferable } from 'node:worker_threads';
 import { type Log, type QueueBackend, type QueueProducer, startWorker } from '@sallyport/schema/platform';
 import { ThreadPool, workerMemoryMiBMax } from '../thread-pool.ts';
 
 /** For one job, the start of the thread and the patience of a queue included, in milliseconds. */
 const jobTimeoutMs = 30_000;
 
-/** What the thread is asked to do with a queue; `close` is for one that something was added to. */
+/** What the thread is asked: to add to a queue, or to close all that it has opened. */
 export type QueueJob =
   | {
       readonly kind: 'add';
@@ -13,7 +14,7 @@ export type QueueJob =
       readonly data: object;
       readonly lines: Buffer | undefined;
     }
-  | { readonly kind: 'close'; readonly queue: string };
+  | { readonly kind: 'close' };
 
 /** Null: it is done. */
 export type QueueProblem = string | null;
@@ -30,7 +31,7 @@ export interface QueueThreadData {
  */
 export class QueueThread {
   readonly #threads: ThreadPool<QueueJob, QueueProblem>;
-  readonly #used = new Set<string>();
+  #isUsed = false;
 
   constructor(data: QueueThreadData, log: Log) {
     this.#threads = new ThreadPool({
@@ -46,22 +47,24 @@ export class QueueThread {
   producer(queue: string): QueueProducer {
     return {
       add: (jobId, data, lines) => {
-        this.#used.add(queue);
+        this.#isUsed = true;
         return this.#run({ kind: 'add', queue, jobId, data, lines }, lines);
       },
-      close: async () => {
-        if (this.#used.delete(queue)) await this.#run({ kind: 'close', queue });
-      },
+      // All are closed with the thread: of a backend that is away each would wait for its own time.
+      close: () => Promise.resolve(),
     };
   }
 
-  /** To be called when its producers are closed. */
-  close(): Promise<void> {
-    return this.#threads.close();
+  /** To be called when nothing is added any more. */
+  async close(): Promise<void> {
+    if (this.#isUsed) await this.#run({ kind: 'close' }).catch(() => undefined);
+    await this.#threads.close();
   }
 
   async #run(job: QueueJob, lines?: Buffer): Promise<void> {
-    const given = lines?.buffer instanceof ArrayBuffer ? [lines.buffer] : [];
+    const bytes = lines?.buffer;
+    // Small ones may share their bytes with others, and are copied.
+    const given = bytes instanceof ArrayBuffer && !isMarkedAsUntransferable(bytes) ? [bytes] : [];
     const problem = await this.#threads.run(job, lines?.length ?? 0, given);
     if (problem !== null) throw new Error(problem);
   }

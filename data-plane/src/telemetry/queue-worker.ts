@@ -9,12 +9,11 @@ const queues = createQueues(backend, { log: createLog({ name: 'sallyport-node', 
 const producers = new Map<string, QueueProducer>();
 
 async function run(job: QueueJob): Promise<void> {
-  const producer = producers.get(job.queue) ?? queues.producer(job.queue);
   if (job.kind === 'close') {
-    producers.delete(job.queue);
-    await producer.close();
+    await Promise.all([...producers.values()].map((producer) => producer.close()));
     return;
   }
+  const producer = producers.get(job.queue) ?? queues.producer(job.queue);
   producers.set(job.queue, producer);
   // What was handed over from another thread is no Buffer any more.
   await producer.add(
