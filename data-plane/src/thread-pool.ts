@@ -79,20 +79,27 @@ export class ThreadPool<Input, Result> {
 
   #assign(): void {
     while (this.#waiting.length > 0) {
-      const thread = this.#idle.pop() ?? (this.#busy.size < this.#threadsMax ? this.#open() : undefined);
-      if (thread === undefined) return;
+      if (this.#idle.length === 0 && this.#busy.size >= this.#threadsMax) return;
       const job = this.#waiting.shift();
       if (job === undefined) return;
       this.#waitingLength -= job.length;
       try {
-        thread.postMessage(job.input, [...job.transferred]);
+        this.#give(job, this.#idle.pop() ?? this.#open());
       } catch (error) {
-        this.#idle.push(thread);
+        // Also where the system has no room for a thread.
         this.#fail(job, String(error));
-        continue;
       }
-      this.#busy.set(thread, job);
     }
+  }
+
+  #give(job: Job<Input, Result>, thread: Worker): void {
+    try {
+      thread.postMessage(job.input, [...job.transferred]);
+    } catch (error) {
+      this.#idle.push(thread);
+      throw error;
+    }
+    this.#busy.set(thread, job);
   }
 
   #open(): Worker {
@@ -106,18 +113,20 @@ export class ThreadPool<Input, Result> {
       job.resolve(result);
       this.#assign();
     });
-    thread.on('error', () => this.#lost(thread));
-    thread.on('exit', () => this.#lost(thread));
+    thread.on('error', (error) => this.#lost(thread, `the thread ended: ${String(error)}`));
+    thread.on('exit', () => this.#lost(thread, 'the thread ended'));
+    // Whoever listens to it keeps the process, which may end while it idles.
+    thread.unref();
     return thread;
   }
 
-  #lost(thread: Worker): void {
+  #lost(thread: Worker, reason: string): void {
     const at = this.#idle.indexOf(thread);
     if (at >= 0) this.#idle.splice(at, 1);
     const job = this.#busy.get(thread);
     if (job === undefined) return;
     this.#busy.delete(thread);
-    this.#fail(job, 'the thread ended');
+    this.#fail(job, reason);
     this.#assign();
   }
 

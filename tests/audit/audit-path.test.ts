@@ -1,5 +1,9 @@
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { join } from 'node:path';
+import { AuditShipper } from '@sallyport/data-plane/telemetry';
 import { auditQueue } from '@sallyport/schema';
-import { createQueues, ensureQueueSchema, type QueueBackend } from '@sallyport/schema/platform';
+import { createQueues, ensureQueueSchema, type QueueBackend, systemClock } from '@sallyport/schema/platform';
 import postgres from 'postgres';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { waitFor } from '../kit/condition.ts';
@@ -11,6 +15,7 @@ import {
   log,
   nodeSigner,
   openedRecord,
+  openSpool,
   postgresBackend,
   refusedRecord,
   spoolDirectory,
@@ -81,7 +86,49 @@ describe.each(backends)('the audit path over %s', (kind) => {
       await consumer.close();
       directory.remove();
     });
+
+    test('a byte that the disk gave back wrong costs its line, is reported, and ends no epoch', async () => {
+      const directory = spoolDirectory();
+      const signer = nodeSigner();
+      const spool = openSpool(directory.path, signer.nodeId);
+      for (let n = 0; n < 3; n++) await spool.appendDurable(refusedRecord());
+      await spool.close();
+      const epoch = join(directory.path, spool.epoch);
+      const segment = join(epoch, readdirSync(epoch).find((name) => name.endsWith('.jsonl')) ?? '');
+      const content = readFileSync(segment);
+      content[content.indexOf('refused')] = 0xff;
+      writeFileSync(segment, content);
+      const node = new TestNode({ directory: directory.path, signer, backend, epochs: store.epochs });
+      const consumer = consume();
+      await waitFor('the old epoch is home', () => node.shipper.epochs.length === 1);
+      expect(await node.stop(10_000)).toBe(0);
+      expect(store.alarms.filter(({ nodeId }) => nodeId === signer.nodeId)).toMatchObject([
+        { code: 'AUDIT_LINES_QUARANTINED' },
+      ]);
+      await consumer.close();
+      directory.remove();
+    });
   });
+});
+
+test('a stop does not wait for every batch that finds no queue', async () => {
+  const directory = spoolDirectory();
+  const signer = nodeSigner();
+  const spool = openSpool(directory.path, signer.nodeId);
+  for (let n = 0; n < 5_000; n++) void spool.append(refusedRecord());
+  let tries = 0;
+  const add = async (): Promise<void> => {
+    tries++;
+    await delay(100);
+    throw new Error('the queue took too long');
+  };
+  const queue = { add, close: () => Promise.resolve() };
+  const shipper = new AuditShipper({ spool, queue, signer: () => signer, clock: systemClock, log });
+  await spool.close();
+  await shipper.drain(50);
+  expect(tries).toBeLessThanOrEqual(1);
+  expect(shipper.recordsUnconfirmed).toBe(5_001);
+  directory.remove();
 });
 
 test('a queue that the control plane made for itself is handed to the role that is prepared later', async () => {

@@ -21,18 +21,26 @@ function secondsOf(statPath: string): number {
 /** Threads of a process by their name, as the system has it; their ids. */
 function threadsOf(pid: number, name: string): number[] {
   const threads = readdirSync(`/proc/${pid}/task`).map(Number);
-  return threads.filter((id) => readFileSync(`/proc/${pid}/task/${id}/comm`, 'utf8').trim() === name);
+  return threads.filter((id) => {
+    const comm = `/proc/${pid}/task/${id}/comm`;
+    return existsSync(comm) && readFileSync(comm, 'utf8').trim() === name;
+  });
 }
 
-/** The same of the threads of that name alone. */
-export function threadSeconds(pid: number, name: string): number {
-  return threadsOf(pid, name).reduce((sum, id) => sum + secondsOf(`/proc/${pid}/task/${id}/stat`), 0);
+/** The same of the threads of that name alone, which are told, since those that ended are not counted any more. */
+export function threadSeconds(pid: number, name: string): { readonly seconds: number; readonly threads: string } {
+  const threads = threadsOf(pid, name);
+  const seconds = threads.reduce((sum, id) => sum + secondsOf(`/proc/${pid}/task/${id}/stat`), 0);
+  return { seconds, threads: threads.join() };
 }
 
 /** Has the threads of that name run on the first core from now on, wherever the others run. @returns whether there are any */
 export function moveToFirstCore(pid: number, name: string): boolean {
   const threads = threadsOf(pid, name);
-  for (const id of threads) spawnSync('taskset', ['-p', '-c', '0', String(id)]);
+  for (const id of threads) {
+    const { status } = spawnSync('taskset', ['-p', '-c', '0', String(id)]);
+    if (status !== 0) throw new Error(`a thread of ${name} could not be moved`);
+  }
   return threads.length > 0;
 }
 
@@ -52,7 +60,7 @@ export function residentMebibytesMax(pid: number): number {
 
 /** How often new children are looked for, in milliseconds. */
 const childrenIntervalMs = 250;
-/** Of a group of processes (sched(7), the autogroup feature), which then gets a sixtieth of what another one gets. */
+/** Of a group of processes (sched(7), the autogroup feature), which then gets a seventieth of what another one gets. */
 const groupNiceness = '19';
 
 /**
@@ -63,7 +71,9 @@ const groupNiceness = '19';
 export function putChildrenBehind(pid: number, atEnd: (stop: () => Promise<void>) => void): void {
   const put = new Set<number>();
   const look = (): void => {
-    for (const child of childrenOf(pid)) {
+    const children = childrenOf(pid);
+    for (const child of put) if (!children.includes(child)) put.delete(child);
+    for (const child of children) {
       if (put.has(child)) continue;
       try {
         const group = `/proc/${child}/autogroup`;

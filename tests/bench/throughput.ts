@@ -113,11 +113,17 @@ interface Measured extends Throughput {
   readonly shippingMicroseconds: number;
 }
 
+interface Spent {
+  readonly onCore: number;
+  readonly shipping: number;
+  readonly threads: string;
+}
+
 /** Processor time of the process in the middle, in seconds; NaN where there is none. */
-function spentBy(pid: number | null): { readonly onCore: number; readonly shipping: number } {
-  if (pid === null) return { onCore: Number.NaN, shipping: Number.NaN };
-  const shipping = threadSeconds(pid, shippingThread);
-  return { onCore: processorSeconds(pid) - shipping, shipping };
+function spentBy(pid: number | null): Spent {
+  if (pid === null) return { onCore: Number.NaN, shipping: Number.NaN, threads: '' };
+  const { seconds, threads } = threadSeconds(pid, shippingThread);
+  return { onCore: processorSeconds(pid) - seconds, shipping: seconds, threads };
 }
 
 /** @param rate requests/s of a contender */
@@ -164,6 +170,7 @@ async function throughputTable(
         const measured = await measureThroughput(request(size), { ...pinned, seconds });
         if (measured.failures > 0) throw new Error(`${name}, ${size}: ${measured.failures} requests failed`);
         const after = spentBy(pid);
+        if (after.threads !== before.threads) throw new Error(`${name}: the thread that ships was replaced meanwhile`);
         const perRequest = (spent: number): number => (spent * 1e6) / (measured.requestsPerSecond * seconds);
         results.get(name)?.push({
           ...measured,

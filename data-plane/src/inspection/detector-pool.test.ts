@@ -45,6 +45,25 @@ test('a look whose thread fails is refused', async () => {
   await expect(open({ start: throws }).detect(input('a'))).rejects.toThrow(/ended/);
 });
 
+test('where the system has no room for a thread looks are refused with the reason, those that wait too, until it has', async () => {
+  const room = [false, true, false, true];
+  const fine = doing(
+    `parentPort.on('message', ({ texts }) => texts[0].text === 'dies' ? process.exit(1) : parentPort.postMessage('seen'))`,
+  );
+  const start = (): Worker => {
+    if (room.shift() !== true) throw new Error('no room');
+    return fine();
+  };
+  const waiting = open({ start });
+  await expect(waiting.detect(input('a'))).rejects.toThrow(/no room/);
+  const looks = await Promise.allSettled([waiting.detect(input('dies')), waiting.detect(input('b'))]);
+  expect(looks.map((look) => look.status === 'rejected' && String(look.reason))).toEqual([
+    expect.stringContaining('ended'),
+    expect.stringContaining('no room'),
+  ]);
+  expect(await waiting.detect(input('c'))).toBe('seen');
+});
+
 test('a look that takes too long is refused, and so is one that finds no thread in time', async () => {
   const waiting = open({ start: silent, timeoutMs: 50 });
   const looks = await Promise.allSettled([waiting.detect(input('a')), waiting.detect(input('b'))]);

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { type AuditBatch, type BatchContent, batchSigningTextOf, sha256 } from '@sallyport/schema';
 import type { Clock, Log, QueueProducer } from '@sallyport/schema/platform';
 import type { AuditSpool } from './audit-spool.ts';
@@ -182,7 +183,9 @@ export class AuditShipper {
       await this.#settle(state);
       await this.#collect(state);
       for (const flight of [...state.flights]) {
-        if (flight.dueAt <= this.#options.clock.monotonic()) await this.#send(state, flight);
+        if (flight.dueAt > this.#options.clock.monotonic()) continue;
+        // Where one batch finds no queue the next would wait as long for it; they have their turn in the next pass.
+        if (this.#stopped || !(await this.#send(state, flight))) return;
       }
     }
   }
@@ -226,23 +229,26 @@ export class AuditShipper {
     if (piece !== undefined) state.flights.push(flightOf(piece, true));
   }
 
-  async #send(state: EpochState, flight: Flight): Promise<void> {
+  /** @returns whether the queue has it */
+  async #send(state: EpochState, flight: Flight): Promise<boolean> {
     const { clock, log, queue } = this.#options;
     try {
       const { jobId, batch, lines } = await this.#batch(state.epoch, flight);
       await queue.add(jobId, batch, lines);
       flight.dueAt = clock.monotonic() + Math.min(resendAfterMs * 2 ** flight.attempts, resendAfterMsMax);
       flight.attempts += 1;
+      return true;
     } catch (error) {
       log.debug({ err: error, epoch: state.epoch.epoch, first: flight.range.first }, 'a batch waits for the queue');
       flight.dueAt = clock.monotonic() + retryAfterMs;
+      return false;
     }
   }
 
   async #batch(epoch: SpoolEpoch, flight: Flight): Promise<Batch> {
     const { first, last, undeliverableFrom } = flight.range;
     const signer = this.#options.signer();
-    const lines = flight.content ?? (await epoch.read(flight.range));
+    const lines = asUtf8(flight.content ?? (await epoch.read(flight.range)));
     flight.content = undefined;
     const unsigned = {
       nodeId: epoch.nodeId,
@@ -258,6 +264,11 @@ export class AuditShipper {
     const signature = signer.sign(batchSigningTextOf(unsigned, sha256(lines), this.#options.content));
     return { jobId, batch: { ...unsigned, signature }, lines };
   }
+}
+
+/** What is signed is text: where a disk gave back something else, the line is one that its chain does not fit. */
+function asUtf8(bytes: Buffer): Buffer {
+  return isUtf8(bytes) ? bytes : Buffer.from(bytes.toString('utf8'));
 }
 
 function flightOf({ range, content }: SpoolPiece, ended: boolean): Flight {

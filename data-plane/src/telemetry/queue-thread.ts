@@ -5,6 +5,9 @@ import { ThreadPool, workerMemoryMiBMax } from '../thread-pool.ts';
 /** For one job, the start of the thread and the patience of a queue included, in milliseconds. */
 const jobTimeoutMs = 30_000;
 
+/** For all producers to close, in milliseconds; then they end with the thread. */
+const closeTimeoutMs = 3_000;
+
 /** What the thread is asked: to add to a queue, or to close all that it has opened. */
 export type QueueJob =
   | {
@@ -31,16 +34,16 @@ export interface QueueThreadData {
  */
 export class QueueThread {
   readonly #threads: ThreadPool<QueueJob, QueueProblem>;
+  readonly #log: Log;
   #isUsed = false;
+  #isBroken = false;
 
   constructor(data: QueueThreadData, log: Log) {
+    this.#log = log;
     this.#threads = new ThreadPool({
       threadsMax: 1,
       timeoutMs: jobTimeoutMs,
-      start: () =>
-        startWorker(import.meta.url, 'queue-worker', workerMemoryMiBMax, data).on('error', (error) =>
-          log.error({ err: error }, 'the thread of the queues ended; the next batch starts another'),
-        ),
+      start: () => startWorker(import.meta.url, 'queue-worker', workerMemoryMiBMax, data),
     });
   }
 
@@ -57,7 +60,9 @@ export class QueueThread {
 
   /** To be called when nothing is added any more. */
   async close(): Promise<void> {
+    const patience = setTimeout(() => void this.#threads.close(), closeTimeoutMs);
     if (this.#isUsed) await this.#run({ kind: 'close' }).catch(() => undefined);
+    clearTimeout(patience);
     await this.#threads.close();
   }
 
@@ -65,7 +70,13 @@ export class QueueThread {
     const bytes = lines?.buffer;
     // Small ones may share their bytes with others, and are copied.
     const given = bytes instanceof ArrayBuffer && !isMarkedAsUntransferable(bytes) ? [bytes] : [];
-    const problem = await this.#threads.run(job, lines?.length ?? 0, given);
+    const problem = await this.#threads.run(job, lines?.length ?? 0, given).catch((error: unknown) => {
+      // Once, and not with every batch that waits for it.
+      if (!this.#isBroken) this.#log.error({ err: error }, 'the thread of the queues fails; what is shipped waits');
+      this.#isBroken = true;
+      throw error;
+    });
+    this.#isBroken = false;
     if (problem !== null) throw new Error(problem);
   }
 }

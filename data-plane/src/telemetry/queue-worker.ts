@@ -1,5 +1,5 @@
 import { parentPort, workerData } from 'node:worker_threads';
-// Not the packages as a whole, which the thread that serves has loaded already.
+// Not the packages as a whole: a thread loads for itself what it needs, and should need little.
 import { createLog } from '@sallyport/schema/log';
 import { createQueues, type QueueProducer } from '@sallyport/schema/queues';
 import type { QueueJob, QueueProblem, QueueThreadData } from './queue-thread.ts';

@@ -24,7 +24,8 @@ export type QueueBackend = { readonly redisUrl: string } | { readonly databaseUr
 export interface QueueProducer {
   /**
    * Adds a job unless one with this id is waiting or being worked on.
-   * Rejects within seconds when the backend is away; the job may have been added all the same.
+   * Rejects within seconds when the backend is away (of a node, behind what its other queues wait for); the job may have
+   * been added all the same.
    * @param lines texts with a line feed between two of them, which become the member `lines` of the data; nobody may use
    * the bytes afterwards
    */
