@@ -69,7 +69,7 @@ describe('the scanner agrees with JSON.parse on what is JSON', () => {
         const changed = text.slice(0, at) + (how === 0 ? '' : character) + text.slice(how === 2 ? at : at + 1);
         const problem = problemOf(changed);
         // A key that stands twice is refused where it is met, whatever comes after it.
-        if (problem !== 'duplicateKey') expect(problem === 'none').toBe(parses(changed));
+        expect(problem === 'duplicateKey' || (problem === 'none') === parses(changed)).toBe(true);
       }),
       { numRuns: 2000 },
     );
