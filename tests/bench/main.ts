@@ -1,5 +1,5 @@
 /** `pnpm bench [throughput | calls | bridges | revocation | refresh | isolation | api | terraform | scale | workers | audit | propagation | endurance]`: measures, and prints what it found. */
-import { mkdtempSync, rmSync } from 'node:fs';
+import { chmodSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -193,6 +193,8 @@ function benchmarkOf(name: string): Measure {
 
 async function run(measure: Measure): Promise<Figures | void> {
   const directory = mkdtempSync(join(tmpdir(), 'sallyport-bench-'));
+  // Of root, PostgreSQL runs under another account, which must pass: its data would else lie elsewhere, and stay there.
+  chmodSync(directory, 0o711);
   const stops: (() => Promise<void>)[] = [async () => rmSync(directory, { recursive: true, force: true })];
   try {
     return await measure({ directory, atEnd: (stop) => void stops.push(stop) });
