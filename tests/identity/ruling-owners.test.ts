@@ -119,3 +119,17 @@ test('only who may do all that a provider’s users may do says how they are tol
   await data(update, { input: { id, name: 'Renamed' } }, adminKey);
   await data(create, { input: { ...input, name: 'Others', issuer: 'https://others.example' } }, adminKey);
 });
+
+test('a provider is made once under a key of idempotency, with one secret', async () => {
+  const create = 'mutation ($input: CreateIdentityProviderInput!) { createIdentityProvider(input: $input) { id } }';
+  const settings = { name: 'Once', issuer: 'https://once.example', clientId: 'sallyport', idempotencyKey: 'once' };
+  const made = await data(create, { input: { ...settings, clientSecret: 'first' } });
+  expect(await data(create, { input: { ...settings, clientSecret: 'first' } })).toEqual(made);
+  for (const clientSecret of ['second', null]) {
+    const { errors } = await plane.ask(create, { input: { ...settings, clientSecret } });
+    expect(errors[0]?.extensions).toMatchObject({
+      code: 'INVALID_INPUT',
+      violations: [{ path: 'input.idempotencyKey', message: 'was used before with another input' }],
+    });
+  }
+});

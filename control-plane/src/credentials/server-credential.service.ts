@@ -6,7 +6,7 @@ import { lockServerFor, type ServerRow, setCredentialMode } from '../catalog/ser
 import type { ServerService } from '../catalog/server.service.ts';
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
-import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations, usedForAnother } from '../database/idempotency.ts';
 import { assertRevision, mutate, type MutationOptions } from '../database/mutation.ts';
 import { Violations } from '../database/violations.ts';
 import { canonicalResource } from './authorization-servers.ts';
@@ -152,8 +152,7 @@ export class ServerCredentialService {
   ): Promise<void> {
     if (row?.id !== id || row.sealed === null || secret === null) return;
     if ((await openServerCredential(this.deps.vault, row)) === secret) return;
-    const message = 'was used before with another input';
-    throw new AppError('INVALID_INPUT', { violations: [{ path: 'input.idempotencyKey', message }] });
+    throw usedForAnother();
   }
 
   /**

@@ -58,12 +58,14 @@ export async function claimIdempotencyKey(
   if (claimed.length > 0) return undefined;
   const [earlier] = await tx.select().from(idempotencyKeys).where(same);
   if (earlier === undefined) throw new AppError('CONFLICT', { internal: 'idempotency key vanished' });
-  if (earlier.inputDigest !== inputDigest) {
-    throw new AppError('INVALID_INPUT', {
-      violations: [{ path: 'input.idempotencyKey', message: 'was used before with another input' }],
-    });
-  }
+  if (earlier.inputDigest !== inputDigest) throw usedForAnother();
   return earlier.objectId;
+}
+
+/** Also for who finds that a secret is another one, of which no digest is kept. */
+export function usedForAnother(): AppError {
+  const message = 'was used before with another input';
+  return new AppError('INVALID_INPUT', { violations: [{ path: 'input.idempotencyKey', message }] });
 }
 
 /**

@@ -5,7 +5,7 @@ import type { RoleService } from '../../access/role.service.ts';
 import { recordMutation } from '../../audit/audit.service.ts';
 import type { Context } from '../../context.ts';
 import type { Database, Reader, Transaction } from '../../database/client.ts';
-import { claimIdempotencyKey, idempotencyKeyViolations } from '../../database/idempotency.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations, usedForAnother } from '../../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../../database/mutation.ts';
 import { nameLengthMax, Violations } from '../../database/violations.ts';
 import type { FleetVault } from '../../fleet/fleet-keys.ts';
@@ -133,17 +133,22 @@ export class IdentityProviderService {
       const id = uuidv7(now.getTime());
       const found = new Violations();
       found.addAll(idempotencyKeyViolations(input.idempotencyKey));
+      found.assertNone();
+      const { clientSecret: _secret, ...told } = input;
+      const create = { actorId: ctx.actor.principalId, operation: 'createIdentityProvider', key: input.idempotencyKey };
+      // Before what is there is looked at: what a repetition would make is.
+      const earlier = await claimIdempotencyKey(tx, { ...create, input: told }, id, now.getTime());
+      if (earlier !== undefined) {
+        const made = await this.find(tx, earlier);
+        if (this.secretOf(made) !== (input.clientSecret ?? undefined)) throw usedForAnother();
+        return made;
+      }
       if (problem !== undefined) found.add('input.issuer', problem);
       await this.check(tx, found, input, id);
       const [same] = await tx
         .select({ id: identityProviders.id })
         .from(identityProviders)
         .where(and(eq(identityProviders.issuer, input.issuer), isNull(identityProviders.deletedAt)));
-      const { clientSecret: _secret, ...told } = input;
-      const create = { actorId: ctx.actor.principalId, operation: 'createIdentityProvider', key: input.idempotencyKey };
-      found.assertNone();
-      const earlier = await claimIdempotencyKey(tx, { ...create, input: told }, id, now.getTime());
-      if (earlier !== undefined) return this.find(tx, earlier);
       if (same !== undefined) found.add('input.issuer', 'is the issuer of another identity provider');
       found.assertNone();
       const times = { createdAt: now, updatedAt: now };
