@@ -61,7 +61,8 @@ export class QueueThread {
   /** To be called when nothing is added any more. */
   async close(): Promise<void> {
     const patience = setTimeout(() => void this.#threads.close(), closeTimeoutMs);
-    if (this.#isUsed) await this.#run({ kind: 'close' }).catch(() => undefined);
+    // What does not close in time ends with the thread: nothing to tell anybody.
+    if (this.#isUsed) await this.#threads.run({ kind: 'close' }, 0).catch(() => undefined);
     clearTimeout(patience);
     await this.#threads.close();
   }

@@ -2,7 +2,7 @@ import { Worker } from 'node:worker_threads';
 
 /**
  * A thread that runs a module beside the caller's: from the sources, where those run, else from what was built of them.
- * The process may end while it idles.
+ * The process may end while nobody listens to it.
  * @param base `import.meta.url` of the caller
  * @param name of the module without its ending, such as `scan-worker`; the system shows the thread under it
  * @param data for its `workerData`
