@@ -4,16 +4,22 @@ import { getHeapStatistics, setFlagsFromString } from 'node:v8';
 
 /**
  * How V8 keeps memory in a node (decision 0133). A configuration is parsed into what lives as long as it does: with a young
- * generation as large as V8 would let it become, each collection meanwhile stops the requests for longer.
+ * generation as large as V8 would let it become, each collection meanwhile stops the requests for longer. From that, and
+ * from what waits while a node starts, V8 would conclude that what the same lines make for calls lives as long, and make it
+ * among old objects: most of all the arguments of `process.nextTick`, behind which is all that a call was.
  */
-const v8Options = ['--max-semi-space-size=8'] as const;
+const v8Options = ['--max-semi-space-size=8', '--no-allocation-site-pretenuring'] as const;
 const growthOption = '--heap-growing-percent';
 /** What old objects may grow by before they are collected, in MiB. */
 const growthMebibytes = 32;
 /** What a collection leaves is measured by what there was before it, so this is often. */
 const growthSetEveryMs = 250;
 
-const nameOf = (option: string): string => option.replaceAll('_', '-').replace(/=.*/s, '');
+const nameOf = (option: string): string =>
+  option
+    .replaceAll('_', '-')
+    .replace(/=.*/s, '')
+    .replace(/^--no-/, '--');
 
 /** Options for Node.js with those above, but for what is given already. */
 export function withV8Options(given: readonly string[]): string[] {
