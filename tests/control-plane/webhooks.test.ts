@@ -118,6 +118,15 @@ describe('a webhook', () => {
     expect(second.id).toBe(first.id);
   });
 
+  test('is not made again, nor told of, under a used idempotency key with another secret', async () => {
+    const brought = await made({ idempotencyKey: 'brought', secret });
+    expect((await made({ idempotencyKey: 'brought', secret })).id).toBe(brought.id);
+    const other = `whsec_${Buffer.alloc(32, 9).toString('base64')}`;
+    const { errors } = await create({ idempotencyKey: 'brought', secret: other });
+    const violation = { path: 'input.idempotencyKey', message: 'was used before with another input' };
+    expect(errors[0]?.extensions).toMatchObject({ code: 'INVALID_INPUT', violations: [violation] });
+  });
+
   test('is changed and deleted under its revision, each with an audit event', async () => {
     const { id } = await made();
     const changed = await change('updateWebhook', { id, expectedRevision: 1, mode: 'ENFORCE', failMode: 'OPEN' });

@@ -21,7 +21,7 @@ import {
 import type { Context } from '../context.ts';
 import type { Database, Reader, Transaction } from '../database/client.ts';
 import { bumpConfigGeneration } from '../database/config-generation.ts';
-import { claimIdempotencyKey, idempotencyKeyViolations } from '../database/idempotency.ts';
+import { claimIdempotencyKey, idempotencyKeyViolations, usedForAnother } from '../database/idempotency.ts';
 import { assertRevision, isUuid, mutate, type MutationOptions } from '../database/mutation.ts';
 import { containsWords } from '../database/text-search.ts';
 import { Violations } from '../database/violations.ts';
@@ -159,7 +159,11 @@ export class WebhookService {
         input: said,
       };
       const earlier = await claimIdempotencyKey(tx, create, id, now);
-      if (earlier !== undefined) return { webhook: await this.find(tx, earlier), secret: null };
+      if (earlier !== undefined) {
+        const webhook = await this.find(tx, earlier);
+        if (!this.signsWith(webhook, brought)) throw usedForAnother();
+        return { webhook, secret: null };
+      }
       await this.assertRoom(tx);
       const key = this.newKey(id, algorithm, brought, now);
       const at = new Date(now);
@@ -283,6 +287,13 @@ export class WebhookService {
     await this.options.database.db.transaction((tx) =>
       recordAccess(tx, ctx, { action: 'webhook.test', object, after: { event, revision: row.revision } }),
     );
+  }
+
+  /** Whether a secret is that of one of its keys; true for none. */
+  private signsWith(row: WebhookRow, brought: string | null | undefined): boolean {
+    if (brought === undefined || brought === null) return true;
+    const openKey = signingKeyOpener(this.options.vault);
+    return row.signingKeys.some((key) => openKey(row.id, key) === readWebhookSecret(brought));
   }
 
   private newKey(
