@@ -15,8 +15,7 @@ import { answer, requireBinaries, warmUpSeconds } from './throughput.ts';
 import { toolCall } from './tool-call.ts';
 import { startTopology } from './topology.ts';
 
-/** Of one worker or two alike: with fewer, what each does once in a turn of its event loop counts for fewer calls with two. */
-const connections = 128;
+const connections = 64;
 const costRatioMax = 1.15;
 const throughputRatioMin = 1.7;
 /** One for each worker, and as many again for the upstream, the load and the control plane. */

@@ -161,7 +161,7 @@ export class WebhookService {
       const earlier = await claimIdempotencyKey(tx, create, id, now);
       if (earlier !== undefined) {
         const webhook = await this.find(tx, earlier);
-        if (!this.signsWith(webhook, brought)) throw usedForAnother();
+        if (typeof brought === 'string' && !this.signsWith(webhook, brought)) throw usedForAnother();
         return { webhook, secret: null };
       }
       await this.assertRoom(tx);
@@ -289,11 +289,11 @@ export class WebhookService {
     );
   }
 
-  /** Whether a secret is that of one of its keys; true for none. */
-  private signsWith(row: WebhookRow, brought: string | null | undefined): boolean {
-    if (brought === undefined || brought === null) return true;
+  /** Whether a secret is that of one of its keys; a key that does not open is nobody's. */
+  private signsWith(row: WebhookRow, brought: string): boolean {
     const openKey = signingKeyOpener(this.options.vault);
-    return row.signingKeys.some((key) => openKey(row.id, key) === readWebhookSecret(brought));
+    const secret = readWebhookSecret(brought);
+    return secret !== undefined && row.signingKeys.some((key) => openKey(row.id, key) === secret);
   }
 
   private newKey(
