@@ -157,12 +157,25 @@ export function buildFromDocuments(
   return result.built;
 }
 
+/** Entries of a map. */
+const copiedAtOnce = 1_000;
+
 /** The same while there is none, so that what was found out about servers stays. */
 const noPolicies = new PolicySet([]);
 
 /** What stands behind a prefix in those keys that begin with it. */
 function namesUnder(prefix: string, keys: readonly string[]): string[] {
   return keys.flatMap((key) => (key.startsWith(prefix) ? key.slice(prefix.length) : []));
+}
+
+/** A copy that may be changed; nothing yet where there is none of which. */
+function* copied<K, V>(map: ReadonlyMap<K, V> = new Map()): Generator<undefined, Map<K, V>> {
+  const copy = new Map<K, V>();
+  for (const [key, value] of map) {
+    copy.set(key, value);
+    if (copy.size % copiedAtOnce === 0) yield;
+  }
+  return copy;
 }
 
 function* indexServers(
@@ -176,8 +189,8 @@ function* indexServers(
   const ids = new Set([...namesUnder('server/', concerned), ...namesUnder('grants/', concerned)]);
   if (previous !== undefined && ids.size === 0) return previous.runtime;
   const labelGrants = [...parts.values()].filter((part) => part.kind === 'labelGrants');
-  const serverById = new Map(previous?.runtime.serverById);
-  const serverBySlug = new Map(previous?.runtime.serverBySlug);
+  const serverById = yield* copied(previous?.runtime.serverById);
+  const serverBySlug = yield* copied(previous?.runtime.serverBySlug);
   // All of them out before one comes in: a slug may have passed from one server to another.
   for (const id of ids) {
     serverBySlug.delete(serverById.get(id)?.document.slug ?? '');
@@ -226,8 +239,8 @@ function* indexPrincipals(
 ): Generator<undefined, Pick<Runtime, 'principalById' | 'apiKeyByHash'>> {
   const keys = touched.filter((key) => key.startsWith('principals/'));
   if (previous !== undefined && keys.length === 0) return previous.runtime;
-  const principalById = new Map(previous?.runtime.principalById);
-  const apiKeyByHash = new Map(previous?.runtime.apiKeyByHash);
+  const principalById = yield* copied(previous?.runtime.principalById);
+  const apiKeyByHash = yield* copied(previous?.runtime.apiKeyByHash);
   // All of them out before one comes in: a key may have passed from one principal to another.
   for (const key of keys) {
     const part = previous?.parts.get(key);

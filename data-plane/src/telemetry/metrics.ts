@@ -20,8 +20,10 @@ import type { BatchSigner } from './audit-shipper.ts';
 export const metricsWindowMs = 10_000;
 /** Distinct (server, target, outcome) of one window; what comes after is counted without its target. */
 const windowRowsMax = 5_000;
-/** Windows kept while the queue is away, about half an hour. Metrics may be lost, audit events may not. */
-const windowsPendingMax = 180;
+/** A window with more is sent in parts, one after the other: all rows at once stood in the way of calls for 30 ms. */
+const partRowsMax = 250;
+/** Parts kept while the queue is away: an hour of small windows. Metrics may be lost, audit events may not. */
+const partsPendingMax = 400;
 /** Outcomes of exchanges that reached an upstream. Other targets are named by the client at will and are not counted. */
 const reachedUpstream: ReadonlySet<AuditOutcome> = new Set(['success', 'error', 'upstreamFailure', 'aborted']);
 
@@ -48,6 +50,13 @@ export interface MetricsOptions {
   readonly log: Log;
 }
 
+/** To the control plane a window of its own, begun as many milliseconds later as parts go before it. */
+interface WindowPart {
+  readonly windowStart: number;
+  readonly rows: readonly Row[];
+  readonly inspections: InspectionRow[];
+}
+
 interface Row {
   readonly exchange: Pick<ClosedExchange, 'slug' | 'target' | 'outcome'> & { readonly serverId: string };
   readonly sketch: Sketch;
@@ -63,11 +72,10 @@ export class Metrics {
   readonly #overhead: DurationHistogram;
   readonly #inspection: InspectionMetrics;
   #windowStart: number;
-  /** Of this window. */
-  #rows: Row[] = [];
-  /** The same by server and target's name; empty where a row has none. */
+  /** Of this window, by server and target's name; empty where a row has none. */
   #rowsByName = new Map<string, Map<string, Row[]>>();
-  readonly #pending: MetricsWindow[] = [];
+  #rowCount = 0;
+  readonly #pending: WindowPart[] = [];
   #timer: NodeJS.Timeout | undefined;
   #sending: Promise<void> = Promise.resolve();
 
@@ -153,15 +161,15 @@ export class Metrics {
 
   /** Ends the current window and sends what is pending; what cannot be sent waits for the next time. */
   flush(): void {
-    const inspections = this.#inspection.take();
-    if (this.#rows.length + inspections.length > 0) this.#pending.push(this.#windowOf(this.#windowStart, inspections));
+    const parts = partsOf(this.#windowStart, this.#rowsByName, this.#inspection.take());
+    this.#pending.push(...parts);
     // Never the same start twice, also where the estimate of time is corrected backwards: it would count once.
-    this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + 1);
-    this.#rows = [];
+    this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + Math.max(1, parts.length));
     this.#rowsByName = new Map();
-    if (this.#pending.length > windowsPendingMax) {
-      const dropped = this.#pending.splice(0, this.#pending.length - windowsPendingMax);
-      this.#options.log.warn({ windows: dropped.length }, 'metrics were dropped: the queue is away for too long');
+    this.#rowCount = 0;
+    if (this.#pending.length > partsPendingMax) {
+      const dropped = this.#pending.splice(0, this.#pending.length - partsPendingMax);
+      this.#options.log.warn({ parts: dropped.length }, 'metrics were dropped: the queue is away for too long');
     }
     this.#sending = this.#sending.then(() => this.#send());
   }
@@ -174,14 +182,16 @@ export class Metrics {
   }
 
   async #send(): Promise<void> {
-    for (let window = this.#pending[0]; window !== undefined; window = this.#pending[0]) {
+    for (let part = this.#pending[0]; part !== undefined; part = this.#pending[0]) {
       try {
+        const window = this.#windowOf(part);
         await this.#options.queue.add(`${window.nodeId}.${window.epoch}.${window.windowStart}`, window);
       } catch (error) {
         this.#options.log.debug({ err: error }, 'metrics wait for the queue');
         return;
       }
-      this.#pending.shift();
+      // Unless it was dropped meanwhile.
+      if (this.#pending[0] === part) this.#pending.shift();
     }
   }
 
@@ -194,12 +204,12 @@ export class Metrics {
     const wanted = reachedUpstream.has(outcome) ? target : null;
     const known = this.#known(serverId, wanted, outcome);
     if (known !== undefined) return known;
-    const isFull = this.#rows.length >= windowRowsMax;
+    const isFull = this.#rowCount >= windowRowsMax;
     const without = isFull ? this.#known(serverId, null, outcome) : undefined;
     if (without !== undefined) return without;
     const counted = isFull ? null : bounded(wanted);
     const row: Row = { exchange: { serverId, slug, target: counted, outcome }, sketch: new Sketch(), durationMsSum: 0 };
-    this.#rows.push(row);
+    this.#rowCount += 1;
     this.#remember(row);
     return row;
   }
@@ -221,9 +231,10 @@ export class Metrics {
     else ofName.push(row);
   }
 
-  #windowOf(windowStart: number, inspections: InspectionRow[]): MetricsWindow {
+  #windowOf(part: WindowPart): MetricsWindow {
     const { signer, epoch } = this.#options;
-    const rows = this.#rows.map(
+    const { windowStart, inspections } = part;
+    const rows = part.rows.map(
       ({ exchange, sketch, durationMsSum }): MetricsRow => ({
         serverId: exchange.serverId,
         slug: exchange.slug ?? '',
@@ -237,6 +248,24 @@ export class Metrics {
     const window = { nodeId, epoch, windowStart, rows, inspections, publicKey };
     return { ...window, signature: signer.sign(metricsSigningText(window)) };
   }
+}
+
+/** None where nothing was counted. Rows of a server stay together. */
+function partsOf(
+  windowStart: number,
+  rowsByName: ReadonlyMap<string, ReadonlyMap<string, readonly Row[]>>,
+  inspections: InspectionRow[],
+): WindowPart[] {
+  const rows = [...rowsByName.values()].flatMap((ofServer) => [...ofServer.values()].flat());
+  const parts: WindowPart[] = [];
+  for (let at = 0; at < rows.length || (at === 0 && inspections.length > 0); at += partRowsMax) {
+    parts.push({
+      windowStart: windowStart + parts.length,
+      rows: rows.slice(at, at + partRowsMax),
+      inspections: at === 0 ? inspections : [],
+    });
+  }
+  return parts;
 }
 
 function bounded(target: ClosedExchange['target']): ClosedExchange['target'] {

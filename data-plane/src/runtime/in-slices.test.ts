@@ -1,0 +1,55 @@
+import { constants, type PerformanceEntry, PerformanceObserver } from 'node:perf_hooks';
+import { systemClock } from '@sallyport/schema/platform';
+import { expect, test } from 'vitest';
+import { inSlices } from './in-slices.ts';
+
+const itemsHeld = 4_096;
+const itemsMost = 40_000;
+
+/** Gives V8 some 200 MiB of old objects to mark. @returns when each step was begun */
+function* allocate(isEnough: () => boolean): Generator<undefined, number[]> {
+  const begun: number[] = [];
+  const held: string[][] = [];
+  while (!isEnough() && begun.length < itemsMost) {
+    held[begun.length % itemsHeld] = Array.from({ length: 1_000 }, (_, n) => `an object of its own: ${n}`);
+    begun.push(performance.now());
+    yield;
+  }
+  return begun;
+}
+
+test('nothing is computed while V8 marks what lives, which requests would pay for', { timeout: 60_000 }, async () => {
+  const markings: { readonly from: number; readonly to: number }[] = [];
+  let from: number | undefined;
+  const observer = new PerformanceObserver((list) => {
+    for (const entry of list.getEntries() as (PerformanceEntry & { readonly detail: { readonly kind: number } })[]) {
+      const { detail, startTime, duration } = entry;
+      if (detail.kind === constants.NODE_PERFORMANCE_GC_INCREMENTAL) from = startTime + duration;
+      if (detail.kind !== constants.NODE_PERFORMANCE_GC_MAJOR || from === undefined) continue;
+      // Shorter ones may be over before they are noticed.
+      if (startTime - from > 40) markings.push({ from, to: startTime });
+      from = undefined;
+    }
+  });
+  observer.observe({ entryTypes: ['gc'] });
+  const begun = await inSlices(
+    allocate(() => markings.length > 0),
+    systemClock,
+    () => true,
+  );
+  observer.disconnect();
+  expect(markings).toHaveLength(1);
+  // The slice in which it begins is not cut short; in the rest after it is noticed.
+  for (const { from, to } of markings) expect(begun?.filter((at) => at > (from + to) / 2 && at < to)).toEqual([]);
+});
+
+test('a computation that is not wanted any more is given up, and one that fails says so', async () => {
+  let asked = 0;
+  const steps = allocate(() => false);
+  expect(await inSlices(steps, systemClock, () => asked++ < 2)).toBeUndefined();
+  function* failing(): Generator<undefined, never> {
+    yield;
+    throw new Error('as it happens');
+  }
+  await expect(inSlices(failing(), systemClock, () => true)).rejects.toThrow('as it happens');
+});
