@@ -50,6 +50,7 @@ function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock, untilSave =
     store,
     identity,
     clock,
+    marking: { isOn: false },
     lastKnownGood,
     log: createLog({ name: 'test', level: 'silent' }),
     send: (message) => void sent.push(message),

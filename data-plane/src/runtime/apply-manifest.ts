@@ -9,6 +9,7 @@ import {
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { buildRuntimeInSlices, type BuiltConfiguration, hasItsHash, missingHashes } from './build-runtime.ts';
 import { type LastKnownGood, matchesHash } from './last-known-good.ts';
+import type { MarkingWatch } from './marking-watch.ts';
 import type { NodeIdentity } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
 
@@ -38,6 +39,7 @@ export interface ManifestApplierOptions {
   readonly lastKnownGood: LastKnownGood;
   readonly identity: NodeIdentity;
   readonly clock: Pick<Clock, 'monotonic'>;
+  readonly marking: Pick<MarkingWatch, 'isOn'>;
   readonly log: Log;
   readonly send: (message: NodeMessage) => void;
   readonly alarm: (code: string, message: string) => void;
@@ -149,13 +151,13 @@ export class ManifestApplier {
   }
 
   async #apply({ offer, manifest }: Target): Promise<void> {
-    const { store, clock, log } = this.#options;
+    const { store, clock, marking, log } = this.#options;
     this.#target = undefined;
     const building: Building = { manifest, offer };
     this.#building = building;
     const body = (hash: string): string | undefined => this.#bodies.get(hash);
     const isWanted = (): boolean => this.#building === building;
-    const result = await buildRuntimeInSlices(manifest, body, store.built, { clock, isWanted });
+    const result = await buildRuntimeInSlices(manifest, body, store.built, { clock, marking, isWanted });
     if (result === undefined || this.#building !== building) return;
     this.#building = undefined;
     if (!result.ok) {

@@ -12,6 +12,7 @@ import {
 import { type Clock } from '@sallyport/schema/platform';
 import { type LabelGrantsPart, type Part, Problems, readPart, type ServerPart } from './compile-part.ts';
 import { inSlices } from './in-slices.ts';
+import type { MarkingWatch } from './marking-watch.ts';
 import type { Runtime, ServerRuntime } from './runtime.ts';
 
 /** A runtime with what the next build may share: one compiled part per document. */
@@ -71,9 +72,13 @@ export function buildRuntimeInSlices(
   manifest: Manifest,
   body: BodySource,
   previous: BuiltConfiguration | undefined,
-  slicing: { readonly clock: Pick<Clock, 'monotonic'>; readonly isWanted: () => boolean },
+  slicing: {
+    readonly clock: Pick<Clock, 'monotonic'>;
+    readonly marking: Pick<MarkingWatch, 'isOn'>;
+    readonly isWanted: () => boolean;
+  },
 ): Promise<BuildResult | undefined> {
-  return inSlices(buildSteps(manifest, body, previous), slicing.clock, slicing.isWanted);
+  return inSlices(buildSteps(manifest, body, previous), slicing.clock, slicing.marking, slicing.isWanted);
 }
 
 /**

@@ -2,6 +2,7 @@ import { constants, type PerformanceEntry, PerformanceObserver } from 'node:perf
 import { systemClock } from '@sallyport/schema/platform';
 import { expect, test } from 'vitest';
 import { inSlices } from './in-slices.ts';
+import { MarkingWatch } from './marking-watch.ts';
 
 const itemsHeld = 4_096;
 const itemsMost = 40_000;
@@ -32,24 +33,50 @@ test('nothing is computed while V8 marks what lives, which requests would pay fo
     }
   });
   observer.observe({ entryTypes: ['gc'] });
+  const watch = new MarkingWatch();
   const begun = await inSlices(
     allocate(() => markings.length > 0),
     systemClock,
+    watch,
     () => true,
   );
+  watch.stop();
   observer.disconnect();
   expect(markings).toHaveLength(1);
   // The slice in which it begins is not cut short; in the rest after it is noticed.
   for (const { from, to } of markings) expect(begun?.filter((at) => at > (from + to) / 2 && at < to)).toEqual([]);
 });
 
+test('what comes over a connection is held back while V8 marks, and let in after it', { timeout: 60_000 }, async () => {
+  const watch = new MarkingWatch();
+  const source = {
+    isPaused: false,
+    pause: () => void (source.isPaused = true),
+    resume: () => void (source.isPaused = false),
+  };
+  await watch.holdBack(source);
+  expect(source.isPaused).toBe(false);
+  await inSlices(
+    allocate(() => watch.isOn),
+    systemClock,
+    { isOn: false },
+    () => true,
+  );
+  expect(watch.isOn).toBe(true);
+  const over = watch.holdBack(source);
+  expect(source.isPaused).toBe(true);
+  await over;
+  expect([watch.isOn, source.isPaused]).toEqual([false, false]);
+  watch.stop();
+});
+
 test('a computation that is not wanted any more is given up, and one that fails says so', async () => {
   let asked = 0;
   const steps = allocate(() => false);
-  expect(await inSlices(steps, systemClock, () => asked++ < 2)).toBeUndefined();
+  expect(await inSlices(steps, systemClock, { isOn: false }, () => asked++ < 2)).toBeUndefined();
   function* failing(): Generator<undefined, never> {
     yield;
     throw new Error('as it happens');
   }
-  await expect(inSlices(failing(), systemClock, () => true)).rejects.toThrow('as it happens');
+  await expect(inSlices(failing(), systemClock, { isOn: false }, () => true)).rejects.toThrow('as it happens');
 });

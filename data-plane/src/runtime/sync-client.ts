@@ -23,6 +23,7 @@ import { WebSocket } from 'ws';
 import { ManifestApplier } from './apply-manifest.ts';
 import { CredentialRequests, type Lent } from './credential-requests.ts';
 import { LastKnownGood } from './last-known-good.ts';
+import { MarkingWatch } from './marking-watch.ts';
 import { NodeIdentity, NodeKey, signedByFleet } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
 import { SealedFiles } from './sealed-files.ts';
@@ -106,6 +107,7 @@ export class SyncClient {
   readonly #identity: NodeIdentity;
   readonly #lastKnownGood: LastKnownGood;
   readonly #applier: ManifestApplier;
+  readonly #marking = new MarkingWatch();
   readonly #watermarkListeners = new Set<(epochs: Watermark) => void>();
   readonly #credentials: CredentialRequests;
   readonly #joined = Promise.withResolvers<string>();
@@ -135,6 +137,7 @@ export class SyncClient {
       lastKnownGood: this.#lastKnownGood,
       identity: this.#identity,
       clock: options.clock,
+      marking: this.#marking,
       log: options.log,
       send: (message) => this.#send(message),
       alarm: (code, message) => this.alarm(code, message),
@@ -192,6 +195,7 @@ export class SyncClient {
       });
     }
     this.#credentials.close();
+    this.#marking.stop();
     const contact = this.#options.store.save();
     if (contact !== undefined) await this.#lastKnownGood.saveContact(contact);
   }
@@ -332,7 +336,8 @@ export class SyncClient {
       case 'manifestDelta':
         return this.#applier.delta(message.nonce, message.delta);
       case 'documents':
-        return this.#applier.documents(message);
+        this.#applier.documents(message);
+        return void this.#marking.holdBack(connection.socket);
       case 'ping':
         this.#options.store.contact(message.time);
         this.#send({ type: 'pong', nonce: message.nonce, load: this.#options.load() });
