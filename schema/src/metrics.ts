@@ -1,4 +1,4 @@
-/** What nodes report of their traffic: one job per window of 10 s, counted once by (node, epoch, window). */
+/** What nodes report of their traffic: one job per window of 10 s, or part of one, counted once by (node, epoch, start). */
 import { z } from 'zod';
 import { auditOutcomes } from './audit.ts';
 import { canonicalJson, sha256 } from './canonical-json.ts';
@@ -33,7 +33,7 @@ export type InspectionRow = z.infer<typeof inspectionRowSchema>;
 export const metricsWindowSchema = z.strictObject({
   nodeId: z.string(),
   epoch: z.string(),
-  /** Milliseconds since the epoch, in the control plane's estimated time. */
+  /** Milliseconds since the epoch, in the control plane's estimated time; a later part of a window begins later. */
   windowStart: z.number().int().nonnegative(),
   rows: z.array(metricsRowSchema).max(20_000),
   /** What detectors and policies did. Windows of older nodes lack it. */
