@@ -349,7 +349,7 @@ async function stopNode(parts: Parts): Promise<Stopped> {
   parts.peers.server.close();
   parts.health.close();
   parts.sightings.close();
-  await telemetry.metrics.close();
+  await telemetry.metrics.close(spoolTimeoutMs);
   await telemetry.spool.close();
   await telemetry.payloads.spool.close();
   const [{ recordsUnconfirmed }, payloads] = await Promise.all([

@@ -52,12 +52,12 @@ export class TrafficIngestService {
     if (first.count === 0) return;
     const minute = new Date(Math.floor(window.windowStart / minuteMs) * minuteMs).toISOString();
     await sql`select pg_advisory_xact_lock(${trafficLock}, ${Math.floor(window.windowStart / dayMs)}::int)`;
-    const keys = window.rows.map((row) => storableText(row.serverId));
+    const added = addedRows(window);
     const stored = await sql<StoredRow[]>`
       select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
         duration_ms_sum, sketch
-      from traffic_minutes where minute = ${minute} and server_id = any (${keys})`;
-    const added = addedRows(window);
+      from traffic_minutes join ${keysOf(sql, added)} using (server_id, target_kind, target_name, outcome)
+      where minute = ${minute}`;
     const rows = summed(added, stored);
     await sql`
       insert into traffic_minutes
@@ -75,6 +75,18 @@ export class TrafficIngestService {
     await addInspections(sql, window, minute);
     await sql`select pg_notify('sallyport_signal', 'traffic')`;
   }
+}
+
+/** Of what is added, as a table: what else is known of its servers, a day of very many targets, need not be read. */
+function keysOf(sql: RawTransaction, rows: ReadonlyMap<string, StoredRow>) {
+  const keys = [...rows.values()].map(({ server_id, target_kind, target_name, outcome }) => ({
+    server_id,
+    target_kind,
+    target_name,
+    outcome,
+  }));
+  return sql`jsonb_to_recordset(${JSON.stringify(keys)}::text::jsonb)
+    as added(server_id text, target_kind text, target_name text, outcome text)`;
 }
 
 /** What is added, each together with what was counted of the same before. */
@@ -106,13 +118,11 @@ async function addRollups(
   { unit, whole, minute }: Rollup,
   added: ReadonlyMap<string, StoredRow>,
 ): Promise<void> {
-  const serverIds = [...new Set([...added.values()].map((row) => row.server_id))];
   const stored = await sql<StoredRow[]>`
     select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
       duration_ms_sum, sketch
-    from traffic_rollups
-    where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')
-      and server_id = any (${serverIds})`;
+    from traffic_rollups join ${keysOf(sql, added)} using (server_id, target_kind, target_name, outcome)
+    where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')`;
   const rows = summed(added, stored);
   await sql`
     insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome, calls,

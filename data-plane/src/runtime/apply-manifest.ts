@@ -93,20 +93,22 @@ export class ManifestApplier {
     this.#offer(nonce, { history: delta.history, revision: delta.revision, hash: delta.hash, entries });
   }
 
-  documents(message: Extract<ControlPlaneMessage, { type: 'documents' }>): void {
+  /** @returns whether more of them are to come */
+  documents(message: Extract<ControlPlaneMessage, { type: 'documents' }>): boolean {
     const target = this.#target;
-    if (target === undefined || target.offer.nonce !== message.nonce) return;
+    if (target === undefined || target.offer.nonce !== message.nonce) return false;
     for (const { hash, body } of message.documents) {
       if (!target.missing.has(hash)) continue;
       if (!matchesHash(hash, body)) {
         this.#target = undefined;
         this.#nack(target.offer, [{ document: hash, path: '', message: 'the document does not match its hash' }]);
-        return;
+        return false;
       }
       target.missing.delete(hash);
       this.#bodies.set(hash, body);
     }
     if (target.missing.size === 0) void this.#apply(target);
+    return target.missing.size > 0;
   }
 
   #offer(nonce: string, manifest: Manifest): void {

@@ -336,8 +336,8 @@ export class SyncClient {
       case 'manifestDelta':
         return this.#applier.delta(message.nonce, message.delta);
       case 'documents':
-        this.#applier.documents(message);
-        return void this.#marking.holdBack(connection.socket);
+        if (this.#applier.documents(message)) void this.#marking.holdBack(connection.socket);
+        return undefined;
       case 'ping':
         this.#options.store.contact(message.time);
         this.#send({ type: 'pong', nonce: message.nonce, load: this.#options.load() });

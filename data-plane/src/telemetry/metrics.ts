@@ -1,3 +1,4 @@
+import { setTimeout as delay } from 'node:timers/promises';
 import {
   type AuditOutcome,
   type DetectorName,
@@ -167,24 +168,29 @@ export class Metrics {
     this.#windowStart = Math.max(this.#currentWindow(), this.#windowStart + Math.max(1, parts.length));
     this.#rowsByName = new Map();
     this.#rowCount = 0;
+    const { log } = this.#options;
     if (this.#pending.length > partsPendingMax) {
       const dropped = this.#pending.splice(0, this.#pending.length - partsPendingMax);
-      this.#options.log.warn({ parts: dropped.length }, 'metrics were dropped: the queue is away for too long');
+      log.warn({ parts: dropped.length }, 'metrics were dropped: the queue is away, or slow, for too long');
     }
-    this.#sending = this.#sending.then(() => this.#send());
+    this.#sending = this.#sending
+      .then(() => this.#send())
+      .catch((error: unknown) => log.error({ err: error }, 'sending metrics failed'));
   }
 
-  async close(): Promise<void> {
+  /** @param deadlineMs for what is pending; what was not sent by then is lost */
+  async close(deadlineMs: number): Promise<void> {
     clearInterval(this.#timer);
     this.flush();
-    await this.#sending;
+    await Promise.race([this.#sending, delay(deadlineMs, undefined, { ref: false })]);
+    this.#pending.length = 0;
     await this.#options.queue.close();
   }
 
   async #send(): Promise<void> {
     for (let part = this.#pending[0]; part !== undefined; part = this.#pending[0]) {
+      const window = this.#windowOf(part);
       try {
-        const window = this.#windowOf(part);
         await this.#options.queue.add(`${window.nodeId}.${window.epoch}.${window.windowStart}`, window);
       } catch (error) {
         this.#options.log.debug({ err: error }, 'metrics wait for the queue');
@@ -250,7 +256,7 @@ export class Metrics {
   }
 }
 
-/** None where nothing was counted. Rows of a server stay together. */
+/** None where nothing was counted. */
 function partsOf(
   windowStart: number,
   rowsByName: ReadonlyMap<string, ReadonlyMap<string, readonly Row[]>>,
@@ -258,11 +264,11 @@ function partsOf(
 ): WindowPart[] {
   const rows = [...rowsByName.values()].flatMap((ofServer) => [...ofServer.values()].flat());
   const parts: WindowPart[] = [];
-  for (let at = 0; at < rows.length || (at === 0 && inspections.length > 0); at += partRowsMax) {
+  for (let at = 0; at < Math.max(rows.length, inspections.length); at += partRowsMax) {
     parts.push({
       windowStart: windowStart + parts.length,
       rows: rows.slice(at, at + partRowsMax),
-      inspections: at === 0 ? inspections : [],
+      inspections: inspections.slice(at, at + partRowsMax),
     });
   }
   return parts;
