@@ -39,14 +39,14 @@ const firstStretchMs = 15 * 60_000;
 /** Longer than any trail: a stretch of this length, or that begins before 1970, has no beginning. */
 const endlessMs = 3_650 * 86_400_000;
 /** No stretch is begun after this time, but for the first ones: a page goes back some hours however slow the database is. */
-const budgetMs = 200;
+const budgetMs = 150;
 const stretchesMin = 4;
 /** How long a stretch should take; the next one is made longer for that, the first ones in any case. */
 const stretchTargetMs = 40;
 const growthMax = 8;
 const firstGrowthMin = 2;
 /** A stretch that turns out to hold far more than the one before is given up after this time, and a part of it is read. */
-const timeoutMs = 150;
+const timeoutMs = 100;
 const growthAfterTimeout = 1 / 16;
 
 /**
