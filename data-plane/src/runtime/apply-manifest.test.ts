@@ -50,7 +50,6 @@ function startApplier(clock: Pick<Clock, 'monotonic'> = systemClock, untilSave =
     store,
     identity,
     clock,
-    marking: { isOn: false },
     lastKnownGood,
     log: createLog({ name: 'test', level: 'silent' }),
     send: (message) => void sent.push(message),
@@ -89,9 +88,15 @@ function configuration(revision: number, servers = 400): Configuration {
   return { manifest: { history, revision, hash: manifestHash(entries), entries }, documents: encoded };
 }
 
+/** Everything comes in one message, so that it is never stopped. */
+const source = { isPaused: false, pause: () => undefined, resume: () => undefined };
+
 function offer(applier: ManifestApplier, nonce: string, { manifest, documents }: Configuration): void {
   applier.whole(nonce, manifest);
-  applier.documents({ type: 'documents', nonce, documents: documents.map(({ hash, body }) => ({ hash, body })) });
+  applier.documents(
+    { type: 'documents', nonce, documents: documents.map(({ hash, body }) => ({ hash, body })) },
+    source,
+  );
 }
 
 const answers = (sent: readonly NodeMessage[]) => sent.filter(({ type }) => type === 'ack' || type === 'nack');

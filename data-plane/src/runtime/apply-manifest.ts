@@ -9,7 +9,7 @@ import {
 import type { Clock, Log } from '@sallyport/schema/platform';
 import { buildRuntimeInSlices, type BuiltConfiguration, hasItsHash, missingHashes } from './build-runtime.ts';
 import { type LastKnownGood, matchesHash } from './last-known-good.ts';
-import type { MarkingWatch } from './marking-watch.ts';
+import { MarkingWatch, type PausableSource } from './marking-watch.ts';
 import type { NodeIdentity } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
 
@@ -39,7 +39,6 @@ export interface ManifestApplierOptions {
   readonly lastKnownGood: LastKnownGood;
   readonly identity: NodeIdentity;
   readonly clock: Pick<Clock, 'monotonic'>;
-  readonly marking: Pick<MarkingWatch, 'isOn'>;
   readonly log: Log;
   readonly send: (message: NodeMessage) => void;
   readonly alarm: (code: string, message: string) => void;
@@ -52,6 +51,7 @@ export interface ManifestApplierOptions {
  */
 export class ManifestApplier {
   readonly #options: ManifestApplierOptions;
+  readonly #marking: MarkingWatch;
   #target: Target | undefined;
   #building: Building | undefined;
   /** Bodies received for a configuration that is not applied yet, by hash. */
@@ -64,6 +64,7 @@ export class ManifestApplier {
 
   constructor(options: ManifestApplierOptions) {
     this.#options = options;
+    this.#marking = new MarkingWatch(options.clock);
   }
 
   /** The connection ended: what was awaited on it will not come. What came whole is applied all the same. */
@@ -75,6 +76,7 @@ export class ManifestApplier {
   /** Gives up what is being built, and resolves when nothing is being written any more. */
   async settled(): Promise<void> {
     this.#building = undefined;
+    this.#marking.stop();
     clearTimeout(this.#retry);
     await this.#saving;
   }
@@ -93,22 +95,22 @@ export class ManifestApplier {
     this.#offer(nonce, { history: delta.history, revision: delta.revision, hash: delta.hash, entries });
   }
 
-  /** @returns whether more of them are to come */
-  documents(message: Extract<ControlPlaneMessage, { type: 'documents' }>): boolean {
+  /** @param source where they come from; stopped at times while more are to come */
+  documents(message: Extract<ControlPlaneMessage, { type: 'documents' }>, source: PausableSource): void {
     const target = this.#target;
-    if (target === undefined || target.offer.nonce !== message.nonce) return false;
+    if (target === undefined || target.offer.nonce !== message.nonce) return;
     for (const { hash, body } of message.documents) {
       if (!target.missing.has(hash)) continue;
       if (!matchesHash(hash, body)) {
         this.#target = undefined;
         this.#nack(target.offer, [{ document: hash, path: '', message: 'the document does not match its hash' }]);
-        return false;
+        return;
       }
       target.missing.delete(hash);
       this.#bodies.set(hash, body);
     }
     if (target.missing.size === 0) void this.#apply(target);
-    return target.missing.size > 0;
+    else void this.#marking.holdBack(source);
   }
 
   #offer(nonce: string, manifest: Manifest): void {
@@ -153,13 +155,17 @@ export class ManifestApplier {
   }
 
   async #apply({ offer, manifest }: Target): Promise<void> {
-    const { store, clock, marking, log } = this.#options;
+    const { store, clock, log } = this.#options;
     this.#target = undefined;
     const building: Building = { manifest, offer };
     this.#building = building;
     const body = (hash: string): string | undefined => this.#bodies.get(hash);
     const isWanted = (): boolean => this.#building === building;
-    const result = await buildRuntimeInSlices(manifest, body, store.built, { clock, marking, isWanted });
+    const result = await buildRuntimeInSlices(manifest, body, store.built, {
+      clock,
+      marking: this.#marking,
+      isWanted,
+    });
     if (result === undefined || this.#building !== building) return;
     this.#building = undefined;
     if (!result.ok) {

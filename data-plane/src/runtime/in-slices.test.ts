@@ -33,7 +33,7 @@ test('nothing is computed while V8 marks what lives, which requests would pay fo
     }
   });
   observer.observe({ entryTypes: ['gc'] });
-  const watch = new MarkingWatch();
+  const watch = new MarkingWatch(systemClock);
   const begun = await inSlices(
     allocate(() => markings.length > 0),
     systemClock,
@@ -48,7 +48,7 @@ test('nothing is computed while V8 marks what lives, which requests would pay fo
 });
 
 test('what comes over a connection is held back while V8 marks, and let in after it', { timeout: 60_000 }, async () => {
-  const watch = new MarkingWatch();
+  const watch = new MarkingWatch(systemClock);
   const source = {
     isPaused: false,
     pause: () => void (source.isPaused = true),

@@ -23,7 +23,6 @@ import { WebSocket } from 'ws';
 import { ManifestApplier } from './apply-manifest.ts';
 import { CredentialRequests, type Lent } from './credential-requests.ts';
 import { LastKnownGood } from './last-known-good.ts';
-import { MarkingWatch } from './marking-watch.ts';
 import { NodeIdentity, NodeKey, signedByFleet } from './node-identity.ts';
 import type { RuntimeStore } from './runtime-store.ts';
 import { SealedFiles } from './sealed-files.ts';
@@ -107,7 +106,6 @@ export class SyncClient {
   readonly #identity: NodeIdentity;
   readonly #lastKnownGood: LastKnownGood;
   readonly #applier: ManifestApplier;
-  readonly #marking = new MarkingWatch();
   readonly #watermarkListeners = new Set<(epochs: Watermark) => void>();
   readonly #credentials: CredentialRequests;
   readonly #joined = Promise.withResolvers<string>();
@@ -137,7 +135,6 @@ export class SyncClient {
       lastKnownGood: this.#lastKnownGood,
       identity: this.#identity,
       clock: options.clock,
-      marking: this.#marking,
       log: options.log,
       send: (message) => this.#send(message),
       alarm: (code, message) => this.alarm(code, message),
@@ -195,7 +192,6 @@ export class SyncClient {
       });
     }
     this.#credentials.close();
-    this.#marking.stop();
     const contact = this.#options.store.save();
     if (contact !== undefined) await this.#lastKnownGood.saveContact(contact);
   }
@@ -336,8 +332,7 @@ export class SyncClient {
       case 'manifestDelta':
         return this.#applier.delta(message.nonce, message.delta);
       case 'documents':
-        if (this.#applier.documents(message)) void this.#marking.holdBack(connection.socket);
-        return undefined;
+        return this.#applier.documents(message, connection.socket);
       case 'ping':
         this.#options.store.contact(message.time);
         this.#send({ type: 'pong', nonce: message.nonce, load: this.#options.load() });
