@@ -53,11 +53,12 @@ export class TrafficIngestService {
     const minute = new Date(Math.floor(window.windowStart / minuteMs) * minuteMs).toISOString();
     await sql`select pg_advisory_xact_lock(${trafficLock}, ${Math.floor(window.windowStart / dayMs)}::int)`;
     const added = addedRows(window);
+    const { serverIds, targetNames } = namesOf(added);
     const stored = await sql<StoredRow[]>`
       select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
         duration_ms_sum, sketch
-      from traffic_minutes join ${keysOf(sql, added)} using (server_id, target_kind, target_name, outcome)
-      where minute = ${minute}`;
+      from traffic_minutes
+      where minute = ${minute} and server_id = any (${serverIds}) and target_name = any (${targetNames})`;
     const rows = summed(added, stored);
     await sql`
       insert into traffic_minutes
@@ -77,16 +78,16 @@ export class TrafficIngestService {
   }
 }
 
-/** Of what is added, as a table: what else is known of its servers, a day of very many targets, need not be read. */
-function keysOf(sql: RawTransaction, rows: ReadonlyMap<string, StoredRow>) {
-  const keys = [...rows.values()].map(({ server_id, target_kind, target_name, outcome }) => ({
-    server_id,
-    target_kind,
-    target_name,
-    outcome,
-  }));
-  return sql`jsonb_to_recordset(${JSON.stringify(keys)}::text::jsonb)
-    as added(server_id text, target_kind text, target_name text, outcome text)`;
+/** What may be known of what is added: a day of a server may hold very many other targets, which need not be read. */
+function namesOf(rows: ReadonlyMap<string, StoredRow>): {
+  readonly serverIds: string[];
+  readonly targetNames: string[];
+} {
+  const added = [...rows.values()];
+  return {
+    serverIds: [...new Set(added.map((row) => row.server_id))],
+    targetNames: [...new Set(added.map((row) => row.target_name))],
+  };
 }
 
 /** What is added, each together with what was counted of the same before. */
@@ -118,11 +119,13 @@ async function addRollups(
   { unit, whole, minute }: Rollup,
   added: ReadonlyMap<string, StoredRow>,
 ): Promise<void> {
+  const { serverIds, targetNames } = namesOf(added);
   const stored = await sql<StoredRow[]>`
     select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
       duration_ms_sum, sketch
-    from traffic_rollups join ${keysOf(sql, added)} using (server_id, target_kind, target_name, outcome)
-    where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')`;
+    from traffic_rollups
+    where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')
+      and server_id = any (${serverIds}) and target_name = any (${targetNames})`;
   const rows = summed(added, stored);
   await sql`
     insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome, calls,
