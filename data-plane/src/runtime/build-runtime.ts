@@ -9,10 +9,8 @@ import {
   selectorMatches,
   sha256,
 } from '@sallyport/schema';
-import { type Clock } from '@sallyport/schema/platform';
 import { type LabelGrantsPart, type Part, Problems, readPart, type ServerPart } from './compile-part.ts';
-import { inSlices } from './in-slices.ts';
-import type { MarkingWatch } from './marking-watch.ts';
+import { inSlices, type Slicing } from './in-slices.ts';
 import type { Runtime, ServerRuntime } from './runtime.ts';
 
 /** A runtime with what the next build may share: one compiled part per document. */
@@ -72,13 +70,9 @@ export function buildRuntimeInSlices(
   manifest: Manifest,
   body: BodySource,
   previous: BuiltConfiguration | undefined,
-  slicing: {
-    readonly clock: Pick<Clock, 'monotonic'>;
-    readonly marking: Pick<MarkingWatch, 'isOn'>;
-    readonly isWanted: () => boolean;
-  },
+  slicing: Slicing,
 ): Promise<BuildResult | undefined> {
-  return inSlices(buildSteps(manifest, body, previous), slicing.clock, slicing.marking, slicing.isWanted);
+  return inSlices(buildSteps(manifest, body, previous), slicing);
 }
 
 /**

@@ -36,9 +36,7 @@ test('nothing is computed while V8 marks what lives, which requests would pay fo
   const watch = new MarkingWatch(systemClock);
   const begun = await inSlices(
     allocate(() => markings.length > 0),
-    systemClock,
-    watch,
-    () => true,
+    { clock: systemClock, marking: watch, isWanted: () => true },
   );
   watch.stop();
   observer.disconnect();
@@ -58,9 +56,7 @@ test('what comes over a connection is held back while V8 marks, and let in after
   expect(source.isPaused).toBe(false);
   await inSlices(
     allocate(() => watch.isOn),
-    systemClock,
-    { isOn: false },
-    () => true,
+    { clock: systemClock, marking: { isOn: false }, isWanted: () => true },
   );
   expect(watch.isOn).toBe(true);
   const over = watch.holdBack(source);
@@ -73,16 +69,22 @@ test('what comes over a connection is held back while V8 marks, and let in after
 test('a computation that is not wanted any more is given up while V8 marks, too', async () => {
   const begun = Date.now();
   const steps = allocate(() => false);
-  expect(await inSlices(steps, systemClock, { isOn: true }, () => Date.now() - begun < 100)).toBeUndefined();
+  expect(
+    await inSlices(steps, { clock: systemClock, marking: { isOn: true }, isWanted: () => Date.now() - begun < 100 }),
+  ).toBeUndefined();
 });
 
 test('a computation that is not wanted any more is given up, and one that fails says so', async () => {
   let asked = 0;
   const steps = allocate(() => false);
-  expect(await inSlices(steps, systemClock, { isOn: false }, () => asked++ < 2)).toBeUndefined();
+  expect(
+    await inSlices(steps, { clock: systemClock, marking: { isOn: false }, isWanted: () => asked++ < 2 }),
+  ).toBeUndefined();
   function* failing(): Generator<undefined, never> {
     yield;
     throw new Error('as it happens');
   }
-  await expect(inSlices(failing(), systemClock, { isOn: false }, () => true)).rejects.toThrow('as it happens');
+  await expect(
+    inSlices(failing(), { clock: systemClock, marking: { isOn: false }, isWanted: () => true }),
+  ).rejects.toThrow('as it happens');
 });
