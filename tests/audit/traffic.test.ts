@@ -1,4 +1,9 @@
-import { PartitionService, TrafficIngestService, TrafficQueryService } from '@sallyport/control-plane/audit';
+import {
+  openDatabase,
+  PartitionService,
+  TrafficIngestService,
+  TrafficQueryService,
+} from '@sallyport/control-plane/audit';
 import { type InspectionRow, type MetricsWindow, metricsSigningText, permissions, Sketch } from '@sallyport/schema';
 import { systemClock } from '@sallyport/schema/platform';
 import { afterAll, beforeAll, expect, test } from 'vitest';
@@ -201,6 +206,46 @@ test('a range of days comes to the same by sums of hours and days as by its minu
   await store.database.raw`update traffic_rollups_since set start = '-infinity'`;
   expect(summed[0]?.[0]?.calls).toBe(120);
   expect(summed).toEqual(byMinutes);
+});
+
+test('sums by outcome, as they were written before, count like those that are written now', async () => {
+  const { raw } = store.database;
+  const began = Date.UTC(2026, 8, 1);
+  const range = { from: new Date(began), to: new Date(began + dayMs) };
+  const sums = [
+    ['success', 7, 70, '[0,80,7]'],
+    ['error', 2, 20, '[0,80,2]'],
+    ['refused', 1, 3, '[0,80,1]'],
+  ] as const;
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
+    log,
+  });
+  await ingest.ingest(window(nodeSigner(), began, [['late', 'success', [10]]]));
+  for (const [outcome, calls, durationMsSum, sketch] of sums) {
+    await raw`
+      insert into traffic_rollups (unit, whole, start, server_id, server_slug, outcome, calls, duration_ms_sum, sketch)
+      values ('day', true, ${range.from.toISOString()}, 'server', 'counter', ${outcome}, ${calls}, ${durationMsSum}, ${sketch})`;
+  }
+  const [traffic] = await new TrafficQueryService(store.database).traffic(ctx, range, 'server', {});
+  expect(traffic).toMatchObject({ calls: 11, refused: 1, successRate: 0.8, durationMsMean: 10 });
+});
+
+test('how often traffic was asked for has no say in how it is read: each range has a plan of its own', async () => {
+  const database = openDatabase({ url: store.url, connectionsMax: 1 });
+  try {
+    const query = new TrafficQueryService(database);
+    for (let asked = 0; asked < 8; asked++) {
+      await query.traffic(ctx, { from: new Date(minute - asked * dayMs), to: new Date(minute + dayMs) }, 'server', {});
+    }
+    const [plans] = await database.raw<{ kept: number; own: number }[]>`
+      select sum(generic_plans)::int as kept, sum(custom_plans)::int as own from pg_prepared_statements
+      where statement like '%string_agg(sketch%' and statement not like '%generic_plans%'`;
+    expect(plans).toEqual({ kept: 0, own: 8 });
+  } finally {
+    await database.close();
+  }
 });
 
 test('all targets of all servers are told of a day, and of more only for a server or a target', async () => {

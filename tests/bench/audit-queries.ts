@@ -82,10 +82,13 @@ async function sumTraffic(sql: RawTransaction): Promise<void> {
     for (const whole of [false, true]) {
       const target = whole ? `'', ''` : 'target_kind, target_name';
       await sql.unsafe(
-        `insert into traffic_rollups
-         select '${unit}', ${whole}, date_trunc('${unit}', minute, 'UTC'), server_id, server_slug, ${target}, outcome,
-           sum(calls), sum(duration_ms_sum), ${sketchOf('sum(calls)')}
-         from traffic_minutes group by 1, 2, 3, 4, 5, 6, 7, 8`,
+        `insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome,
+           calls, refused, succeeded, duration_ms_sum, sketch)
+         select '${unit}', ${whole}, date_trunc('${unit}', minute, 'UTC'), server_id, server_slug, ${target}, '',
+           sum(calls), coalesce(sum(calls) filter (where outcome = 'refused'), 0),
+           coalesce(sum(calls) filter (where outcome = 'success'), 0),
+           sum(duration_ms_sum), ${sketchOf('sum(calls)')}
+         from traffic_minutes group by 1, 2, 3, 4, 5, 6, 7`,
       );
     }
   }
@@ -143,6 +146,7 @@ function queriesOf(database: Database): readonly Query[] {
     traffic('30 days by server', days * dayMs, 'server'),
     traffic('29 days by server, not from midnight to midnight', 29 * dayMs, 'server', {}, today - 37 * 60_000),
     traffic('a day by target', dayMs, 'target'),
+    traffic('24 hours by target, not from midnight to midnight', dayMs, 'target', {}, today - 37 * 60_000),
     traffic('30 days of a target by server', days * dayMs, 'server', { targetName: 'tool_17' }),
     traffic('a day of the busiest server by target', dayMs, 'target', busiest),
     traffic('30 days of the busiest server by target', days * dayMs, 'target', busiest),

@@ -1,4 +1,10 @@
-import { metricsSigningText, type MetricsWindow, metricsWindowSchema, Sketch } from '@sallyport/schema';
+import {
+  type AuditOutcome,
+  metricsSigningText,
+  type MetricsWindow,
+  metricsWindowSchema,
+  Sketch,
+} from '@sallyport/schema';
 import type { Log } from '@sallyport/schema/platform';
 import type { Database, RawTransaction } from '../database/client.ts';
 import type { NodeKeys } from './accept-batch.ts';
@@ -10,6 +16,10 @@ const dayMs = 86_400_000;
 /** With the day it makes the lock of its rows: sketches are merged here, so that two must not read the same ones. */
 const trafficLock = 0x5350_0007;
 
+/** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
+export const notForwarded: readonly AuditOutcome[] = ['refused', 'malformed'];
+
+/** Of a minute, by outcome. */
 interface StoredRow {
   readonly server_id: string;
   readonly server_slug: string;
@@ -21,7 +31,13 @@ interface StoredRow {
   readonly sketch: string;
 }
 
-/** Adds up what nodes count, by the minute. */
+/** Of an hour or a day, whatever the outcome; duration and sketch are those of forwarded calls. */
+interface RollupRow extends StoredRow {
+  readonly refused: number;
+  readonly succeeded: number;
+}
+
+/** Adds up what nodes count, by the minute, the hour and the day. */
 export class TrafficIngestService {
   readonly #database: Database;
   readonly #keys: NodeKeys;
@@ -59,7 +75,7 @@ export class TrafficIngestService {
         duration_ms_sum, sketch
       from traffic_minutes
       where minute = ${minute} and server_id = any (${serverIds}) and target_name = any (${targetNames})`;
-    const rows = summed(added, stored);
+    const rows = summed(added, stored, sumOf);
     await sql`
       insert into traffic_minutes
         (minute, server_id, server_slug, target_kind, target_name, outcome, calls, duration_ms_sum, sketch)
@@ -69,9 +85,9 @@ export class TrafficIngestService {
       on conflict (minute, server_id, target_kind, target_name, outcome) do update set
         server_slug = excluded.server_slug, calls = excluded.calls,
         duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
-    for (const unit of ['hour', 'day'] as const) {
-      await addRollups(sql, { unit, whole: false, minute }, added);
-      await addRollups(sql, { unit, whole: true, minute }, ofServers(added));
+    for (const whole of [false, true]) {
+      const rollups = rollupsOf(added, whole);
+      for (const unit of ['hour', 'day'] as const) await addRollups(sql, { unit, whole, minute }, rollups);
     }
     await addInspections(sql, window, minute);
     await sql`select pg_notify('sallyport_signal', 'traffic')`;
@@ -91,20 +107,32 @@ function namesOf(rows: ReadonlyMap<string, StoredRow>): {
 }
 
 /** What is added, each together with what was counted of the same before. */
-function summed(added: ReadonlyMap<string, StoredRow>, stored: readonly StoredRow[]): StoredRow[] {
+function summed<Row extends StoredRow>(
+  added: ReadonlyMap<string, Row>,
+  stored: readonly Row[],
+  sum: (row: Row, before: Row | undefined) => Row,
+): Row[] {
   const before = new Map(stored.map((row) => [keyOf(row), row]));
-  return [...added].map(([key, row]) => sumOf(row, before.get(key)));
+  return [...added].map(([key, row]) => sum(row, before.get(key)));
 }
 
-/** Rows of servers as a whole. */
-function ofServers(rows: ReadonlyMap<string, StoredRow>): ReadonlyMap<string, StoredRow> {
-  const servers = new Map<string, StoredRow>();
+/** Rows of targets, or of servers as a whole, whatever the outcome. */
+function rollupsOf(rows: ReadonlyMap<string, StoredRow>, whole: boolean): ReadonlyMap<string, RollupRow> {
+  const rollups = new Map<string, RollupRow>();
   for (const row of rows.values()) {
-    const server = { ...row, target_kind: '', target_name: '' };
-    const key = keyOf(server);
-    servers.set(key, sumOf(server, servers.get(key)));
+    const isForwarded = !notForwarded.some((outcome) => outcome === row.outcome);
+    const rollup = {
+      ...row,
+      ...(whole ? { target_kind: '', target_name: '' } : {}),
+      ...(isForwarded ? {} : { duration_ms_sum: 0, sketch: new Sketch().serialize() }),
+      outcome: '',
+      refused: isForwarded ? 0 : row.calls,
+      succeeded: row.outcome === 'success' ? row.calls : 0,
+    };
+    const key = keyOf(rollup);
+    rollups.set(key, sumOfRollups(rollup, rollups.get(key)));
   }
-  return servers;
+  return rollups;
 }
 
 interface Rollup {
@@ -117,26 +145,27 @@ interface Rollup {
 async function addRollups(
   sql: RawTransaction,
   { unit, whole, minute }: Rollup,
-  added: ReadonlyMap<string, StoredRow>,
+  added: ReadonlyMap<string, RollupRow>,
 ): Promise<void> {
   const { serverIds, targetNames } = namesOf(added);
-  const stored = await sql<StoredRow[]>`
+  const stored = await sql<RollupRow[]>`
     select server_id, server_slug, target_kind, target_name, outcome, calls::double precision as calls,
-      duration_ms_sum, sketch
+      refused::double precision as refused, succeeded::double precision as succeeded, duration_ms_sum, sketch
     from traffic_rollups
     where unit = ${unit} and whole = ${whole} and start = date_trunc(${unit}, ${minute}::timestamptz, 'UTC')
-      and server_id = any (${serverIds}) and target_name = any (${targetNames})`;
-  const rows = summed(added, stored);
+      and server_id = any (${serverIds}) and target_name = any (${targetNames}) and outcome = ''`;
+  const rows = summed(added, stored, sumOfRollups);
   await sql`
     insert into traffic_rollups (unit, whole, start, server_id, server_slug, target_kind, target_name, outcome, calls,
-      duration_ms_sum, sketch)
+      refused, succeeded, duration_ms_sum, sketch)
     select ${unit}, ${whole}, date_trunc(${unit}, ${minute}::timestamptz, 'UTC'), server_id, server_slug, target_kind,
-      target_name, outcome, calls, duration_ms_sum, sketch
+      target_name, outcome, calls, refused, succeeded, duration_ms_sum, sketch
     from jsonb_to_recordset(${JSON.stringify(rows)}::text::jsonb) as x(server_id text, server_slug text,
-      target_kind text, target_name text, outcome text, calls bigint, duration_ms_sum double precision, sketch text)
+      target_kind text, target_name text, outcome text, calls bigint, refused bigint, succeeded bigint,
+      duration_ms_sum double precision, sketch text)
     on conflict (unit, whole, start, server_id, target_kind, target_name, outcome) do update set
-      server_slug = excluded.server_slug, calls = excluded.calls,
-      duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
+      server_slug = excluded.server_slug, calls = excluded.calls, refused = excluded.refused,
+      succeeded = excluded.succeeded, duration_ms_sum = excluded.duration_ms_sum, sketch = excluded.sketch`;
 }
 
 /** Sums alone, so that nothing needs to be read before. */
@@ -198,6 +227,11 @@ function sumOf(row: StoredRow, before: StoredRow | undefined): StoredRow {
     duration_ms_sum: row.duration_ms_sum + before.duration_ms_sum,
     sketch: sketch.serialize(),
   };
+}
+
+function sumOfRollups(row: RollupRow, before: RollupRow | undefined): RollupRow {
+  const { refused, succeeded } = before ?? { refused: 0, succeeded: 0 };
+  return { ...row, ...sumOf(row, before), refused: row.refused + refused, succeeded: row.succeeded + succeeded };
 }
 
 function isSigned(window: MetricsWindow): boolean {

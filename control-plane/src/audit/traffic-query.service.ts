@@ -1,8 +1,9 @@
-import { type AuditOutcome, Sketch, type Verdict } from '@sallyport/schema';
+import { Sketch, type Verdict } from '@sallyport/schema';
 import type { Context } from '../context.ts';
 import type { Database, RawTransaction } from '../database/client.ts';
 import { Violations } from '../database/violations.ts';
 import { storableText } from './storable-text.ts';
+import { notForwarded } from './traffic-ingest.service.ts';
 import { type TrafficSpan, trafficSpans } from './traffic-spans.ts';
 
 export const trafficGroups = ['server', 'target'] as const;
@@ -44,9 +45,6 @@ export const trafficRangeDaysMax = 31;
 /** By target, where neither a server nor a target is named: what thousands of servers have may be millions of rows a day. */
 export const trafficOfAllTargetsDaysMax = 1;
 export const trafficRowsMax = 1_000;
-const fetchRows = 2_000;
-/** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
-const notForwarded = ['refused', 'malformed'] as const satisfies readonly AuditOutcome[];
 
 interface Total {
   readonly serverId: string;
@@ -57,10 +55,8 @@ interface Total {
   readonly refused: number;
   readonly succeeded: number;
   readonly forwardedMsSum: number;
-}
-
-interface TargetSketch extends Pick<Total, 'serverId' | 'targetKind' | 'targetName'> {
-  readonly sketch: string;
+  /** How long the forwarded calls took: serialized sketches, a line each; null where none was. */
+  readonly sketches: string | null;
 }
 
 export class TrafficQueryService {
@@ -82,12 +78,14 @@ export class TrafficQueryService {
     if (groupBy === 'target' && !filter.serverId && !filter.targetName) checkRangeOfAllTargets(range);
     // One snapshot for all pieces: a window that is counted meanwhile is in all of them or in none.
     return this.database.raw.begin('isolation level repeatable read read only', async (sql) => {
+      // A plan that is kept knows nothing of the range: how long it is decides between plans of seconds and of milliseconds.
+      await sql`set local plan_cache_mode = force_custom_plan`;
+      // Compiling the plan takes longer than running it.
+      await sql`set local jit = off`;
       const [since] = await sql<{ ms: number }[]>`
         select extract(epoch from start)::double precision * 1000 as ms from traffic_rollups_since`;
       const spans = trafficSpans(range.from.getTime(), range.to.getTime(), since?.ms ?? Infinity);
-      const totals = await readTotals(sql, spans, groupBy, filter);
-      const sketches = await mergeSketches(sql, spans, groupBy, filter, totals);
-      return totals.map((total) => trafficOf(total, sketches.get(keyOf(total)) ?? new Sketch()));
+      return await readTraffic(sql, spans, groupBy, filter);
     });
   }
 
@@ -122,14 +120,19 @@ function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: Tra
     groupBy === 'server'
       ? sql`'' as "targetKind", '' as "targetName"`
       : sql`target_kind as "targetKind", target_name as "targetName"`;
+  const refused = sql`case when outcome = any (${[...notForwarded]}) then calls else 0 end`;
+  const succeeded = sql`case when outcome = 'success' then calls else 0 end`;
   const parts = spans.map(({ unit, fromMs, toMs }) => {
     const [from, to] = [new Date(fromMs).toISOString(), new Date(toMs).toISOString()];
     const rows =
       unit === 'minute'
         ? sql`traffic_minutes where minute >= ${from} and minute < ${to}`
         : sql`traffic_rollups where unit = ${unit} and ${whole} and start >= ${from} and start < ${to}`;
+    // Rows of minutes are by outcome, and so are sums of earlier versions.
     return sql`
-      select server_id as "serverId", server_slug, ${target}, outcome, calls, duration_ms_sum, sketch
+      select server_id as "serverId", server_slug, ${target}, outcome, calls, duration_ms_sum, sketch,
+        ${unit === 'minute' ? refused : sql`coalesce(refused, ${refused})`} as refused,
+        ${unit === 'minute' ? succeeded : sql`coalesce(succeeded, ${succeeded})`} as succeeded
       from ${rows}
         ${filter.serverId ? sql`and server_id = ${storableText(filter.serverId)}` : sql``}
         ${filter.targetName ? sql`and target_name = ${storableText(filter.targetName)}` : sql``}`;
@@ -137,57 +140,34 @@ function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: Tra
   return parts.reduce((all, part) => sql`${all} union all ${part}`);
 }
 
-/** Busiest first. */
-async function readTotals(
+/** Busiest first. Each row of the range is read once: its counts and its sketch. */
+async function readTraffic(
   sql: RawTransaction,
   spans: readonly TrafficSpan[],
   groupBy: TrafficGroup,
   filter: TrafficFilter,
-): Promise<readonly Total[]> {
-  return sql<Total[]>`
-    select "serverId", max(server_slug) as "serverSlug", "targetKind", "targetName",
-      sum(calls)::double precision as calls,
-      coalesce(sum(calls) filter (where outcome = any (${[...notForwarded]})), 0)::double precision as refused,
-      coalesce(sum(calls) filter (where outcome = 'success'), 0)::double precision as succeeded,
-      coalesce(sum(duration_ms_sum) filter (where outcome <> all (${[...notForwarded]})), 0) as "forwardedMsSum"
+): Promise<Traffic[]> {
+  const forwarded = sql`filter (where outcome <> all (${[...notForwarded]}))`;
+  // Counts are summed as what they are told as: no sum comes near 2^53.
+  const totals = await sql<Total[]>`
+    select "serverId", max(server_slug collate "C") as "serverSlug", "targetKind", "targetName", sum(calls::float8) as calls,
+      sum(refused::float8) as refused, sum(succeeded::float8) as succeeded,
+      coalesce(sum(duration_ms_sum) ${forwarded}, 0) as "forwardedMsSum",
+      string_agg(sketch, e'\\n') ${forwarded} as sketches
     from (${counts(sql, spans, groupBy, filter)}) counts
     group by "serverId", "targetKind", "targetName"
-    order by sum(calls) desc, max(server_slug), "serverId", "targetKind", "targetName"
+    order by sum(calls::float8) desc, max(server_slug collate "C"), "serverId", "targetKind", "targetName"
     limit ${trafficRowsMax}`;
+  return totals.map(trafficOf);
 }
 
-/** How long the forwarded calls of each total took. They are merged here, and read of nothing but what is answered. */
-async function mergeSketches(
-  sql: RawTransaction,
-  spans: readonly TrafficSpan[],
-  groupBy: TrafficGroup,
-  filter: TrafficFilter,
-  totals: readonly Total[],
-): Promise<ReadonlyMap<string, Sketch>> {
-  const merged = new Map<string, Sketch>();
-  // One text against those of a subquery, which PostgreSQL hashes whatever it knows of their number. A list it compares
-  // one by one in a plan that it keeps, and by columns it would look up each total in an index.
-  const query = sql<TargetSketch[]>`
-    select "serverId", "targetKind", "targetName", sketch
-    from (${counts(sql, spans, groupBy, filter)}) counts
-    where outcome <> all (${[...notForwarded]})
-      and "serverId" || ${separator}::text || "targetKind" || ${separator}::text || "targetName" in (
-        select unnest(${totals.map(keyOf)}::text[]))`;
-  for await (const rows of query.cursor(fetchRows)) {
-    for (const row of rows) {
-      const sketch = Sketch.parse(row.sketch);
-      const before = merged.get(keyOf(row));
-      if (before === undefined) merged.set(keyOf(row), sketch ?? new Sketch());
-      else if (sketch !== undefined) before.merge(sketch);
-    }
+function mergedOf(sketches: string | null): Sketch {
+  const merged = new Sketch();
+  for (const text of sketches?.split('\n') ?? []) {
+    const sketch = Sketch.parse(text);
+    if (sketch !== undefined) merged.merge(sketch);
   }
   return merged;
-}
-
-const separator = '\n';
-
-function keyOf({ serverId, targetKind, targetName }: Pick<Total, 'serverId' | 'targetKind' | 'targetName'>): string {
-  return [serverId, targetKind, targetName].join(separator);
 }
 
 /** @throws AppError INVALID_INPUT */
@@ -210,9 +190,10 @@ function checkRangeOfAllTargets({ from, to }: { readonly from: Date; readonly to
   violations.assertNone();
 }
 
-function trafficOf(total: Total, sketch: Sketch): Traffic {
+function trafficOf(total: Total): Traffic {
   const { serverId, serverSlug, targetKind, targetName, calls, refused, succeeded, forwardedMsSum } = total;
   const forwarded = calls - refused;
+  const durations = mergedOf(total.sketches);
   return {
     serverId,
     serverSlug,
@@ -222,8 +203,8 @@ function trafficOf(total: Total, sketch: Sketch): Traffic {
     refused,
     successRate: forwarded === 0 ? null : succeeded / forwarded,
     durationMsMean: forwarded === 0 ? null : forwardedMsSum / forwarded,
-    durationMsP50: sketch.quantile(0.5) ?? null,
-    durationMsP95: sketch.quantile(0.95) ?? null,
-    durationMsP99: sketch.quantile(0.99) ?? null,
+    durationMsP50: durations.quantile(0.5) ?? null,
+    durationMsP95: durations.quantile(0.95) ?? null,
+    durationMsP99: durations.quantile(0.99) ?? null,
   };
 }
