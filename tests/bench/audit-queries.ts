@@ -73,7 +73,7 @@ async function seedDay(sql: RawTransaction, day: number, events: number): Promis
     `insert into traffic_minutes
      select date_trunc('minute', time), server_id, server_slug, coalesce(target_kind, ''), coalesce(target_name, ''),
        outcome, count(*), sum(duration_ms), ${sketchOf('count(*)')}
-     from ${name} group by 1, 2, 3, 4, 5, 6`,
+     from ${name} group by 1, 2, 3, 4, 5, 6 order by 1`,
   );
 }
 
@@ -88,7 +88,7 @@ async function sumTraffic(sql: RawTransaction): Promise<void> {
            sum(calls), coalesce(sum(calls) filter (where outcome = 'refused'), 0),
            coalesce(sum(calls) filter (where outcome = 'success'), 0),
            sum(duration_ms_sum), ${sketchOf('sum(calls)')}
-         from traffic_minutes group by 1, 2, 3, 4, 5, 6, 7`,
+         from traffic_minutes group by 1, 2, 3, 4, 5, 6, 7 order by 3`,
       );
     }
   }
