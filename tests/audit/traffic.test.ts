@@ -222,14 +222,47 @@ test('sums by outcome, as they were written before, count like those that are wr
     keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
     log,
   });
-  await ingest.ingest(window(nodeSigner(), began, [['late', 'success', [10]]]));
+  await ingest.ingest(window(nodeSigner(), began, [['late', 'success', [10, 10, 10]]]));
   for (const [outcome, calls, durationMsSum, sketch] of sums) {
     await raw`
       insert into traffic_rollups (unit, whole, start, server_id, server_slug, outcome, calls, duration_ms_sum, sketch)
       values ('day', true, ${range.from.toISOString()}, 'server', 'counter', ${outcome}, ${calls}, ${durationMsSum}, ${sketch})`;
   }
   const [traffic] = await new TrafficQueryService(store.database).traffic(ctx, range, 'server', {});
-  expect(traffic).toMatchObject({ calls: 11, refused: 1, successRate: 0.8, durationMsMean: 10 });
+  expect(traffic).toMatchObject({ calls: 13, refused: 1, successRate: 10 / 12, durationMsMean: 10 });
+  expect(traffic?.durationMsP50).toBeLessThan(6);
+  expect(traffic?.durationMsP99).toBeGreaterThan(9);
+});
+
+test('a sketch with room between its numbers counts like any other, and what cannot be added up keeps nothing else out', async () => {
+  const ingest = new TrafficIngestService({
+    database: store.database,
+    keys: { accepts: () => Promise.resolve(true), maySucceed: () => Promise.resolve(false) },
+    log,
+  });
+  const began = Date.UTC(2026, 7, 1);
+  const signed = (
+    signer: ReturnType<typeof nodeSigner>,
+    at: number,
+    row: { sketch: string; durationMsSum: number },
+  ) => {
+    const { signature: _, ...unsigned } = window(signer, at, [['odd', 'refused', [1]]]);
+    const [only] = unsigned.rows;
+    const odd = { ...unsigned, rows: only === undefined ? [] : [{ ...only, outcome: 'success' as const, ...row }] };
+    return { ...odd, signature: signer.sign(metricsSigningText(odd)) };
+  };
+  await ingest.ingest(signed(nodeSigner(), began, { sketch: '[0,\n80,\n5]', durationMsSum: 25 }));
+  const query = new TrafficQueryService(store.database);
+  const range = { from: new Date(began), to: new Date(began + dayMs) };
+  const [spaced] = await query.traffic(ctx, range, 'target', { serverId: 'server' });
+  expect(spaced).toMatchObject({ calls: 5, successRate: 1 });
+  expect(spaced?.durationMsP50).toBeCloseTo(4.9, 0);
+
+  const most = { sketch: `[0,80,${Number.MAX_SAFE_INTEGER}]`, durationMsSum: Number.MAX_VALUE };
+  for (let at = 1; at <= 3; at++) await ingest.ingest(signed(nodeSigner(), began + at * 60_000, most));
+  await ingest.ingest(signed(nodeSigner(), began + 4 * 60_000, { sketch: '[0,80,5]', durationMsSum: 25 }));
+  const [after] = await query.traffic(ctx, range, 'target', { serverId: 'server' });
+  expect(after?.successRate).toBe(1);
 });
 
 test('how often traffic was asked for has no say in how it is read: each range has a plan of its own', async () => {

@@ -209,7 +209,8 @@ function addedRows(window: MetricsWindow): ReadonlyMap<string, StoredRow> {
       outcome: row.outcome,
       calls: sketch.count,
       duration_ms_sum: row.durationMsSum,
-      sketch: row.sketch,
+      // In our own words: others may have room between the numbers.
+      sketch: sketch.serialize(),
     };
     rows.set(keyOf(stored), sumOf(stored, rows.get(keyOf(stored))));
   }
@@ -220,18 +221,18 @@ function sumOf(row: StoredRow, before: StoredRow | undefined): StoredRow {
   const sketch = Sketch.parse(row.sketch);
   const other = before === undefined ? undefined : Sketch.parse(before.sketch);
   if (before === undefined || sketch === undefined || other === undefined) return row;
+  const calls = row.calls + before.calls;
+  const durationMsSum = row.duration_ms_sum + before.duration_ms_sum;
+  // No node that tells the truth comes near: what cannot be stored would keep all that follows from being counted.
+  if (!Number.isSafeInteger(calls) || !Number.isFinite(durationMsSum)) return row;
   sketch.merge(other);
-  return {
-    ...row,
-    calls: row.calls + before.calls,
-    duration_ms_sum: row.duration_ms_sum + before.duration_ms_sum,
-    sketch: sketch.serialize(),
-  };
+  return { ...row, calls, duration_ms_sum: durationMsSum, sketch: sketch.serialize() };
 }
 
 function sumOfRollups(row: RollupRow, before: RollupRow | undefined): RollupRow {
-  const { refused, succeeded } = before ?? { refused: 0, succeeded: 0 };
-  return { ...row, ...sumOf(row, before), refused: row.refused + refused, succeeded: row.succeeded + succeeded };
+  const sum = sumOf(row, before);
+  if (before === undefined || sum === row) return row;
+  return { ...row, ...sum, refused: row.refused + before.refused, succeeded: row.succeeded + before.succeeded };
 }
 
 function isSigned(window: MetricsWindow): boolean {

@@ -1,3 +1,4 @@
+import { setImmediate } from 'node:timers/promises';
 import { Sketch, type Verdict } from '@sallyport/schema';
 import type { Context } from '../context.ts';
 import type { Database, RawTransaction } from '../database/client.ts';
@@ -45,6 +46,10 @@ export const trafficRangeDaysMax = 31;
 /** By target, where neither a server nor a target is named: what thousands of servers have may be millions of rows a day. */
 export const trafficOfAllTargetsDaysMax = 1;
 export const trafficRowsMax = 1_000;
+/** Read at once, each with the sketches of all pieces of the range. */
+const totalsAtOnce = 20;
+/** Sketches merged in one turn of the event loop, in characters. */
+const mergedAtOnce = 64 * 1024;
 /** Of the parts of a key, and of sketches that are read together. */
 const separator = '\n';
 
@@ -116,7 +121,6 @@ export class TrafficQueryService {
 
 /** The counts of all spans, as rows of one table. */
 function counts(sql: RawTransaction, spans: readonly TrafficSpan[], groupBy: TrafficGroup, filter: TrafficFilter) {
-  // No parameter: a plan that is kept could not use the index of what is not whole.
   const whole = groupBy === 'server' && !filter.targetName ? sql`whole` : sql`not whole`;
   const target =
     groupBy === 'server'
@@ -158,8 +162,10 @@ async function readTraffic(
       : sql`where "serverId" || ${separator}::text || "targetKind" || ${separator}::text || "targetName" = any (
           ${await keysOfBusiest(sql, rows)}::text[])`;
   const forwarded = sql`filter (where outcome <> all (${[...notForwarded]}))`;
-  // Counts are summed as what they are told as: no sum comes near 2^53.
-  const totals = await sql<Total[]>`
+  // In a hash all sketches would be in memory; what is sorted spills to disk, and leaves group by group.
+  await sql`set local enable_hashagg = off`;
+  // Counts are summed as what they are told as.
+  const query = sql<Total[]>`
     select "serverId", max(server_slug) as "serverSlug", "targetKind", "targetName", sum(calls::float8) as calls,
       sum(refused::float8) as refused, sum(succeeded::float8) as succeeded,
       coalesce(sum(duration_ms_sum) ${forwarded}, 0) as "forwardedMsSum",
@@ -168,7 +174,11 @@ async function readTraffic(
     group by "serverId", "targetKind", "targetName"
     order by sum(calls::float8) desc, max(server_slug), "serverId", "targetKind", "targetName"
     limit ${trafficRowsMax}`;
-  return totals.map(trafficOf);
+  const traffic: Traffic[] = [];
+  for await (const totals of query.cursor(totalsAtOnce)) {
+    for (const total of totals) traffic.push(trafficOf(total, await mergedOf(total.sketches)));
+  }
+  return traffic;
 }
 
 /** By their calls alone. */
@@ -181,9 +191,16 @@ async function keysOfBusiest(sql: RawTransaction, rows: ReturnType<typeof counts
   return busiest.map(({ serverId, targetKind, targetName }) => [serverId, targetKind, targetName].join(separator));
 }
 
-function mergedOf(sketches: string | null): Sketch {
+/** Everything else that this process does gets its turn meanwhile: a month of a busy server takes milliseconds, of a thousand seconds. */
+async function mergedOf(sketches: string | null): Promise<Sketch> {
   const merged = new Sketch();
+  let length = Infinity;
   for (const text of sketches?.split(separator) ?? []) {
+    if (length > mergedAtOnce) {
+      await setImmediate();
+      length = 0;
+    }
+    length += text.length;
     const sketch = Sketch.parse(text);
     if (sketch !== undefined) merged.merge(sketch);
   }
@@ -210,10 +227,9 @@ function checkRangeOfAllTargets({ from, to }: { readonly from: Date; readonly to
   violations.assertNone();
 }
 
-function trafficOf(total: Total): Traffic {
+function trafficOf(total: Total, durations: Sketch): Traffic {
   const { serverId, serverSlug, targetKind, targetName, calls, refused, succeeded, forwardedMsSum } = total;
   const forwarded = calls - refused;
-  const durations = mergedOf(total.sketches);
   return {
     serverId,
     serverSlug,
