@@ -17,7 +17,7 @@ const dayMs = 86_400_000;
 const trafficLock = 0x5350_0007;
 
 /** Outcomes of calls that never reached an upstream: they say nothing of how it does. */
-export const notForwarded: readonly AuditOutcome[] = ['refused', 'malformed'];
+export const notForwarded: readonly string[] = ['refused', 'malformed'] satisfies AuditOutcome[];
 
 /** Of a minute, by outcome. */
 interface StoredRow {
@@ -120,7 +120,7 @@ function summed<Row extends StoredRow>(
 function rollupsOf(rows: ReadonlyMap<string, StoredRow>, whole: boolean): ReadonlyMap<string, RollupRow> {
   const rollups = new Map<string, RollupRow>();
   for (const row of rows.values()) {
-    const isForwarded = !notForwarded.some((outcome) => outcome === row.outcome);
+    const isForwarded = !notForwarded.includes(row.outcome);
     const rollup = {
       ...row,
       ...(whole ? { target_kind: '', target_name: '' } : {}),
